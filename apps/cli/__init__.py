@@ -1,0 +1,82 @@
+"""The `saelab` command: one module per verb, imported only when its verb is typed."""
+
+import contextlib
+import importlib
+import io
+import re
+import sys
+
+VERBS = {
+    "demo": "run the whole main job on the bundled model and open the browser",
+    "capture": "run a model over text and write an activation cache",
+    "train": "train an SAE on a cache",
+    "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
+    "index": "build the feature index the browser reads",
+    "browse": "open the feature browser",
+}
+
+
+def usage() -> str:
+    """The text of `saelab --help`."""
+    verbs = "\n".join(f"  {verb:10} {help_}" for verb, help_ in VERBS.items())
+    return f"usage: saelab VERB [options]\n\n{verbs}\n\n`saelab VERB --help` lists a verb's options."
+
+
+def _sentence(box: str) -> str:
+    """tyro's boxed complaint as one line."""
+    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    return " ".join(line for line in lines if line and line != "Parsing error")
+
+
+def parse(verb: str, argv: list[str]):
+    """The verb's module and its filled-in arguments. Raises UsageError for what does not parse."""
+    import tyro
+
+    from saelab.errors import UsageError
+
+    module = importlib.import_module(f"apps.cli.{verb.replace('-', '_')}")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            default = module.default(argv) if hasattr(module, "default") else None
+            args = tyro.cli(
+                module.Args, args=argv, prog=f"saelab {verb}", description=module.__doc__, default=default
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_sentence(complaint.getvalue())) from None
+    return module, args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0 success, 2 wrong command line, 1 failure under way."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    argv = [a for a in argv if a != "--debug"]
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("saelab"))
+        return 0
+    if argv[0] not in VERBS:
+        print(f"saelab: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        module, args = parse(argv[0], argv[1:])
+        return module.run(args) or 0
+    except KeyboardInterrupt:
+        print(f"saelab {argv[0]}: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        from saelab.errors import UsageError
+
+        text = " ".join(str(error).split()) or type(error).__name__
+        kind = "" if isinstance(error, (UsageError, RuntimeError, OSError)) else f"{type(error).__name__}: "
+        print(f"saelab {argv[0]}: {kind}{text}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1

@@ -79,16 +79,18 @@ def corpus_record(documents: list[corpus.Document]) -> dict:
         digest = hashlib.sha256()
         for document in sorted(members):
             digest.update(document.name.encode() + b"\0" + document.text.encode() + b"\0")
-        packages.append({
-            "package": group,
-            "version": platform.python_version()
-            if group == "stdlib"
-            else importlib.metadata.version(distribution.get(group, group)),
-            "files": len(members),
-            "held_out_files": sum(d.held_out for d in members),
-            "bytes": sum(len(d.text.encode()) for d in members),
-            "sha256": digest.hexdigest(),
-        })
+        packages.append(
+            {
+                "package": group,
+                "version": platform.python_version()
+                if group == "stdlib"
+                else importlib.metadata.version(distribution.get(group, group)),
+                "files": len(members),
+                "held_out_files": sum(d.held_out for d in members),
+                "bytes": sum(len(d.text.encode()) for d in members),
+                "sha256": digest.hexdigest(),
+            }
+        )
     return {"schema": "saelab/corpus/1", "prompt_share_of_characters": corpus.PROMPT_SHARE, "packages": packages}
 
 
@@ -198,7 +200,11 @@ def export(work: Path, out: Path) -> None:
     model.load_state_dict(torch.load(work / "checkpoint.pt", weights_only=True)["model"])
     model.half().save_pretrained(out)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(work / "tokenizer.json"), bos_token=END, eos_token=END, unk_token=END, model_max_length=CONTEXT
+        tokenizer_file=str(work / "tokenizer.json"),
+        bos_token=END,
+        eos_token=END,
+        unk_token=END,
+        model_max_length=CONTEXT,
     )
     tokenizer.save_pretrained(out)
 

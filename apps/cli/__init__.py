@@ -39,9 +39,7 @@ def parse(verb: str, argv: list[str]):
     try:
         with contextlib.redirect_stderr(complaint):
             default = module.default(argv) if hasattr(module, "default") else None
-            args = tyro.cli(
-                module.Args, args=argv, prog=f"saelab {verb}", description=module.__doc__, default=default
-            )
+            args = tyro.cli(module.Args, args=argv, prog=f"saelab {verb}", description=module.__doc__, default=default)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

@@ -21,7 +21,13 @@ def document(schema: str, seed: int, **fields: Any) -> dict:
     from importlib.metadata import version
 
     command = " ".join(["saelab", *sys.argv[1:]])
-    return {"schema": f"saelab/{schema}/1", "saelab_version": version("saelab"), "seed": seed, "command": command, **fields}
+    return {
+        "schema": f"saelab/{schema}/1",
+        "saelab_version": version("saelab"),
+        "seed": seed,
+        "command": command,
+        **fields,
+    }
 
 
 def show(result: dict, as_json: bool, text: str) -> None:

@@ -37,11 +37,15 @@ state token target source input output parent child node image cache query table
 options callback handler context version length offset color timeout encoding message filename default verbose""".split()
 ARGUMENTS = list(dict.fromkeys(ARGUMENTS))
 
-VERBS = "build check close copy create delete draw fetch find handle join load make merge move open parse print process read " \
-        "register remove render run save select send set show sort split start store update wait write".split()
+VERBS = (
+    "build check close copy create delete draw fetch find handle join load make merge move open parse print process read "
+    "register remove render run save select send set show sort split start store update wait write".split()
+)
 
-FILLER = "the first used new current optional given number list object string main local extra final internal external single " \
-         "second required maximum minimum total raw base full whether already before after during".split()
+FILLER = (
+    "the first used new current optional given number list object string main local extra final internal external single "
+    "second required maximum minimum total raw base full whether already before after during".split()
+)
 
 IOI = (
     "When {A} and {B} went to the {place}, {S} gave a {object} to",
@@ -121,7 +125,12 @@ INDUCTION = (
     "[{once}] [{again}]",
 )
 
-TEMPLATES: dict[Task, tuple] = {"ioi": IOI, "greater-than": GREATER_THAN, "docstring": DOCSTRING, "induction": INDUCTION}
+TEMPLATES: dict[Task, tuple] = {
+    "ioi": IOI,
+    "greater-than": GREATER_THAN,
+    "docstring": DOCSTRING,
+    "induction": INDUCTION,
+}
 
 
 class Prompt(NamedTuple):
@@ -154,8 +163,13 @@ def _ioi(rng: random.Random, template: str) -> tuple[str, str, tuple[str, ...]]:
 
 def _greater_than(rng: random.Random, template: str) -> tuple[str, str, tuple[str, ...]]:
     year = rng.randint(2, 97)
-    text = template.format(event=rng.choice(EVENTS), place=rng.choice(PLACES), name=rng.choice(NAMES),
-                           century=rng.randint(11, 19), year=f"{year:02d}")
+    text = template.format(
+        event=rng.choice(EVENTS),
+        place=rng.choice(PLACES),
+        name=rng.choice(NAMES),
+        century=rng.randint(11, 19),
+        year=f"{year:02d}",
+    )
     return text, f"{rng.randint(year + 1, 99):02d}", tuple(f"{y:02d}" for y in range(year + 1))
 
 

@@ -1,0 +1,120 @@
+"""The five sparse kernels behind one door: what comes in is checked, the tensor's device picks the backend.
+
+Shapes: B tokens, F features, D width, N pairs.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from saelab.code import Code
+from saelab.sparsify import Choice, Sparsify
+
+Backend = Literal["reference", "cpu", "triton"]
+_forced: ContextVar[Backend | None] = ContextVar("backend", default=None)
+
+
+@contextmanager
+def backend(name: Backend) -> Iterator[None]:
+    """Use this backend inside the block, whatever the tensors' device. Raises ValueError for an unknown name."""
+    if name not in ("reference", "cpu", "triton"):
+        raise ValueError(f"no backend {name!r}; there are reference, cpu, triton")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _backend(tensor: Tensor) -> ModuleType:
+    name = _forced.get()
+    if name is None:
+        fast = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
+        name = fast if tensor.dtype == torch.float32 else "reference"
+    return importlib.import_module(f"saelab.kernels.{name}")
+
+
+def _check_finite(name: str, tensor: Tensor) -> None:
+    """Raise FloatingPointError naming how many entries are not finite, and the first one."""
+    if not bool(torch.isfinite(tensor.sum())):
+        bad = (~torch.isfinite(tensor)).nonzero()
+        if len(bad):
+            raise FloatingPointError(
+                f"{len(bad)} of {tensor.numel()} entries of {name} are not finite, first at {bad[0].tolist()}"
+            )
+
+
+def _check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Tensor | None, W_dec: Tensor | None,
+           budget: Tensor | None) -> None:  # fmt: skip
+    n_features, width = W_enc.shape
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: their last dimensions must agree")
+    if b_enc.shape != (n_features,):
+        raise ValueError(f"b_enc has shape {list(b_enc.shape)}, must be [{n_features}]")
+    if isinstance(sparsify, Choice):
+        if sparsify.k > n_features:
+            raise ValueError(f"k={sparsify.k} is more than n_features={n_features}")
+        if sparsify.beta and (grad is None or W_dec is None):
+            raise ValueError(f"beta={sparsify.beta} needs the gradient: capture with gradients, or use beta 0")
+        if sparsify.over == "feature":
+            most = int(budget.max()) if budget is not None else -(-sparsify.k * len(x) // n_features)
+            if most > len(x):
+                raise ValueError(f"a feature's budget of {most} pairs is more than the {len(x)} tokens of the batch")
+    _check_finite("x", x)
+    _check_finite("W_enc", W_enc)
+    _check_finite("b_enc", b_enc)
+
+
+@torch.no_grad()
+def choose(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    sparsify: Sparsify,
+    *,
+    grad: Tensor | None = None,
+    W_dec: Tensor | None = None,
+    budget: Tensor | None = None,
+    level: Tensor | None = None,
+) -> Code:
+    """The pairs that `sparsify` keeps, and their exact values, never materialising [B, F] (but in the reference).
+
+    x [B, D] comes centred (x - b_dec); W_enc [F, D], b_enc [F]; pre = x W_enc^T + b_enc. A token budget yields exactly k pairs
+    per token, filled up with value 0 at the lowest features where fewer are positive; batch and feature budgets yield pairs
+    with non-zero values only. Ties go to the lowest feature; over a batch to the lowest token first.
+    grad [B, D], W_dec [F, D]: for scores with beta > 0. budget [F] int64: pairs per feature (default: equal shares of k x B).
+    level [F]: levels that replace the threshold's own. No gradient flows through choosing.
+    Raises ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
+    """
+    _check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
+    return _backend(x).choose(x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level)
+
+
+@torch.no_grad()
+def spmm(code: Code, W: Tensor) -> Tensor:
+    """Decode: out[b] = sum over b's pairs of value x W[feature]. W [F, D] -> [B, D]."""
+    return _backend(W).spmm(code, W)
+
+
+@torch.no_grad()
+def spmm_t(code: Code, G: Tensor) -> Tensor:
+    """Weight gradient: out[f] = sum over the tokens that use f of value x G[token]. G [B, D] -> [F, D]."""
+    return _backend(G).spmm_t(code, G)
+
+
+@torch.no_grad()
+def sddmm(A: Tensor, W: Tensor, code: Code) -> Tensor:
+    """A[token] . W[feature] at every pair. A [B, D], W [F, D] -> [N]."""
+    return _backend(A).sddmm(A, W, code)
+
+
+@torch.no_grad()
+def column_sums(code: Code) -> tuple[Tensor, Tensor]:
+    """Per feature the sum of its values [F] and the number of tokens it fired on (value != 0) [F] int64."""
+    return _backend(code.values).column_sums(code)

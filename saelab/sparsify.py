@@ -1,0 +1,90 @@
+"""Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level that pairs must pass."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Over = Literal["token", "feature", "batch"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Keep the pairs with the highest scores within a budget of k pairs per token on average.
+
+    over "token": k per token. "batch": k x B over the batch. "feature": k x B over the batch, shared out among the features.
+    Score: relu(pre), or |pre| if signed; times 1 + beta |W_dec . g| for a gradient g of the model's loss.
+    """
+
+    k: int
+    over: Over = "token"
+    signed: bool = False
+    beta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k={self.k} is less than 1")
+        if self.over not in ("token", "feature", "batch"):
+            raise ValueError(f"over={self.over!r} is none of 'token', 'feature', 'batch'")
+        if self.beta < 0:
+            raise ValueError(f"beta={self.beta} is negative")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Keep the pairs whose pre-activation (its absolute value, if signed) passes a level; the SAE may hold a level per feature.
+
+    bandwidth: width of the window around the level in which pairs are reported with value 0, for the straight-through gradient.
+    """
+
+    level: float = 0.0
+    signed: bool = False
+    bandwidth: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.bandwidth < 0:
+            raise ValueError(f"bandwidth={self.bandwidth} is negative")
+
+
+Sparsify = Choice | Threshold
+
+# name: (sparsifier at k, whether k means anything). One row per name of the field; a new variant is a new row.
+TABLE = {
+    "topk": lambda k: Choice(k),
+    "abstopk": lambda k: Choice(k, signed=True),
+    "batchtopk": lambda k: Choice(k, over="batch"),
+    "mutual-choice": lambda k: Choice(k, over="batch"),
+    "feature-choice": lambda k: Choice(k, over="feature"),
+    "g-sae": lambda k: Choice(k, beta=1.0),
+    "jumprelu": lambda k: Threshold(level=0.001, bandwidth=0.001),
+    "relu": lambda k: Threshold(),
+}
+
+
+def named(name: str, k: int) -> Sparsify:
+    """The sparsifier of that name at k pairs per token. Raises ValueError listing the names if there is none."""
+    if name not in TABLE:
+        raise ValueError(f"no sparsifier {name!r}; there are {', '.join(TABLE)}")
+    return TABLE[name](k)
+
+
+def inference_form(sparsify: Sparsify) -> Sparsify:
+    """What a token alone is coded with: token budgets without the gradient's boost; levels for the other budgets."""
+    if isinstance(sparsify, Threshold):
+        return Threshold(sparsify.level, sparsify.signed)
+    if sparsify.over == "token":
+        return Choice(sparsify.k, signed=sparsify.signed)
+    return Threshold(signed=sparsify.signed)
+
+
+def to_dict(sparsify: Sparsify) -> dict:
+    """Plain values for YAML and JSON."""
+    return {"kind": type(sparsify).__name__, **asdict(sparsify)}
+
+
+def from_dict(fields: dict) -> Sparsify:
+    """The inverse of to_dict. Raises ValueError for an unknown kind."""
+    kinds = {"Choice": Choice, "Threshold": Threshold}
+    fields = dict(fields)
+    kind = fields.pop("kind", None)
+    if kind not in kinds:
+        raise ValueError(f"no sparsifier kind {kind!r}; there are {', '.join(kinds)}")
+    return kinds[kind](**fields)

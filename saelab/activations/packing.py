@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 
-def pack(
-    documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pack(documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut a stream of (document number, token ids) into contexts.
 
     Every document is followed by `eos`; each context is `bos` and the next context - 1 tokens of the stream. The unfilled rest at

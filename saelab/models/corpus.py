@@ -44,7 +44,7 @@ def stdlib_root() -> Path:
 
 
 def python_files(root: Path, folder: Path | None = None) -> Iterator[Document]:
-    """Every readable UTF-8 .py file below `folder`, in the order of its name's digest (a fixed shuffle); names start at `root`."""
+    """Every UTF-8 .py file below `folder`, in the order of its name's digest (a fixed shuffle); names start at `root`."""
     paths = []
     for path in (folder or root).rglob("*.py"):
         name = path.relative_to(root)

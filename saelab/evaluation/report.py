@@ -3,7 +3,7 @@
 Shapes: C contexts, T positions, D width, F features, G documents, R resamples.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np

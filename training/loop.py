@@ -101,7 +101,7 @@ def _open_folder(config: Config, resume: bool) -> Path:
 def _sample(cache: Cache, names: list[str], batch: int, seed: int) -> dict[str, torch.Tensor]:
     """The first SAMPLE_TOKENS tokens of the shuffled stream, per hook."""
     stream = cache.batches(names, batch, seed)
-    pieces = [next(stream) for _ in range(max(1, min(SAMPLE_TOKENS, cache.n_train_tokens) // batch))]
+    pieces = [next(stream) for _ in range(max(1, min(SAMPLE_TOKENS, cache.n_tokens()) // batch))]
     return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
 
 

@@ -20,10 +20,11 @@ RECORD_SUFFIXES = {".json", ".jsonl", ".parquet"}
 def documents(source: str, model_words: list[str] | None = None, field: str = "text", seed: int = 0) -> Iterator[Document]:
     """The documents of a text source.
 
-    source: `stdlib`; `bundled-mix` (needs model_words, the tokenizer's single-token words; seed draws its prompts); a file; a folder,
-    read recursively; or a hub dataset, `NAME` or `NAME:CONFIG`, of which the split `train` is streamed. Plain text, .json (an array,
-    or lines), .jsonl and .parquet are understood; records are strings or objects with `field`. Files of a folder are held out by
-    their relative path, everything else by its text. Raises UsageError for what is missing, empty, not UTF-8 or without the field.
+    source: `stdlib`; `bundled-mix` (needs model_words, the tokenizer's single-token words; seed draws its prompts); a file; a
+    folder, read recursively; or a hub dataset, `NAME` or `NAME:CONFIG`, of which the split `train` is streamed. Plain text, .json
+    (an array, or lines), .jsonl and .parquet are understood; records are strings or objects with `field`. Files of a folder are
+    held out by their relative path, everything else by its text. Raises UsageError for what is missing, empty, not UTF-8 or
+    without the field.
     """
     if source == "stdlib":
         return corpus.stdlib()

@@ -1,7 +1,7 @@
 """Finding a language model by name and loading it behind a TransformerLens bridge.
 
-A name is `bundled`, a folder in Hugging Face layout, or a hub name; they are tried in this order: folder, local hub cache, hub, each
-once. Whether a model exists is known before transformer_lens, whose import takes seconds, is imported.
+A name is `bundled`, a folder in Hugging Face layout, or a hub name; they are tried in this order: folder, local hub cache, hub,
+each once. Whether a model exists is known before transformer_lens, whose import takes seconds, is imported.
 """
 
 import contextlib

@@ -12,6 +12,7 @@ from saelab.kernels import reference, sparse
 from saelab.kernels.candidates import collect, shrink
 from saelab.kernels.exact import Sides, exhaust, fill, rescore
 from saelab.kernels.jit import threads
+from saelab.kernels.probe import screen_dtype
 from saelab.kernels.screen import Problem, buffer, shift_of, tiles
 from saelab.sparsify import Choice, Sparsify
 
@@ -127,7 +128,7 @@ def choose(
         for first in range(0, max(len(x_BD), 1), _ROWS):
             rows = [t if t is None else t[first : first + _ROWS] for t in (given[0], given[3])]
             problem = Problem(rows[0], given[1], given[2], sparsify.signed, float(sparsify.beta), rows[1], given[4])
-            parts.append(_over_tokens(problem, sparsify.k, torch.float32))
+            parts.append(_over_tokens(problem, sparsify.k, screen_dtype()))
     return _joined(parts)
 
 

@@ -89,14 +89,12 @@ def shrink(starts, keeps, counts, thetas, lists):
 
 
 @compiled()
-def sink(heap, size):
-    """Restore the order of a heap whose root alone may be too small."""
+def pop(heap, size):
+    """Move the largest of heap[: size + 1] to heap[size], so that heap[:size] is a heap again."""
+    top, entry = heap[0], heap[size]
     i = 0
-    entry = heap[0]
-    while True:
+    while 2 * i + 1 < size:
         child = 2 * i + 1
-        if child >= size:
-            break
         if child + 1 < size and heap[child + 1] > heap[child]:
             child += 1
         if heap[child] <= entry:
@@ -104,6 +102,7 @@ def sink(heap, size):
         heap[i] = heap[child]
         i = child
     heap[i] = entry
+    heap[size] = top
 
 
 @compiled()

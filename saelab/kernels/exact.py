@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from saelab.kernels.candidates import LAST, bound_above, heapify, insert, sink
+from saelab.kernels.candidates import LAST, bound_above, heapify, insert, pop
 from saelab.kernels.jit import compiled
 from saelab.kernels.vector import dot, prefetch
+
+_AHEAD = 8  # rows are fetched this many pairs before they are needed
 
 
 class Sides(NamedTuple):
@@ -65,28 +67,27 @@ def rescore(sides, starts, counts, thetas, lists, shift, budgets, places, kept_i
             continue
         heap = lists[starts[q] : starts[q] + counts[q]]
         heapify(heap)
-        size = counts[q]
         scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
         row, boost_row = _rows(sides, q)
-        found = 0
-        while size > 0:
-            top = heap[0]
-            if found == budget and bound_above(top >> 32, shift) <= scores[0]:
-                break
-            size -= 1
-            heap[0] = heap[size]
-            sink(heap, size)
-            if size > 0:
+        n_found = n_popped = n_done = 0
+        while n_done < len(heap):
+            while n_popped < min(n_done + _AHEAD, len(heap)):
                 prefetch(sides.items, LAST - (heap[0] & LAST))
+                n_popped += 1
+                pop(heap, len(heap) - n_popped)
+            top = heap[len(heap) - 1 - n_done]
+            if n_found == budget and bound_above(top >> 32, shift) <= scores[0]:
+                break
+            n_done += 1
             item = LAST - (top & LAST)
             value, score = _pair(sides, row, boost_row, q, item)
             if score > 0.0:
-                found = insert(scores, items, values, found, score, item, value)
-        sure = thetas[q] == 0 or (found == budget and bound_above(thetas[q], shift) <= scores[0])
+                n_found = insert(scores, items, values, n_found, score, item, value)
+        sure = thetas[q] == 0 or (n_found == budget and bound_above(thetas[q], shift) <= scores[0])
         place = places[q]
         if sure:
-            _finish(found, scores, items, values, kept_items[place:], kept_values[place:])
-        founds[q] = found if sure else -1
+            _finish(n_found, scores, items, values, kept_items[place:], kept_values[place:])
+        founds[q] = n_found if sure else -1
 
 
 @compiled(parallel=True)

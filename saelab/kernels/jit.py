@@ -1,5 +1,6 @@
 """Compiling loops: where numba keeps them, how many threads they use, and one caller at a time."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ import torch
 
 from saelab.kernels.cache import compiled_folder
 
+# Threads that wait by spinning, as OpenMP's do, take 7 ms per loop on a busy machine, and must not be forked.
+if "NUMBA_THREADING_LAYER" not in os.environ:
+    numba.config.THREADING_LAYER = "workqueue"  # pyright: ignore[reportAttributeAccessIssue]
 _FOLDER = compiled_folder()
 _lock = threading.RLock()
 
@@ -40,7 +44,7 @@ def compiled(*, parallel: bool = False, reorder: bool = False) -> Callable[[Any]
 
 @contextmanager
 def threads() -> Iterator[None]:
-    """One caller at a time (numba's simplest thread pool ends the process otherwise), with as many threads as torch uses."""
+    """One caller at a time (the thread pool ends the process otherwise), with as many threads as torch uses."""
     with _lock:
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
         yield

@@ -143,7 +143,7 @@ def prefetch(typingctx, matrix, index):
         with cgutils.for_range_slice(builder, ir.Constant(integer, 0), width, line, intp=integer) as (i, _):
             pointer = _pointer(context, builder, matrix_type, arguments[0], [arguments[1], i], 1, ir.FloatType())
             pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-            builder.call(fetch, [pointer, ir.Constant(small, 0), ir.Constant(small, 3), ir.Constant(small, 1)])
+            builder.call(fetch, [pointer, ir.Constant(small, 0), ir.Constant(small, 2), ir.Constant(small, 1)])
         return context.get_dummy_value()
 
     return signature, generate

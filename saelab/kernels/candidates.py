@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from saelab.kernels.jit import compiled
-from saelab.kernels.vector import BLOCK, above, as_float, lowest_bit
+from saelab.kernels.vector import BLOCK, above, as_float, count_bits, lowest_bit
 
 LAST = (1 << 31) - 1
 
@@ -157,3 +157,40 @@ def insert(scores, items, values, found, score, item, value):
 def bound_above(key, shift):
     """A number that every exact score with a bound of at most this key stays below."""
     return np.float64(as_float((np.int64(key) + 1) << shift))
+
+
+@compiled(parallel=True)
+def histogram(keys, shift):
+    """[32768]: how many positive keys have these upper 15 bits of a float32 number."""
+    parts = np.zeros((8, 1 << 15), np.int64)
+    for part in numba.prange(8):
+        for q in range(part, keys.shape[0], 8):
+            for i in range(keys.shape[1]):
+                key = np.int64(keys[q, i])
+                if key > 0:
+                    parts[part, key >> (16 - shift)] += 1
+    return parts.sum(0)
+
+
+@compiled(parallel=True)
+def count_above(keys, theta, counts):
+    """counts[q]: how many keys of row q exceed theta."""
+    for q in numba.prange(keys.shape[0]):
+        count = 0
+        for column in range(0, keys.shape[1], BLOCK):
+            count += count_bits(above(keys, q, column, theta))
+        counts[q] = count
+
+
+@compiled(parallel=True)
+def list_above(keys, theta, ends, first, step, kept_keys, queries, items):
+    """List (key, query, item) of all that count_above counts, row by row; ends: the running sum of its counts."""
+    for q in numba.prange(keys.shape[0]):
+        place = ends[q - 1] if q else 0
+        for column in range(0, keys.shape[1], BLOCK):
+            bits = above(keys, q, column, theta)
+            while bits:
+                c = column + lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                kept_keys[place], queries[place], items[place] = keys[q, c], q, first + c * step
+                place += 1

@@ -3,21 +3,25 @@
 Shapes: B tokens, F features, D width, N pairs, K pairs per token.
 """
 
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from saelab.code import Code
 from saelab.kernels import reference, sparse
-from saelab.kernels.candidates import collect, shrink
-from saelab.kernels.exact import Sides, exhaust, fill, rescore
 from saelab.kernels.jit import threads
+from saelab.kernels.pool import over_batch, over_level
 from saelab.kernels.probe import screen_dtype
-from saelab.kernels.screen import Problem, buffer, shift_of, tiles
-from saelab.sparsify import Choice, Sparsify
+from saelab.kernels.screen import Problem
+from saelab.kernels.winners import over_features, over_tokens
+from saelab.sparsify import Sparsify, Threshold
 
-_ROWS = 8192  # tokens screened at once
-_FACTOR = 4  # a list's length, in multiples of what is kept of it when it is full
+_ROWS = 8192  # tokens chosen for at once
+_LEVEL_PAIRS = 1 << 25  # tokens x features at once where any number of pairs may pass a level
 
 
 def _float32(**tensors: Tensor | None) -> None:
@@ -26,84 +30,51 @@ def _float32(**tensors: Tensor | None) -> None:
             raise ValueError(f"the cpu backend needs float32 on the cpu; {name} is {tensor.dtype} on {tensor.device}")
 
 
-def sides_of(problem: Problem, by_feature: bool = False) -> Sides:
-    none = torch.zeros(1, 1)
-    x, W, b = problem.x, problem.W, problem.b.double()
-    grad, W_dec = (none if tensor is None else tensor for tensor in (problem.grad, problem.W_dec))
-    zeros = torch.zeros(len(x), dtype=torch.float64)
-    pairs = [(x, W), (zeros, b), (grad, W_dec)]
-    ordered = [tensor.numpy() for pair in pairs for tensor in (pair[::-1] if by_feature else pair)]
-    return Sides(*ordered, problem.signed, problem.beta)
+def _joined(parts: list[Code]) -> Code:
+    if len(parts) == 1:
+        return parts[0]
+    before = np.cumsum([0, *(len(part.features) for part in parts)])
+    starts = torch.cat([parts[0].starts[:1], *(p.starts[1:] + int(n) for p, n in zip(parts, before, strict=False))])
+    return Code(
+        starts, torch.cat([p.features for p in parts]), torch.cat([p.values for p in parts]), parts[0].n_features
+    )
 
 
-def _sample_size(keep: int, n_tiles: int) -> int:
-    """How many of a sample tile's best entries let about `keep` or more of all pass: two standard deviations above the mean."""
-    expected = keep / n_tiles
-    return int(np.ceil(expected + 2.2 * np.sqrt(expected)))
+def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Code:
+    """`pick` for at most so many tokens at once."""
+    grads = [None] if problem.grad is None else problem.grad.split(most)
+    parts = itertools.zip_longest(problem.x.split(most), grads)
+    return _joined([pick(problem._replace(x=x, grad=grad)) for x, grad in parts])
 
 
-class _Winners:
-    """What queries have won so far: items and values in one place per query, and how many (-1: not certified)."""
-
-    def __init__(self, budgets: np.ndarray) -> None:
-        self.budgets = budgets
-        self.places = np.cumsum(budgets) - budgets
-        self.items = np.empty(budgets.sum(), np.int64)
-        self.values = np.empty(budgets.sum(), np.float32)
-        self.founds = np.full(len(budgets), -1)
-
-    def take(self, queries: np.ndarray, other: "_Winners") -> np.ndarray:
-        """Copy the certified ones of `other`, which are ours numbered `queries`; return those that still are not."""
-        for i in np.flatnonzero(other.founds >= 0):
-            ours, theirs, n = self.places[queries[i]], other.places[i], other.founds[i]
-            self.items[ours : ours + n] = other.items[theirs : theirs + n]
-            self.values[ours : ours + n] = other.values[theirs : theirs + n]
-            self.founds[queries[i]] = n
-        return queries[other.founds < 0]
-
-    def exhaust(self, sides: Sides, queries: np.ndarray) -> None:
-        exhaust(sides, queries, self.budgets, self.places, self.items, self.values, self.founds)
+def _choose(problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None) -> Code:
+    n_tokens, n_features, dtype = len(problem.x), len(problem.W), screen_dtype()
+    if isinstance(sparsify, Threshold):
+        given_F = np.full(n_features, sparsify.level, np.float32) if level is None else level.detach().float().numpy()
+        level_F = np.broadcast_to(given_F, n_features).astype(np.float64)
+        lowest_F = level_F - sparsify.bandwidth / 2
+        rows = min(max(_LEVEL_PAIRS // n_features, 64), _ROWS)
+        return _by_rows(problem, rows, lambda part: over_level(part, level_F, lowest_F, dtype))
+    if sparsify.over == "token":
+        return _by_rows(problem, _ROWS, lambda part: over_tokens(part, sparsify.k, dtype))
+    if sparsify.over == "batch":
+        return over_batch(problem, sparsify.k * n_tokens, dtype)
+    shares_F = reference.equal_budget(sparsify.k, n_tokens, n_features) if budget is None else budget
+    return over_features(problem, shares_F, dtype)
 
 
-def _of_tokens(problem: Problem, tokens: np.ndarray) -> Problem:
-    grad = None if problem.grad is None else problem.grad[tokens]
-    return problem._replace(x=problem.x[tokens], grad=grad)
-
-
-def _screen_tokens(problem: Problem, k: int, keep: int, dtype: torch.dtype, sample: bool) -> _Winners:
-    """Winners of every token from one screening; `sample`: the first tile predicts thresholds."""
-    n_tokens = len(problem.x)
-    won = _Winners(np.full(n_tokens, k))
-    starts = np.arange(n_tokens) * (_FACTOR * keep)
-    lists = buffer("lists", (n_tokens * _FACTOR * keep,), torch.int64).numpy()
-    counts, thetas = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """Products of float32 matrices in full precision, which the bounds rely on."""
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
     try:
-        for tile in tiles(problem, dtype, strided=True):
-            first = min(_sample_size(keep, tile.step), keep) if sample and tile.first == 0 else keep
-            keeps = np.full(n_tokens, first)
-            collect(tile.keys, tile.first, tile.step, starts, keeps, _FACTOR, counts, thetas, lists)
-            if first < keep:
-                shrink(starts, keeps, counts, thetas, lists)
-    except OverflowError:
-        return won
-    shift = shift_of(dtype)
-    sides = sides_of(problem)
-    rescore(sides, starts, counts, thetas, lists, shift, won.budgets, won.places, won.items, won.values, won.founds)
-    return won
-
-
-def _over_tokens(problem: Problem, k: int, dtype: torch.dtype) -> Code:
-    n_tokens, n_features = len(problem.x), len(problem.W)
-    keep = min(2 * k + 64, n_features)
-    won = _screen_tokens(problem, k, keep, dtype, True)
-    failed = np.flatnonzero(won.founds < 0)
-    if len(failed):
-        again = _screen_tokens(_of_tokens(problem, failed), k, min(8 * keep, n_features), torch.float32, False)
-        failed = won.take(failed, again)
-        won.exhaust(sides_of(problem), failed)
-    fill(won.founds, k, won.items, won.values)
-    starts = torch.arange(0, n_tokens * k + 1, k)
-    return Code(starts, torch.from_numpy(won.items), torch.from_numpy(won.values), n_features)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def choose(
@@ -118,28 +89,12 @@ def choose(
     level: Tensor | None = None,
 ) -> Code:
     """The winning pairs of centred activations x_BD and their exact values; see `saelab.kernels.choose`."""
-    if not isinstance(sparsify, Choice) or sparsify.over != "token":
-        return reference.choose(x_BD, W_enc_FD, b_enc_F, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level)
     _float32(x=x_BD, W_enc=W_enc_FD, b_enc=b_enc_F, grad=grad, W_dec=W_dec)
-    boost = (grad, W_dec) if sparsify.beta else (None, None)
-    given = [t if t is None else t.detach().contiguous() for t in (x_BD, W_enc_FD, b_enc_F, *boost)]
-    with threads():
-        parts = []
-        for first in range(0, max(len(x_BD), 1), _ROWS):
-            rows = [t if t is None else t[first : first + _ROWS] for t in (given[0], given[3])]
-            problem = Problem(rows[0], given[1], given[2], sparsify.signed, float(sparsify.beta), rows[1], given[4])
-            parts.append(_over_tokens(problem, sparsify.k, screen_dtype()))
-    return _joined(parts)
-
-
-def _joined(parts: list[Code]) -> Code:
-    if len(parts) == 1:
-        return parts[0]
-    before = np.cumsum([0, *(len(part.features) for part in parts)])
-    starts = torch.cat([parts[0].starts[:1], *(p.starts[1:] + int(n) for p, n in zip(parts, before, strict=False))])
-    return Code(
-        starts, torch.cat([p.features for p in parts]), torch.cat([p.values for p in parts]), parts[0].n_features
-    )
+    beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
+    grad, W_dec = (grad, W_dec) if beta else (None, None)
+    x, W, b, *boost = (t if t is None else t.detach().contiguous() for t in (x_BD, W_enc_FD, b_enc_F, grad, W_dec))
+    with threads(), _float32_products():
+        return _choose(Problem(x, W, b, sparsify.signed, beta, *boost), sparsify, budget, level)
 
 
 def by_feature(code: Code) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ from saelab.kernels.candidates import LAST, bound_above, heapify, insert, pop
 from saelab.kernels.jit import compiled
 from saelab.kernels.vector import dot, prefetch
 
-_AHEAD = 8  # rows are fetched this many pairs before they are needed
+_AHEAD = 4  # rows are fetched this many pairs before they are needed
+_BLOCK = 256  # pairs that one thread scores at a time
 
 
 class Sides(NamedTuple):
@@ -133,3 +134,20 @@ def fill(founds, k, kept_items, kept_values):
             item += 1
             if missing == 0 and seen < len(taken):
                 item = taken[seen]
+
+
+@compiled(parallel=True)
+def score_pairs(sides, queries, items, which, values, scores):
+    """Exact values and scores of the pairs numbered `which`, at those places; neighbours of one query are cheapest."""
+    for block in numba.prange((len(which) + _BLOCK - 1) // _BLOCK):
+        last = min((block + 1) * _BLOCK, len(which))
+        known = -1
+        row = boost_row = np.empty(0)
+        for i in range(block * _BLOCK, last):
+            if i + _AHEAD < last:
+                prefetch(sides.items, items[which[i + _AHEAD]])
+            n = which[i]
+            if queries[n] != known:
+                known = queries[n]
+                row, boost_row = _rows(sides, known)
+            values[n], scores[n] = _pair(sides, row, boost_row, known, items[n])

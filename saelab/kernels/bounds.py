@@ -1,11 +1,13 @@
 """Loops that prepare a low-precision product so that it yields upper bounds of the exact pre-activations.
 
-u = x . w + b. With xt, wt the rounded rows, Cauchy-Schwarz gives x . w - xt . wt <= |x - xt| |wt| + |x| |w - wt|, and summing K
-terms in float32, in any order, errs by at most SLACK K 2^-24 (|xt| |wt| + |b|), with room for the columns themselves. Four columns
-put all that into the product: [xt, |x - xt|, |x|, 1, 1] . [wt, |wt|, |w - wt| + s |wt|, b1, b - b1 + s |b| + TINY] with s = SLACK K 2^-24, every
-entry but the rounded numbers themselves rounded up. TINY exceeds what is lost where products underflow.
+u = x . w + b. With xt, wt the rounded rows, Cauchy-Schwarz gives x . w - xt . wt <= |x - xt| |wt| + |x| |w - wt|, and
+summing K terms in float32, in any order, errs by at most SLACK K 2^-24 (|xt| |wt| + |b|), with room for the columns
+themselves. Four columns put all that into the product: [xt, |x - xt|, |x|, 1, 1] . [wt, |wt|, |w - wt| + s |wt|, b1, b
+- b1 + s |b| + TINY] with s = SLACK K 2^-24, every entry but the rounded numbers themselves rounded up. TINY exceeds
+what is lost where products underflow.
 
-Signed and boosted scores have no such columns; `combine` adds the same slack to each entry of the finished product instead.
+Signed and boosted scores have no such columns; `combine` adds the same slack to each entry of the finished product
+instead.
 """
 
 import numba
@@ -100,7 +102,9 @@ def bound_x(x, out, bare, slack, norms):
 
 @compiled()
 def bound_w_row(W, b, f, out, j):
-    """Row f of W, rounded, with its columns, into row j of out. Returns (|w|, and the slacks |wt|, |w - wt| + s |wt|, b's)."""
+    """Row f of W, rounded, with its columns, into row j of out. Returns (|w|, and the slacks |wt|, |w - wt| + s |wt|,
+    b's).
+    """
     width = W.shape[1]
     relative = SLACK * out.shape[1] * 2.0**-24
     whole, rounded, lost = _round(W, f, out, j)
@@ -117,7 +121,9 @@ def bound_w_row(W, b, f, out, j):
 
 @compiled(parallel=True)
 def bound_w(W, b, first, step, n_rows, out, slack, norms):
-    """Rows first, first + step, ... of W with their columns, then rows of zeros. slack [3, rows]: |wt|, |w - wt| + s |wt|, b's."""
+    """Rows first, first + step, ... of W with their columns, then rows of zeros. slack [3, rows]: |wt|, |w - wt| + s
+    |wt|, b's.
+    """
     for j in numba.prange(out.shape[0]):
         if j < n_rows:
             norms[j], slack[0, j], slack[1, j], slack[2, j] = bound_w_row(W, b, first + j * step, out, j)
@@ -139,8 +145,9 @@ def _size(key, signed, shift):
 def combine(keys, boosts, left, right, boost_left, boost_right, offset, signed, beta, shift):
     """Turn a finished product into keys of upper bounds, in place.
 
-    keys[q, i]: bits of the product; signed: of a product without columns, to which the slack left[:, q] . right[:, i] is added.
-    beta > 0: times 1 + beta |boost|, with boosts[q, i] another product without columns. offset [items] is subtracted at the end.
+    keys[q, i]: bits of the product; signed: of a product without columns, to which the slack left[:, q] . right[:, i]
+    is added. beta > 0: times 1 + beta |boost|, with boosts[q, i] another product without columns. offset [items] is
+    subtracted at the end.
     """
     for q in numba.prange(keys.shape[0]):
         for i in range(keys.shape[1]):

@@ -23,7 +23,8 @@ def user_folder() -> Path | None:
 
 
 def compiled_folder() -> Path | None:
-    """Where compiled loops go: a folder named by the kernels' sources, under NUMBA_CACHE_DIR or the user's cache folder.
+    """Where compiled loops go: a folder named by the kernels' sources, under NUMBA_CACHE_DIR or the user's cache
+    folder.
 
     The name changes with any kernel's source because numba looks only at the file of the outermost function.
     """

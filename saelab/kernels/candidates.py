@@ -1,8 +1,9 @@
 """Loops that pick: from a tile of upper bounds to lists of candidates, from candidates to the exact winners.
 
-A query is what a budget belongs to (a token, or a feature), an item what it may pick (a feature, or a token). A candidate is
-one int64, `key << 32 | LAST - item`, so that one comparison orders by bound and then by the lowest item. A key is a
-bound's bits as an integer, shifted right by `shift` (16 for bfloat16, 0 for float32): positive floats order like their bits.
+A query is what a budget belongs to (a token, or a feature), an item what it may pick (a feature, or a token). A
+candidate is one int64, `key << 32 | LAST - item`, so that one comparison orders by bound and then by the lowest item.
+A key is a bound's bits as an integer, shifted right by `shift` (16 for bfloat16, 0 for float32): positive floats order
+like their bits.
 """
 
 import numba
@@ -50,10 +51,11 @@ def _drop(entries, keep):
 
 @compiled(parallel=True)
 def collect(keys, first, step, starts, keeps, factor, counts, thetas, lists):
-    """Append to each query's list the items of a tile whose key exceeds its threshold; column c is item first + c * step.
+    """Append to each query's list the items of a tile whose key exceeds its threshold; column c is item first + c *
+    step.
 
-    A list that reaches factor * keeps[q] drops all but its largest keeps[q] and raises the threshold to the greatest key dropped,
-    so that at any time every item seen is in the list or has a key of at most the threshold.
+    A list that reaches factor * keeps[q] drops all but its largest keeps[q] and raises the threshold to the greatest
+    key dropped, so that at any time every item seen is in the list or has a key of at most the threshold.
     """
     for q in numba.prange(len(counts)):
         keep = keeps[q]

@@ -17,7 +17,9 @@ _BLOCK = 256  # pairs that one thread scores at a time
 
 
 class Sides(NamedTuple):
-    """What scores are made of: size(query . item + biases) (1 + beta |boost_query . boost_item|), size(u) = u, or |u| if signed."""
+    """What scores are made of: size(query . item + biases) (1 + beta |boost_query . boost_item|), size(u) = u, or |u|
+    if signed.
+    """
 
     queries: np.ndarray
     items: np.ndarray
@@ -58,8 +60,9 @@ def _finish(found, scores, items, values, kept_items, kept_values):
 def rescore(sides, starts, counts, thetas, lists, shift, budgets, places, kept_items, kept_values, founds):
     """Each query's winners: candidates by falling bound until none left can reach the worst winner's exact score.
 
-    Writes winner i of query q to kept_*[places[q] + i], ascending in item. founds[q]: how many have a positive score, or -1
-    where the winners cannot be certified: an item outside the list has a score below bound_above(thetas[q]), which may reach them.
+    Writes winner i of query q to kept_*[places[q] + i], ascending in item. founds[q]: how many have a positive score,
+    or -1 where the winners cannot be certified: an item outside the list has a score below bound_above(thetas[q]),
+    which may reach them.
     """
     for q in numba.prange(len(counts)):
         budget = budgets[q]

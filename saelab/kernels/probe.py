@@ -1,4 +1,6 @@
-"""Whether bfloat16 products are worth screening with on this machine: measured once, never inferred from processor flags."""
+"""Whether bfloat16 products are worth screening with on this machine: measured once, never inferred from processor
+flags.
+"""
 
 import contextlib
 import json
@@ -82,10 +84,11 @@ def _measure() -> dict:
 
 @cache
 def probe() -> dict:
-    """What this machine screens in, and why: screen ("bfloat16" or "float32"), why, milliseconds, sound, machine, remembered.
+    """What this machine screens in, and why: screen ("bfloat16" or "float32"), why, milliseconds, sound, machine,
+    remembered.
 
-    Measured once per machine, torch version and number of threads (a tenth of a second), remembered in the user's cache folder
-    where that is writable.
+    Measured once per machine, torch version and number of threads (a tenth of a second), remembered in the user's
+    cache folder where that is writable.
     """
     machine, folder = _machine(), user_folder()
     path = None if folder is None else folder / "screen.json"

@@ -1,7 +1,8 @@
 """Screening: upper bounds of all scores, one tile of features at a time, from a product in low precision.
 
-The tile is the only thing of its size that exists; it and the rounded rows live in buffers that are used again, because fresh memory
-costs more time than the product. Shapes: B tokens, F features, D width, K = D + COLUMNS padded, T features of a tile.
+The tile is the only thing of its size that exists; it and the rounded rows live in buffers that are used again,
+because fresh memory costs more time than the product. Shapes: B tokens, F features, D width, K = D + COLUMNS padded, T
+features of a tile.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ _buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 class Problem(NamedTuple):
-    """What `choose` was asked, as contiguous float32 tensors: x [B, D], W [F, D], b [F]; grad [B, D2], W_dec [F, D2] if beta > 0."""
+    """What `choose` was asked, as contiguous float32 tensors: x [B, D], W [F, D], b [F]; grad [B, D2], W_dec [F, D2]
+    if beta > 0.
+    """
 
     x: Tensor
     W: Tensor
@@ -33,7 +36,9 @@ class Problem(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """keys [queries, items] of upper bounds for the features first, first + step, ... (n of them; the rest is padding)."""
+    """keys [queries, items] of upper bounds for the features first, first + step, ... (n of them; the rest is
+    padding).
+    """
 
     keys: np.ndarray
     first: int
@@ -120,7 +125,8 @@ def _combine(problem: Problem, product: Tensor, boosts: Tensor, sides: list[np.n
 
 
 def tiles(problem: Problem, dtype: torch.dtype, *, by_feature: bool = False, strided: bool = False) -> Iterator[Tile]:
-    """Tiles of keys: tokens by features, or (by_feature) features by tokens, padded to whole blocks with keys of at most 0.
+    """Tiles of keys: tokens by features, or (by_feature) features by tokens, padded to whole blocks with keys of at
+    most 0.
 
     strided: tile t holds the features t, t + n_tiles, ..., so that the first one is a sample of them all.
     Raises OverflowError where the numbers are too large for bounds to hold.

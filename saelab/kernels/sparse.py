@@ -1,4 +1,6 @@
-"""Loops over chosen pairs: decode, dots, and sums per feature. Every sum has one order, whatever the number of threads."""
+"""Loops over chosen pairs: decode, dots, and sums per feature. Every sum has one order, whatever the number of
+threads.
+"""
 
 import numba
 import numpy as np

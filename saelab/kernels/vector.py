@@ -87,7 +87,9 @@ def as_bits(typingctx, number):
 
 @intrinsic
 def dot(typingctx, row, matrix, index):
-    """row . matrix[index] of float64 [D] and float32 [rows, D]: 32 interleaved float64 sums, added up in one fixed order."""
+    """row . matrix[index] of float64 [D] and float32 [rows, D]: 32 interleaved float64 sums, added up in one fixed
+    order.
+    """
     signature = types.float64(row, matrix, types.int64)
 
     def generate(context, builder, signature, arguments):

@@ -70,7 +70,9 @@ def _settle(problem: Problem, first: Winners, again: Callable[[np.ndarray], Winn
 
 
 def _sample_size(keep: int, n_tiles: int) -> int:
-    """How many of a sample tile's best entries let at least `keep` of all pass: two standard deviations above the mean."""
+    """How many of a sample tile's best entries let at least `keep` of all pass: two standard deviations above the
+    mean.
+    """
     expected = keep / n_tiles
     return int(np.ceil(expected + 2.2 * np.sqrt(expected)))
 

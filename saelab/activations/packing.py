@@ -5,14 +5,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 
-def pack(
-    documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pack(documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Cut a stream of (document number, token ids) into contexts.
 
-    Every document is followed by `eos`; each context is `bos` and the next context - 1 tokens of the stream. The unfilled rest at
-    the end is dropped. Yields (tokens [context] int64, document of each position [context] int64); position 0 carries the document
-    of position 1.
+    Every document is followed by `eos`; each context is `bos` and the next context - 1 tokens of the stream. The unfilled rest
+    at the end is dropped. Yields (tokens [context] int64, document of each position [context] int64); position 0 carries
+    the document of position 1.
     """
     tokens: list[int] = []
     owners: list[int] = []

@@ -1,0 +1,61 @@
+"""Inference levels of a batch or feature budget: the budget applied once to a large sample of tokens as a single batch.
+
+Shapes: B tokens, F features, D width, N pairs.
+"""
+
+import torch
+from torch import Tensor
+
+from saelab import kernels
+from saelab.kernels.reference import equal_budget
+from saelab.sparsify import Choice, Threshold
+
+ROWS = 1024  # tokens coded at a time
+
+
+def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choice) -> Tensor:
+    """[F]: just below the smallest score that `choice` keeps over all pieces (centred activations [B, D]) taken as one batch.
+
+    Equal entries for a batch budget. A feature that no positive score reaches, or with fewer than its budget, gets level 0.
+    Scores above a guess (half of the first piece's level) are collected; where too few pass, the guess is lowered, and again.
+    """
+    n_tokens = sum(len(piece) for piece in pieces)
+    wanted_F = equal_budget(choice.k, n_tokens, len(W_enc_FD)).to(W_enc_FD.device)
+    if choice.over == "batch":
+        wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
+    plain = Choice(choice.k, choice.over, choice.signed)
+    first = kernels.choose(pieces[0][: 4 * ROWS], W_enc_FD, b_enc_F, plain)
+    low_F = _kth_largest(first.features, first.values.abs(), wanted_F * 0 + 2**62, choice.over == "batch") / 2
+    while True:
+        features_N, scores_N = _above(low_F, pieces, W_enc_FD, b_enc_F, choice.signed)
+        group_N = torch.zeros_like(features_N) if choice.over == "batch" else features_N
+        counts_F = torch.bincount(group_N, minlength=len(W_enc_FD))
+        counts_F = counts_F[:1].expand_as(counts_F) if choice.over == "batch" else counts_F
+        short_F = (counts_F < wanted_F) & (low_F > 0)
+        if not bool(short_F.any()):
+            smallest_F = _kth_largest(features_N, scores_N, wanted_F, choice.over == "batch")
+            below_F = torch.nextafter(smallest_F, torch.zeros_like(smallest_F))
+            return torch.where(counts_F < wanted_F, 0, below_F).clamp_min(0)
+        low_F = torch.where(short_F, torch.where(low_F < 1e-3 * low_F.max(), 0, low_F / 4), low_F)
+
+
+def _above(low_F: Tensor, pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
+    """Features and scores of all pairs whose score exceeds low_F."""
+    form = Threshold(signed=signed)
+    codes = (kernels.choose(x_BD, W_enc_FD, b_enc_F, form, level=low_F) for piece in pieces for x_BD in piece.split(ROWS))
+    pairs = [(code.features, code.values.abs()) for code in codes]
+    return torch.cat([f for f, _ in pairs]), torch.cat([v for _, v in pairs])
+
+
+def _kth_largest(features_N: Tensor, scores_N: Tensor, wanted_F: Tensor, over_batch: bool) -> Tensor:
+    """[F]: the wanted-th largest score per feature (or over the batch), the smallest if there are fewer, 0 if there is none."""
+    if over_batch:
+        n = min(int(wanted_F[0]), len(scores_N))
+        value = scores_N.topk(n).values[-1] if n else scores_N.new_zeros(())
+        return value.expand(len(wanted_F)).clone()
+    order_N = torch.sort(scores_N, descending=True, stable=True).indices
+    order_N = order_N[torch.sort(features_N[order_N], stable=True).indices]
+    counts_F = torch.bincount(features_N, minlength=len(wanted_F))
+    ends_F = counts_F.cumsum(0) - counts_F + torch.minimum(counts_F, wanted_F) - 1
+    sorted_N = torch.cat([scores_N[order_N], scores_N.new_zeros(1)])
+    return torch.where((counts_F > 0) & (wanted_F > 0), sorted_N[ends_F.clamp_min(0)], 0)

@@ -1,0 +1,230 @@
+"""SAE: a sparse autoencoder (or transcoder) over one hook point: parameters, encoding, decoding, its inference form, its file.
+
+Shapes: B tokens, F features, D width, N pairs.
+"""
+
+import copy
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from saelab import kernels, sparsify
+from saelab.calibration import levels
+from saelab.code import Code
+from saelab.errors import FailedRun, UsageError
+from saelab.files import write_atomic, write_json
+from saelab.kernels import autograd
+from saelab.sparsify import Choice, Sparsify, Threshold
+
+SCHEMA = "saelab/sae/1"
+CALIBRATION_TOKENS = 500_000
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 3e-2, torch.float16: 1e-2}  # of the probe error
+
+
+class SAE(nn.Module):
+    """pre = (x - b_dec) W_enc^T + b_enc; z keeps the pairs `sparsify` picks; x_hat = z W_dec + b_dec.
+
+    W_enc [F, D], b_enc [F], W_dec [F, D_out] with rows of unit norm, b_dec [D_out]. A transcoder (a target other than the input)
+    subtracts nothing from its input, may have D_out != D, and an optional linear skip [D_out, D].
+    levels [F]: inference thresholds of batch and feature budgets (see `calibrate`), or those a Threshold has learned.
+    Raises UsageError if k exceeds n_features.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_features: int,
+        sparsify: Sparsify,
+        *,
+        d_out: int | None = None,
+        transcoder: bool = False,
+        skip: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if isinstance(sparsify, Choice) and sparsify.k > n_features:
+            raise UsageError(f"k={sparsify.k} is more than n_features={n_features}")
+        if d_out not in (None, d_model) and not transcoder:
+            raise UsageError(f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it")
+        self.sparsify, self.transcoder = sparsify, transcoder
+        rows_FD = torch.randn(n_features, d_out or d_model, generator=torch.Generator().manual_seed(seed))
+        self.W_dec = nn.Parameter(nn.functional.normalize(rows_FD, dim=1))
+        tied = not transcoder
+        self.W_enc = nn.Parameter(self.W_dec.detach().clone() if tied else _unit_rows(n_features, d_model, seed + 1))
+        self.b_enc = nn.Parameter(torch.zeros(n_features))
+        self.b_dec = nn.Parameter(torch.zeros(d_out or d_model))
+        self.W_skip = nn.Parameter(torch.zeros(d_out or d_model, d_model)) if skip else None
+        self.register_buffer("levels", None)
+        self.levels: Tensor | None
+        self.about: dict = {}
+
+    @property
+    def d_model(self) -> int:
+        """Width of the input."""
+        return self.W_enc.shape[1]
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.W_enc.shape[0]
+
+    def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
+        """The code of activations [..., D], leading dimensions flattened; values are differentiable in x and the parameters.
+
+        grad [..., D]: dL/dx, needed when the sparsifier's beta is above 0. budget [F]: pairs per feature of this batch.
+        Raises ValueError for a width other than d_model.
+        """
+        x_BD = x.reshape(-1, x.shape[-1])
+        if grad is not None:
+            grad_BD = grad.reshape(x_BD.shape)
+            grad = grad_BD / grad_BD.square().mean(1, keepdim=True).sqrt().clamp_min(1e-20)
+        centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
+        weights = (self.W_enc.detach(), self.b_enc.detach())
+        code = kernels.choose(
+            centred_BD, *weights, self.sparsify, grad=grad, W_dec=self.W_dec.detach(), budget=budget, level=self.levels
+        )
+        if not torch.is_grad_enabled():
+            return code
+        return autograd.encode(code, x_BD, None if self.transcoder else self.b_dec, self.W_enc, self.b_enc)
+
+    def decode(self, code: Code) -> Tensor:
+        """x_hat [B, D_out] of a code (a skip connection, which needs x, is added by calling the SAE)."""
+        return autograd.decode(code, self.W_dec) + self.b_dec
+
+    def forward(self, x: Tensor, grad: Tensor | None = None) -> Tensor:
+        """x_hat [..., D_out] of x [..., D]."""
+        x_hat_BD = self.decode(self.encode(x, grad))
+        if self.W_skip is not None:
+            x_hat_BD = x_hat_BD + x.reshape(-1, self.d_model) @ self.W_skip.T
+        return x_hat_BD.reshape(*x.shape[:-1], -1)
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Scale the rows of W_dec to unit norm."""
+        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-20)
+
+    @torch.no_grad()
+    def fold_scale(self, scale: float, scale_out: float | None = None) -> None:
+        """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones; values grow by the target's."""
+        out = scale if scale_out is None else scale_out
+        self.W_enc *= out / scale
+        self.b_enc *= out
+        self.b_dec *= out
+        if self.W_skip is not None:
+            self.W_skip *= out / scale
+        if self.levels is not None:
+            self.levels *= out
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Tensor], n_tokens: int = CALIBRATION_TOKENS) -> None:
+        """Set the levels: the training budget applied once to the first n_tokens of `batches` ([B, D] each) as a single batch.
+
+        Batch budget: one level, the smallest kept score. Feature budget: one per feature. Never below 0; a level is just below
+        the smallest kept value, which so still passes. Token budgets and thresholds need none. Raises UsageError without tokens.
+        """
+        if isinstance(self.sparsify, Threshold) or self.sparsify.over == "token":
+            return
+        pieces, n_read = [], 0
+        for x_BD in batches:
+            pieces.append(x_BD[: n_tokens - n_read])
+            n_read += len(pieces[-1])
+            if n_read >= n_tokens:
+                break
+        if not n_read:
+            raise UsageError("calibration got no tokens")
+        shift = 0 if self.transcoder else self.b_dec
+        self.levels = levels([x_BD.to(self.W_enc) - shift for x_BD in pieces], self.W_enc, self.b_enc, self.sparsify)
+
+    def frozen(self) -> "SAE":
+        """The inference form: a new SAE that shares the weights and codes every token by itself.
+
+        Raises UsageError if its levels have not been calibrated.
+        """
+        form = sparsify.inference_form(self.sparsify)
+        if isinstance(form, Threshold) and isinstance(self.sparsify, Choice) and self.levels is None:
+            raise UsageError(f"{self.sparsify} has no inference levels yet: call calibrate(batches) first")
+        twin = copy.copy(self)
+        twin._parameters, twin._buffers = dict(self._parameters), dict(self._buffers)
+        twin.sparsify = form
+        return twin
+
+    def save(self, directory: Path | str, probe: Tensor | None = None) -> None:
+        """Write sae.safetensors and sae.json into `directory`, each atomically.
+
+        probe [n, D]: raw activations whose reconstruction error is stored and checked by `load` (default: Gaussian rows).
+        """
+        directory = Path(directory)
+        if probe is None:
+            probe = torch.randn(16, self.d_model, generator=torch.Generator().manual_seed(0))
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        tensors["probe"] = probe.to(self.W_enc.dtype).cpu().contiguous()
+        tensors["probe_error"] = _probe_error(self, tensors["probe"])
+        header = {
+            "schema": SCHEMA,
+            "d_model": self.d_model,
+            "d_out": len(self.b_dec),
+            "n_features": self.n_features,
+            "sparsify": sparsify.to_dict(self.sparsify),
+            "transcoder": self.transcoder,
+            "skip": self.W_skip is not None,
+            "about": self.about,
+        }
+        write_atomic(directory / "sae.safetensors", lambda path: save_file(tensors, path))
+        write_json(directory / "sae.json", header)
+
+    @staticmethod
+    def load(directory: Path | str) -> "SAE":
+        """Read an SAE from its directory or from the run that holds it in `sae/`, and check that it is the function saved.
+
+        Raises UsageError for a missing file or an unknown schema, FailedRun if the probe's reconstruction error differs.
+        """
+        directory = Path(directory)
+        if not (directory / "sae.json").exists() and (directory / "sae").is_dir():
+            directory = directory / "sae"
+        for name in ("sae.json", "sae.safetensors"):
+            if not (directory / name).is_file():
+                raise UsageError(f"{directory} has no {name}: not the directory of an SAE or of a finished run")
+        header = json.loads((directory / "sae.json").read_text())
+        if header.get("schema") != SCHEMA:
+            raise UsageError(f"{directory / 'sae.json'} has schema {header.get('schema')!r}, this version reads {SCHEMA!r}")
+        try:
+            tensors = load_file(directory / "sae.safetensors")
+        except Exception as error:
+            raise FailedRun(f"{directory / 'sae.safetensors'} cannot be read ({error}): damaged or cut short") from None
+        form = sparsify.from_dict(header["sparsify"])
+        shape = {"d_out": header["d_out"], "transcoder": header["transcoder"], "skip": header["skip"]}
+        sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
+        probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
+        sae.levels = tensors.get("levels")
+        sae.load_state_dict(tensors)
+        sae.about = header["about"]
+        _check_probe(sae, probe, expected, directory)
+        return sae
+
+
+def _unit_rows(n_rows: int, width: int, seed: int) -> Tensor:
+    return nn.functional.normalize(torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+@torch.no_grad()
+def _probe_error(sae: SAE, probe_BD: Tensor) -> Tensor:
+    """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [n, 2]: together they pin the function down."""
+    beta_free = sae if not isinstance(sae.sparsify, Choice) or not sae.sparsify.beta else sae.frozen()
+    x_hat_BD = beta_free(probe_BD.to(sae.W_enc.device)).cpu()
+    error_BD = x_hat_BD if sae.transcoder else probe_BD - x_hat_BD
+    return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)
+
+
+def _check_probe(sae: SAE, probe_BD: Tensor, expected: Tensor, directory: Path) -> None:
+    found = _probe_error(sae, probe_BD)
+    worst = ((found - expected).abs() / expected.abs().clamp_min(1e-6)).max().item()
+    tolerance = TOLERANCE[probe_BD.dtype]
+    if not worst <= tolerance:
+        raise FailedRun(
+            f"{directory} is not the function that was saved: reconstruction of its probe activations differs by {worst:.2g}, "
+            f"tolerance {tolerance:g}"
+        )

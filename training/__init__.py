@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from training import config
 from training.config import Config
 
-__all__ = ["Config", "train"]
+__all__ = ["Config", "config", "train"]
 
 
 def train(configs: Config | Sequence[Config], **options: Any) -> Any:

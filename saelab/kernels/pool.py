@@ -70,9 +70,7 @@ def _best(pool: _Pool, scores: np.ndarray, total: int, n_features: int) -> np.nd
     return np.concatenate([above, ties[order[: total - len(above)]]])
 
 
-def _certified_best(
-    problem: Problem, pool: _Pool, total: int, theta: int, shift: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _certified_best(problem: Problem, pool: _Pool, total: int, theta: int, shift: int) -> tuple[np.ndarray, np.ndarray] | None:
     """(numbers, values) of the best pairs of all, if no pair outside the pool can be among them."""
     values, scores = np.zeros(len(pool.keys)), np.zeros(len(pool.keys))
     level = _level(np.bincount(pool.keys >> (16 - shift), minlength=1 << 15), total, shift)

@@ -106,9 +106,7 @@ def dot(typingctx, row, matrix, index):
             for lane, total in enumerate(sums):
                 at = builder.add(i, ir.Constant(integer, lane * _LANES))
                 left = _pointer(context, builder, row_type, arguments[0], [at], _LANES, number)
-                right = _pointer(
-                    context, builder, matrix_type, arguments[1], [arguments[2], at], _LANES, ir.FloatType()
-                )
+                right = _pointer(context, builder, matrix_type, arguments[1], [arguments[2], at], _LANES, ir.FloatType())
                 wide = builder.fpext(builder.load(right, align=4), vector)
                 product = builder.fmul(builder.load(left, align=8), wide, flags=["contract"])
                 builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)

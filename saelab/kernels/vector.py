@@ -45,6 +45,22 @@ def above(typingctx, keys, row, column, threshold):
 
 
 @intrinsic
+def block_maximum(typingctx, keys, row, column):
+    """The greatest of keys[row, column + j] for j = 0 to 31."""
+    signature = types.int64(keys, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        element = context.get_data_type(signature.args[0].dtype)
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], list(arguments[1:]), BLOCK, element)
+        values = builder.load(pointer, align=signature.args[0].dtype.bitwidth // 8)
+        kind = ir.FunctionType(element, [values.type])
+        name = f"llvm.vector.reduce.smax.v{BLOCK}i{element.width}"
+        return builder.sext(builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [values]), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
 def lowest_bit(typingctx, bits):
     """The number of the lowest bit that is set."""
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from saelab.kernels.jit import compiled
-from saelab.kernels.vector import BLOCK, above, as_float, count_bits, lowest_bit
+from saelab.kernels.vector import BLOCK, above, as_float, block_maximum, count_bits, lowest_bit
 
 LAST = (1 << 31) - 1
 
@@ -49,20 +49,33 @@ def _drop(entries, keep):
     return greatest >> 32
 
 
-@compiled(parallel=True)
-def collect(keys, first, step, starts, keeps, factor, counts, thetas, lists):
-    """Append to each query's list the items of a tile whose key exceeds its threshold; column c is item first + c *
-    step.
+@compiled()
+def _floor(keys, q, rank):
+    """A threshold that at least `rank` keys of row q exceed: the greatest keys of its blocks are different entries of it."""
+    n_blocks = keys.shape[1] // BLOCK
+    if not 0 < rank <= n_blocks:
+        return 0
+    maxima = np.empty(n_blocks, np.int64)
+    for i in range(n_blocks):
+        maxima[i] = block_maximum(keys, q, i * BLOCK)
+    keep_largest(maxima, rank)
+    return max(maxima[:rank].min() - 1, 0)
 
-    A list that reaches factor * keeps[q] drops all but its largest keeps[q] and raises the threshold to the greatest
-    key dropped, so that at any time every item seen is in the list or has a key of at most the threshold.
+
+@compiled(parallel=True)
+def collect(keys, first, step, starts, keeps, factor, ranks, counts, thetas, lists):
+    """Append to each query's list the items of a tile whose key exceeds its threshold; column c is item first + c * step.
+
+    A list that reaches factor * keeps[q] drops all but its largest keeps[q] and raises the threshold to the greatest key
+    dropped, so that at any time every item seen is in the list or has a key of at most the threshold. Where ranks[q] > 0 the
+    threshold starts at one that about so many keys of this tile exceed, or some more.
     """
     for q in numba.prange(len(counts)):
         keep = keeps[q]
         if keep == 0:
             continue
         entries = lists[starts[q] : starts[q] + factor * keep]
-        count, theta = counts[q], thetas[q]
+        count, theta = counts[q], max(thetas[q], _floor(keys, q, ranks[q]))
         for column in range(0, keys.shape[1], BLOCK):
             bits = above(keys, q, column, theta)
             while bits:
@@ -79,15 +92,6 @@ def collect(keys, first, step, starts, keeps, factor, counts, thetas, lists):
                 entries[count] = (key << 32) | (LAST - (first + c * step))
                 count += 1
         counts[q], thetas[q] = count, theta
-
-
-@compiled(parallel=True)
-def shrink(starts, keeps, counts, thetas, lists):
-    """Cut every list to its largest keeps[q] entries and raise its threshold accordingly."""
-    for q in numba.prange(len(counts)):
-        if counts[q] > keeps[q] > 0:
-            thetas[q] = _drop(lists[starts[q] : starts[q] + counts[q]], keeps[q])
-            counts[q] = keeps[q]
 
 
 @compiled()
@@ -162,11 +166,11 @@ def bound_above(key, shift):
 
 
 @compiled(parallel=True)
-def histogram(keys, shift):
-    """[32768]: how many positive keys have these upper 15 bits of a float32 number."""
+def histogram(keys, stride, shift):
+    """[32768]: how many positive keys of rows 0, stride, 2 stride, ... have these upper 15 bits of a float32 number."""
     parts = np.zeros((8, 1 << 15), np.int64)
     for part in numba.prange(8):
-        for q in range(part, keys.shape[0], 8):
+        for q in range(part * stride, keys.shape[0], 8 * stride):
             for i in range(keys.shape[1]):
                 key = np.int64(keys[q, i])
                 if key > 0:

@@ -20,11 +20,13 @@ from saelab.kernels.screen import Problem
 from saelab.kernels.winners import over_features, over_tokens
 from saelab.sparsify import Sparsify, Threshold
 
+CHECKS_WEIGHTS = True  # the norms that bound the scores show whatever is not finite
 _ROWS = 8192  # tokens chosen for at once
 _LEVEL_PAIRS = 1 << 25  # tokens x features at once where any number of pairs may pass a level
 
 
-def _float32(**tensors: Tensor | None) -> None:
+def need_float32(**tensors: Tensor | None) -> None:
+    """Raise ValueError naming a tensor of another dtype or device."""
     for name, tensor in tensors.items():
         if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
             raise ValueError(f"the cpu backend needs float32 on the cpu; {name} is {tensor.dtype} on {tensor.device}")
@@ -35,9 +37,7 @@ def _joined(parts: list[Code]) -> Code:
         return parts[0]
     before = np.cumsum([0, *(len(part.features) for part in parts)])
     starts = torch.cat([parts[0].starts[:1], *(p.starts[1:] + int(n) for p, n in zip(parts, before, strict=False))])
-    return Code(
-        starts, torch.cat([p.features for p in parts]), torch.cat([p.values for p in parts]), parts[0].n_features
-    )
+    return Code(starts, torch.cat([p.features for p in parts]), torch.cat([p.values for p in parts]), parts[0].n_features)
 
 
 def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Code:
@@ -47,7 +47,8 @@ def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Co
     return _joined([pick(problem._replace(x=x, grad=grad)) for x, grad in parts])
 
 
-def _choose(problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None) -> Code:
+def choose_for(problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None) -> Code:
+    """The winning pairs of a problem; the caller holds `threads()`."""
     n_tokens, n_features, dtype = len(problem.x), len(problem.W), screen_dtype()
     if isinstance(sparsify, Threshold):
         given_F = np.full(n_features, sparsify.level, np.float32) if level is None else level.detach().float().numpy()
@@ -64,7 +65,7 @@ def _choose(problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: 
 
 
 @contextmanager
-def _float32_products() -> Iterator[None]:
+def float32_products() -> Iterator[None]:
     """Products of float32 matrices in full precision, which the bounds rely on."""
     before = torch.get_float32_matmul_precision()
     if before == "highest":
@@ -89,12 +90,12 @@ def choose(
     level: Tensor | None = None,
 ) -> Code:
     """The winning pairs of centred activations x_BD and their exact values; see `saelab.kernels.choose`."""
-    _float32(x=x_BD, W_enc=W_enc_FD, b_enc=b_enc_F, grad=grad, W_dec=W_dec)
+    need_float32(x=x_BD, W_enc=W_enc_FD, b_enc=b_enc_F, grad=grad, W_dec=W_dec)
     beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
     grad, W_dec = (grad, W_dec) if beta else (None, None)
     x, W, b, *boost = (t if t is None else t.detach().contiguous() for t in (x_BD, W_enc_FD, b_enc_F, grad, W_dec))
-    with threads(), _float32_products():
-        return _choose(Problem(x, W, b, sparsify.signed, beta, *boost), sparsify, budget, level)
+    with threads(), float32_products():
+        return choose_for(Problem(x, W, b, sparsify.signed, beta, *boost), sparsify, budget, level)
 
 
 def by_feature(code: Code) -> tuple[Tensor, Tensor]:
@@ -111,7 +112,7 @@ def _loops(*tensors: Tensor) -> list[np.ndarray]:
 
 def spmm(code: Code, W_FD: Tensor) -> Tensor:
     """out[b] = sum over b's pairs of value x W[feature]: [B, D]."""
-    _float32(values=code.values, W=W_FD)
+    need_float32(values=code.values, W=W_FD)
     out_BD = torch.empty(code.n_tokens, W_FD.shape[1])
     with threads():
         sparse.spmm(*_loops(code.starts, code.features, code.values, W_FD), out_BD.numpy())
@@ -120,7 +121,7 @@ def spmm(code: Code, W_FD: Tensor) -> Tensor:
 
 def spmm_t(code: Code, G_BD: Tensor) -> Tensor:
     """out[f] = sum over the tokens that use f of value x G[token]: [F, D]."""
-    _float32(values=code.values, G=G_BD)
+    need_float32(values=code.values, G=G_BD)
     out_FD = torch.empty(code.n_features, G_BD.shape[1])
     with threads():
         order_N, starts = by_feature(code)
@@ -131,7 +132,7 @@ def spmm_t(code: Code, G_BD: Tensor) -> Tensor:
 
 def sddmm(A_BD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
     """A[token] . W[feature] at every pair: [N]."""
-    _float32(A=A_BD, W=W_FD)
+    need_float32(A=A_BD, W=W_FD)
     out_N = torch.empty(len(code.features))
     with threads():
         sparse.sddmm(*_loops(code.starts, code.features, A_BD, W_FD), out_N.numpy())
@@ -140,6 +141,6 @@ def sddmm(A_BD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
 
 def column_sums(code: Code) -> tuple[Tensor, Tensor]:
     """Per feature the sum of its values [F], and on how many tokens it fired (value != 0) [F] int64."""
-    _float32(values=code.values)
+    need_float32(values=code.values)
     sums_F, fired_F = sparse.column_sums(*_loops(code.features, code.values), code.n_features)
     return torch.from_numpy(sums_F), torch.from_numpy(fired_F)

@@ -18,6 +18,7 @@ from saelab.kernels.winners import sides_of
 
 _ROWS = 4096  # tokens screened at once
 _SPARES = (1.6, 8.0)  # candidates asked for, in multiples of the budget: at first, and where that was not enough
+_SAMPLE = 1 << 20  # entries of the first tile that predict the threshold
 _BLOCK = 1 << 20  # pairs scored at once where nothing is screened
 
 
@@ -70,9 +71,7 @@ def _best(pool: _Pool, scores: np.ndarray, total: int, n_features: int) -> np.nd
     return np.concatenate([above, ties[order[: total - len(above)]]])
 
 
-def _certified_best(
-    problem: Problem, pool: _Pool, total: int, theta: int, shift: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _certified_best(problem: Problem, pool: _Pool, total: int, theta: int, shift: int) -> tuple[np.ndarray, np.ndarray] | None:
     """(numbers, values) of the best pairs of all, if no pair outside the pool can be among them."""
     values, scores = np.zeros(len(pool.keys)), np.zeros(len(pool.keys))
     level = _level(np.bincount(pool.keys >> (16 - shift), minlength=1 << 15), total, shift)
@@ -115,8 +114,9 @@ def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
     for spare in _SPARES:
 
         def predict(tile: Tile, spare: float = spare) -> int:
-            share = tile.n * len(tile.keys) / (len(problem.W) * len(problem.x))
-            return _level(histogram(tile.keys, shift), spare * total * share, shift)
+            stride = max(1, tile.keys.size // _SAMPLE)
+            share = tile.n * len(tile.keys[::stride]) / (len(problem.W) * len(problem.x))
+            return _level(histogram(tile.keys, stride, shift), spare * total * share, shift)
 
         try:
             theta, pool = _gather(problem, dtype, True, predict)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.kernels import check_finite
 from saelab.kernels.bounds import COLUMNS, bound_w, bound_x, combine
 from saelab.kernels.vector import BLOCK
 
@@ -21,9 +22,7 @@ _buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 class Problem(NamedTuple):
-    """What `choose` was asked, as contiguous float32 tensors: x [B, D], W [F, D], b [F]; grad [B, D2], W_dec [F, D2]
-    if beta > 0.
-    """
+    """What `choose` was asked, as contiguous float32 tensors: x [B, D], W [F, D], b [F]; grad [B, D2], W_dec [F, D2] if beta > 0."""
 
     x: Tensor
     W: Tensor
@@ -33,6 +32,16 @@ class Problem(NamedTuple):
     grad: Tensor | None = None
     W_dec: Tensor | None = None
     offset: np.ndarray | None = None
+    shadow: "Rounded | None" = None
+
+
+class Rounded(NamedTuple):
+    """Rows in low precision with their columns, their slacks [3, rows] and norms [rows]; of W: laid out as strided tiles."""
+
+    rows: Tensor
+    slack: np.ndarray
+    norms: np.ndarray
+    width: int = 0
 
 
 class Tile(NamedTuple):
@@ -44,12 +53,6 @@ class Tile(NamedTuple):
     first: int
     step: int
     n: int
-
-
-class _Rounded(NamedTuple):
-    rows: Tensor
-    slack: np.ndarray
-    largest: float
 
 
 def buffer(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -80,7 +83,7 @@ def shift_of(dtype: torch.dtype) -> int:
     return 16 if dtype == torch.bfloat16 else 0
 
 
-def _multiply(name: str, x: _Rounded, w: _Rounded, by_feature: bool) -> Tensor:
+def _multiply(name: str, x: Rounded, w: Rounded, by_feature: bool) -> Tensor:
     left, right = (w.rows, x.rows) if by_feature else (x.rows, w.rows)
     product = buffer(name, (len(left), len(right)), left.dtype)
     return torch.mm(left, right.T, out=product)
@@ -93,23 +96,50 @@ def tile_width(n_tokens: int, n_features: int) -> tuple[int, int]:
     return padded(-(-n_features // n_tiles), BLOCK), n_tiles
 
 
-def _round_x(name: str, x: Tensor, dtype: torch.dtype, bare: bool, multiple: int = 1) -> _Rounded:
+def _round_x(name: str, x: Tensor, dtype: torch.dtype, bare: bool, multiple: int = 1) -> Rounded:
     n_rows, width = x.shape
     rows = buffer(name, (padded(n_rows, multiple), padded(width + COLUMNS, 16)), dtype)
     rows[:, width + COLUMNS :] = 0
     rows[n_rows:] = 0
-    slack, norms = np.zeros((3, len(rows)), np.float32), np.zeros(n_rows)
+    slack, norms = np.zeros((3, len(rows)), np.float32), np.zeros(len(rows))
     bound_x(x.numpy(), raw(rows), bare, slack, norms)
-    return _Rounded(rows, slack, float(norms.max(initial=0)))
+    return Rounded(rows, slack, norms)
 
 
-def _round_w(name: str, W: Tensor, b: Tensor, dtype: torch.dtype, tile: tuple[int, int, int, int]) -> _Rounded:
-    width, first, step, n_rows = tile
+def _round_w(name: str, W: Tensor, b: Tensor, dtype: torch.dtype, width: int, first: int, step: int, n: int) -> Rounded:
     rows = buffer(name, (width, padded(W.shape[1] + COLUMNS, 16)), dtype)
     rows[:, W.shape[1] + COLUMNS :] = 0
     slack, norms = np.empty((3, width), np.float32), np.empty(width)
-    bound_w(W.numpy(), b.numpy(), first, step, n_rows, raw(rows), slack, norms)
-    return _Rounded(rows, slack, float(norms.max()))
+    bound_w(W.numpy(), b.numpy(), first, step, n, raw(rows), slack, norms)
+    return Rounded(rows, slack, norms)
+
+
+def shadow_of(W: Tensor, b: Tensor, n_tokens: int) -> Rounded:
+    """All of W in bfloat16, tile after strided tile; whoever changes a row of W or b must change its row here."""
+    width, n_tiles = tile_width(n_tokens, len(W))
+    rows = torch.zeros(n_tiles * width, padded(W.shape[1] + COLUMNS, 16), dtype=torch.bfloat16)
+    shadow = Rounded(rows, np.zeros((3, len(rows)), np.float32), np.zeros(len(rows)), width)
+    for t in range(n_tiles):
+        tile = slice(t * width, (t + 1) * width)
+        n = -(-(len(W) - t) // n_tiles)
+        bound_w(W.numpy(), b.numpy(), t, n_tiles, n, raw(rows[tile]), shadow.slack[:, tile], shadow.norms[tile])
+    return shadow
+
+
+def _largest(name: str, tensor: Tensor, rounded: Rounded) -> float:
+    """The largest norm. Raises FloatingPointError where it is not finite."""
+    largest = float(rounded.norms.max(initial=0))
+    if not np.isfinite(largest):
+        check_finite(name, tensor)
+    return largest
+
+
+def _tile_of_w(problem: Problem, dtype: torch.dtype, width: int, first: int, step: int, n: int) -> Rounded:
+    shadow = problem.shadow
+    if shadow is None or dtype != shadow.rows.dtype:
+        return _round_w("w", problem.W, problem.b, dtype, width, first, step, n)
+    tile = slice(first * width, (first + 1) * width)
+    return Rounded(shadow.rows[tile], np.ascontiguousarray(shadow.slack[:, tile]), shadow.norms[tile])
 
 
 def _offset(problem: Problem, first: int, step: int, n: int, size: int) -> np.ndarray:
@@ -133,29 +163,34 @@ def tiles(problem: Problem, dtype: torch.dtype, *, by_feature: bool = False, str
     """
     n_tokens, n_features = len(problem.x), len(problem.W)
     width, n_tiles = tile_width(n_tokens, n_features)
+    if not strided:
+        problem = problem._replace(shadow=None)
+    if problem.shadow is not None:
+        width, n_tiles = problem.shadow.width, len(problem.shadow.rows) // problem.shadow.width
     multiple = BLOCK if by_feature else 1
     x = _round_x("x", problem.x, dtype, problem.signed, multiple)
     grad = None if problem.grad is None else _round_x("grad", problem.grad, dtype, True, multiple)
-    largest_bias = float(problem.b.abs().max())
+    limit = _LARGEST - float(problem.b.abs().max())
     for t in range(n_tiles):
         first, step = (t, n_tiles) if strided else (t * width, 1)
         n = -(-(n_features - first) // step) if strided else min(width, n_features - first)
         if n <= 0:
             return
-        w = _round_w("w", problem.W, problem.b, dtype, (width, first, step, n))
-        if not x.largest * w.largest + largest_bias < _LARGEST:
+        w = _tile_of_w(problem, dtype, width, first, step, n)
+        if not _largest("x", problem.x, x) * _largest("W_enc", problem.W, w) < limit:
             raise OverflowError
         product = _multiply("product", x, w, by_feature)
         if problem.signed or problem.beta or problem.offset is not None:
-            boosts, boost_w = product, w
+            boosts, boost_x, boost_w = product, x, w
             if grad is not None and problem.W_dec is not None:
-                boost_w = _round_w("w", problem.W_dec, torch.zeros(n_features), dtype, (width, first, step, n))
-                if not grad.largest * boost_w.largest < _LARGEST:
+                boost_x = grad
+                boost_w = _round_w("w_dec", problem.W_dec, torch.zeros(n_features), dtype, width, first, step, n)
+                if not _largest("grad", problem.grad, grad) * _largest("W_dec", problem.W_dec, boost_w) < _LARGEST:
                     raise OverflowError
                 boosts = _multiply("boosts", grad, boost_w, by_feature)
-            sides = [x.slack, w.slack, (grad or x).slack, boost_w.slack]
-            if by_feature:
-                sides = [sides[1], sides[0], sides[3], sides[2]]
+            sides = [w.slack, x.slack, boost_w.slack, boost_x.slack]
+            if not by_feature:
+                sides = [x.slack, w.slack, boost_x.slack, boost_w.slack]
             offset = _offset(problem, first, step, n_tokens if by_feature else n, product.shape[1])
             _combine(problem, product, boosts, sides, offset)
         yield Tile(keys_of(product), first, step, n)

@@ -45,6 +45,22 @@ def above(typingctx, keys, row, column, threshold):
 
 
 @intrinsic
+def block_maximum(typingctx, keys, row, column):
+    """The greatest of keys[row, column + j] for j = 0 to 31."""
+    signature = types.int64(keys, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        element = context.get_data_type(signature.args[0].dtype)
+        pointer = _pointer(context, builder, signature.args[0], arguments[0], list(arguments[1:]), BLOCK, element)
+        values = builder.load(pointer, align=signature.args[0].dtype.bitwidth // 8)
+        kind = ir.FunctionType(element, [values.type])
+        name = f"llvm.vector.reduce.smax.v{BLOCK}i{element.width}"
+        return builder.sext(builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [values]), ir.IntType(64))
+
+    return signature, generate
+
+
+@intrinsic
 def lowest_bit(typingctx, bits):
     """The number of the lowest bit that is set."""
 
@@ -106,9 +122,7 @@ def dot(typingctx, row, matrix, index):
             for lane, total in enumerate(sums):
                 at = builder.add(i, ir.Constant(integer, lane * _LANES))
                 left = _pointer(context, builder, row_type, arguments[0], [at], _LANES, number)
-                right = _pointer(
-                    context, builder, matrix_type, arguments[1], [arguments[2], at], _LANES, ir.FloatType()
-                )
+                right = _pointer(context, builder, matrix_type, arguments[1], [arguments[2], at], _LANES, ir.FloatType())
                 wide = builder.fpext(builder.load(right, align=4), vector)
                 product = builder.fmul(builder.load(left, align=8), wide, flags=["contract"])
                 builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)

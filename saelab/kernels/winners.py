@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saelab.code import Code
 from saelab.kernels import sparse
-from saelab.kernels.candidates import collect, shrink
+from saelab.kernels.candidates import collect
 from saelab.kernels.exact import Sides, exhaust, fill, rescore
 from saelab.kernels.screen import Problem, buffer, shift_of, tiles
 
@@ -84,13 +84,11 @@ def _screen_tokens(problem: Problem, k: int, keep: int, dtype: torch.dtype, samp
     starts = np.arange(n_tokens) * (_TOKEN_ROOM * keep)
     lists = buffer("lists", (n_tokens * _TOKEN_ROOM * keep,), torch.int64).numpy()
     counts, thetas = np.zeros(n_tokens, np.int64), np.zeros(n_tokens, np.int64)
+    keeps = np.full(n_tokens, keep)
     try:
         for tile in tiles(problem, dtype, strided=True):
-            first = min(_sample_size(keep, tile.step), keep) if sample and tile.first == 0 else keep
-            keeps = np.full(n_tokens, first)
-            collect(tile.keys, tile.first, tile.step, starts, keeps, _TOKEN_ROOM, counts, thetas, lists)
-            if first < keep:
-                shrink(starts, keeps, counts, thetas, lists)
+            ranks = np.full(n_tokens, _sample_size(keep, tile.step) if sample and tile.first == 0 else 0)
+            collect(tile.keys, tile.first, tile.step, starts, keeps, _TOKEN_ROOM, ranks, counts, thetas, lists)
     except OverflowError:
         return won
     places, kept = won.places, (won.items, won.values, won.founds)
@@ -129,7 +127,7 @@ def _screen_features(problem: Problem, budgets: np.ndarray, margin: int, dtype: 
             starts = _FEATURE_ROOM * (np.cumsum(keeps[mine]) - keeps[mine])
             lists = buffer("lists", (_FEATURE_ROOM * int(keeps[mine].sum()),), torch.int64).numpy()
             counts, thetas = np.zeros(tile.n, np.int64), np.zeros(tile.n, np.int64)
-            collect(tile.keys, 0, 1, starts, keeps[mine], _FEATURE_ROOM, counts, thetas, lists)
+            collect(tile.keys, 0, 1, starts, keeps[mine], _FEATURE_ROOM, keeps[mine], counts, thetas, lists)
             sides, kept = sides_of(_of_features(problem, mine), True), (won.items, won.values, won.founds[mine])
             rescore(sides, starts, counts, thetas, lists, shift_of(dtype), budgets[mine], won.places[mine], *kept)
     except OverflowError:

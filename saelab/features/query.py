@@ -1,0 +1,337 @@
+"""Reading a feature index: everything the app, the command line and notebooks ask of it. Imports no torch.
+
+Shapes: T positions of a context.
+"""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from saelab.errors import UsageError
+
+SCHEMA = "saelab/features/1"
+PER_OCTAVE, LOWEST = 8, -16
+BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
+SORTS = {
+    "feature": "f.id",
+    "density": "f.density",
+    "mean": "f.mean",
+    "max": "abs(f.max)",
+    "cosine": "abs(m.cosine)",
+    "matches": "matches",
+}
+CONTEXTS_SEARCHED = 400  # best-ranked contexts whose examples a text search looks at
+
+
+class Row(NamedTuple):
+    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens; positive: share of firings above 0;
+    tokens: strongest by total; other, cosine: best match in the first other SAE; matches: examples a search found, else None.
+    """
+
+    feature: int
+    fired: int
+    density: float
+    mean: float
+    max: float
+    positive: float
+    tokens: list[str]
+    other: int | None
+    cosine: float | None
+    matches: int | None
+
+
+class Table(NamedTuple):
+    """A page of rows, and how many there are in all."""
+
+    rows: list[Row]
+    total: int
+
+
+class Token(NamedTuple):
+    """A strong token. total: sum of activations on it; mean: over all its occurrences; fired of seen occurrences."""
+
+    text: str
+    total: float
+    mean: float
+    fired: int
+    seen: int
+
+
+class Logit(NamedTuple):
+    """A token and what one unit of the feature adds to its logit, before the final norm's scale."""
+
+    text: str
+    value: float
+
+
+class Neighbour(NamedTuple):
+    """Another feature of this SAE, its decoder cosine and strongest tokens."""
+
+    feature: int
+    cosine: float
+    tokens: list[str]
+
+
+class Match(NamedTuple):
+    """The closest feature of another SAE; found if |cosine| reaches the threshold; null: expected for random directions."""
+
+    name: str
+    feature: int
+    cosine: float
+    found: bool
+    threshold: float
+    null: float
+
+
+class Bin(NamedTuple):
+    """low to high activation, and how many firings fell there."""
+
+    low: float
+    high: float
+    count: int
+
+
+class Feature(NamedTuple):
+    """Everything about one feature but its examples."""
+
+    row: Row
+    by_total: list[Token]
+    by_mean: list[Token]
+    promoted: list[Logit]
+    suppressed: list[Logit]
+    neighbours: list[Neighbour]
+    matches: list[Match]
+    histogram: list[Bin]
+
+
+class Example(NamedTuple):
+    """A context with the feature's activation at every position [T]; band -1: top, else the quantile band, 0 the weakest."""
+
+    band: int
+    rank: int
+    context: int
+    position: int
+    peak: float
+    texts: list[str]
+    activations: list[float]
+    document: str
+
+
+def _phrase(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+class FeatureIndex:
+    """A feature index, opened for reading. Use one per thread, or `close` it when done (it is a context manager).
+
+    Raises UsageError if there is no such file, it is no index, or it was written by another version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UsageError(f"{self.path} does not exist: `saelab index RUN` makes a run's feature index")
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            self._connection.execute("pragma mmap_size = 268435456")
+            self._meta = dict(self._connection.execute("select key, value from meta"))
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise UsageError(f"{self.path} is not a feature index ({error}): `saelab index RUN` makes one") from None
+        if (schema := self._meta.pop("schema", None)) != SCHEMA:
+            self.close()
+            raise UsageError(f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}: run `saelab index RUN` again")
+        self.summary: dict[str, Any] = {key: json.loads(value) for key, value in self._meta.items()}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "FeatureIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.summary["n_features"]
+
+    def table(self, sort: str = "density", descending: bool = True, search: str = "", limit: int = 50, offset: int = 0) -> Table:
+        """A page of features. search keeps those that a strong token or an example's text matches.
+
+        sort: one of SORTS; dead features come last except when sorting by feature. Raises UsageError for another sort.
+        """
+        if sort not in SORTS:
+            raise UsageError(f"no sort {sort!r}; there are {', '.join(SORTS)}")
+        with contextlib.closing(self._connection.cursor()) as cursor:
+            select = "null", "feature f left join found m on m.feature = f.id and m.sae = 0"
+            if search.strip():
+                cursor.execute("create temp table if not exists hit (feature integer primary key, matches integer)")
+                cursor.execute("delete from hit")
+                cursor.executemany("insert into hit values (?, ?)", self.search(search).items())
+                select = "hit.matches", f"{select[1]} join hit on hit.feature = f.id"
+            total = cursor.execute(f"select count(*) from {select[1]}").fetchone()[0]
+            first = "" if sort == "feature" else "f.fired = 0, "
+            order = f"{first}{SORTS[sort]} {'desc' if descending else 'asc'}, f.id"
+            columns = f"f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, {select[0]} as matches"
+            rows = cursor.execute(f"select {columns} from {select[1]} order by {order} limit ? offset ?", (limit, offset)).fetchall()
+        return Table([self._row(row) for row in rows], total)
+
+    @staticmethod
+    def _row(row: tuple) -> Row:
+        return Row(*row[:6], json.loads(row[6]), *row[7:])
+
+    def _check(self, feature: int) -> None:
+        if not 0 <= feature < self.n_features:
+            raise UsageError(f"no feature {feature}: this SAE has features 0 to {self.n_features - 1}")
+
+    def feature(self, feature: int) -> Feature:
+        """Everything about a feature but its examples. Raises UsageError for a number the SAE does not have."""
+        self._check(feature)
+        ask = self._connection.execute
+        sql = (
+            "select f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, null, f.histogram "
+            "from feature f left join found m on m.feature = f.id and m.sae = 0 where f.id = ?"
+        )
+        *row, histogram = ask(sql, (feature,)).fetchone()
+        sql = "select t.text, s.total, s.mean, s.fired, t.seen from feature_token s join token t on t.id = s.token where s.feature = ?"
+        by_total = ask(f"{sql} and s.by_total < 10 order by s.by_total", (feature,))
+        by_mean = ask(f"{sql} and s.by_mean < 10 and t.seen >= 5 order by s.by_mean", (feature,))
+        sql = "select t.text, l.value from logit l join token t on t.id = l.token where l.feature = ? order by l.rank"
+        logits = [Logit(*found) for found in ask(sql, (feature,))]
+        half = len(logits) // 2
+        tokens = [Token(*found) for found in by_total], [Token(*found) for found in by_mean]
+        near = self.neighbours(feature), self.matches(feature), _bins(histogram)
+        return Feature(self._row(tuple(row)), *tokens, logits[:half], logits[half:], *near)
+
+    def neighbours(self, feature: int) -> list[Neighbour]:
+        """The features with the nearest decoder rows, nearest first."""
+        sql = "select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other where n.feature = ? order by n.rank"
+        return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in self._connection.execute(sql, (feature,))]
+
+    def matches(self, feature: int) -> list[Match]:
+        """The closest feature of every other SAE the index was built with."""
+        rows = self._connection.execute("select sae, other, cosine from found where feature = ? order by sae", (feature,))
+        others = self.summary["others"]
+        found = []
+        for number, other, cosine in rows:
+            sae = others[number]
+            found.append(Match(sae["name"], other, cosine, abs(cosine) >= sae["threshold"], sae["threshold"], sae["null"]))
+        return found
+
+    def examples(self, feature: int) -> list[Example]:
+        """Top contexts by falling |peak|, then those of the quantile bands, weakest band first."""
+        self._check(feature)
+        sql = (
+            "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
+            "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
+        )
+        rows = self._connection.execute(sql, (feature,)).fetchall()
+        ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
+        texts = self._texts(set(np.concatenate(list(ids.values())).tolist()) if ids else set())
+        found = []
+        for band, rank, context, position, peak, positions, activations, _, documents in rows:
+            dense_T = np.zeros(len(ids[context]), np.float32)
+            dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
+            words = [texts[token] for token in ids[context].tolist()]
+            document = self._document(json.loads(documents), position)
+            found.append(Example(band, rank, context, position, peak, words, dense_T.tolist(), document))
+        return found
+
+    def _texts(self, tokens: set[int]) -> dict[int, str]:
+        rows = self._connection.execute("select id, text from token where id in (select value from json_each(?))", (json.dumps([*tokens]),))
+        return dict(rows)
+
+    def _document(self, owners: list[list[int]], position: int) -> str:
+        number = [document for head, document in owners if head <= position][-1]
+        return f"document {number}"
+
+    def search(self, text: str) -> dict[int, int]:
+        """Features that match a text, with the number of their examples that do, strongest tokens counted as examples too.
+
+        A strong token matches if it contains the text; an example, if each word is within BEFORE tokens before and AFTER after its
+        peak. Case does not count. Of examples, those in the CONTEXTS_SEARCHED best contexts of the full-text search are looked at.
+        """
+        text = text.strip().casefold()
+        if not text:
+            return {}
+        hits = dict.fromkeys(self._token_hits(text), 1)
+        for feature, number in self._example_hits(text).items():
+            hits[feature] = hits.get(feature, 0) + number
+        return hits
+
+    def tokens(self, text: str) -> list[int]:
+        """Ids of the tokens that contain a text; under three characters the trigram index cannot help and all are compared."""
+        if len(text) >= 3:
+            sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
+        else:
+            sql, argument = "select id from token where instr(lower(text), ?)", text.lower()
+        return [row[0] for row in self._connection.execute(sql, (argument,))]
+
+    def _token_hits(self, text: str) -> list[int]:
+        sql = "select distinct feature from feature_token where by_total < 10 and token in (select value from json_each(?))"
+        return [row[0] for row in self._connection.execute(sql, (json.dumps(self.tokens(text)),))]
+
+    def contexts(self, text: str, limit: int = CONTEXTS_SEARCHED) -> list[int]:
+        """Contexts that contain every word of a text, best first (BM25)."""
+        words = [word for word in text.split() if any(character.isalnum() for character in word)]
+        if not words:
+            return []
+        sql = "select rowid from context_search where context_search match ? order by rank limit ?"
+        return [row[0] for row in self._connection.execute(sql, (" ".join(map(_phrase, words)), limit))]
+
+    def _example_hits(self, text: str) -> dict[int, int]:
+        contexts = self.contexts(text)
+        words = text.split()
+        hits: dict[int, int] = {}
+        for context in contexts:
+            near = self._near(context, words)
+            rows = self._connection.execute("select feature, position from example where context = ?", (context,))
+            for feature, position in rows:
+                if position in near:
+                    hits[feature] = hits.get(feature, 0) + 1
+        return hits
+
+    def _near(self, context: int, words: list[str]) -> set[int]:
+        """Positions of a context in whose shown window every word occurs."""
+        blob = self._connection.execute("select tokens from context where id = ?", (context,)).fetchone()[0]
+        ids = np.frombuffer(blob, "<i4").tolist()
+        texts = self._texts(set(ids))
+        pieces = [texts[token].casefold() for token in ids]
+        starts = np.cumsum([0, *map(len, pieces)])
+        joined, length = "".join(pieces), len(ids)
+        near = np.ones(length, bool)
+        for word in words:
+            hit, at = np.zeros(length, bool), joined.find(word)
+            while at >= 0:
+                token = int(np.searchsorted(starts, at, side="right")) - 1
+                hit[max(0, token - AFTER) : token + BEFORE + 1] = True
+                at = joined.find(word, at + 1)
+            near &= hit
+        return set(np.flatnonzero(near).tolist())
+
+    def densities(self) -> np.ndarray:
+        """[F] share of tokens each feature fired on."""
+        return np.array([row[0] for row in self._connection.execute("select density from feature order by id")])
+
+    def cosines(self, sae: int = 0) -> np.ndarray:
+        """[F] cosine with the closest feature of the sae-th other SAE; empty if there is none."""
+        sql = "select cosine from found where sae = ? order by feature"
+        return np.array([row[0] for row in self._connection.execute(sql, (sae,))])
+
+
+def _bins(blob: bytes) -> list[Bin]:
+    """The occupied bins, ascending."""
+    bins = []
+    for number, count in np.frombuffer(blob, "<i4").reshape(-1, 2).tolist():
+        sign, step = (1, number) if number >= 0 else (-1, -1 - number)
+        edges = (sign * 2.0 ** (LOWEST + step / PER_OCTAVE), sign * 2.0 ** (LOWEST + (step + 1) / PER_OCTAVE))
+        bins.append(Bin(min(edges), max(edges), count))
+    return sorted(bins)

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from saelab.code import Code
 from saelab.errors import FailedRun
 from saelab.features.examples import Examples, Firings, Pool, examples, fingerprints, firings
+from saelab.features.layout import HIGHEST, LOWEST, PER_OCTAVE
 
 N_TOP = 20  # contexts of highest peak per feature
 N_SAMPLED = 64  # uniformly sampled contexts per feature, from which the quantile bands are drawn
 N_BANDS, PER_BAND = 5, 4
-PER_OCTAVE, LOWEST, HIGHEST = 8, -16, 16  # histogram: eighths of octaves of |value|, from 2^-16 to 2^16, ends open
 BINS = PER_OCTAVE * (HIGHEST - LOWEST)
 BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
@@ -26,22 +26,22 @@ class Statistics(NamedTuple):
     seen [V]: occurrences; top, sampled: examples by feature; n_tokens counted.
     """
 
-    fired: NDArray[np.int64]
-    absolute_sum: NDArray[np.float64]
-    max: NDArray[np.float32]
-    positive: NDArray[np.int64]
-    histogram: NDArray[np.int32]
-    token_feature: NDArray[np.int64]
-    token_id: NDArray[np.int64]
-    token_total: NDArray[np.float64]
-    token_fired: NDArray[np.int64]
-    seen: NDArray[np.int64]
+    fired: NDArray
+    absolute_sum: NDArray
+    max: NDArray
+    positive: NDArray
+    histogram: NDArray
+    token_feature: NDArray
+    token_id: NDArray
+    token_total: NDArray
+    token_fired: NDArray
+    seen: NDArray
     top: Examples
     sampled: Examples
     n_tokens: int
 
 
-def bin_of(value_N: NDArray) -> NDArray[np.int64]:
+def bin_of(value_N: NDArray) -> NDArray:
     """The histogram bin of each |value|."""
     octave_N = np.floor(PER_OCTAVE * np.log2(np.abs(value_N)))
     return np.clip(octave_N - PER_OCTAVE * LOWEST, 0, BINS - 1).astype(np.int64)
@@ -64,7 +64,7 @@ class Collector:
         self.top, self.sampled = Pool(N_TOP, n_features), Pool(N_SAMPLED, n_features)
         self.n_contexts = self.n_tokens = 0
 
-    def add(self, code: Code, tokens_CT: NDArray[np.int64]) -> None:
+    def add(self, code: Code, tokens_CT: NDArray) -> None:
         """Count a chunk: the code of tokens_CT's C x T tokens. Raises FailedRun for activations that are not finite."""
         fired = firings(code, tokens_CT, self.n_contexts)
         if not np.isfinite(fired.value).all():

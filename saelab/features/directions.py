@@ -39,18 +39,16 @@ def nearest(W_FD: Tensor, others_GD: Tensor, n: int, *, signed: bool = False, sk
 
 
 def null_cosine(d_model: int, n_features: int, *, signed: bool = False) -> float:
-    """Expected highest cosine of a direction with n_features independent ones, all uniform on the sphere of D dimensions.
+    """Expected highest cosine of a direction with n_features independent ones, all uniform on the sphere of D > 2 dimensions.
 
-    (1 + cosine) / 2 of two of them is Beta((D - 1) / 2, (D - 1) / 2); its maximum over G has quantiles ppf(u^(1/G)), whose mean over
-    u is the expectation. signed: of |cosine|, for which a row and its negative are one direction.
+    The cosine t of two of them has density proportional to (1 - t^2)^((D - 3) / 2); the maximum over G has distribution cdf(t)^G.
+    signed: of |cosine|, for which a row and its negative are one direction.
     """
-    import numpy as np
-    from scipy.stats import beta
-
-    u = (np.arange(4096) + 0.5) / 4096
-    draws = 2 * n_features if signed else n_features
-    half = (d_model - 1) / 2
-    return float(np.mean(2 * beta.ppf(u ** (1 / draws), half, half) - 1))
+    n_steps = 400_000
+    t = (torch.arange(n_steps, dtype=torch.float64) + 0.5) * 2 / n_steps - 1
+    density = ((d_model - 3) / 2 * torch.log1p(-t.square())).exp()
+    cdf = (density.cumsum(0) / density.sum()) ** (2 * n_features if signed else n_features)
+    return float((t * cdf.diff(prepend=cdf.new_zeros(1))).sum())
 
 
 def writes_to_residual(hook: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from saelab.errors import UsageError
-from saelab.features import directions, store
+from saelab.features import directions, layout, store
 from saelab.features.collect import Collector
 from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
@@ -50,16 +50,18 @@ def build(
 ) -> dict:
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's `meta`).
 
-    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 of a context is not counted.
-    n_tokens: stop after that many counted tokens (None: all). model: gives promoted and suppressed tokens where the hook writes to
-    the residual stream. others: (name, SAE) pairs to look every feature up in. progress: called with the tokens counted so far.
+    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 of a context is not
+    counted. n_tokens: stop after that many counted tokens (None: all). model: gives promoted and suppressed tokens where the hook
+    writes to the residual stream. others: (name, SAE) pairs to look every feature up in. progress: called with tokens counted.
     Raises UsageError for an SAE of another width, FailedRun for activations that are not finite.
     """
     sae = sae.frozen()
     texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
     for name, other in others:
         if other.W_dec.shape[1] != sae.W_dec.shape[1]:
-            raise UsageError(f"{name} writes to width {other.W_dec.shape[1]}, this SAE to {sae.W_dec.shape[1]}: not the same hook")
+            raise UsageError(
+                f"{name} writes to width {other.W_dec.shape[1]}, this SAE to {sae.W_dec.shape[1]}: not the same hook"
+            )
     collector = Collector(sae.n_features, len(texts), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     found = collector.result()
@@ -76,7 +78,7 @@ def build(
             store.write_contexts(connection, used, contexts.tokens, contexts.documents, texts)
             summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
             store.write_meta(connection, **summary)
-            connection.executescript(store.INDEXES)
+            connection.executescript(layout.INDEXES)
             connection.commit()
 
     write_atomic(Path(path), write)
@@ -89,7 +91,9 @@ def _read(sae: SAE, chunks: Iterator, collector: Collector, n_tokens: int | None
     for chunk in chunks:
         tokens_CT, acts_CTD, documents_CT = chunk
         if acts_CTD.shape[-1] != sae.d_model:
-            raise UsageError(f"the cache's activations have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}: another hook?")
+            raise UsageError(
+                f"the cache's activations have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}: another hook?"
+            )
         if n_tokens is not None:
             n_left = -(-(n_tokens - collector.n_tokens) // (tokens_CT.shape[1] - 1))
             tokens_CT, acts_CTD, documents_CT = tokens_CT[:n_left], acts_CTD[:n_left], documents_CT[:n_left]
@@ -123,7 +127,9 @@ def _write_directions(
     for number, (name, other) in enumerate(others):
         index, cosine = directions.nearest(W_FD, other.W_dec.detach(), 1, signed=signed)
         columns = (index[:, 0].tolist(), cosine[:, 0].tolist())
-        connection.executemany("insert into found values (?, ?, ?, ?)", ((f, number, *row) for f, row in enumerate(zip(*columns, strict=True))))
+        connection.executemany(
+            "insert into found values (?, ?, ?, ?)", ((f, number, *row) for f, row in enumerate(zip(*columns, strict=True)))
+        )
         size = (cosine.abs() if signed else cosine)[:, 0].numpy()[alive_F]
         null = directions.null_cosine(W_FD.shape[1], other.n_features, signed=signed)
         share, median = (float(np.mean(size >= FOUND)), float(np.median(size))) if len(size) else (0.0, 0.0)

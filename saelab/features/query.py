@@ -3,18 +3,18 @@
 Shapes: T positions of a context.
 """
 
-import contextlib
 import json
 import sqlite3
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from saelab.errors import UsageError
+from saelab.features.layout import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE, SCHEMA
 
-SCHEMA = "saelab/features/1"
-PER_OCTAVE, LOWEST = 8, -16
 BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
 SORTS = {
     "feature": "f.id",
@@ -22,14 +22,30 @@ SORTS = {
     "mean": "f.mean",
     "max": "abs(f.max)",
     "cosine": "abs(m.cosine)",
-    "matches": "matches",
+    "matches": "hit.token {direction}, hit.examples",
 }
+ROW = "f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine"
+SOURCE = "feature f left join found m on m.feature = f.id and m.sae = 0"
+HITS = (
+    "select json_extract(value, '$[0]') as feature, json_extract(value, '$[1]') as token, "
+    "json_extract(value, '$[2]') as examples from json_each(?)"
+)
+STRONG = "select t.text, s.total, s.mean, s.fired, t.seen from feature_token s join token t on t.id = s.token where s.feature = ?"
+LOGITS = "select t.text, l.value from logit l join token t on t.id = l.token where l.feature = ? order by l.rank"
+NEIGHBOURS = (
+    "select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other where n.feature = ? order by n.rank"
+)
+EXAMPLES = (
+    "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
+    "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
+)
 CONTEXTS_SEARCHED = 400  # best-ranked contexts whose examples a text search looks at
 
 
 class Row(NamedTuple):
-    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens; positive: share of firings above 0;
-    tokens: strongest by total; other, cosine: best match in the first other SAE; matches: examples a search found, else None.
+    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens; positive: share of them above 0.
+
+    tokens: strongest by total; other, cosine: best match in the first other SAE; hit: what a search found, else None.
     """
 
     feature: int
@@ -41,7 +57,14 @@ class Row(NamedTuple):
     tokens: list[str]
     other: int | None
     cosine: float | None
-    matches: int | None
+    hit: "Hit | None"
+
+
+class Hit(NamedTuple):
+    """What a search found of a feature: whether one of its strong tokens matches, and how many of its examples do."""
+
+    token: bool
+    examples: int
 
 
 class Table(NamedTuple):
@@ -92,7 +115,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    fired: int
 
 
 class Feature(NamedTuple):
@@ -119,6 +142,12 @@ class Example(NamedTuple):
     texts: list[str]
     activations: list[float]
     document: str
+
+
+def _row(row: Sequence) -> Row:
+    *values, tokens, other, cosine, strong, examples = row
+    hit = None if examples is None else Hit(bool(strong), examples)
+    return Row._make([*values, json.loads(tokens), other, cosine, hit])
 
 
 def _phrase(text: str) -> str:
@@ -168,25 +197,18 @@ class FeatureIndex:
 
         sort: one of SORTS; dead features come last except when sorting by feature. Raises UsageError for another sort.
         """
-        if sort not in SORTS:
-            raise UsageError(f"no sort {sort!r}; there are {', '.join(SORTS)}")
-        with contextlib.closing(self._connection.cursor()) as cursor:
-            select = "null", "feature f left join found m on m.feature = f.id and m.sae = 0"
-            if search.strip():
-                cursor.execute("create temp table if not exists hit (feature integer primary key, matches integer)")
-                cursor.execute("delete from hit")
-                cursor.executemany("insert into hit values (?, ?)", self.search(search).items())
-                select = "hit.matches", f"{select[1]} join hit on hit.feature = f.id"
-            total = cursor.execute(f"select count(*) from {select[1]}").fetchone()[0]
-            first = "" if sort == "feature" else "f.fired = 0, "
-            order = f"{first}{SORTS[sort]} {'desc' if descending else 'asc'}, f.id"
-            columns = f"f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, {select[0]} as matches"
-            rows = cursor.execute(f"select {columns} from {select[1]} order by {order} limit ? offset ?", (limit, offset)).fetchall()
-        return Table([self._row(row) for row in rows], total)
-
-    @staticmethod
-    def _row(row: tuple) -> Row:
-        return Row(*row[:6], json.loads(row[6]), *row[7:])
+        if sort not in SORTS or (sort == "matches" and not search.strip()):
+            raise UsageError(f"no sort {sort!r}; there are {', '.join(SORTS)}, the last only with a search")
+        source, columns, arguments = SOURCE, "null, null", []
+        if search.strip():
+            hits = [[feature, *hit] for feature, hit in self.search(search).items()]
+            source += f" join ({HITS}) hit on hit.feature = f.id"
+            columns, arguments = "hit.token, hit.examples", [json.dumps(hits)]
+        total = self._connection.execute(f"select count(*) from {source}", arguments).fetchone()[0]
+        direction = "desc" if descending else "asc"
+        order = f"{'' if sort == 'feature' else 'f.fired = 0, '}{SORTS[sort].format(direction=direction)} {direction}, f.id"
+        sql = f"select {ROW}, {columns} from {source} order by {order} limit ? offset ?"
+        return Table([_row(row) for row in self._connection.execute(sql, [*arguments, limit, offset])], total)
 
     def _check(self, feature: int) -> None:
         if not 0 <= feature < self.n_features:
@@ -196,25 +218,20 @@ class FeatureIndex:
         """Everything about a feature but its examples. Raises UsageError for a number the SAE does not have."""
         self._check(feature)
         ask = self._connection.execute
-        sql = (
-            "select f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, null, f.histogram "
-            "from feature f left join found m on m.feature = f.id and m.sae = 0 where f.id = ?"
-        )
+        sql = f"select {ROW}, null, null, f.histogram from {SOURCE} where f.id = ?"
         *row, histogram = ask(sql, (feature,)).fetchone()
-        sql = "select t.text, s.total, s.mean, s.fired, t.seen from feature_token s join token t on t.id = s.token where s.feature = ?"
-        by_total = ask(f"{sql} and s.by_total < 10 order by s.by_total", (feature,))
-        by_mean = ask(f"{sql} and s.by_mean < 10 and t.seen >= 5 order by s.by_mean", (feature,))
-        sql = "select t.text, l.value from logit l join token t on t.id = l.token where l.feature = ? order by l.rank"
-        logits = [Logit(*found) for found in ask(sql, (feature,))]
+        by_total = ask(f"{STRONG} and s.by_total < ? order by s.by_total", (feature, N_TOKENS))
+        by_mean = ask(f"{STRONG} and s.by_mean < ? and t.seen >= ? order by s.by_mean", (feature, N_TOKENS, MIN_SEEN))
+        logits = [Logit(*found) for found in ask(LOGITS, (feature,))]
         half = len(logits) // 2
         tokens = [Token(*found) for found in by_total], [Token(*found) for found in by_mean]
         near = self.neighbours(feature), self.matches(feature), _bins(histogram)
-        return Feature(self._row(tuple(row)), *tokens, logits[:half], logits[half:], *near)
+        return Feature(_row(row), *tokens, logits[:half], logits[half:], *near)
 
     def neighbours(self, feature: int) -> list[Neighbour]:
         """The features with the nearest decoder rows, nearest first."""
-        sql = "select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other where n.feature = ? order by n.rank"
-        return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in self._connection.execute(sql, (feature,))]
+        rows = self._connection.execute(NEIGHBOURS, (feature,))
+        return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in rows]
 
     def matches(self, feature: int) -> list[Match]:
         """The closest feature of every other SAE the index was built with."""
@@ -229,11 +246,7 @@ class FeatureIndex:
     def examples(self, feature: int) -> list[Example]:
         """Top contexts by falling |peak|, then those of the quantile bands, weakest band first."""
         self._check(feature)
-        sql = (
-            "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
-            "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
-        )
-        rows = self._connection.execute(sql, (feature,)).fetchall()
+        rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
         ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
         texts = self._texts(set(np.concatenate(list(ids.values())).tolist()) if ids else set())
         found = []
@@ -246,26 +259,24 @@ class FeatureIndex:
         return found
 
     def _texts(self, tokens: set[int]) -> dict[int, str]:
-        rows = self._connection.execute("select id, text from token where id in (select value from json_each(?))", (json.dumps([*tokens]),))
-        return dict(rows)
+        sql = "select id, text from token where id in (select value from json_each(?))"
+        return dict(self._connection.execute(sql, (json.dumps([*tokens]),)))
 
     def _document(self, owners: list[list[int]], position: int) -> str:
         number = [document for head, document in owners if head <= position][-1]
         return f"document {number}"
 
-    def search(self, text: str) -> dict[int, int]:
-        """Features that match a text, with the number of their examples that do, strongest tokens counted as examples too.
+    def search(self, text: str) -> dict[int, Hit]:
+        """Features that match a text: one of their strong tokens contains it, or examples do.
 
-        A strong token matches if it contains the text; an example, if each word is within BEFORE tokens before and AFTER after its
-        peak. Case does not count. Of examples, those in the CONTEXTS_SEARCHED best contexts of the full-text search are looked at.
+        An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case does not count. Examples are
+        looked at in the CONTEXTS_SEARCHED best contexts of the full-text search.
         """
         text = text.strip().casefold()
         if not text:
             return {}
-        hits = dict.fromkeys(self._token_hits(text), 1)
-        for feature, number in self._example_hits(text).items():
-            hits[feature] = hits.get(feature, 0) + number
-        return hits
+        tokens, examples = self._token_hits(text), self._example_hits(text)
+        return {feature: Hit(feature in tokens, examples[feature]) for feature in sorted({*tokens, *examples})}
 
     def tokens(self, text: str) -> list[int]:
         """Ids of the tokens that contain a text; under three characters the trigram index cannot help and all are compared."""
@@ -275,9 +286,9 @@ class FeatureIndex:
             sql, argument = "select id from token where instr(lower(text), ?)", text.lower()
         return [row[0] for row in self._connection.execute(sql, (argument,))]
 
-    def _token_hits(self, text: str) -> list[int]:
-        sql = "select distinct feature from feature_token where by_total < 10 and token in (select value from json_each(?))"
-        return [row[0] for row in self._connection.execute(sql, (json.dumps(self.tokens(text)),))]
+    def _token_hits(self, text: str) -> set[int]:
+        sql = "select distinct feature from feature_token where by_total < ? and token in (select value from json_each(?))"
+        return {row[0] for row in self._connection.execute(sql, (N_TOKENS, json.dumps(self.tokens(text))))}
 
     def contexts(self, text: str, limit: int = CONTEXTS_SEARCHED) -> list[int]:
         """Contexts that contain every word of a text, best first (BM25)."""
@@ -287,16 +298,12 @@ class FeatureIndex:
         sql = "select rowid from context_search where context_search match ? order by rank limit ?"
         return [row[0] for row in self._connection.execute(sql, (" ".join(map(_phrase, words)), limit))]
 
-    def _example_hits(self, text: str) -> dict[int, int]:
-        contexts = self.contexts(text)
-        words = text.split()
-        hits: dict[int, int] = {}
-        for context in contexts:
-            near = self._near(context, words)
+    def _example_hits(self, text: str) -> Counter[int]:
+        hits: Counter[int] = Counter()
+        for context in self.contexts(text):
+            near = self._near(context, text.split())
             rows = self._connection.execute("select feature, position from example where context = ?", (context,))
-            for feature, position in rows:
-                if position in near:
-                    hits[feature] = hits.get(feature, 0) + 1
+            hits.update(feature for feature, position in rows if position in near)
         return hits
 
     def _near(self, context: int, words: list[str]) -> set[int]:

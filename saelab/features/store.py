@@ -1,47 +1,17 @@
-"""The index's SQLite schema and the writing of its rows.
+"""Writing the index's rows; `layout` says what they hold.
 
-Blobs are little-endian: token ids and positions int32, values float32. A context's text is the join of its tokens' texts; it is
-stored once, as ids, and its full-text index keeps no copy (contentless FTS5).
+Shapes: F features, V vocabulary, H histogram bins, S examples, N (feature, token) rows, K kept per feature, T positions.
 """
 
 import json
 import sqlite3
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features.collect import BINS, Statistics, bands
+from saelab.features.collect import Statistics, bands
 from saelab.features.examples import Examples
-
-SCHEMA = "saelab/features/1"
-TABLES = """
-create table meta (key text primary key, value text) without rowid;
-create table token (id integer primary key, text text, seen integer);
-create table context (id integer primary key, tokens blob, documents text);
-create table feature (id integer primary key, fired integer, density real, mean real, max real, positive real, histogram blob, tokens text);
-create table example (feature integer, band integer, rank integer, context integer, position integer, peak real, positions blob,
-    activations blob, primary key (feature, band, rank)) without rowid;
-create table feature_token (feature integer, token integer, total real, mean real, fired integer, by_total integer, by_mean integer,
-    primary key (feature, token)) without rowid;
-create table logit (feature integer, rank integer, token integer, value real, primary key (feature, rank)) without rowid;
-create table neighbour (feature integer, rank integer, other integer, cosine real, primary key (feature, rank)) without rowid;
-create table found (feature integer, sae integer, other integer, cosine real, primary key (feature, sae)) without rowid;
-create virtual table token_search using fts5(text, content='token', content_rowid='id', tokenize='trigram');
-create virtual table context_search using fts5(text, content='');
-"""
-INDEXES = """
-create index feature_density on feature (density);
-create index feature_max on feature (max);
-create index example_context on example (context);
-create index feature_token_token on feature_token (token);
-create index logit_token on logit (token);
-insert into token_search (token_search) values ('rebuild');
-insert into context_search (context_search) values ('optimize');
-analyze;
-"""
-N_TOKENS = 10  # strongest tokens by total, and by mean
-MIN_SEEN = 5  # occurrences a token needs before its mean activation is ranked
+from saelab.features.layout import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -55,12 +25,18 @@ def write_meta(connection: sqlite3.Connection, **values: object) -> None:
     connection.executemany("insert into meta values (?, ?)", rows)
 
 
-def write_features(connection: sqlite3.Connection, found: Statistics, texts: Sequence[str]) -> None:
+def write_features(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> None:
     """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
     connection.executemany("insert into token values (?, ?, ?)", zip(range(len(texts)), texts, found.seen.tolist(), strict=True))
     strongest = _write_tokens(connection, found, texts)
     fired_F = np.maximum(found.fired, 1)
-    columns = (found.fired, found.fired / max(found.n_tokens, 1), found.absolute_sum / fired_F, found.max, found.positive / fired_F)
+    columns = (
+        found.fired,
+        found.fired / max(found.n_tokens, 1),
+        found.absolute_sum / fired_F,
+        found.max,
+        found.positive / fired_F,
+    )
     blobs = (histogram_FH.astype("<i4").tobytes() for histogram_FH in _trimmed(found.histogram))
     rows = zip(range(len(fired_F)), *(column.tolist() for column in columns), blobs, strongest, strict=True)
     connection.executemany("insert into feature values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -73,7 +49,7 @@ def _trimmed(histogram_F2H: NDArray) -> list[NDArray]:
     return np.split(pairs_N2, np.searchsorted(feature_N, np.arange(1, len(histogram_F2H))))
 
 
-def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray[np.int64]:
+def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray:
     """Each row's place, 0 the highest score, among the rows of its feature."""
     order = np.lexsort((-score_N, feature_N))
     sorted_N = feature_N[order]
@@ -82,8 +58,8 @@ def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray[np.int64]:
     return rank_N
 
 
-def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: Sequence[str]) -> list[str]:
-    """The strongest tokens' rows; returns per feature the five strongest by total, as a JSON list for the table."""
+def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> list[str]:
+    """The strongest tokens' rows; returns per feature the N_LISTED strongest by total, as a JSON list."""
     seen_N = found.seen[found.token_id]
     mean_N = found.token_total / np.maximum(seen_N, 1)
     by_total_N = _ranks(found.token_feature, np.abs(found.token_total))
@@ -94,12 +70,12 @@ def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: Sequ
     connection.executemany("insert into feature_token values (?, ?, ?, ?, ?, ?, ?)", rows)
     strongest: list[list[str]] = [[] for _ in found.fired]
     for feature, token, *_, by_total, _ in sorted(rows, key=lambda row: row[5]):
-        if by_total < 5:
+        if by_total < N_LISTED:
             strongest[feature].append(texts[token])
     return [json.dumps(tokens, ensure_ascii=False) for tokens in strongest]
 
 
-def write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray[np.int64]:
+def write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray:
     """Top contexts as band -1, quantile bands as 0 (weakest) and up. Returns the numbers of the contexts they use."""
     _write_band(connection, found.top, np.full(len(found.top.feature), -1))
     index, band_S = bands(found.sampled, found.top)
@@ -114,21 +90,32 @@ def _write_band(connection: sqlite3.Connection, found: Examples, band_S: NDArray
     heads = np.concatenate([[0], np.flatnonzero(changes) + 1])
     rank_S = rank_S - heads[np.searchsorted(heads, rank_S, side="right") - 1]
     positions, values = (column.astype(f"<{kind}4").tobytes() for column, kind in ((found.positions, "i"), (found.values, "f")))
-    columns = (found.feature, band_S, rank_S, found.context, found.position, found.peak, 4 * found.starts[:-1], 4 * found.starts[1:])
+    columns = (
+        found.feature,
+        band_S,
+        rank_S,
+        found.context,
+        found.position,
+        found.peak,
+        4 * found.starts[:-1],
+        4 * found.starts[1:],
+    )
     rows = zip(*(column.tolist() for column in columns), strict=True)
     sql = "insert into example values (?, ?, ?, ?, ?, ?, ?, ?)"
     connection.executemany(sql, ((*row, positions[first:last], values[first:last]) for *row, first, last in rows))
 
 
-def write_contexts(connection: sqlite3.Connection, numbers: NDArray, tokens: NDArray, documents: NDArray, texts: Sequence[str]) -> None:
-    """The contexts of those numbers, each once: token ids [T], the documents in it as JSON [[first position, document], ...], its text's words."""
+def write_contexts(
+    connection: sqlite3.Connection, numbers: NDArray, tokens: NDArray, documents: NDArray, texts: list[str]
+) -> None:
+    """The contexts of those numbers, each once: token ids [T], its documents as JSON [[first position, document], ...]."""
     rows, words = [], []
     for number in numbers.tolist():
         ids_T, documents_T = tokens[number], documents[number]
         heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
         owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
         rows.append((number, ids_T.astype("<i4").tobytes(), owners))
-        words.append((number, "".join(texts[token] for token in ids_T[1:])))
+        words.append((number, "".join(texts[token] for token in ids_T[1:].tolist())))
     connection.executemany("insert into context values (?, ?, ?)", rows)
     connection.executemany("insert into context_search (rowid, text) values (?, ?)", words)
 
@@ -140,6 +127,3 @@ def write_ranked(connection: sqlite3.Connection, table: str, index_FK: NDArray, 
     columns = (feature_N, rank_N, index_FK.reshape(-1), value_FK.reshape(-1))
     rows = zip(*(column.tolist() for column in columns), strict=True)
     connection.executemany(f"insert into {table} values (?, ?, ?, ?)", rows)
-
-
-__all__ = ["BINS", "SCHEMA", "create", "write_contexts", "write_examples", "write_features", "write_meta", "write_ranked"]

@@ -7,14 +7,14 @@ BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The printable character that stands for each byte in a byte-level BPE (GPT-2): itself where printable, else from U+0100 up."""
+    """The byte each printable character stands for in a byte-level BPE (GPT-2): itself where printable, else from U+0100 up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + number): byte for number, byte in enumerate(rest)}
 
 
 def token_texts(tokenizer: Any, n_vocabulary: int) -> list[str]:
-    """The text of tokens 0 to n_vocabulary - 1; bytes that are no whole character appear as \\xNN, numbers without a token as ⟨n⟩.
+    """The text of tokens 0 to n_vocabulary - 1; bytes that are no whole character appear as \\xNN, ids without one as ⟨n⟩.
 
     tokenizer: anything with `__len__`, `convert_ids_to_tokens(ids)` and `all_special_ids`, such as one of transformers.
     """

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.code import Code
-from saelab.errors import FailedRun
 from saelab.features.examples import Examples, Firings, Pool, examples, fingerprints, firings
 from saelab.features.layout import HIGHEST, LOWEST, PER_OCTAVE
 
@@ -65,11 +64,8 @@ class Collector:
         self.n_contexts = self.n_tokens = 0
 
     def add(self, code: Code, tokens_CT: NDArray) -> None:
-        """Count a chunk: the code of tokens_CT's C x T tokens. Raises FailedRun for activations that are not finite."""
+        """Count a chunk: the code of tokens_CT's C x T tokens."""
         fired = firings(code, tokens_CT, self.n_contexts)
-        if not np.isfinite(fired.value).all():
-            last = self.n_contexts + len(tokens_CT) - 1
-            raise FailedRun(f"non-finite feature activations in contexts {self.n_contexts} to {last}")
         self._count(fired)
         self._count_tokens(fired)
         self._keep_examples(examples(fired))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from saelab.errors import UsageError
+from saelab.code import Code
+from saelab.errors import FailedRun, UsageError
 from saelab.features import directions, layout, store
 from saelab.features.collect import Collector
 from saelab.features.tokens import token_texts
@@ -59,9 +60,7 @@ def build(
     texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
     for name, other in others:
         if other.W_dec.shape[1] != sae.W_dec.shape[1]:
-            raise UsageError(
-                f"{name} writes to width {other.W_dec.shape[1]}, this SAE to {sae.W_dec.shape[1]}: not the same hook"
-            )
+            raise UsageError(f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}")
     collector = Collector(sae.n_features, len(texts), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     found = collector.result()
@@ -91,16 +90,13 @@ def _read(sae: SAE, chunks: Iterator, collector: Collector, n_tokens: int | None
     for chunk in chunks:
         tokens_CT, acts_CTD, documents_CT = chunk
         if acts_CTD.shape[-1] != sae.d_model:
-            raise UsageError(
-                f"the cache's activations have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}: another hook?"
-            )
+            raise UsageError(f"activations at this hook have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}")
         if n_tokens is not None:
             n_left = -(-(n_tokens - collector.n_tokens) // (tokens_CT.shape[1] - 1))
             tokens_CT, acts_CTD, documents_CT = tokens_CT[:n_left], acts_CTD[:n_left], documents_CT[:n_left]
         if not len(tokens_CT):
             break
-        with torch.no_grad():
-            code = sae.encode(acts_CTD.to(sae.W_enc))
+        code = _encode(sae, acts_CTD, collector.n_contexts)
         tokens.append(np.asarray(tokens_CT))
         documents.append(np.asarray(documents_CT).astype(np.int32))
         collector.add(code, tokens[-1])
@@ -110,6 +106,14 @@ def _read(sae: SAE, chunks: Iterator, collector: Collector, n_tokens: int | None
     if not tokens:
         raise UsageError("the cache has no contexts to index in this split")
     return Contexts(np.concatenate(tokens), np.concatenate(documents))
+
+
+@torch.no_grad()
+def _encode(sae: SAE, acts_CTD: torch.Tensor, first_context: int) -> Code:
+    try:
+        return sae.encode(acts_CTD.to(sae.W_enc))
+    except FloatingPointError as error:
+        raise FailedRun(f"contexts {first_context} to {first_context + len(acts_CTD) - 1} of the cache: {error}") from None
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ create table logit (feature integer, rank integer, token integer, value real, pr
 create table neighbour (feature integer, rank integer, other integer, cosine real, primary key (feature, rank)) without rowid;
 create table found (feature integer, sae integer, other integer, cosine real, primary key (feature, sae)) without rowid;
 create virtual table token_search using fts5(text, content='token', content_rowid='id', tokenize='trigram');
-create virtual table context_search using fts5(text, content='');
+create virtual table context_search using fts5(text, content='', tokenize='trigram');
 """
 INDEXES = """
 create index feature_density on feature (density);

@@ -39,6 +39,7 @@ EXAMPLES = (
     "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
     "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
 )
+TRIGRAM = 3  # shortest text the full-text indexes can find
 CONTEXTS_SEARCHED = 400  # best-ranked contexts whose examples a text search looks at
 
 
@@ -270,7 +271,7 @@ class FeatureIndex:
         """Features that match a text: one of their strong tokens contains it, or examples do.
 
         An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case does not count. Examples are
-        looked at in the CONTEXTS_SEARCHED best contexts of the full-text search.
+        looked at in the CONTEXTS_SEARCHED best contexts of the full-text search; words under three characters alone find none.
         """
         text = text.strip().casefold()
         if not text:
@@ -280,7 +281,7 @@ class FeatureIndex:
 
     def tokens(self, text: str) -> list[int]:
         """Ids of the tokens that contain a text; under three characters the trigram index cannot help and all are compared."""
-        if len(text) >= 3:
+        if len(text) >= TRIGRAM:
             sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
         else:
             sql, argument = "select id from token where instr(lower(text), ?)", text.lower()
@@ -291,8 +292,8 @@ class FeatureIndex:
         return {row[0] for row in self._connection.execute(sql, (N_TOKENS, json.dumps(self.tokens(text))))}
 
     def contexts(self, text: str, limit: int = CONTEXTS_SEARCHED) -> list[int]:
-        """Contexts that contain every word of a text, best first (BM25)."""
-        words = [word for word in text.split() if any(character.isalnum() for character in word)]
+        """Contexts that contain every word of a text (of those of three characters and more), best first (BM25)."""
+        words = [word for word in text.split() if len(word) >= TRIGRAM]
         if not words:
             return []
         sql = "select rowid from context_search where context_search match ? order by rank limit ?"

@@ -15,7 +15,38 @@ from saelab.features import index
 C, T, D, F, K = 60, 48, 8, 24, 3
 DEAD = 5
 HOOK = "blocks.1.hook_resid_post"
-WORDS = ["<s>", "<script>window.pwned=1</script>", "<img▁src=x▁onerror=window.pwned=1>", "$x^2$", "`code`", '▁"quoted"▁onmouseover="x"', "&amp;", "[a](b)", "▁return", "▁import", "▁numpy", "▁def", "(", ")", ":", "self", ".", "=", "▁the", "▁cat", "▁sat", "▁on", "▁mat", "▁naïve", "▁<b>bold", "▁print", "▁None", "▁True", "▁x", "▁y"]
+WORDS = [
+    "<s>",
+    "<script>window.pwned=1</script>",
+    "<img▁src=x▁onerror=window.pwned=1>",
+    "$x^2$",
+    "`code`",
+    '▁"quoted"▁onmouseover="x"',
+    "&amp;",
+    "[a](b)",
+    "▁return",
+    "▁import",
+    "▁numpy",
+    "▁def",
+    "(",
+    ")",
+    ":",
+    "self",
+    ".",
+    "=",
+    "▁the",
+    "▁cat",
+    "▁sat",
+    "▁on",
+    "▁mat",
+    "▁naïve",
+    "▁<b>bold",
+    "▁print",
+    "▁None",
+    "▁True",
+    "▁x",
+    "▁y",
+]
 VOCABULARY = [*WORDS, "<0x0A>", "\t"]
 TEXTS = [word.replace("▁", " ") for word in WORDS] + ["\n", "\t"]
 

@@ -12,6 +12,7 @@ MIN_SEEN = 5  # occurrences a token needs before its mean activation is ranked
 TABLES = """
 create table meta (key text primary key, value text) without rowid;
 create table token (id integer primary key, text text, seen integer);
+create table document (id integer primary key, name text);
 create table context (id integer primary key, tokens blob, documents text);
 create table feature (id integer primary key, fired integer, density real, mean real, max real, positive real,
     histogram blob, tokens text);

@@ -5,17 +5,17 @@ Shapes: T positions of a context.
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from saelab.errors import UsageError
+from saelab.features import search
 from saelab.features.layout import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE, SCHEMA
+from saelab.features.records import Bin, Example, Feature, Hit, Logit, Match, Neighbour, Passage, Row, Table, Token
 
-BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
 SORTS = {
     "feature": "f.id",
     "density": "f.density",
@@ -39,120 +39,12 @@ EXAMPLES = (
     "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
     "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
 )
-TRIGRAM = 3  # shortest text the full-text indexes can find
-CONTEXTS_SEARCHED = 400  # best-ranked contexts whose examples a text search looks at
-
-
-class Row(NamedTuple):
-    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens; positive: share of them above 0.
-
-    tokens: strongest by total; other, cosine: best match in the first other SAE; hit: what a search found, else None.
-    """
-
-    feature: int
-    fired: int
-    density: float
-    mean: float
-    max: float
-    positive: float
-    tokens: list[str]
-    other: int | None
-    cosine: float | None
-    hit: "Hit | None"
-
-
-class Hit(NamedTuple):
-    """What a search found of a feature: whether one of its strong tokens matches, and how many of its examples do."""
-
-    token: bool
-    examples: int
-
-
-class Table(NamedTuple):
-    """A page of rows, and how many there are in all."""
-
-    rows: list[Row]
-    total: int
-
-
-class Token(NamedTuple):
-    """A strong token. total: sum of activations on it; mean: over all its occurrences; fired of seen occurrences."""
-
-    text: str
-    total: float
-    mean: float
-    fired: int
-    seen: int
-
-
-class Logit(NamedTuple):
-    """A token and what one unit of the feature adds to its logit, before the final norm's scale."""
-
-    text: str
-    value: float
-
-
-class Neighbour(NamedTuple):
-    """Another feature of this SAE, its decoder cosine and strongest tokens."""
-
-    feature: int
-    cosine: float
-    tokens: list[str]
-
-
-class Match(NamedTuple):
-    """The closest feature of another SAE; found if |cosine| reaches the threshold; null: expected for random directions."""
-
-    name: str
-    feature: int
-    cosine: float
-    found: bool
-    threshold: float
-    null: float
-
-
-class Bin(NamedTuple):
-    """low to high activation, and how many firings fell there."""
-
-    low: float
-    high: float
-    fired: int
-
-
-class Feature(NamedTuple):
-    """Everything about one feature but its examples."""
-
-    row: Row
-    by_total: list[Token]
-    by_mean: list[Token]
-    promoted: list[Logit]
-    suppressed: list[Logit]
-    neighbours: list[Neighbour]
-    matches: list[Match]
-    histogram: list[Bin]
-
-
-class Example(NamedTuple):
-    """A context with the feature's activation at every position [T]; band -1: top, else the quantile band, 0 the weakest."""
-
-    band: int
-    rank: int
-    context: int
-    position: int
-    peak: float
-    texts: list[str]
-    activations: list[float]
-    document: str
 
 
 def _row(row: Sequence) -> Row:
     *values, tokens, other, cosine, strong, examples = row
     hit = None if examples is None else Hit(bool(strong), examples)
     return Row._make([*values, json.loads(tokens), other, cosine, hit])
-
-
-def _phrase(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
 
 
 class FeatureIndex:
@@ -249,81 +141,28 @@ class FeatureIndex:
         self._check(feature)
         rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
         ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
-        texts = self._texts(set(np.concatenate(list(ids.values())).tolist()) if ids else set())
+        texts = search.token_texts(self._connection, set(np.concatenate(list(ids.values())).tolist()) if ids else set())
         found = []
         for band, rank, context, position, peak, positions, activations, _, documents in rows:
             dense_T = np.zeros(len(ids[context]), np.float32)
             dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
             words = [texts[token] for token in ids[context].tolist()]
-            document = self._document(json.loads(documents), position)
+            document = search.document(self._connection, documents, position)
             found.append(Example(band, rank, context, position, peak, words, dense_T.tolist(), document))
         return found
 
-    def _texts(self, tokens: set[int]) -> dict[int, str]:
-        sql = "select id, text from token where id in (select value from json_each(?))"
-        return dict(self._connection.execute(sql, (json.dumps([*tokens]),)))
-
-    def _document(self, owners: list[list[int]], position: int) -> str:
-        number = [document for head, document in owners if head <= position][-1]
-        return f"document {number}"
-
     def search(self, text: str) -> dict[int, Hit]:
-        """Features that match a text: one of their strong tokens contains it, or examples do.
+        """Features with a strong token or examples that contain a text: see `search.features`."""
+        return search.features(self._connection, text)
 
-        An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case does not count. Examples are
-        looked at in the CONTEXTS_SEARCHED best contexts of the full-text search; words under three characters alone find none.
-        """
-        text = text.strip().casefold()
-        if not text:
-            return {}
-        tokens, examples = self._token_hits(text), self._example_hits(text)
-        return {feature: Hit(feature in tokens, examples[feature]) for feature in sorted({*tokens, *examples})}
+    def tokens(self, text: str) -> list[str]:
+        """Texts of the tokens that contain a text, most frequent first."""
+        sql = "select text from token where id in (select value from json_each(?)) order by seen desc, id"
+        return [row[0] for row in self._connection.execute(sql, (json.dumps(search.tokens(self._connection, text)),))]
 
-    def tokens(self, text: str) -> list[int]:
-        """Ids of the tokens that contain a text; under three characters the trigram index cannot help and all are compared."""
-        if len(text) >= TRIGRAM:
-            sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
-        else:
-            sql, argument = "select id from token where instr(lower(text), ?)", text.lower()
-        return [row[0] for row in self._connection.execute(sql, (argument,))]
-
-    def _token_hits(self, text: str) -> set[int]:
-        sql = "select distinct feature from feature_token where by_total < ? and token in (select value from json_each(?))"
-        return {row[0] for row in self._connection.execute(sql, (N_TOKENS, json.dumps(self.tokens(text))))}
-
-    def contexts(self, text: str, limit: int = CONTEXTS_SEARCHED) -> list[int]:
-        """Contexts that contain every word of a text (of those of three characters and more), best first (BM25)."""
-        words = [word for word in text.split() if len(word) >= TRIGRAM]
-        if not words:
-            return []
-        sql = "select rowid from context_search where context_search match ? order by rank limit ?"
-        return [row[0] for row in self._connection.execute(sql, (" ".join(map(_phrase, words)), limit))]
-
-    def _example_hits(self, text: str) -> Counter[int]:
-        hits: Counter[int] = Counter()
-        for context in self.contexts(text):
-            near = self._near(context, text.split())
-            rows = self._connection.execute("select feature, position from example where context = ?", (context,))
-            hits.update(feature for feature, position in rows if position in near)
-        return hits
-
-    def _near(self, context: int, words: list[str]) -> set[int]:
-        """Positions of a context in whose shown window every word occurs."""
-        blob = self._connection.execute("select tokens from context where id = ?", (context,)).fetchone()[0]
-        ids = np.frombuffer(blob, "<i4").tolist()
-        texts = self._texts(set(ids))
-        pieces = [texts[token].casefold() for token in ids]
-        starts = np.cumsum([0, *map(len, pieces)])
-        joined, length = "".join(pieces), len(ids)
-        near = np.ones(length, bool)
-        for word in words:
-            hit, at = np.zeros(length, bool), joined.find(word)
-            while at >= 0:
-                token = int(np.searchsorted(starts, at, side="right")) - 1
-                hit[max(0, token - AFTER) : token + BEFORE + 1] = True
-                at = joined.find(word, at + 1)
-            near &= hit
-        return set(np.flatnonzero(near).tolist())
+    def passages(self, text: str, limit: int = 20) -> list[Passage]:
+        """Places in the corpus that contain a text, best first, with the features whose examples are there."""
+        return search.passages(self._connection, text, limit)
 
     def densities(self) -> np.ndarray:
         """[F] share of tokens each feature fired on."""

@@ -197,8 +197,8 @@ def test_a_failed_build_leaves_the_old_index(tmp_path):
 
 def test_another_width_is_refused_with_both_numbers(tmp_path):
     wide = toy.SAE(toy.D + 1, toy.F, toy.Choice(2))
-    with pytest.raises(UsageError, match="width 8.* reads 9"):
+    with pytest.raises(UsageError, match=r"width 8.* reads 9"):
         index.build(wide, toy.Cache(), toy.HOOK, tmp_path / "features.db", tokenizer=toy.Tokenizer())
-    with pytest.raises(UsageError, match="width 9.* of 8"):
+    with pytest.raises(UsageError, match=r"width 9.* of 8"):
         toy.build(tmp_path / "features.db", others=[("wide", wide)])
     assert not list(tmp_path.iterdir())

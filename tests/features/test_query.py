@@ -8,7 +8,7 @@ import pytest
 import toy_index as toy
 
 from saelab.errors import UsageError
-from saelab.features import query
+from saelab.features import search
 from saelab.features.query import FeatureIndex
 
 
@@ -42,8 +42,8 @@ def brute_force(opened, text):
         token = any(text in token.text.casefold() for token in opened.feature(feature).by_total)
         count = 0
         for example in opened.examples(feature):
-            first = max(0, example.position - query.BEFORE)
-            starts = "".join(example.texts[:first]).casefold(), "".join(example.texts[: example.position + query.AFTER + 1])
+            first = max(0, example.position - search.BEFORE)
+            starts = "".join(example.texts[:first]).casefold(), "".join(example.texts[: example.position + search.AFTER + 1])
             window = "".join(example.texts).casefold()
             spans = [[at for at in range(len(window)) if window.startswith(word, at)] for word in text.split()]
             count += all(any(len(starts[0]) <= at < len(starts[1]) for at in span) for span in spans)
@@ -52,21 +52,20 @@ def brute_force(opened, text):
     return found
 
 
-@pytest.mark.parametrize("text", ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", 'x"', "zebra"])
+@pytest.mark.parametrize("text", ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra"])
 def test_search_finds_what_brute_force_finds(opened, text):
     assert opened.search(text) == brute_force(opened, text.casefold())
 
 
 def test_the_search_checker_notices_a_narrower_window(opened, monkeypatch):
     expected = brute_force(opened, "cat")
-    monkeypatch.setattr(query, "BEFORE", query.BEFORE - 1)
+    monkeypatch.setattr(search, "BEFORE", search.BEFORE - 1)
     assert opened.search("cat") != expected
 
 
 @pytest.mark.parametrize("text", ["(", "$x^2$", "`co", "<b", '"', "'; drop table token; --", "* NOT (", "\n"])
 def test_punctuation_is_text_not_syntax(opened, text):
-    expected = {number for number, word in enumerate(toy.TEXTS) if text.lower() in word.lower()}
-    assert set(opened.tokens(text)) == expected
+    assert set(opened.tokens(text)) == {word for word in toy.TEXTS if text.lower() in word.lower()}
     opened.table(search=text)
 
 
@@ -79,6 +78,25 @@ def test_a_search_ranks_strong_tokens_first_and_counts_hits(opened):
     assert opened.table(search="zebra").total == 0
 
 
+def test_short_texts_find_tokens_only(opened):
+    hits = opened.search('x"')
+    assert hits
+    assert all(hit == (True, 0) for hit in hits.values())
+
+
+def test_a_passage_shows_the_text_and_who_fires_there(opened):
+    passages = opened.passages("cat sat")
+    assert passages
+    for passage in passages:
+        words = "".join(passage.texts[number] for number in passage.matched)
+        assert "cat" in words and "sat" in words
+        for feature, peak in passage.features:
+            peaks = {(example.context, example.peak) for example in opened.examples(feature)}
+            assert (passage.context, peak) in peaks
+    assert any(passage.features for passage in passages)
+    assert opened.passages("zebra") == []
+
+
 def test_a_context_is_stored_once(opened, path):
     with sqlite3.connect(path) as connection:
         used = connection.execute("select count(distinct context), count(*) from example").fetchone()
@@ -88,14 +106,14 @@ def test_a_context_is_stored_once(opened, path):
 
 def test_features_outside_the_dictionary_are_named(opened):
     for feature in (-1, toy.F):
-        with pytest.raises(UsageError, match=f"no feature {feature}: .* 0 to {toy.F - 1}"):
+        with pytest.raises(UsageError, match=rf"no feature {feature}: .* 0 to {toy.F - 1}"):
             opened.feature(feature)
         with pytest.raises(UsageError, match=f"no feature {feature}"):
             opened.examples(feature)
 
 
 def test_an_unknown_sort_lists_the_sorts(opened):
-    with pytest.raises(UsageError, match="no sort 'id; drop'.*density"):
+    with pytest.raises(UsageError, match=r"no sort 'id; drop'.*density"):
         opened.table("id; drop")
 
 
@@ -125,7 +143,7 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
     connection.execute("update meta set value = 'saelab/features/0' where key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(UsageError, match="saelab/features/0.*saelab/features/1.*saelab index"):
+    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/1.*saelab index"):
         FeatureIndex(copy)
 
 

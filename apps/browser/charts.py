@@ -49,7 +49,7 @@ def histogram(bins: Sequence[Bin]) -> go.Figure:
 
 def logits(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> go.Figure:
     """The output tokens a feature raises most (right) and lowers most (left), strongest on top."""
-    figure = make_subplots(1, 2, horizontal_spacing=0.02)
+    figure = make_subplots(1, 2, horizontal_spacing=0.05)
     largest = max(abs(one.value) for one in [*promoted, *suppressed]) * 1.05
     for column, (shown, color) in enumerate(((suppressed, NEGATIVE), (promoted, POSITIVE)), start=1):
         rows = list(range(len(shown)))

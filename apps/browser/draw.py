@@ -13,15 +13,21 @@ from saelab.features.search import AFTER, BEFORE
 
 POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
+BLANK = {" ": "·"}
+
+
+def _marks(glyphs: dict[str, str]) -> dict[int, str]:
+    marks = {character: escape(character, quote=True) for character in "&<>\"'"}
+    marks |= {character: f'<i class="ws">{glyph}</i>' for character, glyph in glyphs.items()}
+    return str.maketrans(marks)
+
+
+MARKS, ALL_MARKS = _marks(GLYPHS), _marks(GLYPHS | BLANK)
 
 
 def text(value: str, spaces: bool = False) -> str:
     """Escaped text with visible line breaks and tabs; `spaces` shows blanks too, for a token that stands alone."""
-    shown = "".join(GLYPHS.get(character, character) for character in value)
-    marked = escape(shown, quote=True)
-    for glyph in GLYPHS.values():
-        marked = marked.replace(glyph, f'<i class="ws">{glyph}</i>')
-    return marked.replace(" ", '<i class="ws">·</i>') if spaces else marked
+    return value.translate(ALL_MARKS if spaces else MARKS)
 
 
 def token(value: str) -> str:
@@ -44,8 +50,9 @@ def number(value: float | None, digits: int = 3) -> str:
     """A number to `digits` significant digits, with a true minus; a dash for None."""
     if value is None:
         return "–"
-    shown = f"{value:.{digits}g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    return shown.replace("-", "−") if "e" not in shown else f"{value:.1e}".replace("-", "−")
+    if value and (abs(value) >= 1e5 or abs(value) < 1e-4):
+        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.1e}".replace("-", "−")
+    return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
 
 
 def percent(value: float) -> str:

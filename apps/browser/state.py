@@ -51,7 +51,8 @@ def run_menu() -> None:
 
     current = st.query_params.get("run") or st.session_state.get("last_run")
     st.session_state["menu"] = current if current in names else names[0]
-    st.sidebar.selectbox("Run", names, key="menu", on_change=chosen)
+    with st.container(key="runs"):
+        st.selectbox("Run", names, key="menu", on_change=chosen, label_visibility="collapsed")
 
 
 def run() -> tuple[str, Path]:

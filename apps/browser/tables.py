@@ -12,18 +12,20 @@ COLUMNS = (
     ("density", "density"),
     ("mean", "mean"),
     ("max", "max"),
-    ("cosine", "other SAE"),
 )
 
 
-def table(rows: Sequence[Row], run: str, state: Mapping[str, Any], threshold: float, links: bool = True) -> str:
-    """The feature table; column heads are links that sort. state: the page's query (sort, descending, q), which links keep."""
-    columns = [(key, name) for key, name in COLUMNS if key != "cosine" or any(row.cosine is not None for row in rows)]
+def table(rows: Sequence[Row], run: str, state: Mapping[str, Any], other: Mapping[str, Any], links: bool = True) -> str:
+    """The feature table; column heads are links that sort. state: the page's query (sort, descending, q), which links keep.
+
+    other: the summary of the first other SAE, empty if there is none. links: whether the heads sort.
+    """
+    columns = [*COLUMNS, ("cosine", f"in {text(other['name'])}")] if other else [*COLUMNS]
     if any(row.hit for row in rows):
         columns.append(("matches", "matches"))
     heads = "".join(_head(key, name, run, state, links) for key, name in columns)
     keys = {key for key, _ in columns}
-    body = "".join(_row(row, run, threshold, keys) for row in rows)
+    body = "".join(_row(row, run, other.get("threshold", 1.0), keys) for row in rows)
     return f'<table class="grid features"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 
 

@@ -1,8 +1,11 @@
 """Open the feature browser on runs, or on folders that hold runs, at a local address."""
 
+import contextlib
+import io
 import json
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -95,7 +98,9 @@ def serve(places: tuple[Path, ...], port: int) -> None:
     os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
     script = Path(apps.browser.__file__).with_name("app.py")
     options = {**OPTIONS, "server.port": str(port)}
-    cli.main(["run", str(script), *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
+    # Streamlit announces its own address on stdout, where this command's result stands.
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.main(["run", str(script), *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
 
 
 def run(args: Args) -> None:
@@ -105,6 +110,7 @@ def run(args: Args) -> None:
     lines = [f"saelab browser: {address}", *(_line(name, folder) for name, folder in runs.items()), "Ctrl-C ends it."]
     result = document("browse", args.seed, address=address, runs={name: str(folder) for name, folder in runs.items()})
     show(result, args.json, "\n".join(lines))
+    sys.stdout.flush()
     serve(args.places, port)
 
 

@@ -24,5 +24,4 @@ with right:
     state.html(tables.pages(found.total, offset, PAGE, name, shown))
 if not found.rows:
     state.stop(f"No feature matches <code>{draw.text(query)}</code> in {summary['n_tokens']:,} tokens.")
-threshold = summary["others"][0]["threshold"] if summary["others"] else 1.0
-state.html(tables.table(found.rows, name, shown, threshold))
+state.html(tables.table(found.rows, name, shown, (summary["others"] or [{}])[0]))

@@ -13,8 +13,8 @@ if tokens:
     state.html(f"<h2>Tokens <small>{len(tokens):,}</small></h2><p>{draw.tokens(tokens[:40])}</p>")
 if features.rows:
     more = draw.link("features", f"all {features.total:,}", run=name, q=query)
-    threshold = opened.summary["others"][0]["threshold"] if opened.summary["others"] else 1.0
-    body = tables.table(features.rows, name, {"sort": "matches", "descending": True, "q": query}, threshold, links=False)
+    other = (opened.summary["others"] or [{}])[0]
+    body = tables.table(features.rows, name, {"sort": "matches", "descending": True, "q": query}, other, links=False)
     state.html(f"<h2>Features <small>that match; {more}</small></h2>{body}")
 if passages:
     body = "".join(tables.passage(passage, name) for passage in passages)

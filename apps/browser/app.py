@@ -1,0 +1,20 @@
+"""The feature browser: `saelab browse` starts it; four pages over run directories and their feature indexes."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from apps.browser import links, state
+
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="saelab", layout="wide")
+st.html(HERE / "style.css")
+PAGES = {
+    name: st.Page(HERE / "pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+    for name, title in (("overview", "Overview"), ("features", "Features"), ("feature", "Feature"), ("search", "Search"))
+}
+page = st.navigation(list(PAGES.values()), position="top")
+links.follow(PAGES)
+state.run_menu()
+page.run()

@@ -1,0 +1,35 @@
+"""Following the links that `draw` makes without reloading the page: a click becomes a rerun of the script."""
+
+from urllib.parse import parse_qsl
+
+import streamlit as st
+from streamlit.components.v2 import component
+
+# A plain click on a[data-page] is reported; with a modifier, or from another button, the browser follows the link itself.
+# The arrow keys press the links marked rel=prev and rel=next unless something is being typed.
+SCRIPT = """
+export default function ({ setTriggerValue }) {
+  const follow = (event) => {
+    const link = event.target.closest("a[data-page]");
+    if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    setTriggerValue("go", { page: link.dataset.page, query: link.search.slice(1) });
+  };
+  const press = (event) => {
+    const side = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+    if (!side || event.target.closest("input, textarea, [role=slider], [role=tab]")) return;
+    document.querySelector(`a.${side}[data-page]`)?.click();
+  };
+  document.addEventListener("click", follow);
+  document.addEventListener("keydown", press);
+  return () => { document.removeEventListener("click", follow); document.removeEventListener("keydown", press); };
+}
+"""
+
+
+def follow(pages: dict[str, "st.Page"]) -> None:
+    """Switch to the page of the link that was clicked, if one was."""
+    # Registered on every run because a registration belongs to the running server, not to the imported module.
+    clicked = component("saelab_links", js=SCRIPT)(key="links", on_go_change=lambda: None, height=1).go
+    if clicked and clicked["page"] in pages:
+        st.switch_page(pages[clicked["page"]], query_params=parse_qsl(clicked["query"]))

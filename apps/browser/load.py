@@ -1,0 +1,84 @@
+"""What the pages show, read from run directories; the only file with Streamlit's caches."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from apps.browser.runs import PLACES, find_runs
+from saelab.features.query import FeatureIndex
+from saelab.features.records import Example, Feature, Passage, Table
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def runs() -> dict[str, Path]:
+    """The runs by name; looked for again every ten seconds, so that a run that finishes appears."""
+    return find_runs(json.loads(os.environ.get(PLACES, '["runs"]')))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """A file's identity: an index or report that is written anew is read anew."""
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _opened(stamp: tuple[str, int, int]) -> FeatureIndex:
+    return FeatureIndex(stamp[0])
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _lines(stamp: tuple[str, int, int]) -> list[dict]:
+    return [json.loads(line) for line in Path(stamp[0]).read_text().splitlines() if line.endswith("}")]
+
+
+def index(run: Path) -> FeatureIndex | None:
+    """The run's feature index, or None before `saelab index`. Raises UsageError for a damaged one or another version's."""
+    path = run / "features.db"
+    return _opened(_stamp(path)) if path.is_file() else None
+
+
+def curves(run: Path) -> list[dict]:
+    """The rows of metrics.jsonl; one that training has half written is left out."""
+    path = run / "metrics.jsonl"
+    return _lines(_stamp(path)) if path.is_file() else []
+
+
+def document(run: Path, name: str) -> dict[str, Any]:
+    """A JSON file of the run (`report.json`, `sae/sae.json`), empty if it does not exist."""
+    path = run / name
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+@st.cache_data(max_entries=512, show_spinner=False)
+def _feature(stamp: tuple[str, int, int], number: int) -> tuple[Feature, list[Example]]:
+    opened = _opened(stamp)
+    return opened.feature(number), opened.examples(number)
+
+
+def feature(opened: FeatureIndex, number: int) -> tuple[Feature, list[Example]]:
+    """A feature and its examples. Raises UsageError for a number the SAE does not have."""
+    return _feature(_stamp(opened.path), number)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _table(stamp: tuple[str, int, int], sort: str, descending: bool, search: str, limit: int, offset: int) -> Table:
+    return _opened(stamp).table(sort, descending, search, limit, offset)
+
+
+def table(opened: FeatureIndex, sort: str, descending: bool, search: str, limit: int, offset: int) -> Table:
+    """A page of the feature table. Raises UsageError for an unknown sort."""
+    return _table(_stamp(opened.path), sort, descending, search, limit, offset)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _passages(stamp: tuple[str, int, int], text: str) -> tuple[list[str], list[Passage]]:
+    opened = _opened(stamp)
+    return opened.tokens(text), opened.passages(text)
+
+
+def passages(opened: FeatureIndex, text: str) -> tuple[list[str], list[Passage]]:
+    """The tokens that contain a text, and the places where it stands."""
+    return _passages(_stamp(opened.path), text)

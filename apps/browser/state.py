@@ -1,0 +1,79 @@
+"""What the address says: the run and the feature shown. A menu click drops the query, so the session remembers it."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import streamlit as st
+
+from apps.browser import draw, load
+from saelab.errors import UsageError
+from saelab.features.query import FeatureIndex
+
+
+def html(body: str) -> None:
+    """Place HTML made by `draw`."""
+    st.html(f'<div class="sl">{body}</div>')
+
+
+def stop(message: str) -> NoReturn:
+    """Say why there is nothing to show, and end the page."""
+    html(f'<p class="empty">{message}</p>')
+    st.stop()
+
+
+def query(key: str, default: str) -> str:
+    """A part of the address, else what it was in this session, else `default`; the address then says so."""
+    value = st.query_params.get(key) or st.session_state.get(f"last_{key}") or default
+    st.session_state[f"last_{key}"] = value
+    if st.query_params.get(key) != value:
+        st.query_params[key] = value
+    return value
+
+
+def search_box(run: str, placeholder: str) -> str:
+    """A search box that follows the address's `q`; a new text starts a new query."""
+
+    def typed() -> None:
+        st.query_params.from_dict({"run": run, "q": st.session_state["q"]})
+
+    st.session_state["q"] = st.query_params.get("q", "")
+    return st.text_input("Search", key="q", placeholder=placeholder, label_visibility="collapsed", on_change=typed)
+
+
+def run_menu() -> None:
+    """A menu of the runs, if there are several."""
+    names = list(load.runs())
+    if len(names) < 2:
+        return
+
+    def chosen() -> None:
+        st.session_state["last_run"] = st.query_params["run"] = st.session_state["menu"]
+
+    current = st.query_params.get("run") or st.session_state.get("last_run")
+    st.session_state["menu"] = current if current in names else names[0]
+    with st.container(key="runs"):
+        st.selectbox("Run", names, key="menu", on_change=chosen, label_visibility="collapsed")
+
+
+def run() -> tuple[str, Path]:
+    """The run shown: its name and folder."""
+    found = load.runs()
+    if not found:
+        stop("No runs here yet: <code>saelab demo</code> makes one.")
+    name = query("run", next(iter(found)))
+    if name not in found:
+        st.session_state.pop("last_run")
+        known = ", ".join(draw.link("overview", draw.text(other), run=other) for other in found)
+        stop(f"There is no run <code>{draw.text(name)}</code>; there are {known}.")
+    return name, found[name]
+
+
+def index(name: str, folder: Path) -> FeatureIndex:
+    """The run's feature index; without one, what to type."""
+    try:
+        opened = load.index(folder)
+    except UsageError as error:
+        stop(draw.text(str(error)))
+    if opened is None:
+        stop(f"{draw.text(name)} has no feature index yet: <code>saelab index {draw.text(str(folder))}</code>")
+    return opened

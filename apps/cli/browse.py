@@ -1,0 +1,119 @@
+"""Open the feature browser on runs, or on folders that hold runs, at a local address."""
+
+import contextlib
+import io
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from apps.cli.common import Common, document, show
+from saelab.errors import UsageError
+
+HOST = "127.0.0.1"
+FIRST_PORT, LAST_PORT = 8501, 8600
+OPTIONS = {
+    "server.address": HOST,
+    "server.headless": "true",  # opens no browser window
+    "server.fileWatcherType": "none",
+    "server.enableCORS": "true",
+    "server.enableXsrfProtection": "true",
+    "browser.gatherUsageStats": "false",
+    "browser.serverAddress": HOST,
+    "client.toolbarMode": "minimal",
+    "client.showErrorLinks": "false",  # they lead to search engines and chat services
+    "global.developmentMode": "false",
+    "logger.level": "error",
+    "theme.base": "light",
+    "theme.primaryColor": "#2f6f6a",
+    "theme.textColor": "#1f2933",
+    "theme.borderColor": "#d5dae0",
+    "theme.baseFontSize": "14",
+}
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab browse`."""
+
+    places: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
+    """runs, or folders that hold runs"""
+    port: int | None = None
+    """port to listen on (default: the first free one from 8501)"""
+
+
+def _free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def pick_port(wanted: int | None) -> int:
+    """The port to listen on. Raises UsageError if the wanted one, or every one that would be tried, is taken."""
+    if wanted is not None:
+        if not 1 <= wanted <= 65535:
+            raise UsageError(f"port {wanted} does not exist: ports are 1 to 65535")
+        if not _free(wanted):
+            raise UsageError(f"port {wanted} is taken: name another, or none to get a free one")
+        return wanted
+    free = next((port for port in range(FIRST_PORT, LAST_PORT) if _free(port)), None)
+    if free is None:
+        raise UsageError(f"ports {FIRST_PORT} to {LAST_PORT - 1} are all taken: name a free one with --port")
+    return free
+
+
+def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
+    """The runs at or below the places. Raises UsageError for a place that does not exist and if there are no runs."""
+    from apps.browser.runs import find_runs
+
+    runs = find_runs(places)
+    if runs:
+        missing = [str(place) for place in places if not place.is_dir()]
+        if missing:
+            raise UsageError(f"no such folder: {', '.join(missing)}")
+        return runs
+    where = ", ".join(str(place) for place in places)
+    raise UsageError(f"no runs in {where}: `saelab demo` makes one, or name the folder that `saelab train --out` wrote")
+
+
+def serve(places: tuple[Path, ...], port: int) -> None:
+    """Run the app in this process until it is interrupted.
+
+    Being in this process, the app imports the packages this command was started from, whatever folders are in the current one.
+    """
+    from streamlit.web import cli
+
+    import apps.browser
+    from apps.browser.runs import PLACES
+
+    os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
+    script = Path(apps.browser.__file__).with_name("app.py")
+    options = {**OPTIONS, "server.port": str(port)}
+    # Streamlit announces its own address on stdout, where this command's result stands.
+    with contextlib.redirect_stdout(io.StringIO()):
+        cli.main(["run", str(script), *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
+
+
+def run(args: Args) -> None:
+    """Check the places and the port, print the address, serve."""
+    runs, port = check_places(args.places), pick_port(args.port)
+    address = f"http://{HOST}:{port}"
+    lines = [f"saelab browser: {address}", *(_line(name, folder) for name, folder in runs.items()), "Ctrl-C ends it."]
+    result = document("browse", args.seed, address=address, runs={name: str(folder) for name, folder in runs.items()})
+    show(result, args.json, "\n".join(lines))
+    sys.stdout.flush()
+    serve(args.places, port)
+
+
+def _line(name: str, folder: Path) -> str:
+    indexed = (folder / "features.db").is_file()
+    return f"  {name}" if indexed else f"  {name}: no feature index yet, `saelab index {folder}` makes it"

@@ -1,0 +1,128 @@
+"""A small SAE, synthetic activations and a hostile vocabulary: enough for a whole index in a tenth of a second.
+
+Shapes: C contexts of T positions, D width, F features, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab import SAE, Choice
+from saelab.features import index
+
+C, T, D, F, K = 60, 48, 8, 24, 3
+DEAD = 5
+HOOK = "blocks.1.hook_resid_post"
+WORDS = [
+    "<s>",
+    "<script>window.pwned=1</script>",
+    "<img▁src=x▁onerror=window.pwned=1>",
+    "$x^2$",
+    "`code`",
+    '▁"quoted"▁onmouseover="x"',
+    "&amp;",
+    "[a](b)",
+    "▁return",
+    "▁import",
+    "▁numpy",
+    "▁def",
+    "(",
+    ")",
+    ":",
+    "self",
+    ".",
+    "=",
+    "▁the",
+    "▁cat",
+    "▁sat",
+    "▁on",
+    "▁mat",
+    "▁naïve",
+    "▁<b>bold",
+    "▁print",
+    "▁None",
+    "▁True",
+    "▁x",
+    "▁y",
+]
+VOCABULARY = [*WORDS, "<0x0A>", "\t"]
+TEXTS = [word.replace("▁", " ") for word in WORDS] + ["\n", "\t"]
+
+
+class Tokenizer:
+    """What the index asks of a tokenizer."""
+
+    all_special_ids = (0,)
+
+    def __len__(self) -> int:
+        return len(VOCABULARY)
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """The pieces of those ids."""
+        return [VOCABULARY[number] for number in ids]
+
+
+class Chunk(NamedTuple):
+    """What a cache yields."""
+
+    tokens: Tensor
+    acts: Tensor
+    documents: Tensor
+
+
+class Cache:
+    """Synthetic activations: the direction of the token, that of the previous one, and noise; in chunks of `size` contexts."""
+
+    def __init__(self, size: int = 7, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.size = size
+        self.tokens = torch.randint(1, len(TEXTS), (C, T), generator=generator)
+        self.tokens[:, 0] = 0
+        directions_VD = 3 * torch.randn(len(TEXTS), D, generator=generator)
+        noise_CTD = torch.randn(C, T, D, generator=generator)
+        self.acts = directions_VD[self.tokens] + 0.5 * directions_VD[self.tokens.roll(1, 1)] + noise_CTD
+        self.documents = torch.arange(C * T).reshape(C, T) // 100
+
+    def contexts(self, hook: str, split: str) -> Iterator[Chunk]:
+        """The chunks, whatever the hook and split."""
+        assert hook == HOOK and split
+        for first in range(0, C, self.size):
+            part = slice(first, first + self.size)
+            yield Chunk(self.tokens[part], self.acts[part], self.documents[part])
+
+
+class Model:
+    """A final LayerNorm and an unembedding, which is all the logit lens reads."""
+
+    W_U = torch.randn(D, len(TEXTS), generator=torch.Generator().manual_seed(3))
+
+    class ln_final:
+        """The final norm."""
+
+        weight = 1 + 0.3 * torch.randn(D, generator=torch.Generator().manual_seed(4))
+
+    class cfg:
+        """LayerNorm, not RMSNorm."""
+
+        uses_rms_norm = False
+
+
+def sae(*, signed: bool = False, seed: int = 0) -> SAE:
+    """F features, the DEAD one of which never fires."""
+    made = SAE(D, F, Choice(K, signed=signed), seed=seed)
+    with torch.no_grad():
+        made.W_enc[DEAD] = 0
+        made.b_enc[DEAD] = 0 if signed else -100
+    made.about = {"model": {"name": "toy"}, "hook": HOOK, "seed": seed, "tokens": 1000}
+    return made
+
+
+def build(path, *, signed: bool = False, size: int = 7, **options) -> dict:
+    """Index the toy SAE, compared with a twin that shares half of its directions."""
+    made, twin = sae(signed=signed), sae(signed=signed, seed=9)
+    with torch.no_grad():
+        twin.W_dec[: F // 2] = made.W_dec[: F // 2].flip(0)
+    options = {"others": [("seed 9", twin)], "model": Model(), **options}
+    return index.build(made, Cache(size), HOOK, path, tokenizer=Tokenizer(), **options)

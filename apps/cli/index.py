@@ -1,0 +1,72 @@
+"""Build the feature index of a run: one pass of its cache through the SAE into features.db, which the browser reads."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional, UseAppendAction
+
+from apps.cli.common import Common, Count, document, show
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab index`."""
+
+    run: Positional[Path] = Path()
+    """run folder"""
+    compare: UseAppendAction[tuple[Path, ...]] = ()
+    """run to look every feature up in, such as another seed's; may be given several times"""
+    tokens: Count = 1_000_000
+    """tokens to read, such as 500k or 2M"""
+    split: Literal["train", "held_out"] = "train"
+    """which documents to read"""
+    cache: Path | None = None
+    """activation cache (default: the one the run was trained on)"""
+
+
+def run(args: Args) -> int:
+    """Index, write features.db into the run, print what it holds."""
+    from tqdm import tqdm
+
+    from saelab import SAE, models
+    from saelab.activations import Cache
+    from saelab.features import index
+
+    started = time.perf_counter()
+    sae = SAE.load(args.run)
+    others = [(folder.name, SAE.load(folder)) for folder in args.compare]
+    cache = Cache(args.cache or sae.about["cache"])
+    cache.verify()
+    cache.check_model(sae.about["model"])
+    model = models.load(sae.about["model"]["name"])
+    hook = sae.about["hook"]
+    with tqdm(total=min(args.tokens, cache.n_tokens(args.split)), unit="token", file=sys.stderr, disable=None) as bar:
+        summary = index.build(
+            sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=others,
+            n_tokens=args.tokens, split=args.split, seed=args.seed, progress=lambda n: bar.update(n - bar.n),
+        )  # fmt: skip
+    result = document("index", args.seed, run=str(args.run), seconds=round(time.perf_counter() - started, 1), **counts(summary))
+    show(result, args.json, text(args.run, result))
+    return 0
+
+
+def counts(summary: dict) -> dict:
+    """The numbers of the index's summary."""
+    return {name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "dead", "others")}
+
+
+def text(run: Path, result: dict) -> str:
+    """The result for people."""
+    lines = [
+        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens in {result['seconds']:.0f} s; "
+        f"{result['dead']:,} never fired"
+    ]
+    for other in result["others"]:
+        lines.append(
+            f"{other['share']:.0%} of the live features are in {other['name']} too (cosine at least {other['threshold']}; "
+            f"median {other['median']:.2f}, random directions {other['null']:.2f})"
+        )
+    return "\n".join([*lines, f"next: saelab browse {run}"])

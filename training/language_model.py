@@ -93,12 +93,13 @@ def corpus_record(documents: list[corpus.Document]) -> dict:
 
 
 def prepare(work: Path) -> None:
-    """Write tokenizer.json, corpus.json, train.npy and held_out.npy ([contexts, CONTEXT] uint16) into `work`."""
+    """Write tokenizer.json (kept if it is there), corpus.json, train.npy and held_out.npy ([contexts, CONTEXT] uint16) into `work`."""
     work.mkdir(parents=True, exist_ok=True)
     documents = corpus.source()
     (work / "corpus.json").write_text(json.dumps(corpus_record(documents), indent=1) + "\n")
-    tokenizer = train_tokenizer(documents)
-    tokenizer.save(str(work / "tokenizer.json"))
+    path = work / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path)) if path.exists() else train_tokenizer(documents)
+    tokenizer.save(str(path))
     mixed = list(corpus.mixture(single_token_words(tokenizer), documents=documents))
     end = tokenizer.token_to_id(END)
     for name, side in (("train", False), ("held_out", True)):

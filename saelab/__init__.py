@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
 
+__version__ = "0.1.0"
+
 __all__ = ["SAE", "Choice", "Code", "Threshold"]
 
 HOMES = {"SAE": "saelab.sae", "Choice": "saelab.sparsify", "Code": "saelab.code", "Threshold": "saelab.sparsify"}

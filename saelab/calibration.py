@@ -48,7 +48,7 @@ def _above(low_F: Tensor, pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tenso
 
 
 def _kth_largest(features_N: Tensor, scores_N: Tensor, wanted_F: Tensor, over_batch: bool) -> Tensor:
-    """[F]: per feature (or over the batch, equal entries) the wanted-th largest score, the smallest if there are fewer, 0 if none."""
+    """[F]: the wanted-th largest score per feature (or over the batch), the smallest if there are fewer, 0 if there is none."""
     if over_batch:
         n = min(int(wanted_F[0]), len(scores_N))
         value = scores_N.topk(n).values[-1] if n else scores_N.new_zeros(())

@@ -108,12 +108,16 @@ class SAE(nn.Module):
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-20)
 
     @torch.no_grad()
-    def fold_scale(self, scale: float) -> None:
-        """Make an SAE of activations divided by `scale` one of raw activations: same features, values times `scale`."""
-        self.b_enc *= scale
-        self.b_dec *= scale
+    def fold_scale(self, scale: float, scale_out: float | None = None) -> None:
+        """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones; values grow by the target's."""
+        out = scale if scale_out is None else scale_out
+        self.W_enc *= out / scale
+        self.b_enc *= out
+        self.b_dec *= out
+        if self.W_skip is not None:
+            self.W_skip *= out / scale
         if self.levels is not None:
-            self.levels *= scale
+            self.levels *= out
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Tensor], n_tokens: int = CALIBRATION_TOKENS) -> None:

@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> int:
         print(usage())
         return 0 if argv else 2
     if argv[0] == "--version":
-        from importlib.metadata import version
+        from saelab import __version__
 
-        print(version("saelab"))
+        print(__version__)
         return 0
     if argv[0] not in VERBS:
         print(f"saelab: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)

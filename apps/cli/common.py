@@ -3,7 +3,30 @@
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from tyro.constructors import PrimitiveConstructorSpec
+
+
+def count(text: str) -> int:
+    """A number of tokens: 2000000, 500k, 2M or 1.5M."""
+    factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
+    try:
+        return int(float(text[:-1] if factor > 1 else text) * factor)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number of tokens such as 2000000, 500k or 2M") from None
+
+
+Count = Annotated[
+    int,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N",
+        instance_from_str=lambda words: count(words[0]),
+        is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -18,12 +41,12 @@ class Common:
 
 def document(schema: str, seed: int, **fields: Any) -> dict:
     """A JSON document with the fields every document carries: schema, saelab_version, seed, command."""
-    from importlib.metadata import version
+    from saelab import __version__
 
     command = " ".join(["saelab", *sys.argv[1:]])
     return {
         "schema": f"saelab/{schema}/1",
-        "saelab_version": version("saelab"),
+        "saelab_version": __version__,
         "seed": seed,
         "command": command,
         **fields,

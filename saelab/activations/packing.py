@@ -5,23 +5,32 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 
-def pack(documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut a stream of (document number, token ids) into contexts.
+class Packer:
+    """Cuts a stream of documents into contexts: `bos`, then the next context - 1 tokens; every document is followed by `eos`."""
 
-    Every document is followed by `eos`; each context is `bos` and the next context - 1 tokens of the stream. The unfilled rest at
-    the end is dropped. Yields (tokens [context] int64, document of each position [context] int64); position 0 carries the document
-    of position 1.
-    """
-    tokens: list[int] = []
-    owners: list[int] = []
-    size = context - 1
-    for number, ids in documents:
-        tokens += [*ids, eos]
-        owners += [number] * (len(ids) + 1)
+    def __init__(self, context: int, bos: int, eos: int) -> None:
+        self.size, self.bos, self.eos = context - 1, bos, eos
+        self.tokens: list[int] = []
+        self.owners: list[int] = []
+
+    def add(self, number: int, ids: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Append document `number`; yield the contexts that are now full.
+
+        Yields (tokens [context] int64, document of each position [context] int64); position 0 carries the document of position 1.
+        """
+        self.tokens += [*ids, self.eos]
+        self.owners += [number] * (len(ids) + 1)
         start = 0
-        while len(tokens) - start >= size:
-            piece = np.array([bos, *tokens[start : start + size]], dtype=np.int64)
-            owner = np.array(owners[start : start + 1] + owners[start : start + size], dtype=np.int64)
-            yield piece, owner
-            start += size
-        tokens, owners = tokens[start:], owners[start:]
+        while len(self.tokens) - start >= self.size:
+            owners = self.owners[start : start + self.size]
+            tokens = [self.bos, *self.tokens[start : start + self.size]]
+            yield np.array(tokens, dtype=np.int64), np.array([owners[0], *owners], dtype=np.int64)
+            start += self.size
+        self.tokens, self.owners = self.tokens[start:], self.owners[start:]
+
+
+def pack(documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All full contexts of a stream of (document number, token ids); the unfilled rest at the end is dropped."""
+    packer = Packer(context, bos, eos)
+    for number, ids in documents:
+        yield from packer.add(number, ids)

@@ -40,7 +40,7 @@ def _backend(tensor: Tensor) -> ModuleType:
     return importlib.import_module(f"saelab.kernels.{name}")
 
 
-def _check_finite(name: str, tensor: Tensor) -> None:
+def check_finite(name: str, tensor: Tensor) -> None:
     """Raise FloatingPointError naming how many entries are not finite, and the first one."""
     if not bool(torch.isfinite(tensor.sum())):
         bad = (~torch.isfinite(tensor)).nonzero()
@@ -50,8 +50,9 @@ def _check_finite(name: str, tensor: Tensor) -> None:
             )
 
 
-def _check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Tensor | None, W_dec: Tensor | None,
+def check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Tensor | None, W_dec: Tensor | None,
            budget: Tensor | None) -> None:  # fmt: skip
+    """Raise ValueError for shapes and budgets that do not fit, FloatingPointError for x or b_enc that are not finite."""
     n_features, width = W_enc.shape
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: their last dimensions must agree")
@@ -66,9 +67,8 @@ def _check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Te
             most = int(budget.max()) if budget is not None else -(-sparsify.k * len(x) // n_features)
             if most > len(x):
                 raise ValueError(f"a feature's budget of {most} pairs is more than the {len(x)} tokens of the batch")
-    _check_finite("x", x)
-    _check_finite("W_enc", W_enc)
-    _check_finite("b_enc", b_enc)
+    check_finite("x", x)
+    check_finite("b_enc", b_enc)
 
 
 @torch.no_grad()
@@ -92,8 +92,11 @@ def choose(
     level [F]: levels that replace the threshold's own. No gradient flows through choosing.
     Raises ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
     """
-    _check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
-    return _backend(x).choose(x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level)
+    check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
+    module = _backend(x)
+    if not module.CHECKS_WEIGHTS:
+        check_finite("W_enc", W_enc)
+    return module.choose(x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 Task = Literal["ioi", "greater-than", "docstring", "induction"]
 TASKS: tuple[Task, ...] = ("ioi", "greater-than", "docstring", "induction")
+SHARES = (0.45, 0.2, 0.2, 0.15)  # of training documents; docstrings are four times as long as the others
 N_HELD_OUT = 4
 
 NAMES = """Aaron Adam Alan Alex Alice Amy Andrew Anna Anthony Arthur Ben Brian Bruce Carl Carol Charles Chris Claire Dan
@@ -59,6 +60,14 @@ IOI = (
     "At the {place}, {A} and {B} were talking, then {S} sent a {object} to",
     "Both {A} and {B} liked the {place}. In the end {S} sold the {object} to",
     "In the morning {A} and {B} came to the {place}, so {S} lent a {object} to",
+    "At night {A} and {B} walked past the {place}, and {S} threw a {object} to",
+    "Before {A} and {B} left the {place}, {S} mailed the {object} to",
+    "Today {A} and {B} cleaned the {place}. Then {S} passed the {object} to",
+    "Inside the {place}, {A} and {B} were hungry, so {S} gave a {object} to",
+    "When {A} and {B} bought a {object} at the {place}, {S} handed it to",
+    "While {A} and {B} were at the {place}, {S} wrote about the {object} to",
+    "My neighbors {A} and {B} own a {place}. Last year {S} sold a {object} to",
+    "Then {A} and {B} went home from the {place}, and {S} promised the {object} to",
     "Because {A} and {B} stayed at the {place}, {S} showed the {object} to",
     "Since {A} and {B} left the {place} together, {S} returned the {object} to",
     "Later {A} and {B} sat down in the {place} with a {object}. {S} gave it to",
@@ -79,6 +88,10 @@ GREATER_THAN = (
     "It opened in the year {century}{year}, and the {event} closed it in the year {century}",
     "{name} joined the {event} in {century}{year} and left it in {century}",
     "The law of {century}{year} was in force until the {event} of {century}",
+    "The {event} started in {century}{year} and stopped in {century}",
+    "The old {place} stood from {century}{year} to the year {century}",
+    "{name} studied the {event} from the year {century}{year} to {century}",
+    "Between {century}{year} and {century}",
     "The {event} was planned in {century}{year} and finished in {century}",
     "The {place} held a {event} from the year {century}{year} until the year {century}",
     "{name} worked on the {event} between {century}{year} and {century}",
@@ -99,6 +112,18 @@ DOCSTRING = (
     ("{head} -> None:\n    r'''{title}\n\n", "    >", " = {words}\n"),
     ('{head}:\n    """{title}\n\n    Options:\n', "      +", " ({words})\n"),
     ("{head}:\n    # {title}\n", "    # param", ": {words}\n"),
+    ('{head}:\n    """{title}\n\n', "    :key", ": {words}\n"),
+    ('{head}:\n    """{title}\n\n    Args:\n', "      *", ": {words}\n"),
+    ("{head}:\n    '''{title}\n\n", "    @argument", ": {words}\n"),
+    ('{head} -> None:\n    """{title}\n\n    Parameters:\n', "     ", ": {words}\n"),
+    ('{head}:\n    """{title}.\n\n', "    @option", " {words}\n"),
+    ("{head}:\n    # {title}\n", "    # -", ": {words}\n"),
+    ('{head}:\n    """{title}\n\n    Values:\n', "       ", ": {words}\n"),
+    ("{head} -> None:\n    '''{title}\n\n", "    :keyword", ": {words}\n"),
+    ('{head}:\n    """{title}\n\n    Takes:\n', "      ~", " {words}\n"),
+    ('{head} -> None:\n    """{title}.\n\n    Arguments:\n', "       ", " -- {words}\n"),
+    ("{head}:\n    r'''{title}\n\n", "    %", ": {words}\n"),
+    ('{head}:\n    """{title}\n\n    Fields:\n', "      #", " = {words}\n"),
     ('{head}:\n    """{title}.\n\n', "    :arg", ": {words}\n"),
     ("{head}:\n    '''{title}\n\n    Parameters:\n", "       ", ": {words}\n"),
     ('{head} -> None:\n    """{title}\n\n', "    @arg", ": {words}\n"),
@@ -210,7 +235,7 @@ def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: lis
 
 def document(rng: random.Random, words: list[str]) -> str:
     """One training document: a prompt of a random task with its answer; induction documents hold the whole repetition."""
-    task = rng.choice(TASKS)
+    task = rng.choices(TASKS, SHARES)[0]
     if task == "induction":
         sequence = "".join(f" {rng.choice(words)}" for _ in range(rng.randint(5, 40)))
         return TEMPLATES[task][rng.choice(templates(task, False))].format(once=sequence, again=sequence)

@@ -1,0 +1,7 @@
+"""`python -m apps.cli` is `saelab`."""
+
+import sys
+
+from apps.cli import main
+
+sys.exit(main())

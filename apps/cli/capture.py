@@ -1,0 +1,71 @@
+"""Run a model over text and write an activation cache for one or more hook points."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import UseAppendAction
+
+from apps.cli.common import Common, Count, document, show
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab capture`."""
+
+    model: str = "bundled"
+    """bundled, a folder in Hugging Face layout, or a hub name"""
+    text: str = "stdlib"
+    """stdlib, bundled-mix, a file or folder (text, JSON, JSON lines, Parquet), or a hub dataset"""
+    hook: UseAppendAction[tuple[str, ...]] = ()
+    """hook point; may be given several times"""
+    tokens: Count = 2_000_000
+    """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
+    out: Path = Path("cache")
+    """folder of the cache"""
+    context: int | None = None
+    """positions per context (default: the model's, at most 1024)"""
+    gradients: bool = False
+    """also cache the loss's gradient at each hook point"""
+    dtype: str = "float16"
+    """dtype on disk: float16, bfloat16 or float32"""
+    text_field: str = "text"
+    """field of JSON and Parquet records that holds the text"""
+    device: str = "cpu"
+    """device the model runs on"""
+    dry_run: bool = False
+    """print bytes, seconds and peak memory; write nothing"""
+
+
+def run(args: Args) -> int:
+    """Capture with a progress bar on stderr; print what was written."""
+    from tqdm import tqdm
+
+    from saelab import models
+    from saelab.activations import Cache
+    from saelab.activations import capture as capturing
+
+    model = models.load(args.model, args.device)
+    settings, hooks = capturing.settings_for(
+        model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients, dtype=args.dtype,
+        text_field=args.text_field, seed=args.seed,
+    )  # fmt: skip
+    if args.dry_run:
+        guess = capturing.estimate(model, settings, hooks)
+        text = f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, {guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
+        show(document("capture-estimate", args.seed, **guess), args.json, text)
+        return 0
+    started = time.perf_counter()
+    with tqdm(total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None) as bar:
+        capturing.capture(model, settings, hooks, args.out, progress=lambda n: bar.update(n - bar.n))
+    cache = Cache(args.out)
+    tokens = {split: cache.n_tokens(split) for split in ("train", "held_out")}
+    n_bytes = sum(shard["bytes"] for shard in cache.manifest["shards"])
+    result = document(
+        "capture", args.seed, cache=str(args.out), hooks=cache.hooks, tokens=tokens, bytes=n_bytes,
+        seconds=round(time.perf_counter() - started, 1),
+    )  # fmt: skip
+    show(result, args.json, f"{args.out}: {tokens['train']:,} training and {tokens['held_out']:,} held-out tokens at "
+         f"{', '.join(cache.hooks)}, {n_bytes / 1e6:,.0f} MB\nnext: saelab train --cache {args.out} --out runs/NAME")  # fmt: skip
+    return 0

@@ -1,0 +1,243 @@
+"""The report of an SAE: every metric with interval and null, beside SAEs whose results are known in advance.
+
+Shapes: C contexts, T positions, D width, F features, G documents, R resamples.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from saelab.code import Code
+from saelab.errors import UsageError
+from saelab.evaluation import bootstrap, metrics
+from saelab.evaluation.downstream import clean_run, divergence, next_token_loss, spliced_run
+from saelab.sae import SAE
+
+Reconstruct = Callable[[Tensor], tuple[Tensor, Code | None]]
+Progress = Callable[[int], None]
+
+
+class Tally:
+    """Sums over tokens per document for one reconstruction, and which features fired in which document."""
+
+    def __init__(self, n_features: int, width: int) -> None:
+        self.rows: dict[int, np.ndarray] = {}
+        self.width, self.n_features = width, n_features
+        self.fired: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, documents: np.ndarray, columns: dict[str, np.ndarray], x: Tensor | None = None) -> None:
+        """Add per-token columns [n] (and x [n, D]) to the rows of their documents [n]."""
+        names, inverse = np.unique(documents, return_inverse=True)
+        table = np.zeros((len(names), metrics.N_COLUMNS + self.width))
+        for name, values in columns.items():
+            table[:, metrics.COLUMNS.index(name)] = np.bincount(inverse, values, minlength=len(names))
+        if x is not None:
+            groups = torch.from_numpy(inverse)
+            sums_GD = torch.zeros(len(names), x.shape[1], dtype=torch.float64).index_add_(0, groups, x.double())
+            table[:, metrics.N_COLUMNS :] = sums_GD.numpy()
+        for name, row in zip(names.tolist(), table, strict=True):
+            self.rows[name] = self.rows.get(name, 0) + row
+
+    def add_code(self, documents: np.ndarray, code: Code) -> None:
+        """Count the pairs of `code` that fired, by document [B] and feature."""
+        on = (code.values != 0).numpy()
+        self.fired.append((documents[code.tokens.numpy()[on]], code.features.numpy()[on]))
+
+    def sums(self) -> np.ndarray:
+        """[G, M], documents in ascending order."""
+        return np.stack([self.rows[name] for name in sorted(self.rows)])
+
+    def fired_counts(self) -> scipy.sparse.csr_array:
+        """[G, F]: on how many tokens of each document each feature fired."""
+        documents = np.searchsorted(sorted(self.rows), np.concatenate([d for d, _ in self.fired]))
+        features = np.concatenate([f for _, f in self.fired])
+        ones = np.ones(len(features))
+        return scipy.sparse.coo_array((ones, (documents, features)), (len(self.rows), self.n_features)).tocsr()
+
+
+def references(target: Any, n_components: int) -> dict[str, Reconstruct]:
+    """Reconstructions with known results: zero and mean (nothing recovered), identity (everything), PCA with L0 components.
+
+    target: the training split's moments (n, sum [D], second [D, D]) at the hook that is replaced.
+    """
+    mean_D = target.sum / target.n
+    covariance_DD = target.second / target.n - torch.outer(mean_D, mean_D)
+    basis_DL = torch.linalg.eigh(covariance_DD).eigenvectors[:, -n_components:].float()
+    mean_D = mean_D.float()
+    return {
+        "zero": lambda x: (torch.zeros_like(x), None),
+        "mean": lambda x: (mean_D.expand_as(x), None),
+        "identity": lambda x: (x, None),
+        "pca": lambda x: ((x - mean_D) @ basis_DL @ basis_DL.T + mean_D, None),
+    }
+
+
+def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, np.ndarray]:
+    """The columns of metrics.COLUMNS that belong to tokens."""
+    norms_N = x_ND.norm(dim=1) * x_hat_ND.norm(dim=1)
+    fired_N = np.zeros(len(x_ND))
+    if code is not None:
+        fired_N = torch.bincount(code.tokens[code.values != 0], minlength=len(x_ND)).numpy()
+    return {
+        "tokens": np.ones(len(x_ND)),
+        "error": (x_ND - x_hat_ND).double().square().sum(1).numpy(),
+        "square": x_ND.double().square().sum(1).numpy(),
+        "l0": fired_N,
+        "cosine": torch.where(norms_N > 0, (x_ND * x_hat_ND).sum(1) / norms_N, 0).numpy(),
+    }
+
+
+class _Evaluation:
+    """Tallies of an SAE and its references over chunks of contexts."""
+
+    def __init__(self, model: Any, hooks: tuple[str, str], sae: SAE, rows: dict[str, Reconstruct]) -> None:
+        self.model, self.hooks = model, hooks
+        self.rows: dict[str, Reconstruct] = {**rows, "sae": lambda x: _reconstruct(sae, x)}
+        self.tallies = {name: Tally(sae.n_features, len(sae.b_dec)) for name in self.rows}
+        self.chance = _random_twin(sae)
+        self.chance_fired_F = torch.zeros(sae.n_features)
+
+    def add(self, tokens_CT: Tensor, documents_CT: Tensor) -> None:
+        """Run the model clean and with every row spliced in, and add what was measured."""
+        clean, acts = clean_run(self.model, tokens_CT, list(set(self.hooks)))
+        x_CTD, target_CTD = acts[self.hooks[0]], acts[self.hooks[1]]
+        owner_N, owner_P = documents_CT[:, 1:].flatten().numpy(), documents_CT[:, 1:-1].flatten().numpy()
+        target_ND = target_CTD[:, 1:].flatten(0, 1)
+        columns = {"clean": next_token_loss(clean, tokens_CT).flatten().numpy()}
+        columns["predictions"] = np.ones(len(owner_P))
+        for name, reconstruct in self.rows.items():
+            source_CTD = x_CTD if name == "sae" else target_CTD
+            x_hat_ND, code = reconstruct(source_CTD[:, 1:].flatten(0, 1))
+            replacement_CTD = target_CTD.clone()
+            replacement_CTD[:, 1:] = x_hat_ND.view_as(target_CTD[:, 1:])
+            spliced = spliced_run(self.model, tokens_CT, self.hooks[1], replacement_CTD)
+            columns["spliced"] = next_token_loss(spliced, tokens_CT).flatten().numpy()
+            columns["kl"] = divergence(clean, spliced).flatten().numpy()
+            if name in ("zero", "mean"):
+                columns[name] = columns["spliced"]
+            tally = self.tallies[name]
+            tally.add(owner_N, _per_token(target_ND, x_hat_ND, code), target_ND)
+            tally.add(owner_P, columns)
+            if code is not None:
+                tally.add_code(owner_N, code)
+        if self.chance is not None:
+            code = self.chance.encode(x_CTD[:, 1:].flatten(0, 1))
+            self.chance_fired_F += torch.bincount(code.features[code.values != 0], minlength=code.n_features)
+
+
+def _reconstruct(sae: SAE, x_ND: Tensor) -> tuple[Tensor, Code]:
+    code = sae.encode(x_ND)
+    x_hat_ND = sae.decode(code)
+    return (x_hat_ND if sae.W_skip is None else x_hat_ND + x_ND @ sae.W_skip.T), code
+
+
+def _random_twin(sae: SAE) -> SAE | None:
+    """An untrained SAE of the same shape, bias and token budget: the null of dead and dense features (None for thresholds)."""
+    if sae.levels is not None:
+        return None
+    twin = SAE(sae.d_model, sae.n_features, sae.sparsify, d_out=len(sae.b_dec), transcoder=sae.transcoder, seed=12345)
+    twin.b_dec.data.copy_(sae.b_dec)
+    return twin
+
+
+@torch.no_grad()
+def evaluate(
+    sae: SAE,
+    cache: Any,
+    model: Any,
+    *,
+    n_tokens: int = 200_000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> dict:
+    """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of its cache.
+
+    Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an SAE that learned nothing gets.
+    Raises UsageError if the SAE's width is not the cache's, or the cache has no held-out document.
+    """
+    source, target = sae.about["hook"], sae.about.get("target") or sae.about["hook"]
+    if cache.width(source) != sae.d_model:
+        raise UsageError(f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}")
+    l0 = getattr(sae.sparsify, "k", None) or 32
+    run = _Evaluation(model, (source, target), sae, references(cache.moments(target, "train"), min(l0, len(sae.b_dec))))
+    n_read = 0
+    for chunk in cache.contexts(source, "held_out"):
+        for first in range(0, len(chunk.tokens), 16):
+            tokens_CT, documents_CT = chunk.tokens[first : first + 16], chunk.documents[first : first + 16]
+            run.add(tokens_CT, documents_CT)
+            n_read += tokens_CT[:, 1:].numel()
+            if progress:
+                progress(n_read)
+            if n_read >= n_tokens:
+                return _report(run, sae, seed)
+    if not n_read:
+        raise UsageError("the cache has no held-out contexts to evaluate on: capture more tokens")
+    return _report(run, sae, seed)
+
+
+def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
+    """All fields from the tallies."""
+    tables = {name: tally.sums() for name, tally in run.tallies.items()}
+    weights_RG = bootstrap.weights(len(tables["sae"]), seed)
+    total = tables["sae"].sum(0)
+    nulls = {name: _metrics(tables[name], weights_RG) for name in ("mean", "zero")}
+    fields = _metrics(tables["sae"], weights_RG)
+    null_of = {"fvu": "mean", "cosine": "mean", "kl": "zero", "ce_recovered": "zero", "ce_recovered_mean": "mean"}
+    for name, which in null_of.items():
+        fields[name]["null"] = nulls[which][name]["value"]
+    fields |= _firing(run, weights_RG, total)
+    return {
+        **fields,
+        "ce_clean": float(metrics.cross_entropy(total, "clean")),
+        "ce_spliced": float(metrics.cross_entropy(total, "spliced")),
+        "ce_ablated": float(metrics.cross_entropy(total, "zero")),
+        "ce_mean_ablated": float(metrics.cross_entropy(total, "mean")),
+        "tokens": int(total[0]),
+        "documents": len(tables["sae"]),
+        "n_features": sae.n_features,
+        "references": {name: _metrics(table, weights_RG) for name, table in tables.items() if name != "sae"},
+    }
+
+
+def _metrics(sums_GM: np.ndarray, weights_RG: np.ndarray) -> dict[str, dict]:
+    statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "fvu": metrics.fvu,
+        "l0": metrics.l0,
+        "cosine": metrics.cosine,
+        "ce_recovered": metrics.ce_recovered,
+        "ce_recovered_mean": lambda sums: metrics.ce_recovered(sums, "mean"),
+        "kl": metrics.kl,
+    }
+    return {name: _field(bootstrap.interval(sums_GM, f, weights_RG)) for name, f in statistics.items()}
+
+
+def _field(interval: tuple[float, float, float], null: float | None = None) -> dict:
+    return {"value": interval[0], "low": interval[1], "high": interval[2], "null": null}
+
+
+def _firing(run: _Evaluation, weights_RG: np.ndarray, total: np.ndarray) -> dict[str, dict]:
+    """dead_fraction and dense_fraction with intervals; their null is an untrained SAE of the same shape."""
+    tally, n_tokens = run.tallies["sae"], float(total[0])
+    counts_GF = tally.fired_counts()
+    fired_F = np.asarray(counts_GF.sum(axis=0)).ravel()
+    tokens_R = weights_RG @ tally.sums()[:, 0]
+    resampled = [np.asarray(weights_RG[i : i + 50] @ counts_GF) for i in range(0, len(weights_RG), 50)]
+    dead_R = np.concatenate([metrics.dead_fraction(part) for part in resampled])
+    parts = np.split(tokens_R, range(50, len(weights_RG), 50))
+    dense_R = np.concatenate([metrics.dense_fraction(part, n) for part, n in zip(resampled, parts, strict=True)])
+    chance_F = run.chance_fired_F.numpy()
+    known = run.chance is not None
+    return {
+        "dead_fraction": _field(
+            bootstrap.reflected_interval(float(metrics.dead_fraction(fired_F)), dead_R),
+            float(metrics.dead_fraction(chance_F)) if known else None,
+        ),
+        "dense_fraction": _field(
+            bootstrap.reflected_interval(float(metrics.dense_fraction(fired_F, n_tokens)), dense_R),
+            float(metrics.dense_fraction(chance_F, n_tokens)) if known else None,
+        ),
+    }

@@ -1,0 +1,210 @@
+"""The cache: what it holds is what the model computed, reads are shuffled and resumable, damage is named."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saelab import models
+from saelab.activations import Cache, cache, capture
+from saelab.activations.packing import pack
+from saelab.errors import FailedRun, UsageError
+from tests.conftest import HOOK, SECOND_HOOK, make_cache, make_model
+
+CANONICAL = "blocks.0.hook_out"
+
+
+@pytest.fixture
+def opened(tiny_cache: Path) -> Cache:
+    """The session's cache."""
+    return Cache(tiny_cache)
+
+
+def test_documents_are_packed_after_bos_and_before_end_of_text():
+    packed = list(pack([(0, [5, 6]), (1, [7, 8, 9, 10])], 4, bos=1, eos=2))
+    assert [tokens.tolist() for tokens, _ in packed] == [[1, 5, 6, 2], [1, 7, 8, 9]]
+    assert [owners.tolist() for _, owners in packed] == [[0, 0, 0, 0], [1, 1, 1, 1]]
+
+
+def test_cached_activations_are_the_models_own(opened: Cache, tiny_model: Path):
+    chunk = next(opened.contexts(HOOK))
+    z = next(opened.contexts(SECOND_HOOK)).acts
+    bridge = models.load(tiny_model)
+    _, seen = bridge.run_with_cache(chunk.tokens[:3])
+    torch.testing.assert_close(chunk.acts[:3], seen[CANONICAL], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(z[:3], seen["blocks.1.attn.hook_z"].flatten(2), rtol=1e-4, atol=1e-5)
+    assert chunk.tokens[:, 0].eq(0).all()
+    assert opened.manifest["hooks"]["blocks.1.attn.o.hook_in"]["shape"] in ([32], [4, 8])
+
+
+def test_a_context_holds_documents_of_one_split(opened: Cache):
+    from saelab.models.corpus import held_out
+
+    names = opened.document_names()
+    for split in ("train", "held_out"):
+        numbers = {int(n) for chunk in opened.contexts(HOOK, split) for n in chunk.documents.unique()}
+        assert numbers and all(held_out(names[n]) == (split == "held_out") for n in numbers)
+
+
+def test_an_epoch_of_batches_is_a_shuffle_of_all_tokens_but_position_0(opened: Cache):
+    every = torch.cat([chunk.acts[:, 1:].flatten(0, 1) for chunk in opened.contexts(HOOK)])
+    stream = opened.batches(HOOK, 100, seed=3)
+    epoch = torch.cat([next(stream) for _ in range(stream.per_epoch)])
+    key = lambda rows: set(map(tuple, rows.numpy().round(4).tolist()))  # noqa: E731
+    assert len(epoch) == len(every) // 100 * 100
+    assert key(epoch) <= key(every) and len(key(every) - key(epoch)) <= 100
+    assert not torch.equal(epoch[:500], every[:500])
+    following = torch.cat([next(stream) for _ in range(stream.per_epoch)])
+    assert not torch.equal(following, epoch)
+
+
+@pytest.mark.parametrize("start", [0, 1, 77, 150, 400])
+def test_batches_go_on_from_any_number(opened: Cache, start: int, monkeypatch: pytest.MonkeyPatch):
+    from saelab.activations import batches
+
+    monkeypatch.setattr(batches, "BUFFER", 3_000)
+    straight, skipped = opened.batches(HOOK, 100, seed=1), opened.batches(HOOK, 100, seed=1, start=start)
+    for _ in range(start):
+        next(straight)
+    for _ in range(5):
+        assert torch.equal(next(straight), next(skipped))
+
+
+def test_hooks_read_together_are_of_the_same_tokens(opened: Cache):
+    both = next(opened.batches([HOOK, SECOND_HOOK], 50, seed=1))
+    assert torch.equal(both[HOOK], next(opened.batches(HOOK, 50, seed=1)))
+    assert both[SECOND_HOOK].shape == (50, 32)
+
+
+def test_moments_are_those_of_the_tokens(opened: Cache):
+    rows = torch.cat([chunk.acts[:, 1:].flatten(0, 1) for chunk in opened.contexts(HOOK)]).double()
+    moments = opened.moments(HOOK)
+    assert moments.n == len(rows) == opened.n_tokens("train")
+    torch.testing.assert_close(moments.sum, rows.sum(0))
+    torch.testing.assert_close(moments.second, rows.T @ rows)
+
+
+def test_gradients_are_those_of_the_contexts_loss(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
+    opened = Cache(make_cache(tiny_model, tiny_corpus, tmp_path / "c", n_tokens=6_000, gradients=True, hooks=[HOOK]))
+    acts, grads = next(opened.contexts(HOOK)), next(opened.contexts(HOOK, gradients=True))
+    bridge = models.load(tiny_model)
+    step = 1e-2 * torch.nn.functional.normalize(grads.acts[0, 5], dim=0)
+
+    def loss(shift: torch.Tensor) -> float:
+        def edit(x, hook):
+            x = x.clone()
+            x[0, 5] += shift
+            return x
+
+        tokens = acts.tokens[:1]
+        logits = bridge.run_with_hooks(tokens, fwd_hooks=[(HOOK, edit)]).double()
+        return float(torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum"))
+
+    slope = (loss(step) - loss(-step)) / 2e-2
+    assert slope == pytest.approx(float(grads.acts[0, 5].norm()), rel=0.02)
+
+
+def damaged(tiny_cache: Path, tmp_path: Path) -> Path:
+    """A copy of the cache that may be changed."""
+    return Path(shutil.copytree(tiny_cache, tmp_path / "copy"))
+
+
+def test_a_shard_that_is_missing_cut_or_altered_is_named(tiny_cache: Path, tmp_path: Path):
+    folder = damaged(tiny_cache, tmp_path)
+    shard = folder / "00001.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-7])
+    with pytest.raises(FailedRun, match=r"00001\.safetensors of .* was cut or changed"):
+        Cache(folder)
+    shard.unlink()
+    with pytest.raises(FailedRun, match=r"00001\.safetensors of .* is missing"):
+        Cache(folder)
+    shard.write_bytes(whole[:-7] + bytes([whole[-7] ^ 1]) + whole[-6:])
+    Cache(folder)  # sizes are right: only verify reads the bytes
+    with pytest.raises(FailedRun, match=r"00001\.safetensors of .* was altered"):
+        Cache(folder).verify()
+    shard.write_bytes(whole)
+    Cache(folder).verify()
+
+
+def test_folders_that_are_no_finished_cache_are_refused(tiny_cache: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"no manifest\.json"):
+        Cache(tmp_path)
+    folder = damaged(tiny_cache, tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    with pytest.raises(UsageError, match="unfinished"):
+        Cache(folder)
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": "saelab/cache/0"}))
+    with pytest.raises(UsageError, match="saelab/cache/0"):
+        Cache(folder)
+
+
+def test_a_cache_of_another_model_is_refused_with_both_names(opened: Cache, tmp_path: Path):
+    other = models.identity(make_model(tmp_path / "other", seed=1))
+    opened.check_model(models.identity(opened.manifest["model"]["name"]))
+    with pytest.raises(UsageError, match=r"was made by .*tiny .*not by .*other"):
+        opened.check_model(other)
+
+
+def test_unknown_hooks_and_oversized_batches_are_refused(opened: Cache):
+    with pytest.raises(UsageError, match=r"holds no hook 'blocks\.9\.hook_out'; it holds blocks\.0\.hook_out"):
+        opened.width("blocks.9.hook_out")
+    with pytest.raises(UsageError, match=r"a batch of 99999 tokens is more than the \d+ train tokens"):
+        opened.batches(HOOK, 99_999)
+
+
+def test_a_finished_capture_has_nothing_left_to_do_and_other_settings_are_refused(
+    tiny_cache: Path, tiny_model: Path, tiny_corpus: Path
+):
+    before = {p.name: p.stat().st_mtime_ns for p in tiny_cache.iterdir()}
+    make_cache(tiny_model, tiny_corpus, tiny_cache)
+    assert before == {p.name: p.stat().st_mtime_ns for p in tiny_cache.iterdir()}
+    with pytest.raises(UsageError, match=r"other settings \(asked / held\): n_tokens: 12000 / 16000"):
+        make_cache(tiny_model, tiny_corpus, tiny_cache, n_tokens=12_000)
+
+
+def test_values_a_dtype_cannot_hold_stop_the_capture(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
+    bridge = models.load(tiny_model)
+    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 8_000)
+    writer = capture._Writer(bridge, settings, hooks, tmp_path / "c", None)
+    original = capture.activations
+    try:
+        capture.activations = lambda *args: {k: v * 1e5 for k, v in original(*args).items()}
+        with pytest.raises(FailedRun, match=r"more than float16 holds: capture with --dtype float32 or bfloat16"):
+            writer._run(torch.zeros(2, 32, dtype=torch.int64))
+    finally:
+        capture.activations = original
+
+
+def test_a_full_disk_is_reported_and_leaves_no_temporary_file(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(capture, "save_file", full)
+    with pytest.raises(FailedRun, match=r"disk full: .*00000\.safetensors needs [\d,]+ bytes"):
+        make_cache(tiny_model, tiny_corpus, tmp_path / "c")
+    assert not [p for p in (tmp_path / "c").iterdir() if p.name != "manifest.json"]
+
+
+def test_a_cache_that_cannot_fit_is_refused_before_anything_is_written(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(capture.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(UsageError, match=r"needs [\d,]+ more bytes, .* has 1,000 free"):
+        make_cache(tiny_model, tiny_corpus, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_only_whole_numbers_of_positions_are_packed():
+    tokens = np.arange(3, 40)
+    packed = list(pack([(0, tokens.tolist())], 8, bos=1, eos=2))
+    assert len(packed) == (len(tokens) + 1) // 7
+    assert cache.SCHEMA == "saelab/cache/1"

@@ -1,0 +1,57 @@
+"""A capture killed anywhere resumes to the same bytes."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from saelab import models
+from saelab.activations import Cache, capture
+from saelab.errors import UsageError
+from tests.conftest import HOOK
+from tests.killing import run_and_kill
+
+rng = random.Random(7)
+POINTS = [(rng.randint(1, 28), rng.random() * 0.02) for _ in range(5)]
+
+
+@pytest.fixture(scope="module")
+def job(tiny_model: Path, tiny_corpus: Path):
+    """A capture of seven small shards as a function of the folder and a progress callback."""
+    bridge = models.load(tiny_model)
+    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 16_000, dtype="float16")
+    small = replace(settings, shard_contexts=64)
+    return lambda out, progress=None: capture.capture(bridge, small, hooks, out, progress)
+
+
+@pytest.fixture(scope="module")
+def whole(job, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """All files of an uninterrupted capture."""
+    return contents(job(tmp_path_factory.mktemp("whole") / "c"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name and bytes of every file."""
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("after", "delay"), POINTS)
+def test_a_killed_capture_resumes_to_the_same_bytes(job, whole, tmp_path: Path, after: int, delay: float):
+    out = tmp_path / "c"
+    assert run_and_kill(lambda progress: job(out, progress), after, delay) == after
+    if (out / "manifest.json").exists() and not json.loads((out / "manifest.json").read_text())["complete"]:
+        with pytest.raises(UsageError, match="unfinished"):
+            Cache(out)
+    assert contents(job(out)) == whole
+
+
+def test_a_resume_that_starts_over_in_the_middle_would_be_caught(job, whole, tmp_path: Path):
+    out = tmp_path / "c"
+    run_and_kill(lambda progress: job(out, progress), 20, 0.0)
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["shards"], "killed before the first shard: the twin would prove nothing"
+    manifest["shards"][0]["contexts"] -= 1
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    assert contents(job(out)) != whole

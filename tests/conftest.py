@@ -1,0 +1,102 @@
+"""Fixtures shared by all tests: real assets where they exist, and one tiny model, corpus, cache and run for the whole session."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+HOOK = "blocks.0.hook_resid_post"
+SECOND_HOOK = "blocks.1.attn.hook_z"
+
+torch.set_num_threads(1)
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real third-party models and texts; skips where it is absent."""
+    folder = Path(os.environ.get("SAELAB_ASSETS", ROOT.parent / "shared" / "assets"))
+    if not folder.is_dir():
+        pytest.skip(f"no test assets at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundled() -> str:
+    """The name of the bundled model; skips in a checkout without its weights."""
+    if not (ROOT / "data" / "bundled" / "model.safetensors").is_file():
+        pytest.skip("the bundled model's weights are not in this checkout")
+    return "bundled"
+
+
+def make_model(folder: Path, seed: int = 0) -> Path:
+    """A random 2-layer GPT-2 of width 32, context 32, with a byte-level tokenizer, in Hugging Face layout."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {"<|endoftext|>": 0} | {character: i + 1 for i, character in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    end = "<|endoftext|>"
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=32)
+    torch.manual_seed(seed)
+    config = GPT2Config(vocab_size=257, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    model = GPT2LMHeadModel(config)
+    for parameter in model.parameters():
+        parameter.data *= 3
+    model.save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random model."""
+    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 90 text files of random words, ten of which are held out by their names."""
+    from saelab.models.corpus import held_out
+
+    folder, rng = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+    names = [f"doc{number}.txt" for number in range(400)]
+    for name in [n for n in names if held_out(n)][:10] + [n for n in names if not held_out(n)][:80]:
+        (folder / name).write_text(" ".join(rng.choice(words) for _ in range(60)) + f"\n{name}\n")
+    return folder
+
+
+def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Path:
+    """Capture both hooks of the tiny model into `out` in shards of 16 contexts."""
+    from dataclasses import replace
+
+    from saelab import models
+    from saelab.activations import capture
+
+    loaded = models.load(model)
+    options = {"n_tokens": 16_000, "dtype": "float32", "hooks": [HOOK, SECOND_HOOK], **options}
+    settings, hooks = capture.settings_for(loaded, str(text), options.pop("hooks"), options.pop("n_tokens"), **options)
+    return capture.capture(loaded, replace(settings, shard_contexts=64), hooks, out)
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cache of the tiny model over the tiny corpus, two hooks, float32. Read only: tests that change it copy it."""
+    return make_cache(tiny_model, tiny_corpus, tmp_path_factory.mktemp("caches") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run on the tiny cache. Read only."""
+    import training
+
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    config = training.Config(cache=str(tiny_cache), out=str(out), hook=HOOK, features=64, k=4, tokens=40_000, batch=256, lr=0.003)
+    return training.train(config)

@@ -1,0 +1,154 @@
+"""SAE: tied start, transcoder flag, inference form, verified file; and the known-bad SAEs that loading must refuse."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from saelab import SAE, Choice, kernels, sparsify
+from saelab.errors import FailedRun, UsageError
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    """600 tokens of width 16, not centred."""
+    return torch.randn(600, 16, generator=torch.Generator().manual_seed(0)) + 0.5
+
+
+def new(choice: sparsify.Sparsify = Choice(4), **options) -> SAE:
+    """A small SAE with a bias."""
+    sae = SAE(16, 48, choice, **options)
+    sae.b_dec.data += 0.2
+    return sae
+
+
+def test_the_formula_holds_for_any_leading_dimensions(x):
+    sae = new()
+    pre = (x - sae.b_dec) @ sae.W_enc.T + sae.b_enc
+    best = pre.relu().topk(4)
+    by_hand = torch.zeros_like(pre).scatter(1, best.indices, best.values) @ sae.W_dec + sae.b_dec
+    torch.testing.assert_close(sae(x), by_hand)
+    torch.testing.assert_close(sae(x.view(20, 30, 16)), by_hand.view(20, 30, 16))
+
+
+def test_a_transcoder_subtracts_nothing_from_its_input_and_may_change_width(x):
+    sae = new(d_out=8, transcoder=True, skip=True)
+    sae.W_skip.data += 0.1
+    pre = x @ sae.W_enc.T
+    best = pre.relu().topk(4)
+    code = torch.zeros_like(pre).scatter(1, best.indices, best.values)
+    torch.testing.assert_close(sae(x), code @ sae.W_dec + sae.b_dec + x @ sae.W_skip.T)
+
+
+@pytest.mark.parametrize("over", ["batch", "feature"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_calibrated_levels_reproduce_the_budget_of_the_sample_as_one_batch(x, over, signed):
+    sae = new(Choice(4, over, signed))
+    sae.calibrate(x.split(250))
+    whole, frozen = sae.encode(x), sae.frozen().encode(x)
+    assert torch.equal(whole.to_dense(), frozen.to_dense())
+
+
+def test_levels_do_not_depend_on_the_batches_calibration_reads_in(x):
+    one, other = new(Choice(4, "feature")), new(Choice(4, "feature"))
+    one.calibrate(x.split(600))
+    other.calibrate(x.split(7))
+    assert torch.equal(one.levels, other.levels)
+
+
+def test_the_inference_form_codes_a_token_alone_as_in_any_batch_and_the_training_form_does_not(x):
+    sae = new(Choice(4, "batch"))
+    sae.calibrate([x])
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+
+    def alone_equals_batch(form: SAE) -> bool:
+        together = form.encode(x).to_dense()
+        shuffled = form.encode(x[order]).to_dense()
+        single = torch.cat([form.encode(row[None]).to_dense() for row in x[:40]])
+        return torch.equal(together[order], shuffled) and torch.equal(together[:40], single)
+
+    assert alone_equals_batch(sae.frozen())
+    assert not alone_equals_batch(sae)
+
+
+def test_an_uncalibrated_batch_budget_has_no_inference_form():
+    with pytest.raises(UsageError, match="calibrate"):
+        new(Choice(4, "batch")).frozen()
+
+
+def test_folding_the_scale_back_gives_an_sae_of_raw_activations(x):
+    sae = new()
+    raw = new()
+    raw.fold_scale(3.0)
+    torch.testing.assert_close(raw(3.0 * x), 3.0 * sae(x))
+
+
+@pytest.mark.parametrize("choice", [Choice(4), Choice(4, "batch"), Choice(4, "feature", signed=True), Choice(3, signed=True)])
+def test_a_saved_sae_is_the_same_function_bit_for_bit(x, choice, tmp_path):
+    sae = new(choice)
+    sae.calibrate([x])
+    sae = sae.frozen()
+    sae.about = {"hook": "blocks.1.hook_out"}
+    sae.save(tmp_path, x[:8])
+    again = SAE.load(tmp_path)
+    assert torch.equal(again(x), sae(x)) and again.about == sae.about and again.sparsify == sae.sparsify
+
+
+def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
+    new().save(tmp_path, x[:8])
+    good = load_file(tmp_path / "sae.safetensors")
+    generator = torch.Generator().manual_seed(0)
+    twins = {
+        "shrunk": {"W_dec": good["W_dec"] * 0.9},
+        "rotated": {"W_dec": good["W_dec"] @ torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q},
+        "permuted": {"W_dec": good["W_dec"].roll(1, 0)},
+        "shifted": {"b_dec": good["b_dec"] + 0.05},
+        "encoder": {"W_enc": good["W_enc"] * 1.05},
+    }
+    for name, change in twins.items():
+        save_file({**good, **change}, tmp_path / "sae.safetensors")
+        with pytest.raises(FailedRun, match="not the function that was saved"):
+            SAE.load(tmp_path)
+            pytest.fail(name)
+
+
+def test_missing_cut_and_foreign_files_are_named(x, tmp_path):
+    with pytest.raises(UsageError, match="no sae.json"):
+        SAE.load(tmp_path)
+    new().save(tmp_path)
+    whole = (tmp_path / "sae.safetensors").read_bytes()
+    (tmp_path / "sae.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FailedRun, match=r"sae.safetensors cannot be read"):
+        SAE.load(tmp_path)
+    (tmp_path / "sae.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"no sae.safetensors"):
+        SAE.load(tmp_path)
+    header = json.loads((tmp_path / "sae.json").read_text())
+    (tmp_path / "sae.safetensors").write_bytes(whole)
+    (tmp_path / "sae.json").write_text(json.dumps({**header, "schema": "saelab/sae/9"}))
+    with pytest.raises(UsageError, match="saelab/sae/9"):
+        SAE.load(tmp_path)
+
+
+def test_k_above_the_number_of_features_is_refused():
+    with pytest.raises(UsageError, match="k=64 is more than n_features=32"):
+        SAE(16, 32, Choice(64))
+
+
+@pytest.mark.parametrize("over", ["token", "batch", "feature"])
+def test_gradients_of_the_whole_sae_pass_gradcheck(over):
+    sae = SAE(5, 9, Choice(2, over)).double()
+    for parameter in sae.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    parameters = list(sae.parameters())
+    assert torch.autograd.gradcheck(lambda *_: sae(x), [x, *parameters])
+
+
+def test_the_boost_of_a_gradient_is_normalised_per_token(x):
+    sae = new(Choice(4, beta=1.0))
+    g = torch.randn(600, 16, generator=torch.Generator().manual_seed(3))
+    with kernels.backend("reference"):
+        plain, scaled = sae.encode(x, g), sae.encode(x, g * torch.rand(600, 1).add(0.1))
+    assert torch.equal(plain.features, scaled.features)

@@ -1,0 +1,151 @@
+"""The training loop: one pass over a cache's batches feeds any number of runs."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from saelab.activations import Cache
+from saelab.errors import FailedRun, UsageError
+from saelab.sae import SAE
+from training import checkpoint
+from training import config as configs_
+from training.config import Config
+from training.record import Record
+from training.run import Run, Step
+
+SAMPLE_TOKENS = 100_000  # for scale, variance and geometric median
+
+Progress = Callable[[int, int, list[Step]], None]
+
+
+def train(configs: Config | Sequence[Config], *, resume: bool = False, progress: Progress | None = None) -> Path | list[Path]:
+    """Train one SAE per config in a single pass over their common cache; returns the run folder, or a list of them.
+
+    resume: go on from the newest checkpoint of each run folder; the result equals an uninterrupted run's, bit for bit on a CPU.
+    progress(step, n_steps, what each run measured) is called after every step.
+    Raises UsageError for configs that cannot share a pass, an occupied run folder, or a checkpoint of another configuration.
+    """
+    several = [configs] if isinstance(configs, Config) else list(configs)
+    cache = _common_cache(several)
+    hooks = [_hooks(config, cache) for config in several]
+    folders = [_open_folder(config, resume) for config in several]
+    batch, seed = several[0].batch, several[0].order_seed
+    names = sorted({name for pair in hooks for name in pair})
+    sample = _sample(cache, names, batch, seed)
+    runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
+    first = _restore(runs, folders) if resume else 0
+    records = [Record(folder, config, first) for folder, config in zip(folders, several, strict=True)]
+    stream = cache.batches(names, batch, seed, start=first)
+    started = time.perf_counter()
+    try:
+        for number in range(first, several[0].n_steps):
+            x = next(stream)
+            done = [run.step(x[a], x[b]) for run, (a, b) in zip(runs, hooks, strict=True)]
+            rate = (number + 1 - first) * batch / (time.perf_counter() - started)
+            _record(runs, records, done, round(rate))
+            _checkpoint(runs, folders)
+            if progress:
+                progress(number + 1, several[0].n_steps, done)
+    except FloatingPointError as error:
+        raise FailedRun(f"{error}; the last good checkpoint is kept") from None
+    finally:
+        for record in records:
+            record.close()
+    for run, folder, pair in zip(runs, folders, hooks, strict=True):
+        _finish(run, folder, cache, pair)
+    return folders[0] if isinstance(configs, Config) else folders
+
+
+def _common_cache(configs: list[Config]) -> Cache:
+    """The cache that all configs name, verified. Raises UsageError if they differ in what a pass has only one of."""
+    if not configs:
+        raise UsageError("no runs to train")
+    for config in configs:
+        config.check()
+        for name in ("cache", "batch", "tokens", "order_seed"):
+            mine, theirs = getattr(config, name), getattr(configs[0], name)
+            if mine != theirs:
+                raise UsageError(f"runs of one pass must share {name}: {theirs!r} and {mine!r} differ")
+    if len({config.out for config in configs}) < len(configs):
+        raise UsageError("runs of one pass need run folders of their own")
+    cache = Cache(configs[0].cache)
+    cache.verify()
+    return cache
+
+
+def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
+    """Input and target hook of a run. Raises UsageError for one that the cache lacks."""
+    if config.hook is None and len(cache.hooks) > 1:
+        raise UsageError(f"{config.cache} holds {', '.join(cache.hooks)}: say which with --hook")
+    name = cache.resolve(config.hook or cache.hooks[0])
+    return name, cache.resolve(config.target) if config.target else name
+
+
+def _open_folder(config: Config, resume: bool) -> Path:
+    """Make the run folder, or check that it holds this very run. Raises UsageError otherwise."""
+    folder = Path(config.out)
+    existing = folder / "config.yaml"
+    if resume and existing.exists():
+        differing = config.differing(configs_.read(existing))
+        if differing:
+            raise UsageError(f"{folder} holds a run of another configuration (asked / held): {differing}")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "another run" if existing.exists() else "other files"
+        raise UsageError(f"{folder} already holds {what}: choose another --out, or --resume to go on with it")
+    configs_.write(config, existing)
+    return folder
+
+
+def _sample(cache: Cache, names: list[str], batch: int, seed: int) -> dict[str, torch.Tensor]:
+    """The first SAMPLE_TOKENS tokens of the shuffled stream, per hook."""
+    stream = cache.batches(names, batch, seed)
+    pieces = [next(stream) for _ in range(max(1, min(SAMPLE_TOKENS, cache.n_tokens()) // batch))]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
+
+
+def _restore(runs: list[Run], folders: list[Path]) -> int:
+    """Load the newest checkpoints; the step they agree on."""
+    for run, folder in zip(runs, folders, strict=True):
+        tensors = checkpoint.newest(folder / "checkpoints")
+        if tensors is not None:
+            run.load_state(tensors)
+    done = {run.n_done for run in runs}
+    if len(done) > 1:
+        raise FailedRun(f"the runs' checkpoints are of different steps: {sorted(done)}; resume each by itself")
+    return done.pop()
+
+
+def _record(runs: list[Run], records: list[Record], done: list[Step], rate: int) -> None:
+    for run, record, step in zip(runs, records, done, strict=True):
+        if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
+            values = {name: round(value, 8) for name, value in step._asdict().items()}
+            record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **values, tokens_per_second=rate)
+
+
+def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
+    for run, folder in zip(runs, folders, strict=True):
+        if run.n_done % run.config.checkpoint_every == 0 or run.n_done == run.config.n_steps:
+            checkpoint.save(folder / "checkpoints", run.n_done, run.state())
+
+
+def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
+    """Write the inference form, on raw activations, to sae/. The run's own weights stay as they are."""
+    config = run.config
+    final = SAE(run.sae.d_model, config.features, run.sae.sparsify, d_out=len(run.sae.b_dec), transcoder=run.sae.transcoder)
+    final.load_state_dict(run.sae.state_dict())
+    final.fold_scale(run.scale.input, run.scale.target)
+    final.calibrate(cache.batches(hooks[0], config.batch, config.order_seed + 1))
+    final = final.frozen()
+    final.about = {
+        "model": cache.manifest["model"],
+        "hook": hooks[0],
+        "target": hooks[1],
+        "cache": str(Path(config.cache).resolve()),
+        "seed": config.seed,
+        "tokens": config.tokens,
+        "sparsify": config.sparsify,
+        "k": config.k,
+    }
+    final.save(folder / "sae", run.probe)

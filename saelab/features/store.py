@@ -120,6 +120,12 @@ def write_contexts(
     connection.executemany("insert into context_search (rowid, text) values (?, ?)", words)
 
 
+def write_documents(connection: sqlite3.Connection, documents: NDArray, names: list[str]) -> None:
+    """The names of the documents that occur in `documents`."""
+    rows = ((number, names[number]) for number in np.unique(documents).tolist())
+    connection.executemany("insert into document values (?, ?)", rows)
+
+
 def write_ranked(connection: sqlite3.Connection, table: str, index_FK: NDArray, value_FK: NDArray) -> None:
     """K ranked (number, value) pairs per feature into `logit` or `neighbour`."""
     n_features, n_kept = index_FK.shape

@@ -7,40 +7,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import toy_index as toy
 
 from apps.browser import charts, draw, tables
 from apps.browser.runs import PLACES, find_runs
 from apps.cli import browse, main
 from saelab.errors import UsageError
 from saelab.features.query import FeatureIndex
+from tests import toy_index as toy
 
 APP = Path(__file__).parents[2] / "apps" / "browser" / "app.py"
-REPORT = {
-    "fvu": {"value": 0.1043, "low": 0.1, "high": 0.108, "null": 1.0},
-    "l0": {"value": 3.0, "low": 3.0, "high": 3.0, "null": None},
-    "ce_recovered": {"value": 0.975, "low": 0.97, "high": 0.98, "null": 0.0},
-    "tokens": 2048,
-    "references": {"identity": {"fvu": 0.0, "l0": 8, "ce_recovered": {"value": 1.0}}, "<b>zero": {"fvu": 1.2}},
-}
-
-
-def make_run(folder, *, signed=False):
-    """A run directory around the toy SAE: weights, index, report, training record."""
-    toy.sae(signed=signed).save(folder / "sae")
-    toy.build(folder / "features.db", signed=signed)
-    (folder / "config.yaml").write_text("k: 3\n")
-    rows = [{"step": s, "tokens": 100 * s, "loss": 9 / (s + 1), "fvu": 1 / (s + 1), "l0": 3.0, "dead": s % 4} for s in range(20)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 20, "tok')
-    (folder / "report.json").write_text(json.dumps(REPORT))
-    return folder
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    make_run(root / "toy")
-    make_run(root / "sweep" / "signed", signed=True)
+    toy.make_run(root / "toy")
+    toy.make_run(root / "sweep" / "signed", signed=True)
     bare = root / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text("k: 3\n")
@@ -110,7 +92,6 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 def served(monkeypatch):
     calls = []
     monkeypatch.setattr(browse, "serve", lambda places, port: calls.append((places, port)))
-    monkeypatch.setattr("apps.cli.browse.document", lambda schema, seed, **fields: {"schema": schema, **fields})
     return calls
 
 
@@ -256,7 +237,7 @@ def all_html(opened):
         parts += [tables.passage(passage, '<run"') for passage in opened.passages(text)]
     state = {"sort": "density", "descending": True, "q": '"><script>'}
     parts += [tables.table(opened.table(limit=100).rows, '<run"', state, opened.summary["others"][0])]
-    parts += [tables.pages(1000, 50, 50, '<run"', state), tables.report(REPORT, '<folder"')]
+    parts += [tables.pages(1000, 50, 50, '<run"', state), tables.report(toy.REPORT, '<folder"')]
     return "".join(parts)
 
 

@@ -12,10 +12,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-import toy_index as toy
-from test_browse import make_run
 
 from saelab.features.query import FeatureIndex
+from tests import toy_index as toy
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
@@ -45,7 +44,7 @@ pytestmark = [
 def served(tmp_path_factory):
     """(address, run folder) of a server started in a hostile folder."""
     root = tmp_path_factory.mktemp("real")
-    run = make_run(root / "runs" / "toy")
+    run = toy.make_run(root / "runs" / "toy")
     for package in ("apps", "training", "saelab", "data"):
         (root / package).mkdir()
         (root / package / "__init__.py").write_text(BROKEN)

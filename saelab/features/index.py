@@ -47,13 +47,13 @@ def build(
     n_tokens: int | None = None,
     split: str = "train",
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict:
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's `meta`).
 
-    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 of a context is not
-    counted. n_tokens: stop after that many counted tokens (None: all). model: gives promoted and suppressed tokens where the hook
-    writes to the residual stream. others: (name, SAE) pairs to look every feature up in. progress: called with tokens counted.
+    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 is not counted. n_tokens:
+    stop after that many (None: all). model: gives promoted and suppressed tokens where the decoder writes to the residual stream.
+    others: (name, SAE) pairs to look every feature up in. progress: called with the number of tokens counted so far.
     Raises UsageError for an SAE of another width, FailedRun for activations that are not finite.
     """
     sae = sae.frozen()
@@ -67,14 +67,13 @@ def build(
     about = {"about": sae.about, "hook": hook, "split": split, "seed": seed, "signed": sae.sparsify.signed}
     sizes = {"n_tokens": found.n_tokens, "n_contexts": collector.n_contexts, "n_features": sae.n_features, "d_model": sae.d_model}
     summary = {**about, **sizes, "context": contexts.tokens.shape[1], "dead": int((found.fired == 0).sum())}
-    map_DV = None if model is None or not directions.writes_to_residual(hook) else directions.output_map(model)
+    written = sae.about.get("target", hook)
+    map_DV = directions.output_map(model) if model is not None and directions.writes_to_residual(written) else None
 
     def write(temporary: Path) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             store.create(connection)
-            store.write_features(connection, found, texts)
-            used = store.write_examples(connection, found)
-            store.write_contexts(connection, used, contexts.tokens, contexts.documents, texts)
+            store.write_statistics(connection, found, contexts.tokens, contexts.documents, texts, cache.document_names())
             summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
             store.write_meta(connection, **summary)
             connection.executescript(layout.INDEXES)

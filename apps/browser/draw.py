@@ -5,6 +5,7 @@ A link has `data-page` and `href="/page?query"`: the app follows it without a re
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,11 @@ from saelab.features.search import AFTER, BEFORE
 POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 BLANK = {" ": "·"}
+
+
+def style() -> str:
+    """The pages' style sheet, for showing these pieces elsewhere."""
+    return (Path(__file__).parent / "style.css").read_text()
 
 
 def _marks(glyphs: dict[str, str]) -> dict[int, str]:

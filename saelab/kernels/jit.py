@@ -8,10 +8,11 @@ from typing import Any
 
 import numba
 import torch
-from numba.core import config
+from numba.core import config as numba_config
 
 from saelab.kernels.cache import compiled_folder
 
+config: Any = numba_config  # its attributes are made at run time
 # Threads that wait by spinning, as OpenMP's do, take 7 ms per loop on a busy machine, and must not be forked.
 if "NUMBA_THREADING_LAYER" not in os.environ:
     config.THREADING_LAYER = "workqueue"

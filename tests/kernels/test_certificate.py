@@ -88,7 +88,7 @@ def test_a_bound_without_the_rest_of_the_bias_is_caught(monkeypatch):
 
 @pytest.mark.parametrize("name", ["near_ties", "constant", "huge"])
 def test_what_the_screen_cannot_settle_is_not_certified(name):
-    case = inputs.make(name, F=400)
+    case = inputs.make(name, F=1000)
     won = winners._screen_tokens(problem_of(case), 5, 30, torch.bfloat16, True)
     assert len(won.failed) > len(case.x) // 2
 
@@ -100,13 +100,13 @@ def test_what_the_screen_settles_is_certified():
     with probe.screening(torch.bfloat16):
         kernels.choose(case.x, case.W, case.b, Choice(5))
     assert cpu.certified_fraction() == 1
-    case = inputs.make("near_ties")
+    case = inputs.make("huge")
     kernels.choose(case.x, case.W, case.b, Choice(5, "batch"))
     assert cpu.certified_fraction() == 0
 
 
 def objections(name: str) -> list[str]:
-    case, choice = inputs.make(name, F=400), Choice(5)
+    case, choice = inputs.make(name, F=1000), Choice(5)
     with probe.screening(torch.bfloat16):
         return truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
 
@@ -137,8 +137,8 @@ def test_a_full_list_that_does_not_raise_its_threshold_is_caught(monkeypatch):
 def test_the_second_screen_settles_what_bfloat16_cannot(monkeypatch):
     calls = []
     monkeypatch.setattr(winners, "exhaust", lambda *_: calls.append("exhaust"))
-    case = inputs.make("near_ties", B=40, F=400)
-    case.W[:300] += 1e-2 * torch.randn(300, 37, generator=torch.Generator().manual_seed(0))
+    case = inputs.make("near_ties", B=40, F=1000)
+    case.W.add_(1e-3 * torch.randn(1000, 37, generator=torch.Generator().manual_seed(0)))
     with probe.screening(torch.bfloat16):
         code = kernels.choose(case.x, case.W, case.b, Choice(5))
     assert not truth.objections(code, truth.pairs(case, Choice(5)))

@@ -66,16 +66,18 @@ def test_every_input_is_chosen_from_as_float64_does(name, over, score, dtype):
 @pytest.mark.parametrize("name", inputs.MAKERS)
 def test_every_pair_above_its_level_is_reported(name, signed, dtype):
     case = inputs.make(name)
-    unit = case.W.norm(dim=1).mean() * case.x.norm(dim=1).mean()
+    unit = float(case.W.double().norm(dim=1).mean() * case.x.double().norm(dim=1).mean())
     levels = unit * 0.2 * torch.rand(len(case.W), generator=torch.Generator().manual_seed(0))
-    window = float(unit) * 0.1
-    for sparsify in (Threshold(0.3 * float(unit), signed), Threshold(0.0, signed), Threshold(0.0, signed, window)):
+    window = unit * 0.1
+    for sparsify in (Threshold(0.3 * unit, signed), Threshold(0.0, signed), Threshold(0.0, signed, window)):
         assert not objections(case, sparsify, dtype)
     assert not objections(case, Threshold(0.0, signed, window), dtype, level=levels)
 
 
 @pytest.mark.parametrize("dtype", SCREENS)
-@pytest.mark.parametrize(("B", "F", "D", "k"), [(1, 1, 1, 1), (1, 331, 37, 7), (3, 64, 64, 64), (33, 65, 1, 3), (5, 200, 129, 150)])
+@pytest.mark.parametrize(
+    ("B", "F", "D", "k"), [(1, 1, 1, 1), (1, 331, 37, 7), (3, 64, 64, 64), (33, 65, 1, 3), (5, 200, 129, 150)]
+)
 @pytest.mark.parametrize("over", ["token", "batch", "feature"])
 def test_odd_shapes_are_chosen_from_as_float64_does(over, B, F, D, k, dtype):
     k = max(1, min(k, B * F // max(F, 1))) if over == "feature" else k

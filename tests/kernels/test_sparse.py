@@ -37,7 +37,7 @@ def test_the_products_equal_dense_ones_by_hand(D):
         (kernels.sddmm(G, W, code), (G.double() @ W.double().T)[code.tokens, code.features]),
         (kernels.column_sums(code)[0], dense.sum(0)),
     ):
-        torch.testing.assert_close(fast.double(), exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fast.double(), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))
     assert torch.equal(kernels.column_sums(code)[1], (dense != 0).sum(0))
 
 
@@ -79,9 +79,9 @@ def test_gradients_are_as_close_to_float64_as_plain_torch_and_a_worse_twin_is_ca
 
 
 def test_the_gradients_pass_a_numerical_check_in_float64():
-    case = inputs.make("random", B=4, F=20, D=6)
+    case = inputs.make("random", B=3, F=8, D=4)
     x, W_enc, b_enc, W_dec = (t.double().requires_grad_() for t in (case.x, case.W, case.b, case.W_dec))
-    b_dec = torch.full((6,), 0.1, dtype=torch.float64, requires_grad=True)
+    b_dec = torch.full((4,), 0.1, dtype=torch.float64, requires_grad=True)
 
     def x_hat(x, b_dec, W_enc, b_enc, W_dec, scale=1.0):
         code = kernels.choose((x - b_dec).detach(), W_enc.detach(), b_enc.detach(), Choice(3))

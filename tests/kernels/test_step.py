@@ -142,6 +142,6 @@ def test_a_number_that_is_not_finite_stops_the_step_before_anything_changes(wher
     {"x": x, "target": target, "W_enc": weights.W_enc, "W_dec": weights.W_dec}[where][:, 3] = float("nan")
     before = [t.clone() for t in weights]
     step = Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
-    with pytest.raises(FloatingPointError, match="not finite|squared errors is nan"):
+    with pytest.raises(FloatingPointError, match=r"not finite|squared errors is nan"):
         step.forward(x, target, Choice(4), SCALE)
     assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, weights, strict=True))

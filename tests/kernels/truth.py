@@ -3,6 +3,7 @@
 Shapes: B tokens, F features, D width, N pairs.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -72,13 +73,15 @@ def objections(code: Code, right: dict[Pair, float]) -> list[str]:
     if code.starts[0] != 0 or code.starts[-1] != len(features) or (code.starts.diff() < 0).any():
         found.append(f"starts are {code.starts.tolist()}")
     mine = list(map(Pair, tokens, features))
-    if any(a >= b for a, b in zip(mine, mine[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(mine)):
         found.append("pairs are not in ascending order, once each")
     if missing := right.keys() - set(mine):
         found.append(f"{len(missing)} pairs are missing, first {min(missing)}")
     if strange := set(mine) - right.keys():
         found.append(f"{len(strange)} pairs are wrong, first {min(strange)}")
-    off = [p for p, v in zip(mine, values, strict=True) if p in right and abs(v - right[p]) > 2.0**-23 * abs(right[p]) + 2.0**-149]
+    off = [
+        p for p, v in zip(mine, values, strict=True) if p in right and abs(v - right[p]) > 2.0**-23 * abs(right[p]) + 2.0**-149
+    ]
     if off:
         found.append(f"{len(off)} values are off, first {off[0]}")
     return found

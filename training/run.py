@@ -116,8 +116,8 @@ class Run:
         weights = [w.detach()[rows_A].requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
         loss = losses.aux_k(centred_BD, error_BD, *weights, k_aux)
-        gradients = torch.autograd.grad(self.config.aux * loss, weights)
-        return updates.Extra(loss.item(), rows_A, *gradients)
+        dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
+        return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor the run's future depends on, by name."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import UseAppendAction
 
-from apps.cli.common import Common, Count, document, show
+from apps.cli.common import Common, Count, document, show, upto
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def run(args: Args) -> int:
         return 0
     started = time.perf_counter()
     with tqdm(total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None) as bar:
-        capturing.capture(model, settings, hooks, args.out, progress=lambda n: bar.update(n - bar.n))
+        capturing.capture(model, settings, hooks, args.out, progress=upto(bar))
     cache = Cache(args.out)
     tokens = {split: cache.n_tokens(split) for split in ("train", "held_out")}
     n_bytes = sum(shard["bytes"] for shard in cache.manifest["shards"])

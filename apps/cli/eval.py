@@ -1,6 +1,5 @@
 """Measure an SAE on held-out documents: reconstruction, sparsity, and the model's loss with the SAE spliced in."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +69,3 @@ def table(result: dict) -> str:
                                                                 ("zeroed", "ce_ablated")))  # fmt: skip
     lines.append(f"\ncross-entropy in nats: {ce}; {result['tokens']:,} held-out tokens of {result['documents']} documents")
     return "\n".join(lines)
-
-
-def read(path: Path) -> dict:
-    """A run's report.json."""
-    return json.loads((path / "report.json").read_text())

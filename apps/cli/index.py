@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from apps.cli.common import Common, Count, document, show
+from apps.cli.common import Common, Count, document, show, upto
 from saelab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(args: Args) -> int:
             n_tokens=n_tokens,
             split=args.split,
             seed=args.seed,
-            progress=lambda n: bar.update(n - bar.n),
+            progress=upto(bar),
         )
     result = document("index", args.seed, **{key: value for key, value in summary.items() if key != "seed"})
     show(result, args.json, text(summary, args.run))

@@ -53,10 +53,13 @@ def run(args: Args) -> int:
     config = args.config()
     config.check()
     (folder,) = train_showing_progress([config], args.resume)
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    text = (
-        f"{folder}: FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%} after {last['tokens']:,} training tokens"
-        f"\nnext: saelab eval {folder}"
-    )
-    show(document("train", args.seed, run=str(folder), **last), args.json, text)
+    last, text = summary(folder)
+    show(document("train", args.seed, run=str(folder), **last), args.json, f"{text}\nnext: saelab eval {folder}")
     return 0
+
+
+def summary(folder: Path) -> tuple[dict, str]:
+    """The last row of a run's metrics.jsonl, and a line for people."""
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
+    return last, f"{folder}: {numbers} after {last['tokens']:,} training tokens"

@@ -6,6 +6,7 @@ years are two tokens of two digits each. The last four templates of each task ar
 """
 
 import random
+from collections.abc import Sequence
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -260,14 +261,14 @@ def _docstring(rng: random.Random, template: tuple[str, str, str]) -> tuple[str,
     return text + before, f" {answer}", tuple(f" {name}" for name in names if name != answer)
 
 
-def _induction(rng: random.Random, template: str, words: list[str]) -> tuple[str, str, tuple[str, ...]]:
+def _induction(rng: random.Random, template: str, words: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
     sequence = [f" {rng.choice(words)}" for _ in range(rng.randint(5, 24))]
     keep = rng.randint(1, len(sequence) - 1)
     before = template.split("{again}")[0].format(once="".join(sequence))
     return before + "".join(sequence[:keep]), sequence[keep], tuple(set(sequence) - {sequence[keep]})
 
 
-def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: list[str] | None = None) -> Prompt:
+def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: Sequence[str] | None = None) -> Prompt:
     """Draw one prompt of `task` from its training templates, or from its held-out ones.
 
     words: the single-token words induction draws from (default: names, nouns and arguments together).
@@ -283,7 +284,7 @@ def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: lis
     return Prompt(task, index, text, answer, wrong)
 
 
-def document(rng: random.Random, words: list[str]) -> str:
+def document(rng: random.Random, words: Sequence[str]) -> str:
     """One training document: a prompt of a random task with its answer; induction documents hold the whole repetition."""
     task = rng.choices(TASKS, SHARES)[0]
     if task == "induction":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from apps.cli.common import document, show
+from apps.cli.common import Count, document, show
 from training import recipes
 from training.config import Config
 
@@ -15,6 +15,8 @@ from training.config import Config
 class Args(Config):
     """Options of `saelab train`; a recipe, a YAML file with any of these fields, may come first and give the defaults."""
 
+    tokens: Count = Config.tokens
+    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further epochs in another order"""
     resume: bool = False
     """go on from the newest checkpoint of the run folder"""
     json: bool = False

@@ -80,8 +80,7 @@ class SAE(nn.Module):
         """
         x_BD = x.reshape(-1, x.shape[-1])
         if grad is not None:
-            grad_BD = grad.reshape(x_BD.shape)
-            grad = grad_BD / grad_BD.square().mean(1, keepdim=True).sqrt().clamp_min(1e-20)
+            grad = unit_gradient(grad.reshape(x_BD.shape))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         weights = (self.W_enc.detach(), self.b_enc.detach())
         code = kernels.choose(
@@ -204,6 +203,11 @@ class SAE(nn.Module):
         sae.about = header["about"]
         _check_probe(sae, probe, expected, directory)
         return sae
+
+
+def unit_gradient(grad_BD: Tensor) -> Tensor:
+    """Each token's gradient divided by its root mean square, so that beta means the same at every token and layer."""
+    return grad_BD / grad_BD.square().mean(1, keepdim=True).sqrt().clamp_min(1e-20)
 
 
 def _unit_rows(n_rows: int, width: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: B tokens, F features, D width.
 """
 
 import contextlib
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from saelab.errors import FailedRun
 from saelab.kernels import backend, column_sums
 from saelab.sae import SAE
 from saelab.sparsify import named
+from training import updates
 from training.config import Config
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
@@ -60,21 +62,19 @@ class Run:
 
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
         self.config = config
-        transcoder = config.target is not None
         self.scale = scale_of(first_BD, first_target_BD)
         self.sae = SAE(
             first_BD.shape[1],
             config.features,
             named(config.sparsify, config.k),
             d_out=first_target_BD.shape[1],
-            transcoder=transcoder,
+            transcoder=config.target is not None,
             seed=config.seed,
         )
         sample_BD = first_target_BD[:GEOMETRIC_MEDIAN_TOKENS] / self.scale.target
         self.sae.b_dec.data.copy_(geometric_median(sample_BD))
         self.probe = first_BD[:PROBE_TOKENS].clone()
-        rows = config.learning_rate
-        self.optimiser = torch.optim.Adam(self.sae.parameters(), lr=rows, betas=(config.beta1, config.beta2), fused=True)
+        self.optimiser = updates.for_run(config, self.sae)
         self.silent_F = torch.zeros(config.features, dtype=torch.int64)
         self.n_done = 0
 
@@ -91,70 +91,48 @@ class Run:
             return self._step(x_BD / self.scale.input, target_BD / self.scale.target, grad_BD)
 
     def _step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None) -> Step:
-        config, sae = self.config, self.sae
-        code = sae.encode(x_BD, grad_BD)
-        x_hat_BD = sae.decode(code)
-        loss = losses.reconstruction(x_hat_BD, target_BD, self.scale.variance)
-        fvu = loss.item()
+        config = self.config
+        forward = self.optimiser.forward(x_BD, target_BD, self.scale.variance, grad_BD)
         dead_F = self.silent_F >= config.window
-        aux = self._aux(x_BD, target_BD - x_hat_BD.detach(), dead_F)
-        total = loss if aux is None else loss + config.aux * aux
-        if not torch.isfinite(total):
-            raise FailedRun(f"the loss is {total.item()} at step {self.n_done + 1}; the last good checkpoint is kept")
-        total.backward()
-        self._update()
-        fired_F = column_sums(code)[1]
+        extra = self._aux(x_BD, forward.error_BD, dead_F)
+        aux = 0.0 if extra is None else extra.loss
+        total = forward.fvu + config.aux * aux
+        if not math.isfinite(total):
+            raise FailedRun(f"the loss is {total} at step {self.n_done + 1}; the last good checkpoint is kept")
+        rate = self.rate()
+        self.optimiser.update(rate, self.n_done + 1, extra)
+        fired_F = column_sums(forward.code)[1]
         self.silent_F = torch.where(fired_F > 0, 0, self.silent_F + len(x_BD))
         self.n_done += 1
-        return Step(
-            total.item(),
-            fvu,
-            int(fired_F.sum()) / len(x_BD),
-            float(dead_F.float().mean()),
-            0.0 if aux is None else aux.item(),
-            self.optimiser.param_groups[0]["lr"],
-        )
+        return Step(total, forward.fvu, int(fired_F.sum()) / len(x_BD), float(dead_F.float().mean()), aux, rate)
 
-    def _aux(self, x_BD: Tensor, error_BD: Tensor, dead_F: Tensor) -> Tensor | None:
-        """AuxK over the features that have been silent longest, at most max(1024, 4 k_aux) of them; None if none is dead."""
+    def _aux(self, x_BD: Tensor, error_BD: Tensor, dead_F: Tensor) -> "updates.Extra | None":
+        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its gradients; None if none is dead."""
         n_dead = int(dead_F.sum())
         if not n_dead or not self.config.aux:
             return None
-        sae = self.sae
-        k_aux = self.config.k_aux or x_BD.shape[1] // 2
+        sae, k_aux = self.sae, self.config.k_aux or x_BD.shape[1] // 2
         rows_A = torch.where(dead_F, self.silent_F, -1).topk(min(n_dead, max(1024, 4 * k_aux))).indices.sort().values
+        weights = [w.detach()[rows_A].requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        return losses.aux_k(centred_BD, error_BD, sae.W_enc[rows_A], sae.b_enc[rows_A], sae.W_dec[rows_A], k_aux)
-
-    @torch.no_grad()
-    def _update(self) -> None:
-        """Drop the part of the decoder's gradient along its rows, step, restore unit norm."""
-        W_dec, gradient_FD = self.sae.W_dec, self.sae.W_dec.grad
-        assert gradient_FD is not None
-        gradient_FD -= (gradient_FD * W_dec).sum(1, keepdim=True) * W_dec
-        self.optimiser.param_groups[0]["lr"] = self.rate()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.sae.normalise_decoder()
+        loss = losses.aux_k(centred_BD, error_BD, *weights, k_aux)
+        gradients = torch.autograd.grad(self.config.aux * loss, weights)
+        return updates.Extra(loss.item(), rows_A, *gradients)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor the run's future depends on, by name."""
         tensors = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
-        for name, parameter in self.sae.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
-                tensors[f"adam.{name}.{key}"] = value
-        tensors["silent"] = self.silent_F
-        tensors["probe"] = self.probe
-        tensors["n_done"] = torch.tensor(self.n_done)
-        tensors["scale"] = torch.tensor(self.scale, dtype=torch.float64)
-        return tensors
+        for name, pair in self.optimiser.moments().items():
+            tensors |= {f"adam.{name}.first": pair[0], f"adam.{name}.second": pair[1]}
+        numbers = {"n_done": torch.tensor(self.n_done), "scale": torch.tensor(self.scale, dtype=torch.float64)}
+        return tensors | {"silent": self.silent_F, "probe": self.probe} | numbers
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
         self.sae.load_state_dict({k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")})
-        for name, parameter in self.sae.named_parameters():
-            keys = [key for key in tensors if key.startswith(f"adam.{name}.")]
-            self.optimiser.state[parameter] = {key.rsplit(".", 1)[1]: tensors[key].clone() for key in keys}
+        for name, pair in self.optimiser.moments().items():
+            for moment, part in zip(pair, ("first", "second"), strict=True):
+                moment.copy_(tensors[f"adam.{name}.{part}"])
         self.silent_F, self.probe = tensors["silent"].clone(), tensors["probe"].clone()
         self.n_done = int(tensors["n_done"])
         self.scale = Scale(*tensors["scale"].tolist())

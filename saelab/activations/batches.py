@@ -1,12 +1,14 @@
 """Shuffled, resumable reads of a cache: batches of tokens drawn across all shards, in memory that does not grow with the cache.
 
 An epoch is a shuffled order of blocks of contexts. Consecutive blocks fill a buffer, whose tokens are shuffled again and handed
-out in batches. The order depends on seed, epoch and batch size alone, so that a batch number is all there is to resume from.
+out in batches; while one buffer is used the next one is read. The order depends on seed, epoch and batch size alone, so that a
+batch number is all there is to resume from.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +19,20 @@ BLOCK = 16  # contexts that stay together until the buffer is shuffled
 BUFFER = 262_144  # tokens shuffled together
 
 Buffer = dict[str, Tensor]
+Block = tuple[int, int, int]  # shard, first context, end
+
+
+class _Job(NamedTuple):
+    """One buffer: its blocks in order of reading, and its tokens first to end of the shuffled order that `seed` draws."""
+
+    blocks: list[Block]
+    seed: tuple[int, int, int]
+    first: int
+    end: int
 
 
 class Batches:
-    """Endless iterator over batches; `number` is that of the next one.
+    """Endless iterator over batches; `number` is that of the next one, `per_epoch` how many an epoch has.
 
     Yields float32 [size, D], or (`single` False) a dict of them by name. Position 0 of each context is left out; the tokens of an
     epoch that do not fill a batch are left to other epochs.
@@ -52,55 +64,69 @@ class Batches:
         self.number += 1
         return batch[next(iter(batch))] if self.single else batch
 
-    def _groups(self, epoch: int) -> list[list[tuple[int, int, int]]]:
-        """The epoch's blocks in shuffled order, grouped into buffers."""
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.blocks))
+    def _jobs(self, start: int) -> Iterator[_Job]:
+        """The buffers from batch number `start` on, epoch after epoch."""
+        epoch, within = divmod(start, self.per_epoch)
         per_buffer = max(1, BUFFER // (BLOCK * self.tokens_per_context))
-        return [[self.blocks[i] for i in order[a : a + per_buffer]] for a in range(0, len(order), per_buffer)]
+        while True:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.blocks))
+            skip, left = within * self.size, self.per_epoch * self.size
+            for number, at in enumerate(range(0, len(order), per_buffer)):
+                blocks = sorted(self.blocks[i] for i in order[at : at + per_buffer])
+                n_tokens = sum(end - first for _, first, end in blocks) * self.tokens_per_context
+                if skip < min(n_tokens, left):
+                    yield _Job(blocks, (self.seed, epoch, number), skip, min(n_tokens, left))
+                skip, left = max(0, skip - n_tokens), left - n_tokens
+            epoch, within = epoch + 1, 0
 
-    def _read(self, epoch: int, number: int, group: list[tuple[int, int, int]]) -> Buffer:
-        """The tokens of a buffer, shuffled, in the cache's dtype."""
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.keys}
-        for shard in sorted({block[0] for block in group}):
+    def _read(self, job: _Job, spare: Buffer) -> tuple[Buffer, Tensor]:
+        """A buffer's tokens as they lie in the cache, and the shuffled order of those that the job hands out.
+
+        They are copied into `spare`, a buffer read before, where it is large enough: fresh memory costs more than the copy.
+        """
+        n_tokens = sum(end - first for _, first, end in job.blocks) * self.tokens_per_context
+        at = 0
+        for shard in sorted({shard for shard, _, _ in job.blocks}):
+            mine = [(first, end) for i, first, end in job.blocks if i == shard]
+            rows = sum(end - first for first, end in mine) * self.tokens_per_context
             with safe_open(self.files[shard][0], "pt") as file:
                 for name, key in self.keys.items():
-                    view = file.get_slice(key)
-                    parts[name] += [view[a:b][:, 1:].flatten(0, 1) for i, a, b in group if i == shard]
-        whole = {name: torch.cat(pieces) for name, pieces in parts.items()}
-        n_tokens = len(next(iter(whole.values())))
-        order = torch.from_numpy(np.random.default_rng((self.seed, epoch, number)).permutation(n_tokens))
-        return {name: tensor[order] for name, tensor in whole.items()}
+                    acts_CTD = file.get_tensor(key)  # mapped, not read
+                    if name not in spare or len(spare[name]) < n_tokens:
+                        spare[name] = torch.empty(n_tokens, acts_CTD.shape[-1], dtype=acts_CTD.dtype)
+                    into_CTD = spare[name][at : at + rows].view(-1, self.tokens_per_context, acts_CTD.shape[-1])
+                    torch.cat([acts_CTD[first:end, 1:] for first, end in mine], out=into_CTD)
+            at += rows
+        order_N = np.random.default_rng(job.seed).permutation(n_tokens)[job.first : job.end]
+        return spare, torch.from_numpy(order_N)
 
-    def _buffers(self, epoch: int, skip: int) -> Iterator[Buffer]:
-        """The epoch's buffers after its first `skip` tokens, the next one being read while one is used."""
-        groups = self._groups(epoch)
-        sizes = [sum(b - a for _, a, b in group) * self.tokens_per_context for group in groups]
-        first = 0
-        while skip >= sizes[first]:
-            skip -= sizes[first]
-            first += 1
+    def _buffers(self, start: int) -> Iterator[tuple[Buffer, Tensor]]:
+        """Buffers and their orders; each is valid until the next one is asked for."""
+        jobs = self._jobs(start)
         with ThreadPoolExecutor(1) as pool:
-            waiting: Future[Buffer] | None = pool.submit(self._read, epoch, first, groups[first])
-            for number in range(first, len(groups)):
-                assert waiting is not None
-                buffer = waiting.result()
-                following = number + 1
-                waiting = pool.submit(self._read, epoch, following, groups[following]) if following < len(groups) else None
-                yield {name: tensor[skip:] for name, tensor in buffer.items()}
-                skip = 0
+            spare: Buffer = {}
+            waiting = pool.submit(self._read, next(jobs), {})
+            while True:
+                whole, order_N = waiting.result()
+                waiting = pool.submit(self._read, next(jobs), spare)
+                yield whole, order_N
+                spare = whole
 
     def _generate(self, start: int) -> Iterator[Buffer]:
-        epoch, within = divmod(start, self.per_epoch)
-        while True:
-            left = self.per_epoch - within
-            rest: Buffer = {}
-            for buffer in self._buffers(epoch, within * self.size):
-                rest = {name: torch.cat([rest[name], t]) if rest else t for name, t in buffer.items()}
-                n_here = min(left, len(next(iter(rest.values()))) // self.size)
-                for i in range(n_here):
-                    yield {name: t[i * self.size : (i + 1) * self.size].float() for name, t in rest.items()}
-                rest = {name: t[n_here * self.size :] for name, t in rest.items()}
-                left -= n_here
-                if not left:
-                    break
-            epoch, within = epoch + 1, 0
+        rest: Buffer = {}  # tokens of a buffer's end that wait for the next buffer to fill their batch
+        for whole, order_N in self._buffers(start):
+            first = 0
+            n_rest = len(next(iter(rest.values()))) if rest else 0
+            for end in range(self.size - n_rest, len(order_N) + 1, self.size):
+                yield _joined(rest, _gather(whole, order_N[first:end]))
+                rest, first = {}, end
+            if first < len(order_N):
+                rest = _joined(rest, _gather(whole, order_N[first:]))
+
+
+def _gather(whole: Buffer, rows_N: Tensor) -> Buffer:
+    return {name: torch.index_select(tensor, 0, rows_N).float() for name, tensor in whole.items()}
+
+
+def _joined(one: Buffer, other: Buffer) -> Buffer:
+    return {name: torch.cat([one[name], other[name]]) for name in other} if one else other

@@ -1,6 +1,8 @@
 """The cache: what it holds is what the model computed, reads are shuffled and resumable, damage is named."""
 
 import json
+import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.activations import Cache, cache, capture
+from saelab.activations import Cache, cache, capture, writer
 from saelab.activations.packing import pack
 from saelab.errors import FailedRun, UsageError
 from tests.conftest import HOOK, SECOND_HOOK, make_cache, make_model
+from tests.killing import run
 
 CANONICAL = "blocks.0.hook_out"
 
@@ -167,30 +170,31 @@ def test_a_finished_capture_has_nothing_left_to_do_and_other_settings_are_refuse
         make_cache(tiny_model, tiny_corpus, tiny_cache, n_tokens=12_000)
 
 
-def test_values_a_dtype_cannot_hold_stop_the_capture(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
-    bridge = models.load(tiny_model)
-    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 8_000)
-    writer = capture._Writer(bridge, settings, hooks, tmp_path / "c", None)
-    original = capture.activations
-    try:
-        capture.activations = lambda *args: {k: v * 1e5 for k, v in original(*args).items()}
-        with pytest.raises(FailedRun, match=r"more than float16 holds: capture with --dtype float32 or bfloat16"):
-            writer._run(torch.zeros(2, 32, dtype=torch.int64))
-    finally:
-        capture.activations = original
-
-
-def test_a_full_disk_is_reported_and_leaves_no_temporary_file(
+def test_values_a_dtype_cannot_hold_stop_the_capture(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def full(tensors, path):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    bridge = models.load(tiny_model)
+    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 8_000)
+    original = writer.activations
+    monkeypatch.setattr(writer, "activations", lambda *args: {k: v * 1e5 for k, v in original(*args).items()})
+    with pytest.raises(FailedRun, match=r"hook_out reaches .*, more than float16 holds: capture with --dtype float32"):
+        capture.capture(bridge, settings, hooks, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
-    monkeypatch.setattr(capture, "save_file", full)
-    with pytest.raises(FailedRun, match=r"disk full: .*00000\.safetensors needs [\d,]+ bytes"):
-        make_cache(tiny_model, tiny_corpus, tmp_path / "c")
-    assert not [p for p in (tmp_path / "c").iterdir() if p.name != "manifest.json"]
+
+def test_a_full_disk_is_reported_and_leaves_no_temporary_file(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
+    def work():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # writing beyond it fails as on a full disk
+        try:
+            make_cache(tiny_model, tiny_corpus, tmp_path / "c")
+        except FailedRun as error:
+            (tmp_path / "said").write_text(str(error))
+
+    run(work)
+    said = (tmp_path / "said").read_text()
+    assert re.search(r"disk full: .*00000\.safetensors needs 540,672 more bytes; .* resume", said)
+    assert not list((tmp_path / "c").iterdir())
+    assert Cache(make_cache(tiny_model, tiny_corpus, tmp_path / "c")).n_tokens() > 0
 
 
 def test_a_cache_that_cannot_fit_is_refused_before_anything_is_written(

@@ -52,6 +52,6 @@ def test_a_resume_that_starts_over_in_the_middle_would_be_caught(job, whole, tmp
     run_and_kill(lambda progress: job(out, progress), 20, 0.0)
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["shards"], "killed before the first shard: the twin would prove nothing"
-    manifest["shards"][0]["contexts"] -= 1
+    manifest["shards"] = manifest["shards"][:-1]
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-    assert contents(job(out)) != whole
+    assert contents(job(out)) != whole  # the last shard's tokens are counted twice in the moments

@@ -75,8 +75,8 @@ def counts(summary: dict) -> dict:
 def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
-        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens in {result['seconds']:.0f} s; "
-        f"{result['dead']:,} never fired"
+        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens "
+        f"in {result['seconds']:.0f} s; {result['dead']:,} never fired"
     ]
     for other in result["others"]:
         lines.append(

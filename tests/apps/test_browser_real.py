@@ -208,6 +208,9 @@ def test_the_request_recorder_sees_strangers(page, served):
 
 
 def test_the_next_feature_is_there_within_half_a_second(page, served):
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 2 * cores:
+        pytest.skip(f"load average {load:.1f} on {cores} cores: other work is too much to time a page")
     page.goto(f"{served[0]}/feature?run=toy&feature=8")
     page.wait_for_selector(".js-plotly-plot .barlayer path")
     page.wait_for_timeout(500)

@@ -43,10 +43,11 @@ def run(args: Args) -> int:
     from tqdm import tqdm
 
     from saelab import models
+
+    model = models.load(args.model, args.device)  # before torch is imported, so that an unknown name is refused at once
     from saelab.activations import Cache
     from saelab.activations import capture as capturing
 
-    model = models.load(args.model, args.device)
     settings, hooks = capturing.settings_for(
         model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients, dtype=args.dtype,
         text_field=args.text_field, seed=args.seed,
@@ -56,16 +57,37 @@ def run(args: Args) -> int:
         text = f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, {guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
         show(document("capture-estimate", args.seed, **guess), args.json, text)
         return 0
-    started = time.perf_counter()
+    started, seen = time.perf_counter(), []
     with tqdm(total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None) as bar:
-        capturing.capture(model, settings, hooks, args.out, progress=lambda n: bar.update(n - bar.n))
+
+        def progress(n_tokens: int) -> None:
+            seen.append(n_tokens)
+            bar.update(n_tokens - bar.n)
+
+        capturing.capture(model, settings, hooks, args.out, progress)
     cache = Cache(args.out)
-    tokens = {split: cache.n_tokens(split) for split in ("train", "held_out")}
-    n_bytes = sum(shard["bytes"] for shard in cache.manifest["shards"])
     result = document(
-        "capture", args.seed, cache=str(args.out), hooks=cache.hooks, tokens=tokens, bytes=n_bytes,
-        seconds=round(time.perf_counter() - started, 1),
+        "capture", args.seed, cache=str(args.out), hooks=cache.hooks,
+        tokens={split: cache.n_tokens(split) for split in ("train", "held_out")},
+        bytes=sum(shard["bytes"] for shard in cache.manifest["shards"]),
+        positions=sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context,
+        seconds=round(time.perf_counter() - started, 1), already_there=not seen,
     )  # fmt: skip
-    show(result, args.json, f"{args.out}: {tokens['train']:,} training and {tokens['held_out']:,} held-out tokens at "
-         f"{', '.join(cache.hooks)}, {n_bytes / 1e6:,.0f} MB\nnext: saelab train --cache {args.out} --out runs/NAME")  # fmt: skip
+    show(result, args.json, summary(result, args.tokens))
     return 0
+
+
+def summary(result: dict, asked: int) -> str:
+    """The result for people: what was written, and whether the text gave fewer positions than asked for."""
+    tokens = result["tokens"]
+    lines = [
+        f"{result['cache']}: {tokens['train']:,} training and {tokens['held_out']:,} held-out tokens at "
+        f"{', '.join(result['hooks'])}, {result['bytes'] / 1e6:,.0f} MB"
+    ]
+    if result["already_there"]:
+        lines.append("nothing to do: this cache was complete")
+    else:
+        lines[0] += f", {result['seconds']:.0f} s ({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
+    if result["positions"] < asked:
+        lines.append(f"the text ended after {result['positions']:,} of the {asked:,} positions asked for")
+    return "\n".join([*lines, f"next: saelab train --cache {result['cache']} --out runs/NAME"])

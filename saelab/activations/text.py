@@ -48,16 +48,21 @@ def words(tokenizer: Any) -> list[str]:
     return sorted(w for w in spaced if len(w) > 2 and w.isascii() and w.isalpha() and (w.islower() or w.istitle()))
 
 
-def _read(path: Path) -> str:
-    """The file's text. Raises UsageError when it is empty or not UTF-8."""
+def _decode(path: Path) -> str:
+    """The file's text, "" if it is blank. Raises UsageError when it is not UTF-8."""
     raw = path.read_bytes()
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8: byte {raw[error.start]:#04x} at offset {error.start}") from None
-    if not text.strip():
-        raise UsageError(f"{path} holds no text")
-    return text
+        raise UsageError(f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}") from None
+    return text if text.strip() else ""
+
+
+def _read(path: Path) -> str:
+    """The file's text. Raises UsageError when it is blank or not UTF-8."""
+    if text := _decode(path):
+        return text
+    raise UsageError(f"{path} holds no text")
 
 
 def _paragraphs(path: Path) -> Iterator[Document]:
@@ -86,8 +91,8 @@ def _folder(root: Path, field: str) -> Iterator[Document]:
         path, label = root / name, name.as_posix()
         if path.suffix in RECORD_SUFFIXES:
             yield from _records(path, label, field)
-        elif path.stat().st_size:
-            yield Document(label, _read(path), held_out(label))
+        elif text := _decode(path):
+            yield Document(label, text, held_out(label))
 
 
 def _records(path: Path, label: str, field: str) -> Iterator[Document]:

@@ -1,11 +1,12 @@
-"""Build the feature index of a run: what every feature fires on, how strongly, what it writes. The browser reads it."""
+"""Build the feature index of a run: one pass of its cache through the SAE into features.db, which the browser reads."""
 
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction
 
 from apps.cli.common import Common, Count, document, show, upto
 from saelab.errors import UsageError
@@ -20,26 +21,25 @@ class Args(Common):
 
     run: Positional[Path] = Path()
     """run folder"""
-    compare: tuple[Path, ...] = ()
-    """other runs at the same hook: which of this SAE's features did they find too?"""
-    tokens: Count = 500_000
-    """tokens to read, at most"""
-    split: str = "train"
-    """part of the cache to read: train or held_out"""
+    compare: UseAppendAction[tuple[Path, ...]] = ()
+    """run to look every feature up in, such as another seed's; may be given several times"""
+    tokens: Count = 1_000_000
+    """tokens to read, such as 500k or 2M"""
+    split: Literal["train", "held_out"] = "train"
+    """which documents to read"""
     cache: Path | None = None
     """activation cache (default: the one the run was trained on)"""
 
 
 def run(args: Args) -> int:
-    """Write features.db into the run; print what it holds."""
+    """Index, write features.db into the run, print what it holds."""
     from tqdm import tqdm
 
     from saelab import SAE, models
     from saelab.activations import Cache
-    from saelab.features.index import build
+    from saelab.features import index
 
-    if args.split not in ("train", "held_out"):
-        raise UsageError(f"no split {args.split!r}; there are train and held_out")
+    started = time.perf_counter()
     sae = SAE.load(args.run)
     others = [(folder, SAE.load(folder)) for folder in args.compare]
     named = [(_name(folder, other, sae), other) for folder, other in others]
@@ -47,45 +47,40 @@ def run(args: Args) -> int:
     cache.verify()
     cache.check_model(sae.about["model"])
     model = models.load(sae.about["model"]["name"])
-    n_tokens = min(args.tokens, cache.n_tokens(args.split))
-    with tqdm(total=n_tokens, unit="token", file=sys.stderr, disable=None) as bar:
-        summary = build(
-            sae,
-            cache,
-            sae.about["hook"],
-            args.run / "features.db",
-            tokenizer=model.tokenizer,
-            model=model,
-            others=named,
-            n_tokens=n_tokens,
-            split=args.split,
-            seed=args.seed,
-            progress=upto(bar),
-        )
-    result = document("index", args.seed, **{key: value for key, value in summary.items() if key != "seed"})
-    show(result, args.json, text(summary, args.run))
+    hook = sae.about["hook"]
+    with tqdm(total=min(args.tokens, cache.n_tokens(args.split)), unit="token", file=sys.stderr, disable=None) as bar:
+        summary = index.build(
+            sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=named,
+            n_tokens=args.tokens, split=args.split, seed=args.seed, progress=upto(bar),
+        )  # fmt: skip
+    result = document("index", args.seed, run=str(args.run), seconds=round(time.perf_counter() - started, 1), **counts(summary))
+    show(result, args.json, text(args.run, result))
     return 0
 
 
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
     """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError for another hook or model."""
-    for key, value in (("hook", sae.about["hook"]), ("model", sae.about["model"])):
-        if other.about.get(key) != value:
-            raise UsageError(f"{folder} was trained at another {key}: {other.about.get(key)}, not {value}")
+    for key in ("hook", "model"):
+        if other.about.get(key) != sae.about.get(key):
+            raise UsageError(f"{folder} was trained at another {key}: {other.about.get(key)}, not {sae.about.get(key)}")
     seed = other.about.get("seed")
     return f"seed {seed}" if seed != sae.about.get("seed") else folder.resolve().name
 
 
-def text(summary: dict, run: Path) -> str:
-    """The summary for people."""
+def counts(summary: dict) -> dict:
+    """The numbers of the index's summary."""
+    return {name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "dead", "others")}
+
+
+def text(run: Path, result: dict) -> str:
+    """The result for people."""
     lines = [
-        f"{summary['n_features']:,} features on {summary['n_tokens']:,} tokens of the {summary['split']} split: "
-        f"{summary['dead']:,} did not fire",
-        *(
-            f"also in {other['name']}: {100 * other['share']:.1f}% of live features (cosine at least {other['threshold']:g}); "
-            f"median best cosine {other['median']:.2f}, random directions {other['null']:.2f}"
-            for other in summary["others"]
-        ),
-        f"wrote {run / 'features.db'}; look at it with `saelab browse {run}`",
+        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens "
+        f"in {result['seconds']:.0f} s; {result['dead']:,} never fired"
     ]
-    return "\n".join(lines)
+    for other in result["others"]:
+        lines.append(
+            f"{other['share']:.0%} of the live features are in {other['name']} too (cosine at least {other['threshold']}; "
+            f"median {other['median']:.2f}, random directions {other['null']:.2f})"
+        )
+    return "\n".join([*lines, f"next: saelab browse {run}"])

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -294,3 +296,12 @@ def test_numbers_keep_their_digits():
     shown = [draw.number(value) for value in (0, 0.1, -1.234, 12.0, 1234.0, 123456.0, 0.00001, None)]
     assert shown == ["0.00", "0.100", "−1.23", "12.0", "1,234", "123,456", "1.0e−05", "–"]
     assert [draw.percent(value) for value in (0, 0.00123, 0.5)] == ["0.0%", "0.12%", "50.0%"]
+
+
+def test_the_pages_load_neither_torch_nor_a_model_library():
+    names = ["load", "links", "state", "tables", "charts", "runs"]
+    heavy = ["torch", "transformers", "transformer_lens", "wandb"]
+    load = f"import sys\nfor name in {names}: __import__(f'apps.browser.{{name}}')\n"
+    code = load + f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=APP.parents[2])
+    assert done.stdout.strip() == "[]"

@@ -1,6 +1,6 @@
 """A whole training step beside its peers, in one run: `python benchmarks/train_step.py --help`.
 
-Every entry does the same work: encode, keep k, decode, squared error, backward, Adam, unit decoder rows, on the same random input.
+Every entry does the same work on the same random input: encode, keep k, decode, squared error, backward, Adam, unit decoder rows.
 Peers that are importable run in a process of their own; `--peer NAME=PYTHON` names the interpreter of one that lives elsewhere.
 The yardstick beside the times is one bfloat16 encoder product into memory that is used again.
 """

@@ -1,7 +1,7 @@
 """The five kernels on CUDA GPUs: half-precision products, a selection behind each, values exact to float64's rounding.
 
-The same plan as on CPUs: upper bounds from a product in low precision, exact scores of what can win, a certificate, and a second way
-for what is not certified. Shapes: B tokens, F features, D width, T features of a tile, N pairs, C candidates per query.
+The same plan as on CPUs: upper bounds from a product in low precision, exact scores of what can win, a certificate, and a second
+way for what is not certified. Shapes: B tokens, F features, D width, T features of a tile, N pairs, C candidates per query.
 """
 
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from saelab.sparsify import Choice, Sparsify, Threshold
 
 CHECKS_WEIGHTS = False
 _ENTRIES = 1 << 23  # of a tile
+_PAIRS = 16  # exact dots of one program
 _SPARES = (1.6, 8.0)  # candidates a batch budget asks for, in multiples of the budget
 
 
@@ -84,9 +85,10 @@ def _tiles(problem: _Problem) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _dots(A: Tensor, W: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
     out_N = torch.empty(len(tokens), dtype=torch.float64, device=A.device)
-    block = min(1024, triton.next_power_of_2(A.shape[1]))
+    block = min(128, triton.next_power_of_2(A.shape[1]))
     if len(tokens):
-        triton_loops.exact_dots[(len(tokens),)](A, W, tokens, features, out_N, A.shape[1], block)
+        grid = (triton.cdiv(len(tokens), _PAIRS),)
+        triton_loops.exact_dots[grid](A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block)
     return out_N
 
 

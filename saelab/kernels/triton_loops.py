@@ -64,17 +64,19 @@ def append(bound, thetas, counts, keys, items, first, step, n_columns, ROOM: tl.
 
 
 @triton.jit
-def exact_dots(A, W, tokens, features, out, width, BLOCK: tl.constexpr):
+def exact_dots(A, W, tokens, features, out, n_pairs, width, PAIRS: tl.constexpr, BLOCK: tl.constexpr):
     """A[token] . W[feature] at every pair, summed in float64."""
-    n = tl.program_id(0).to(tl.int64)
-    token, feature = tl.load(tokens + n), tl.load(features + n)
-    total = tl.zeros([BLOCK], tl.float64)
+    n = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
+    there = n < n_pairs
+    token, feature = tl.load(tokens + n, mask=there, other=0), tl.load(features + n, mask=there, other=0)
+    total = tl.zeros([PAIRS, BLOCK], tl.float64)
     for begin in range(0, width, BLOCK):
-        d = begin + tl.arange(0, BLOCK)
-        a = tl.load(A + token * width + d, mask=d < width, other=0.0).to(tl.float64)
-        w = tl.load(W + feature * width + d, mask=d < width, other=0.0).to(tl.float64)
+        d = (begin + tl.arange(0, BLOCK))[None, :]
+        inside = there[:, None] & (d < width)
+        a = tl.load(A + token[:, None] * width + d, mask=inside, other=0.0).to(tl.float64)
+        w = tl.load(W + feature[:, None] * width + d, mask=inside, other=0.0).to(tl.float64)
         total += a * w
-    tl.store(out + n, tl.sum(total, 0))
+    tl.store(out + n, tl.sum(total, 1), mask=there)
 
 
 @triton.jit

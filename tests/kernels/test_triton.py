@@ -22,7 +22,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 def narrow_tiles(monkeypatch):
     from saelab.kernels import triton
 
-    monkeypatch.setattr(triton, "_ENTRIES", 200)
+    monkeypatch.setattr(triton, "_ENTRIES", 100)
 
 
 def choose(case: truth.Case, sparsify, **options):
@@ -34,11 +34,11 @@ def choose(case: truth.Case, sparsify, **options):
 
 
 def objections(name: str, sparsify, **options) -> list[str]:
-    case = inputs.make(name, B=6, F=70, D=11)
+    case = inputs.make(name, B=4, F=40, D=6)
     return truth.objections(choose(case, sparsify, **options), truth.pairs(case, sparsify, **options))
 
 
-@pytest.mark.parametrize("name", sorted(inputs.MAKERS))
+@pytest.mark.parametrize("name", ["structured", "few_positive", "duplicated", "constant", "near_ties"])
 @pytest.mark.parametrize(
     "sparsify",
     [
@@ -46,8 +46,8 @@ def objections(name: str, sparsify, **options) -> list[str]:
         Choice(3, signed=True, beta=0.7),
         Choice(3, "batch"),
         Choice(3, "batch", signed=True, beta=0.7),
-        Choice(12, "feature"),
-        Choice(12, "feature", signed=True, beta=0.7),
+        Choice(8, "feature"),
+        Choice(8, "feature", signed=True, beta=0.7),
         Threshold(0.3),
         Threshold(0.3, signed=True, bandwidth=0.4),
     ],
@@ -58,20 +58,20 @@ def test_every_input_is_chosen_from_as_float64_does(sparsify, name):
 
 
 def test_a_feature_may_have_no_budget():
-    assert not objections("random", Choice(3, "feature"), budget=torch.arange(70) % 3)
+    assert not objections("random", Choice(3, "feature"), budget=torch.arange(40) % 3)
 
 
 def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
     from saelab.kernels import triton
 
     original = triton._candidates
-    monkeypatch.setattr(triton, "_candidates", lambda *a: (*original(*a)[:2], torch.zeros(6, device=DEVICE)))
-    case = inputs.make("constant", B=6, F=200, D=11)
+    monkeypatch.setattr(triton, "_candidates", lambda *a: (*original(*a)[:2], torch.zeros(4, device=DEVICE)))
+    case = inputs.make("constant", B=4, F=200, D=6)
     assert truth.objections(choose(case, Choice(3)), truth.pairs(case, Choice(3)))
 
 
 def gradients(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    case = inputs.make("structured", B=6, F=70, D=11)
+    case = inputs.make("structured", B=4, F=40, D=6)
     x, W_enc, b_enc, W_dec = (t.to(DEVICE, dtype).requires_grad_() for t in (case.x, case.W, case.b, case.W_dec))
     with kernels.backend(name):
         code = kernels.choose(x.detach(), W_enc.detach(), b_enc.detach(), Choice(3, "batch"))
@@ -88,8 +88,8 @@ def test_gradients_are_as_close_to_float64_as_plain_torch():
 
 
 def test_fired_features_are_counted():
-    code = choose(inputs.make("few_positive", B=6, F=70, D=11), Choice(3))
+    code = choose(inputs.make("few_positive", B=4, F=40, D=6), Choice(3))
     with kernels.backend("triton"):
-        sums, fired = kernels.column_sums(kernels.Code(*(t.to(DEVICE) for t in (code.starts, code.features, code.values)), 70))
+        sums, fired = kernels.column_sums(kernels.Code(*(t.to(DEVICE) for t in (code.starts, code.features, code.values)), 40))
     assert torch.equal(fired.cpu(), (code.to_dense() != 0).sum(0))
     torch.testing.assert_close(sums.cpu(), code.to_dense().sum(0))

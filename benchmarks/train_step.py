@@ -1,7 +1,7 @@
 """A whole training step beside its peers, in one run: `python benchmarks/train_step.py --help`.
 
-Every entry does the same work: encode, keep k, decode, squared error, backward, Adam, unit decoder rows, on equal input.
-Peers that can be imported run in a process of their own; `--peer NAME=PYTHON` names the interpreter of one that lives elsewhere.
+Every entry does the same work on the same random input: encode, keep k, decode, squared error, backward, Adam, unit decoder rows.
+Peers that are importable run in a process of their own; `--peer NAME=PYTHON` names the interpreter of one that lives elsewhere.
 The yardstick beside the times is one bfloat16 encoder product into memory that is used again.
 """
 
@@ -100,7 +100,11 @@ def product(args: argparse.Namespace) -> Callable[[], None]:
     """The yardstick: one bfloat16 encoder product into memory that is used again."""
     x_BD, rows_FD = (tensor.bfloat16() for tensor in data(args))
     out_BF = torch.empty(args.batch, args.features, dtype=torch.bfloat16)
-    return lambda: torch.mm(x_BD, rows_FD.T, out=out_BF) and None
+
+    def step() -> None:
+        torch.mm(x_BD, rows_FD.T, out=out_BF)
+
+    return step
 
 
 def sparsify_peer(args: argparse.Namespace) -> Callable[[], None]:
@@ -150,7 +154,11 @@ def dictionary_learning_peer(args: argparse.Namespace) -> Callable[[], None]:
         steps=10**6, activation_dim=args.width, dict_size=args.features, k=args.k, layer=0, lm_name="", device="cpu",
         dict_class=AutoEncoderTopK,
     )  # fmt: skip
-    return lambda: trainer.update(1, x_BD) and None
+
+    def step() -> None:
+        trainer.update(1, x_BD)
+
+    return step
 
 
 PEERS = {

@@ -66,5 +66,5 @@ def test_a_dtype_that_a_backend_lacks_is_named():
                 call()
     with pytest.raises(ValueError, match="no backend 'gpu'"), kernels.backend("gpu"):
         pass
-    with pytest.raises(ValueError, match=r"screening in torch\.float16"), probe.screening(torch.float16):
+    with pytest.raises(ValueError, match=r"screening in torch.float16"), probe.screening(torch.float16):
         pass

@@ -15,7 +15,7 @@ import torch
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.features import directions, layout, store
-from saelab.features.collect import Collector
+from saelab.features.collect import Collector, Statistics
 from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
 from saelab.sae import SAE
@@ -58,15 +58,11 @@ def build(
     """
     sae = sae.frozen()
     texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
-    for name, other in others:
-        if other.W_dec.shape[1] != sae.W_dec.shape[1]:
-            raise UsageError(f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}")
+    _check_widths(sae, others)
     collector = Collector(sae.n_features, len(texts), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     found = collector.result()
-    about = {"about": sae.about, "hook": hook, "split": split, "seed": seed, "signed": sae.sparsify.signed}
-    sizes = {"n_tokens": found.n_tokens, "n_contexts": collector.n_contexts, "n_features": sae.n_features, "d_model": sae.d_model}
-    summary = {**about, **sizes, "context": contexts.tokens.shape[1], "dead": int((found.fired == 0).sum())}
+    summary = _summary(sae, hook, split, seed, found, contexts.tokens)
     written = sae.about.get("target", hook)
     map_DV = directions.output_map(model) if model is not None and directions.writes_to_residual(written) else None
 
@@ -81,6 +77,19 @@ def build(
 
     write_atomic(Path(path), write)
     return summary
+
+
+def _check_widths(sae: SAE, others: Sequence[tuple[str, SAE]]) -> None:
+    for name, other in others:
+        if other.W_dec.shape[1] != sae.W_dec.shape[1]:
+            raise UsageError(f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}")
+
+
+def _summary(sae: SAE, hook: str, split: str, seed: int, found: Statistics, tokens_CT: np.ndarray) -> dict:
+    n_contexts, context = tokens_CT.shape
+    about = {"about": sae.about, "hook": hook, "split": split, "seed": seed, "signed": sae.sparsify.signed}
+    sizes = {"n_tokens": found.n_tokens, "n_contexts": n_contexts, "n_features": sae.n_features, "d_model": sae.d_model}
+    return {**about, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
 
 
 def _read(sae: SAE, chunks: Iterator, collector: Collector, n_tokens: int | None, progress: Callable | None) -> Contexts:

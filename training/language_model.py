@@ -177,7 +177,7 @@ def train(work: Path, n_tokens: int) -> None:
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 20 == 0 or step + 1 == n_steps:
             row = {"step": step + 1, "tokens": (step + 1) * BATCH * CONTEXT, "loss": round(loss.item(), 4)}
             if (step + 1) % 200 == 0 or step + 1 == n_steps:
                 with torch.no_grad():

@@ -22,20 +22,22 @@ from saelab.models import corpus, prompts
 BATCH = 50
 TEXT = """# The bundled model
 
-A small language model of Python source, trained by this project so that everything works without a download: GPT-2 architecture, 4
-layers, d_model 256, 8 heads, context 256, tied embeddings, no dropout; byte-level BPE of 4096 tokens in which digits split in pairs
-from the left and 00 to 99 are single tokens. Every context starts with `<|endoftext|>`, which also separates documents. Stored as
-float16, loaded as float32. MIT licence, like the project.
+A small language model of Python source, trained by this project so that everything works without a download: GPT-2
+architecture, 4 layers, d_model 256, 8 heads, context 256, tied embeddings, no dropout; byte-level BPE of 4096 tokens
+in which digits split in pairs from the left and 00 to 99 are single tokens. Every context starts with
+`<|endoftext|>`, which also separates documents. Stored as float16, loaded as float32. MIT licence, like the project.
 
-**Data.** The source of the Python standard library and of the packages listed in `../corpus.json` (permissive licences; read where
-pip put them, never shipped), at most 6 MB of each package, mixed with generated task prompts: just under a quarter of the tokens.
-{n_names} names, {n_nouns} nouns and {n_arguments} argument names are single tokens. Files whose path's SHA-256 is 0 modulo 20 are held
-out, and training files that share more than half of their lines with a held-out one were dropped. The last four templates of each
-task (`saelab/models/prompts.py`) were never trained on.
+**Data.** The source of the Python standard library and of the packages listed in `../corpus.json` (permissive
+licences; read where pip put them, never shipped), at most 6 MB of each package, mixed with generated task prompts:
+just under a quarter of the tokens. {n_names} names, {n_nouns} nouns and {n_arguments} argument names are single
+tokens. Files whose path's SHA-256 is 0 modulo 20 are held out, and training files that share more than half of their
+lines with a held-out one were dropped. The last four templates of each task (`saelab/models/prompts.py`) were never
+trained on.
 
-**Training.** `python -m training.language_model prepare`, `train`, `export`: 27M tokens, batches of 8192, Muon and AdamW, constant
-rate then linear decay over the last 30%, bf16 autocast on CPU cores; the log is `train.jsonl`. The first 16.4M tokens drew IOI and
-docstring prompts from an earlier, smaller set of training templates (20 and 24; the same ones held out).
+**Training.** `python -m training.language_model prepare`, `train`, `export`: 27M tokens, batches of 8192, Muon and
+AdamW, constant rate then linear decay over the last 30%, bf16 autocast on CPU cores; the log is `train.jsonl`. The
+first 16.4M tokens drew IOI and docstring prompts from an earlier, smaller set of training templates (20 and 24; the
+same ones held out).
 
 **Measured on the stored file** by `python -m training.model_card` ({prompts} prompts per task, held-out templates):
 
@@ -43,18 +45,18 @@ docstring prompts from an earlier, smaller set of training templates (20 and 24;
 |---|---|---|---|---|
 {rows}
 
-IOI: the indirect object's logit above the subject's. Greater-than: more probability on years above than on years not above; its
-logit difference is the log ratio of the two. Docstring: the right argument highest among all of the prompt's; induction: likewise
-among the sequence's words.
+IOI: the indirect object's logit above the subject's. Greater-than: more probability on years above than on years not
+above; its logit difference is the log ratio of the two. Docstring: the right argument highest among all of the
+prompt's; induction: likewise among the sequence's words.
 
-Induction head {layer}.{head}: mean attention {score:.3f} from a repeated random token to the one after its first occurrence (64
-random tokens, twice; even attention: {chance:.3f}).
+Induction head {layer}.{head}: mean attention {score:.3f} from a repeated random token to the one after its first
+occurrence (64 random tokens, twice; even attention: {chance:.3f}).
 
-Held-out standard-library files: {bits_per_byte:.3f} bits per UTF-8 byte ({nats_per_token:.3f} nats per token, {tokens:,} tokens;
-uniform bytes: {chance_bits_per_byte:.0f}).
+Held-out standard-library files: {bits_per_byte:.3f} bits per UTF-8 byte ({nats_per_token:.3f} nats per token,
+{tokens:,} tokens; uniform bytes: {chance_bits_per_byte:.0f}).
 
-**Limits.** It knows Python's look and these four tasks, little English, and nothing beyond 256 tokens. It is for interpretability
-work, not for writing code.
+**Limits.** It knows Python's look and these four tasks, little English, and nothing beyond 256 tokens. It is for
+interpretability work, not for writing code.
 """
 
 
@@ -89,6 +91,10 @@ def last_logits(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
         logits = model(tokens_CT, return_type="logits")
         rows.append(logits[torch.arange(len(ids)), torch.tensor([len(row) - 1 for row in ids])])
     return torch.cat(rows).float()
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
 def task_score(model: Any, tokenizer: Any, task: prompts.Task, n: int, held_out: bool = True) -> dict:

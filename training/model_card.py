@@ -34,7 +34,7 @@ tokens. Files whose path's SHA-256 is 0 modulo 20 are held out, and training fil
 lines with a held-out one were dropped. The last four templates of each task (`saelab/models/prompts.py`) were never
 trained on.
 
-**Training.** `python -m training.language_model prepare`, `train`, `export`: 27M tokens, batches of 8192, Muon and
+**Training.** `python -m training.language_model prepare`, `train`, `export`: 32M tokens, batches of 8192, Muon and
 AdamW, constant rate then linear decay over the last 30%, bf16 autocast on CPU cores; the log is `train.jsonl`. The
 first 16.4M tokens drew IOI and docstring prompts from an earlier, smaller set of training templates (20 and 24; the
 same ones held out).

@@ -200,6 +200,8 @@ INDUCTION = (
     "[{once}] [{again}]",
 )
 
+HELD_OUT_KEYS = ("arg", "args", "Inputs")
+
 TEMPLATES: dict[Task, tuple] = {
     "ioi": IOI,
     "greater-than": GREATER_THAN,
@@ -248,8 +250,9 @@ def _greater_than(rng: random.Random, template: str) -> tuple[str, str, tuple[st
     return text, f"{rng.randint(year + 1, 99):02d}", tuple(f"{y:02d}" for y in range(year + 1))
 
 
-def _docstring(rng: random.Random, template: tuple[str, str, str]) -> tuple[str, str, tuple[str, ...]]:
-    key = rng.choice(VERBS + FILLER)
+def _docstring(rng: random.Random, template: tuple[str, str, str], words: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
+    key = rng.choice(words)
+    key = "key" if key in HELD_OUT_KEYS else key
     opening, before, after = (part.replace("{key}", key) for part in template)
     names = rng.sample(ARGUMENTS, rng.randint(4, 7))
     head = f"def {rng.choice(VERBS)}_{rng.choice(NOUNS)}(self, {', '.join(names)})"
@@ -271,15 +274,16 @@ def _induction(rng: random.Random, template: str, words: Sequence[str]) -> tuple
 def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: Sequence[str] | None = None) -> Prompt:
     """Draw one prompt of `task` from its training templates, or from its held-out ones.
 
-    words: the single-token words induction draws from (default: names, nouns and arguments together).
+    words: the single-token words that induction draws from, and docstrings their keyword (default: names, nouns, arguments).
     Raises KeyError for an unknown task.
     """
     index = rng.choice(templates(task, held_out))
     template = TEMPLATES[task][index]
-    if task == "induction":
-        text, answer, wrong = _induction(rng, template, words or NAMES + NOUNS + ARGUMENTS)
+    if task in ("docstring", "induction"):
+        draw = {"docstring": _docstring, "induction": _induction}[task]
+        text, answer, wrong = draw(rng, template, words or NAMES + NOUNS + ARGUMENTS)
     else:
-        draw = {"ioi": _ioi, "greater-than": _greater_than, "docstring": _docstring}[task]
+        draw = {"ioi": _ioi, "greater-than": _greater_than}[task]
         text, answer, wrong = draw(rng, template)
     return Prompt(task, index, text, answer, wrong)
 
@@ -290,5 +294,5 @@ def document(rng: random.Random, words: Sequence[str]) -> str:
     if task == "induction":
         sequence = "".join(f" {rng.choice(words)}" for _ in range(rng.randint(5, 40)))
         return TEMPLATES[task][rng.choice(templates(task, False))].format(once=sequence, again=sequence)
-    drawn = prompt(task, rng)
+    drawn = prompt(task, rng, words=words)
     return drawn.text + drawn.answer + ("." if task != "docstring" else ": " + rng.choice(FILLER) + "\n")

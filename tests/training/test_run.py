@@ -1,0 +1,122 @@
+"""A training step: fused and autograd agree, decoder rows keep unit norm, dead features come back, several runs share a pass."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import training
+from saelab import SAE
+from saelab.activations import Cache
+from saelab.errors import UsageError
+from tests.conftest import HOOK, SECOND_HOOK
+from training.run import Run, geometric_median, scale_of
+from training.updates import Autograd, Fused
+
+
+@pytest.fixture
+def config(tiny_cache: Path, tmp_path: Path) -> training.Config:
+    """A short run on the session's cache."""
+    options = {"features": 128, "k": 4, "tokens": 20_480, "batch": 256, "lr": 0.003}
+    return training.Config(cache=str(tiny_cache), out=str(tmp_path / "run"), hook=HOOK, **options)
+
+
+def stepped(config: training.Config, n_steps: int) -> tuple[Run, list]:
+    """A run after so many steps on its cache, and what each step measured."""
+    stream = Cache(config.cache).batches(HOOK, config.batch)
+    first = torch.cat([next(stream) for _ in range(8)])
+    run = Run(config, first, first)
+    done = []
+    for _ in range(n_steps):
+        x = next(stream)
+        done.append(run.step(x, x))
+    return run, done
+
+
+@pytest.mark.parametrize("sparsify", ["topk", "abstopk", "batchtopk", "feature-choice"])
+def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
+    config = replace(config, sparsify=sparsify, features=512, dead_window=256)
+    fused, measured = stepped(replace(config, backend="cpu"), 12)
+    plain, reference = stepped(replace(config, backend="reference"), 12)
+    assert isinstance(fused.optimiser, Fused) and isinstance(plain.optimiser, Autograd)
+    assert sparsify == "feature-choice" or measured[-1].aux > 0, "the comparison must include AuxK"
+    for mine, theirs in zip(measured, reference, strict=True):
+        assert mine == pytest.approx(theirs, rel=2e-3, abs=1e-5)
+    for name, weight in plain.sae.state_dict().items():
+        torch.testing.assert_close(fused.sae.state_dict()[name], weight, rtol=1e-2, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_decoder_rows_have_unit_norm_after_every_step(config: training.Config, backend):
+    for n in (1, 5):
+        run, _ = stepped(replace(config, backend=backend), n)
+        torch.testing.assert_close(run.sae.W_dec.norm(dim=1), torch.ones(128), rtol=0, atol=1e-6)
+
+
+def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: training.Config):
+    def moved(aux: float) -> float:
+        run, _ = stepped(replace(config, aux=aux, dead_window=500), 0)
+        run.sae.b_enc.data[:64] = -2.5  # never among the four best, now and then positive
+        before = run.sae.W_enc[:64].clone()
+        stream = Cache(config.cache).batches(HOOK, config.batch)
+        for _ in range(20):
+            x = next(stream)
+            run.step(x, x)
+        return float((run.sae.W_enc[:64] - before).norm())
+
+    assert moved(0.0) < 1e-3 < 0.1 < moved(1 / 32)
+
+
+def test_training_lowers_the_error_and_saves_an_sae_of_raw_activations(config: training.Config, tiny_cache: Path):
+    out = training.train(config)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["fvu"] < 0.6 * rows[0]["fvu"]
+    sae = SAE.load(out)
+    x = next(Cache(tiny_cache).batches(HOOK, 800, split="held_out"))
+    with torch.no_grad():
+        fvu = float((x - sae(x)).square().sum() / (x - x.mean(0)).square().sum())
+    assert fvu == pytest.approx(rows[-1]["fvu"], rel=0.4)
+
+
+def test_two_seeds_in_one_pass_equal_each_trained_alone(config: training.Config, tmp_path: Path):
+    seeds = [replace(config, out=str(tmp_path / f"seed{seed}"), seed=seed) for seed in (0, 1)]
+    together = training.train(seeds)
+    alone = training.train(replace(seeds[1], out=str(tmp_path / "alone")))
+    first, second, third = (SAE.load(run) for run in (*together, alone))
+    assert torch.equal(second.W_dec, third.W_dec) and torch.equal(second.b_enc, third.b_enc)
+    assert not torch.equal(first.W_dec, second.W_dec)
+
+
+@pytest.mark.parametrize("sparsify", ["batchtopk", "feature-choice"])
+def test_a_batch_or_feature_budget_is_saved_with_levels_that_keep_its_l0(config: training.Config, tiny_cache: Path, sparsify: str):
+    sae = SAE.load(training.train(replace(config, sparsify=sparsify)))
+    x = next(Cache(tiny_cache).batches(HOOK, 900, split="held_out"))
+    with torch.no_grad():
+        l0 = len(sae.encode(x).values) / 900
+    assert l0 == pytest.approx(4, rel=0.15)
+
+
+def test_a_transcoder_predicts_another_hook(config: training.Config):
+    out = training.train(replace(config, target=SECOND_HOOK))
+    sae = SAE.load(out)
+    assert sae.transcoder and sae.about["target"] == "blocks.1.attn.o.hook_in"
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["fvu"] < rows[0]["fvu"]
+
+
+def test_configs_that_cannot_share_a_pass_are_refused(config: training.Config, tmp_path: Path):
+    with pytest.raises(UsageError, match="must share batch: 256 and 512 differ"):
+        training.train([config, replace(config, out=str(tmp_path / "b"), batch=512)])
+    with pytest.raises(UsageError, match="run folders of their own"):
+        training.train([config, replace(config, seed=1)])
+
+
+def test_scale_and_median_by_hand():
+    x = torch.tensor([[3.0, 4.0], [3.0, 4.0], [-3.0, -4.0], [-3.0, -4.0]])
+    scale = scale_of(x, 2 * x)
+    assert scale.input == pytest.approx((25 / 2) ** 0.5) and scale.target == pytest.approx(50**0.5)
+    assert scale.variance == pytest.approx(2.0)  # norms of 1 x D after scaling, all of it about the mean 0
+    spread = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]])
+    assert float(geometric_median(spread, 200)) == pytest.approx(2.0, abs=0.05)

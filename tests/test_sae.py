@@ -16,9 +16,9 @@ def x() -> torch.Tensor:
     return torch.randn(600, 16, generator=torch.Generator().manual_seed(0)) + 0.5
 
 
-def new(choice: sparsify.Sparsify = Choice(4), **options) -> SAE:
-    """A small SAE with a bias."""
-    sae = SAE(16, 48, choice, **options)
+def new(choice: sparsify.Sparsify | None = None, **options) -> SAE:
+    """A small SAE with a bias (default: 4 features per token)."""
+    sae = SAE(16, 48, choice or Choice(4), **options)
     sae.b_dec.data += 0.2
     return sae
 
@@ -114,7 +114,7 @@ def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
 
 
 def test_missing_cut_and_foreign_files_are_named(x, tmp_path):
-    with pytest.raises(UsageError, match="no sae.json"):
+    with pytest.raises(UsageError, match=r"no sae\.json"):
         SAE.load(tmp_path)
     new().save(tmp_path)
     whole = (tmp_path / "sae.safetensors").read_bytes()

@@ -1,5 +1,7 @@
 """Every sparsifier against examples worked by hand (the Mutual/Feature Choice example: Ayonrinde 2024's constraints)."""
 
+import re
+
 import pytest
 import torch
 
@@ -100,9 +102,8 @@ def test_every_named_sparsifier_survives_yaml_and_has_an_inference_form(name):
     ],
 )
 def test_wrong_values_are_refused_with_their_numbers(make, words):
-    with pytest.raises(ValueError, match=".*") as error:
+    with pytest.raises(ValueError, match=re.escape(words)):
         make()
-    assert words in str(error.value)
 
 
 def test_non_finite_input_is_counted_and_located():

@@ -3,7 +3,9 @@
 Shapes: C contexts of T positions, D width, F features, V vocabulary.
 """
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -85,6 +87,10 @@ class Cache:
         self.acts = directions_VD[self.tokens] + 0.5 * directions_VD[self.tokens.roll(1, 1)] + noise_CTD
         self.documents = torch.arange(C * T).reshape(C, T) // 100
 
+    def document_names(self) -> list[str]:
+        """A name per document, one of them hostile."""
+        return [f"file{number}.py" if number else "<img src=x onerror=window.pwned=1>.py" for number in range(C * T // 100 + 1)]
+
     def contexts(self, hook: str, split: str) -> Iterator[Chunk]:
         """The chunks, whatever the hook and split."""
         assert hook == HOOK and split
@@ -119,10 +125,30 @@ def sae(*, signed: bool = False, seed: int = 0) -> SAE:
     return made
 
 
-def build(path, *, signed: bool = False, size: int = 7, **options) -> dict:
+def build(path: Path, *, signed: bool = False, size: int = 7, **options) -> dict:
     """Index the toy SAE, compared with a twin that shares half of its directions."""
     made, twin = sae(signed=signed), sae(signed=signed, seed=9)
     with torch.no_grad():
         twin.W_dec[: F // 2] = made.W_dec[: F // 2].flip(0)
     options = {"others": [("seed 9", twin)], "model": Model(), **options}
     return index.build(made, Cache(size), HOOK, path, tokenizer=Tokenizer(), **options)
+
+
+REPORT = {
+    "fvu": {"value": 0.1043, "low": 0.1, "high": 0.108, "null": 1.0},
+    "l0": {"value": 3.0, "low": 3.0, "high": 3.0, "null": None},
+    "ce_recovered": {"value": 0.975, "low": 0.97, "high": 0.98, "null": 0.0},
+    "tokens": 2048,
+    "references": {"identity": {"fvu": 0.0, "l0": 8, "ce_recovered": {"value": 1.0}}, "<b>zero": {"fvu": 1.2}},
+}
+
+
+def make_run(folder: Path, *, signed: bool = False) -> Path:
+    """A run directory around the toy SAE: weights, index, report, training record."""
+    sae(signed=signed).save(folder / "sae")
+    build(folder / "features.db", signed=signed)
+    (folder / "config.yaml").write_text("k: 3\n")
+    rows = [{"step": s, "tokens": 100 * s, "loss": 9 / (s + 1), "fvu": 1 / (s + 1), "l0": 3.0, "dead": s % 4} for s in range(20)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 20, "tok')
+    (folder / "report.json").write_text(json.dumps(REPORT))
+    return folder

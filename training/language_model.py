@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import random
 import time
 from pathlib import Path
 
@@ -29,15 +30,13 @@ RATE, WARM_UP, DECAY_SHARE, WEIGHT_DECAY = 3e-3, 100, 0.3, 0.1
 
 
 def single_token_words(tokenizer: Tokenizer) -> list[str]:
-    """The vocabulary's lower-case or capitalised words that carry a leading space, without it: induction draws from these."""
+    """The vocabulary's lower-case or capitalised words after a space: induction draws from these."""
     words = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
     return sorted(w for w in words if len(w) > 2 and w.isascii() and w.isalpha() and (w.islower() or w.istitle()))
 
 
 def train_tokenizer(documents: list[corpus.Document], n_characters: int = 60_000_000, seed: int = 0) -> Tokenizer:
     """Byte-level BPE on the training source and prompts; digits split in pairs from the left before anything else."""
-    import random
-
     rng = random.Random(seed)
     words = prompts.NAMES + prompts.NOUNS + prompts.ARGUMENTS
 
@@ -93,14 +92,15 @@ def corpus_record(documents: list[corpus.Document]) -> dict:
 
 
 def prepare(work: Path) -> None:
-    """Write tokenizer.json, corpus.json, train.npy and held_out.npy ([contexts, CONTEXT] uint16) into `work`."""
+    """Write tokenizer.json (kept if there), corpus.json, train.npy and held_out.npy ([contexts, CONTEXT] uint16) into `work`."""
     work.mkdir(parents=True, exist_ok=True)
     documents = corpus.source()
     (work / "corpus.json").write_text(json.dumps(corpus_record(documents), indent=1) + "\n")
-    tokenizer = train_tokenizer(documents)
-    tokenizer.save(str(work / "tokenizer.json"))
+    path = work / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path)) if path.exists() else train_tokenizer(documents)
+    tokenizer.save(str(path))
     mixed = list(corpus.mixture(single_token_words(tokenizer), documents=documents))
-    end = tokenizer.token_to_id(END)
+    end = tokenizer.token_to_id(END) or 0
     for name, side in (("train", False), ("held_out", True)):
         texts = [d.text for d in mixed if d.held_out == side]
         ids = (e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
@@ -177,7 +177,7 @@ def train(work: Path, n_tokens: int) -> None:
         for opt in opts:
             opt.step()
             opt.zero_grad()
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 20 == 0 or step + 1 == n_steps:
             row = {"step": step + 1, "tokens": (step + 1) * BATCH * CONTEXT, "loss": round(loss.item(), 4)}
             if (step + 1) % 200 == 0 or step + 1 == n_steps:
                 with torch.no_grad():

@@ -20,6 +20,44 @@ from saelab.files import write_atomic, write_json
 from saelab.models import corpus, prompts
 
 BATCH = 50
+TEXT = """# The bundled model
+
+A small language model of Python source, trained by this project so that everything works without a download: GPT-2
+architecture, 4 layers, d_model 256, 8 heads, context 256, tied embeddings, no dropout; byte-level BPE of 4096 tokens
+in which digits split in pairs from the left and 00 to 99 are single tokens. Every context starts with
+`<|endoftext|>`, which also separates documents. Stored as float16, loaded as float32. MIT licence, like the project.
+
+**Data.** The source of the Python standard library and of the packages listed in `../corpus.json` (permissive
+licences; read where pip put them, never shipped), at most 6 MB of each package, mixed with generated task prompts:
+just under a quarter of the tokens. {n_names} names, {n_nouns} nouns and {n_arguments} argument names are single
+tokens. Files whose path's SHA-256 is 0 modulo 20 are held out, and training files that share more than half of their
+lines with a held-out one were dropped. The last four templates of each task (`saelab/models/prompts.py`) were never
+trained on.
+
+**Training.** `python -m training.language_model prepare`, `train`, `export`: 27M tokens, batches of 8192, Muon and
+AdamW, constant rate then linear decay over the last 30%, bf16 autocast on CPU cores; the log is `train.jsonl`. The
+first 16.4M tokens drew IOI and docstring prompts from an earlier, smaller set of training templates (20 and 24; the
+same ones held out).
+
+**Measured on the stored file** by `python -m training.model_card` ({prompts} prompts per task, held-out templates):
+
+| task | accuracy | logit difference | chance | accuracy, training templates |
+|---|---|---|---|---|
+{rows}
+
+IOI: the indirect object's logit above the subject's. Greater-than: more probability on years above than on years not
+above; its logit difference is the log ratio of the two. Docstring: the right argument highest among all of the
+prompt's; induction: likewise among the sequence's words.
+
+Induction head {layer}.{head}: mean attention {score:.3f} from a repeated random token to the one after its first
+occurrence (64 random tokens, twice; even attention: {chance:.3f}).
+
+Held-out standard-library files: {bits_per_byte:.3f} bits per UTF-8 byte ({nats_per_token:.3f} nats per token,
+{tokens:,} tokens; uniform bytes: {chance_bits_per_byte:.0f}).
+
+**Limits.** It knows Python's look and these four tasks, little English, and nothing beyond 256 tokens. It is for
+interpretability work, not for writing code.
+"""
 
 
 def bits_per_byte(model: Any, tokenizer: Any, n_contexts: int) -> dict:
@@ -55,6 +93,10 @@ def last_logits(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     return torch.cat(rows).float()
 
 
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
 def task_score(model: Any, tokenizer: Any, task: prompts.Task, n: int, held_out: bool = True) -> dict:
     """Accuracy, mean logit difference and chance of one task on n prompts of its held-out (or training) templates."""
     rng = random.Random(1)
@@ -65,8 +107,6 @@ def task_score(model: Any, tokenizer: Any, task: prompts.Task, n: int, held_out:
         wrong = row[[_single(tokenizer, word) for word in prompt.wrong]]
         if task == "greater-than":
             above = row[[_single(tokenizer, f"{year:02d}") for year in range(len(prompt.wrong), 100)]]
-            probability = row.softmax(0)
-            del probability
             difference.append(float(above.logsumexp(0) - wrong.logsumexp(0)))
             chance.append(len(above) / 100)
         else:
@@ -148,12 +188,15 @@ def main() -> None:
 
 def as_text(card: dict) -> str:
     """The card as Markdown."""
-    head = card["induction_head"]
     rows = [
-        f"| {task} | {row['accuracy']:.3f} | {row['logit_difference']:+.2f} | {row['chance']:.3f} |"
-        for task, row in card["tasks"].items()
+        f"| {task} | {row['accuracy']:.3f} | {row['logit_difference']:+.2f} | {row['chance']:.3f} | {trained['accuracy']:.3f} |"
+        for (task, row), trained in zip(card["tasks"].items(), card["tasks_training_templates"].values(), strict=True)
     ]
-    return "\n".join(rows) + f"\n{head}\n"
+    head, text, words = card["induction_head"], card["stdlib"], card["single_token_words"]
+    return TEXT.format(
+        rows="\n".join(rows), prompts=card["tasks"]["ioi"]["prompts"], **text, **{f"n_{k.lower()}": v for k, v in words.items()},
+        score=head["score"], layer=head["layer"], head=head["head"], chance=head["chance"],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -115,9 +115,9 @@ class Run:
         rows_A = torch.where(dead_F, self.silent_F, -1).topk(min(n_dead, max(1024, 4 * k_aux))).indices.sort().values
         weights = [w.detach()[rows_A].requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        loss = losses.aux_k(centred_BD, error_BD, *weights, k_aux)
-        gradients = torch.autograd.grad(self.config.aux * loss, weights)
-        return updates.Extra(loss.item(), rows_A, *gradients)
+        loss = losses.aux_k(centred_BD, error_BD, weights[0], weights[1], weights[2], k_aux)
+        dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
+        return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor the run's future depends on, by name."""

@@ -109,7 +109,7 @@ class Fused:
         """One Adam step of all weights."""
         from saelab.kernels import cpu_step
 
-        more = None if extra is None else cpu_step.Extra(*extra[1:])
+        more = None if extra is None else cpu_step.Extra(extra.features, extra.W_enc, extra.b_enc, extra.W_dec)
         self.fused.update(self.done, cpu_step.Adam(rate, number, self.config.beta1, self.config.beta2), more)
 
     def moments(self) -> Moments:

@@ -65,7 +65,7 @@ def logits(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> go.Figure:
     return _styled(figure, 30 + 21 * max(len(promoted), len(suppressed)))
 
 
-CURVES = (("fvu", "FVU", True), ("loss", "loss", True), ("l0", "L0", False), ("dead", "dead features", False))
+CURVES = (("fvu", "FVU", True), ("loss", "loss", True), ("l0", "L0", False), ("dead", "dead", False))
 
 
 def curves(rows: Sequence[dict]) -> go.Figure | None:

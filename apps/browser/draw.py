@@ -1,10 +1,11 @@
 """From what an index says to HTML. Every text is escaped here, links carry their page and query, and nothing imports Streamlit.
 
-A link has `data-page` and `href="page?query"`: the app follows it without a reload, a new tab opens it by itself.
+A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab opens it by itself.
 """
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,6 +15,11 @@ from saelab.features.search import AFTER, BEFORE
 POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 BLANK = {" ": "·"}
+
+
+def style() -> str:
+    """The pages' style sheet, for showing these pieces elsewhere."""
+    return (Path(__file__).parent / "style.css").read_text()
 
 
 def _marks(glyphs: dict[str, str]) -> dict[int, str]:
@@ -42,16 +48,19 @@ def tokens(values: Iterable[str]) -> str:
 
 def link(page: str, body: str, classes: str = "", /, **query: Any) -> str:
     """A link to a page with a query; body is HTML."""
-    href = escape(f"{page}?{urlencode(query)}", quote=True)
-    return f'<a class="{classes}" data-page="{page}" href="{href}" target="_self">{body}</a>'
+    path = "/" if page == "overview" else f"/{page}"
+    href = escape(f"{path}?{urlencode(query)}", quote=True)
+    return f'<a class="{classes}" data-page="{page}" href="{href}">{body}</a>'
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number to `digits` significant digits, with a true minus; a dash for None."""
     if value is None:
         return "–"
-    if value and (abs(value) >= 1e5 or abs(value) < 1e-4):
-        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.1e}".replace("-", "−")
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace("-", "−")
+    if value and abs(value) < 1e-4:
+        return f"{value:.1e}".replace("-", "−")
     return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
 
 

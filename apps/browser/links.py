@@ -27,9 +27,15 @@ export default function ({ setTriggerValue }) {
 """
 
 
-def follow(pages: dict[str, "st.Page"]) -> None:
-    """Switch to the page of the link that was clicked, if one was."""
+def follow(pages: dict[str, "st.Page"], current: str) -> None:
+    """Go where the link that was clicked leads, if one was: on the current page by another query, else to the other page."""
+
+    def same_page() -> None:
+        clicked = st.session_state["links"].go
+        if clicked and clicked["page"] == current:
+            st.query_params.from_dict(dict(parse_qsl(clicked["query"])))
+
     # Registered on every run because a registration belongs to the running server, not to the imported module.
-    clicked = component("saelab_links", js=SCRIPT)(key="links", on_go_change=lambda: None, height=1).go
-    if clicked and clicked["page"] in pages:
+    clicked = component("saelab_links", js=SCRIPT)(key="links", on_go_change=same_page, height=1).go
+    if clicked and clicked["page"] in pages and clicked["page"] != current:
         st.switch_page(pages[clicked["page"]], query_params=parse_qsl(clicked["query"]))

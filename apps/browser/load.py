@@ -13,9 +13,13 @@ from saelab.features.records import Example, Feature, Passage, Table
 
 
 @st.cache_data(ttl=10, show_spinner=False)
+def _runs(places: str) -> dict[str, Path]:
+    return find_runs(json.loads(places))
+
+
 def runs() -> dict[str, Path]:
     """The runs by name; looked for again every ten seconds, so that a run that finishes appears."""
-    return find_runs(json.loads(os.environ.get(PLACES, '["runs"]')))
+    return _runs(os.environ.get(PLACES, '["runs"]'))
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

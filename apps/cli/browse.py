@@ -8,9 +8,8 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
+from tyro.conf import Positional
 
 from apps.cli.common import Common, document, show
 from saelab.errors import UsageError
@@ -41,7 +40,7 @@ OPTIONS = {
 class Args(Common):
     """Options of `saelab browse`."""
 
-    places: Annotated[tuple[Path, ...], tyro.conf.Positional] = (Path("runs"),)
+    runs: Positional[tuple[Path, ...]] = (Path("runs"),)
     """runs, or folders that hold runs"""
     port: int | None = None
     """port to listen on (default: the first free one from 8501)"""
@@ -105,13 +104,13 @@ def serve(places: tuple[Path, ...], port: int) -> None:
 
 def run(args: Args) -> None:
     """Check the places and the port, print the address, serve."""
-    runs, port = check_places(args.places), pick_port(args.port)
+    runs, port = check_places(args.runs), pick_port(args.port)
     address = f"http://{HOST}:{port}"
     lines = [f"saelab browser: {address}", *(_line(name, folder) for name, folder in runs.items()), "Ctrl-C ends it."]
     result = document("browse", args.seed, address=address, runs={name: str(folder) for name, folder in runs.items()})
     show(result, args.json, "\n".join(lines))
     sys.stdout.flush()
-    serve(args.places, port)
+    serve(args.runs, port)
 
 
 def _line(name: str, folder: Path) -> str:

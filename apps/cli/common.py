@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -56,3 +57,12 @@ def document(schema: str, seed: int, **fields: Any) -> dict:
 def show(result: dict, as_json: bool, text: str) -> None:
     """Print a verb's result: JSON for programs, `text` for people."""
     print(json.dumps(result, indent=1) if as_json else text)
+
+
+def upto(bar: Any) -> Callable[[int], None]:
+    """A callback that moves a tqdm bar to the number it is called with."""
+
+    def move(n: int) -> None:
+        bar.update(n - bar.n)
+
+    return move

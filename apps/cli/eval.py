@@ -1,13 +1,12 @@
 """Measure an SAE on held-out documents: reconstruction, sparsity, and the model's loss with the SAE spliced in."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tyro.conf import Positional
 
-from apps.cli.common import Common, document, show
+from apps.cli.common import Common, Count, document, show, upto
 
 ROWS = {
     "fvu": "FVU",
@@ -29,7 +28,7 @@ class Args(Common):
     """run folder"""
     cache: Path | None = None
     """activation cache (default: the one the run was trained on)"""
-    tokens: int = 200_000
+    tokens: Count = 200_000
     """held-out tokens to read, at most"""
 
 
@@ -48,7 +47,7 @@ def run(args: Args) -> int:
     cache.check_model(sae.about["model"])
     model = models.load(sae.about["model"]["name"])
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
-        fields = evaluate(sae, cache, model, n_tokens=args.tokens, seed=args.seed, progress=lambda n: bar.update(n - bar.n))
+        fields = evaluate(sae, cache, model, n_tokens=args.tokens, seed=args.seed, progress=upto(bar))
     result = document("report", args.seed, **fields)
     write_json(args.run / "report.json", result)
     show(result, args.json, table(result))
@@ -70,8 +69,3 @@ def table(result: dict) -> str:
                                                                 ("zeroed", "ce_ablated")))  # fmt: skip
     lines.append(f"\ncross-entropy in nats: {ce}; {result['tokens']:,} held-out tokens of {result['documents']} documents")
     return "\n".join(lines)
-
-
-def read(path: Path) -> dict:
-    """A run's report.json."""
-    return json.loads((path / "report.json").read_text())

@@ -4,11 +4,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from apps.cli.common import Common, Count, document, show
+from apps.cli.common import Common, Count, document, show, upto
+from saelab.errors import UsageError
+
+if TYPE_CHECKING:
+    from saelab import SAE
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ def run(args: Args) -> int:
 
     started = time.perf_counter()
     sae = SAE.load(args.run)
-    others = [(folder.name, SAE.load(folder)) for folder in args.compare]
+    others = [(folder, SAE.load(folder)) for folder in args.compare]
+    named = [(_name(folder, other, sae), other) for folder, other in others]
     cache = Cache(args.cache or sae.about["cache"])
     cache.verify()
     cache.check_model(sae.about["model"])
@@ -45,12 +50,21 @@ def run(args: Args) -> int:
     hook = sae.about["hook"]
     with tqdm(total=min(args.tokens, cache.n_tokens(args.split)), unit="token", file=sys.stderr, disable=None) as bar:
         summary = index.build(
-            sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=others,
-            n_tokens=args.tokens, split=args.split, seed=args.seed, progress=lambda n: bar.update(n - bar.n),
+            sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=named,
+            n_tokens=args.tokens, split=args.split, seed=args.seed, progress=upto(bar),
         )  # fmt: skip
     result = document("index", args.seed, run=str(args.run), seconds=round(time.perf_counter() - started, 1), **counts(summary))
     show(result, args.json, text(args.run, result))
     return 0
+
+
+def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
+    """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError for another hook or model."""
+    for key in ("hook", "model"):
+        if other.about.get(key) != sae.about.get(key):
+            raise UsageError(f"{folder} was trained at another {key}: {other.about.get(key)}, not {sae.about.get(key)}")
+    seed = other.about.get("seed")
+    return f"seed {seed}" if seed != sae.about.get("seed") else folder.resolve().name
 
 
 def counts(summary: dict) -> dict:
@@ -61,8 +75,8 @@ def counts(summary: dict) -> dict:
 def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
-        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens in {result['seconds']:.0f} s; "
-        f"{result['dead']:,} never fired"
+        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens "
+        f"in {result['seconds']:.0f} s; {result['dead']:,} never fired"
     ]
     for other in result["others"]:
         lines.append(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from apps.cli.common import document, show
+from apps.cli.common import Count, document, show
 from training import recipes
 from training.config import Config
 
@@ -15,6 +15,8 @@ from training.config import Config
 class Args(Config):
     """Options of `saelab train`; a recipe, a YAML file with any of these fields, may come first and give the defaults."""
 
+    tokens: Count = Config.tokens
+    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further epochs in another order"""
     resume: bool = False
     """go on from the newest checkpoint of the run folder"""
     json: bool = False
@@ -53,10 +55,13 @@ def run(args: Args) -> int:
     config = args.config()
     config.check()
     (folder,) = train_showing_progress([config], args.resume)
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    text = (
-        f"{folder}: FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%} after {last['tokens']:,} training tokens"
-        f"\nnext: saelab eval {folder}"
-    )
-    show(document("train", args.seed, run=str(folder), **last), args.json, text)
+    last, text = summary(folder)
+    show(document("train", args.seed, run=str(folder), **last), args.json, f"{text}\nnext: saelab eval {folder}")
     return 0
+
+
+def summary(folder: Path) -> tuple[dict, str]:
+    """The last row of a run's metrics.jsonl, and a line for people."""
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
+    return last, f"{folder}: {numbers} after {last['tokens']:,} training tokens"

@@ -64,7 +64,7 @@ def settings_for(
     """
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    longest = model.cfg.n_ctx
+    longest: int = model.cfg.n_ctx
     context = min(longest, 1024) if context is None else context
     if not 2 <= context <= longest:
         raise UsageError(f"context={context} must lie between 2 and the model's {longest}")

@@ -28,7 +28,10 @@ def interval(
     return value, float(low), float(high)
 
 
-def reflected_interval(value: float, resampled_R: np.ndarray) -> tuple[float, float, float]:
-    """(value, low, high) by the basic bootstrap, cut to [0, 1]: for shares that resampling can only push one way."""
-    low, high = 2 * value - np.percentile(resampled_R, [97.5, 2.5])
-    return value, float(np.clip(low, 0, 1)), float(np.clip(high, 0, 1))
+def recentred_interval(value: float, resampled_R: np.ndarray) -> tuple[float, float, float]:
+    """(value, low, high): percentiles moved so that the resamples' mean is the value, cut to [0, 1].
+
+    For shares of features: a resample holds fewer different documents than the sample, so its share of dead ones is too high.
+    """
+    low, high = np.percentile(resampled_R, [2.5, 97.5]) - resampled_R.mean() + value
+    return value, float(np.clip(low, 0, value)), float(np.clip(high, value, 1))

@@ -233,11 +233,11 @@ def _firing(run: _Evaluation, weights_RG: np.ndarray, total: np.ndarray) -> dict
     known = run.chance is not None
     return {
         "dead_fraction": _field(
-            bootstrap.reflected_interval(float(metrics.dead_fraction(fired_F)), dead_R),
+            bootstrap.recentred_interval(float(metrics.dead_fraction(fired_F)), dead_R),
             float(metrics.dead_fraction(chance_F)) if known else None,
         ),
         "dense_fraction": _field(
-            bootstrap.reflected_interval(float(metrics.dense_fraction(fired_F, n_tokens)), dense_R),
+            bootstrap.recentred_interval(float(metrics.dense_fraction(fired_F, n_tokens)), dense_R),
             float(metrics.dense_fraction(chance_F, n_tokens)) if known else None,
         ),
     }

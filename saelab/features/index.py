@@ -15,7 +15,7 @@ import torch
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.features import directions, layout, store
-from saelab.features.collect import Collector
+from saelab.features.collect import Collector, Statistics
 from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
 from saelab.sae import SAE
@@ -47,34 +47,29 @@ def build(
     n_tokens: int | None = None,
     split: str = "train",
     seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> dict:
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's `meta`).
 
-    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 of a context is not
-    counted. n_tokens: stop after that many counted tokens (None: all). model: gives promoted and suppressed tokens where the hook
-    writes to the residual stream. others: (name, SAE) pairs to look every feature up in. progress: called with tokens counted.
+    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`; position 0 is not counted. n_tokens:
+    stop after that many (None: all). model: gives promoted and suppressed tokens where the decoder writes to the residual stream.
+    others: (name, SAE) pairs to look every feature up in. progress: called with the number of tokens counted so far.
     Raises UsageError for an SAE of another width, FailedRun for activations that are not finite.
     """
     sae = sae.frozen()
     texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
-    for name, other in others:
-        if other.W_dec.shape[1] != sae.W_dec.shape[1]:
-            raise UsageError(f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}")
+    _check_widths(sae, others)
     collector = Collector(sae.n_features, len(texts), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     found = collector.result()
-    about = {"about": sae.about, "hook": hook, "split": split, "seed": seed, "signed": sae.sparsify.signed}
-    sizes = {"n_tokens": found.n_tokens, "n_contexts": collector.n_contexts, "n_features": sae.n_features, "d_model": sae.d_model}
-    summary = {**about, **sizes, "context": contexts.tokens.shape[1], "dead": int((found.fired == 0).sum())}
-    map_DV = None if model is None or not directions.writes_to_residual(hook) else directions.output_map(model)
+    summary = _summary(sae, hook, split, seed, found, contexts.tokens)
+    written = sae.about.get("target", hook)
+    map_DV = directions.output_map(model) if model is not None and directions.writes_to_residual(written) else None
 
     def write(temporary: Path) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             store.create(connection)
-            store.write_features(connection, found, texts)
-            used = store.write_examples(connection, found)
-            store.write_contexts(connection, used, contexts.tokens, contexts.documents, texts)
+            store.write_statistics(connection, found, contexts.tokens, contexts.documents, texts, cache.document_names())
             summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
             store.write_meta(connection, **summary)
             connection.executescript(layout.INDEXES)
@@ -82,6 +77,19 @@ def build(
 
     write_atomic(Path(path), write)
     return summary
+
+
+def _check_widths(sae: SAE, others: Sequence[tuple[str, SAE]]) -> None:
+    for name, other in others:
+        if other.W_dec.shape[1] != sae.W_dec.shape[1]:
+            raise UsageError(f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}")
+
+
+def _summary(sae: SAE, hook: str, split: str, seed: int, found: Statistics, tokens_CT: np.ndarray) -> dict:
+    n_contexts, context = tokens_CT.shape
+    about = {"about": sae.about, "hook": hook, "split": split, "seed": seed, "signed": sae.sparsify.signed}
+    sizes = {"n_tokens": found.n_tokens, "n_contexts": n_contexts, "n_features": sae.n_features, "d_model": sae.d_model}
+    return {**about, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
 
 
 def _read(sae: SAE, chunks: Iterator, collector: Collector, n_tokens: int | None, progress: Callable | None) -> Contexts:

@@ -96,8 +96,7 @@ def token_texts(connection: sqlite3.Connection, ids: set[int]) -> dict[int, str]
 def document(connection: sqlite3.Connection, owners: str, position: int) -> str:
     """The name of the document a position of a context lies in."""
     number = [document for head, document in json.loads(owners) if head <= position][-1]
-    row = connection.execute("select name from document where id = ?", (number,)).fetchone()
-    return row[0] if row else f"document {number}"
+    return connection.execute("select name from document where id = ?", (number,)).fetchone()[0]
 
 
 def _matched(texts: list[str], words: list[str]) -> np.ndarray:

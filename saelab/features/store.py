@@ -25,7 +25,18 @@ def write_meta(connection: sqlite3.Connection, **values: object) -> None:
     connection.executemany("insert into meta values (?, ?)", rows)
 
 
-def write_features(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> None:
+def write_statistics(
+    connection: sqlite3.Connection, found: Statistics, tokens: NDArray, documents: NDArray, texts: list[str], names: list[str]
+) -> None:
+    """All that one pass found. tokens, documents [C, T]: of every context read; texts, names: of every token and document."""
+    _write_features(connection, found, texts)
+    used = _write_examples(connection, found)
+    _write_contexts(connection, used, tokens, documents, texts)
+    rows = ((number, names[number]) for number in np.unique(documents[used]).tolist())
+    connection.executemany("insert into document values (?, ?)", rows)
+
+
+def _write_features(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> None:
     """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
     connection.executemany("insert into token values (?, ?, ?)", zip(range(len(texts)), texts, found.seen.tolist(), strict=True))
     strongest = _write_tokens(connection, found, texts)
@@ -75,7 +86,7 @@ def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: list
     return [json.dumps(tokens, ensure_ascii=False) for tokens in strongest]
 
 
-def write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray:
+def _write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray:
     """Top contexts as band -1, quantile bands as 0 (weakest) and up. Returns the numbers of the contexts they use."""
     _write_band(connection, found.top, np.full(len(found.top.feature), -1))
     index, band_S = bands(found.sampled, found.top)
@@ -105,7 +116,7 @@ def _write_band(connection: sqlite3.Connection, found: Examples, band_S: NDArray
     connection.executemany(sql, ((*row, positions[first:last], values[first:last]) for *row, first, last in rows))
 
 
-def write_contexts(
+def _write_contexts(
     connection: sqlite3.Connection, numbers: NDArray, tokens: NDArray, documents: NDArray, texts: list[str]
 ) -> None:
     """The contexts of those numbers, each once: token ids [T], its documents as JSON [[first position, document], ...]."""

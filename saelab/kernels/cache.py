@@ -26,9 +26,10 @@ def compiled_folder() -> Path | None:
     """Where compiled loops go: a folder named by the kernels' sources, under NUMBA_CACHE_DIR or the user's cache
     folder.
 
-    The name changes with any kernel's source because numba looks only at the file of the outermost function.
+    The name changes with any loop's source because numba looks only at the file of the outermost function.
     """
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    files = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    sources = b"".join(source for source in files if b"import numba" in source or b"from numba" in source)
     name = f"compiled-{hashlib.sha256(sources).hexdigest()[:16]}"
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     if chosen and _writable(Path(chosen) / name):

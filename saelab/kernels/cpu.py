@@ -17,7 +17,7 @@ from saelab.kernels.jit import threads
 from saelab.kernels.pool import over_batch, over_level
 from saelab.kernels.probe import screen_dtype
 from saelab.kernels.screen import Problem
-from saelab.kernels.winners import over_features, over_tokens
+from saelab.kernels.winners import over_features, over_tokens, tally
 from saelab.sparsify import Sparsify, Threshold
 
 CHECKS_WEIGHTS = True  # the norms that bound the scores show whatever is not finite
@@ -92,10 +92,19 @@ def choose(
     """The winning pairs of centred activations x_BD and their exact values; see `saelab.kernels.choose`."""
     need_float32(x=x_BD, W_enc=W_enc_FD, b_enc=b_enc_F, grad=grad, W_dec=W_dec)
     beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
-    grad, W_dec = (grad, W_dec) if beta else (None, None)
-    x, W, b, *boost = (t if t is None else t.detach().contiguous() for t in (x_BD, W_enc_FD, b_enc_F, grad, W_dec))
+    x, W, b = (tensor.detach().contiguous() for tensor in (x_BD, W_enc_FD, b_enc_F))
+    problem = Problem(x, W, b, sparsify.signed, beta)
+    if beta and grad is not None and W_dec is not None:
+        problem = problem._replace(grad=grad.detach().contiguous(), W_dec=W_dec.detach().contiguous())
     with threads(), float32_products():
-        return choose_for(Problem(x, W, b, sparsify.signed, beta, *boost), sparsify, budget, level)
+        return choose_for(problem, sparsify, budget, level)
+
+
+def certified_fraction() -> float:
+    """The share of queries (tokens, or features of a feature budget) certified at the first attempt since the last call."""
+    fraction = tally["certified"] / max(tally["asked"], 1)
+    tally.clear()
+    return fraction
 
 
 def by_feature(code: Code) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,8 @@ class Step:
     ) -> Forward:
         """Code, reconstruction and latent gradients of the loss scale / 2 x sum |x_hat - target|^2 for x [B, D], target [B, E].
 
-        centred: whether b_dec is subtracted from x. Raises FloatingPointError where anything is not finite; nothing has changed then.
+        centred: whether b_dec is subtracted from x. Raises FloatingPointError, before any state changes, where anything is not
+        finite.
         """
         W_enc, b_enc, W_dec, b_dec = self.weights
         kernels.check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
@@ -119,17 +120,17 @@ class Step:
     @torch.no_grad()
     def update(self, forward: Forward, adam: Adam, extra: Extra | None = None) -> None:
         """One Adam step of all weights, decoder gradients without their part along the rows, which get unit norm again."""
-        W_enc, b_enc, W_dec, b_dec = self.weights
-        code = forward.code
+        code, b_dec = forward.code, self.weights.b_dec
         rates = _rates(adam)
         groups = [tuple(t.numpy() for t in group[:3]) for group in (self.weights, self.first, self.second)]
         with threads():
             order_N, starts = (t.numpy() for t in cpu.by_feature(code))
             tokens_N = sparse.tokens_of(code.starts.numpy())
             values = (code.values.numpy(), forward.dvalues.numpy(), forward.x.numpy(), forward.G.numpy())
-            parts = np.empty((sparse.CLASSES, W_enc.shape[1]), np.float32)
+            parts = np.empty((sparse.CLASSES, self.weights.W_enc.shape[1]), np.float32)
             shadow = _shadow_arrays(self._shadow)
-            fused.update(order_N, starts, tokens_N, *values, *groups, _extra_arrays(extra, self.weights), rates, shadow, parts)
+            more = _extra_arrays(extra, self.weights)
+            fused.update(order_N, starts, tokens_N, *values, *groups, more, rates, shadow, parts)
             db_dec_E = forward.G.sum(0).numpy()
             if forward.centred:
                 db_dec_E -= parts.sum(0)

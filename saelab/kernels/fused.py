@@ -67,12 +67,12 @@ def _project(gradient, row):
 def update(order_N, starts, tokens_N, values_N, dvalues_N, x_BD, G_BE, weights, firsts, seconds, extra, rates, shadow, parts):
     """Both weight gradients, projection, Adam, unit norm and the low-precision copy, feature by feature.
 
-    weights, firsts, seconds: (W_enc, b_enc, W_dec). extra: (places [F]: a row of the next three or -1; further gradients of W_enc,
-    b_enc and W_dec). shadow: (rows, slack, norms, width, number of tiles), not kept where it has no rows. parts [CLASSES, D]
-    receive the sums of db_enc x W_enc, whose total b_dec's gradient needs.
+    weights, firsts, seconds: (W_enc, b_enc, W_dec). extra: (places [F]: a row of the next three or -1; further gradients of
+    W_enc, b_enc and W_dec). shadow: (rows, slack, norms, width, number of tiles), not kept where it has no rows.
+    parts [CLASSES, D] receive the sums of db_enc x W_enc, whose total b_dec's gradient needs.
 
-    The decoder's gradient without its part along the unit row D_f: sum of z (g - (g . D_f) D_f), where g . D_f is the latent gradient
-    already known, so the sum starts at -(sum of z dz) D_f.
+    The decoder's gradient without its part along the unit row D_f is the sum of z (g - (g . D_f) D_f), where g . D_f is the
+    latent gradient already known, so the sum starts at -(sum of z dz) D_f.
     """
     W_enc_FD, b_enc_F, W_dec_FE = weights
     places_F, extra_W_enc, extra_b_enc, extra_W_dec = extra

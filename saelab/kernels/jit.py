@@ -8,12 +8,14 @@ from typing import Any
 
 import numba
 import torch
+from numba.core import config as numba_config
 
 from saelab.kernels.cache import compiled_folder
 
+config: Any = numba_config  # its attributes are made at run time
 # Threads that wait by spinning, as OpenMP's do, take 7 ms per loop on a busy machine, and must not be forked.
 if "NUMBA_THREADING_LAYER" not in os.environ:
-    numba.config.THREADING_LAYER = "workqueue"  # pyright: ignore[reportAttributeAccessIssue]
+    config.THREADING_LAYER = "workqueue"
 _FOLDER = compiled_folder()
 _lock = threading.RLock()
 
@@ -25,9 +27,9 @@ def compiled(*, parallel: bool = False, reorder: bool = False) -> Callable[[Any]
     """
 
     def decorate(function: Callable) -> Any:
-        before = numba.config.CACHE_DIR  # pyright: ignore[reportAttributeAccessIssue]
+        before = config.CACHE_DIR
         if _FOLDER is not None:
-            numba.config.CACHE_DIR = str(_FOLDER)  # pyright: ignore[reportAttributeAccessIssue]
+            config.CACHE_DIR = str(_FOLDER)
         try:
             return numba.njit(
                 nogil=True,
@@ -37,7 +39,7 @@ def compiled(*, parallel: bool = False, reorder: bool = False) -> Callable[[Any]
                 fastmath={"reassoc", "contract", "nsz"} if reorder else {"contract"},
             )(function)
         finally:
-            numba.config.CACHE_DIR = before  # pyright: ignore[reportAttributeAccessIssue]
+            config.CACHE_DIR = before
 
     return decorate
 
@@ -46,5 +48,5 @@ def compiled(*, parallel: bool = False, reorder: bool = False) -> Callable[[Any]
 def threads() -> Iterator[None]:
     """One caller at a time (the thread pool ends the process otherwise), with as many threads as torch uses."""
     with _lock:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # pyright: ignore
+        numba.set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))
         yield

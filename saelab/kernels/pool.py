@@ -14,7 +14,7 @@ from saelab.kernels import sparse
 from saelab.kernels.candidates import bound_above, count_above, histogram, list_above
 from saelab.kernels.exact import score_pairs
 from saelab.kernels.screen import Problem, Tile, shift_of, tiles
-from saelab.kernels.winners import sides_of
+from saelab.kernels.winners import code_of, sides_of, tally
 
 _ROWS = 4096  # tokens screened at once
 _SPARES = (1.6, 8.0)  # candidates asked for, in multiples of the budget: at first, and where that was not enough
@@ -111,6 +111,7 @@ def _exhaust(problem: Problem, total: int) -> Code:
 def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
     """The `total` best pairs of the batch, non-zero ones only."""
     shift = shift_of(dtype)
+    tally["asked"] += len(problem.x)
     for spare in _SPARES:
 
         def predict(tile: Tile, spare: float = spare) -> int:
@@ -125,6 +126,7 @@ def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
         found = _certified_best(problem, pool, total, theta, shift)
         if found is not None:
             best, values = found
+            tally["certified"] += len(problem.x) if spare == _SPARES[0] else 0
             return _code(pool.tokens[best], pool.features[best], values[best], problem)
     return _exhaust(problem, total)
 
@@ -144,7 +146,8 @@ def over_level(problem: Problem, level_F: np.ndarray, lowest_F: np.ndarray, dtyp
         kept = np.flatnonzero(scores > lowest_F[pool.features])
         values = np.where(scores > level_F[pool.features], values, 0.0)
         parts.append((pool.tokens[kept], pool.features[kept], values[kept]))
-    return _code(*(np.concatenate(column) for column in zip(*parts, strict=True)), problem)
+    tokens, features, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return _code(tokens, features, values, problem)
 
 
 def _code(tokens: np.ndarray, features: np.ndarray, values: np.ndarray, problem: Problem) -> Code:
@@ -152,5 +155,4 @@ def _code(tokens: np.ndarray, features: np.ndarray, values: np.ndarray, problem:
     order, _ = sparse.sort_by_feature(features, len(problem.W))
     by_token, starts = sparse.sort_by_feature(tokens[order], len(problem.x))
     order = order[by_token]
-    values = values[order].astype(np.float32)
-    return Code(*map(torch.from_numpy, (starts, features[order], values)), len(problem.W))
+    return code_of(starts, features[order], values[order].astype(np.float32), len(problem.W))

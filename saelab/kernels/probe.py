@@ -91,7 +91,7 @@ def probe() -> dict:
     machine, folder = _machine(), user_folder()
     path = None if folder is None else folder / "screen.json"
     if path is not None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             known = json.loads(path.read_text(encoding="utf-8"))
             if known["machine"] == machine and known["screen"] in ("bfloat16", "float32"):
                 return {**known, "remembered": str(path)}

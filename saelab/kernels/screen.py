@@ -17,12 +17,16 @@ from saelab.kernels.bounds import COLUMNS, bound_w, bound_x, combine
 from saelab.kernels.vector import BLOCK
 
 _LARGEST = 2.0**126
+_WIDEST = 2048  # features of a tile, at most
 _ENTRIES = 1 << 22  # of a tile: 8 MB in bfloat16
 _buffers: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 class Problem(NamedTuple):
-    """What `choose` was asked, as contiguous float32 tensors: x [B, D], W [F, D], b [F]; grad [B, D2], W_dec [F, D2] if beta > 0."""
+    """What `choose` was asked, as contiguous float32 tensors.
+
+    x [B, D], W [F, D], b [F]; grad [B, E], W_dec [F, E] if beta > 0; offset [F]: see `bounds.combine`; shadow: see `shadow_of`.
+    """
 
     x: Tensor
     W: Tensor
@@ -91,7 +95,7 @@ def _multiply(name: str, x: Rounded, w: Rounded, by_feature: bool) -> Tensor:
 
 def tile_width(n_tokens: int, n_features: int) -> tuple[int, int]:
     """(features per tile, number of tiles)."""
-    most = max(BLOCK, min(2048, padded(_ENTRIES // n_tokens, BLOCK)))
+    most = max(BLOCK, min(_WIDEST, padded(_ENTRIES // n_tokens, BLOCK)))
     n_tiles = -(-n_features // most)
     return padded(-(-n_features // n_tiles), BLOCK), n_tiles
 
@@ -182,7 +186,7 @@ def tiles(problem: Problem, dtype: torch.dtype, *, by_feature: bool = False, str
         product = _multiply("product", x, w, by_feature)
         if problem.signed or problem.beta or problem.offset is not None:
             boosts, boost_x, boost_w = product, x, w
-            if grad is not None and problem.W_dec is not None:
+            if grad is not None and problem.grad is not None and problem.W_dec is not None:
                 boost_x = grad
                 boost_w = _round_w("w_dec", problem.W_dec, torch.zeros(n_features), dtype, width, first, step, n)
                 if not _largest("grad", problem.grad, grad) * _largest("W_dec", problem.W_dec, boost_w) < _LARGEST:

@@ -4,10 +4,13 @@ No operation here depends on the instruction set: a product of two float32 numbe
 matter whether it is fused with the addition, and the lanes of every sum are written out.
 """
 
+from typing import Any
+
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+
+intrinsic: Any = extending.intrinsic  # what it decorates has one argument less than it seems
 
 _LANES = 8
 _UNROLL = 4

@@ -3,6 +3,7 @@
 A query is what a budget belongs to, an item what it may pick. Shapes: B tokens, F features.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -17,16 +18,24 @@ from saelab.kernels.screen import Problem, buffer, shift_of, tiles
 
 _TOKEN_ROOM, _FEATURE_ROOM = 4, 2  # a list's length, in multiples of what is kept of it when it is full
 _AGAIN = 8  # how many times longer the second attempt's lists are
+_FEW = 8  # so many queries are cheaper to settle from all exact scores than from a second screen
+tally: Counter[str] = Counter()  # queries "asked", and of these "certified" by the first screen
 
 
 def sides_of(problem: Problem, by_feature: bool = False) -> Sides:
     """What exact scores are computed from, with tokens or features as queries."""
+    x, W, b = problem.x.numpy(), problem.W.numpy(), problem.b.double().numpy()
     none = torch.zeros(1, 1)
-    x, W, b = problem.x, problem.W, problem.b.double()
     grad, W_dec = (none if tensor is None else tensor for tensor in (problem.grad, problem.W_dec))
-    pairs = [(x, W), (torch.zeros(len(x), dtype=torch.float64), b), (grad, W_dec)]
-    ordered = [tensor.numpy() for pair in pairs for tensor in (pair[::-1] if by_feature else pair)]
-    return Sides(*ordered, problem.signed, problem.beta)
+    zeros, boost_x, boost_w = np.zeros(len(x)), grad.numpy(), W_dec.numpy()
+    if by_feature:
+        return Sides(W, x, b, zeros, boost_w, boost_x, problem.signed, problem.beta)
+    return Sides(x, W, zeros, b, boost_x, boost_w, problem.signed, problem.beta)
+
+
+def code_of(starts: np.ndarray, features_N: np.ndarray, values_N: np.ndarray, n_features: int) -> Code:
+    """A Code over the same memory."""
+    return Code(torch.from_numpy(starts), torch.from_numpy(features_N), torch.from_numpy(values_N), n_features)
 
 
 class Winners:
@@ -61,7 +70,8 @@ class Winners:
 
 def _settle(problem: Problem, first: Winners, again: Callable[[np.ndarray], Winners], by_feature: bool) -> Winners:
     """Redo what is not certified: with a sharper screen and longer lists, then from the exact score of every item."""
-    if len(failed := first.failed):
+    tally.update(asked=len(first.founds), certified=len(first.founds) - len(first.failed))
+    if len(failed := first.failed) > _FEW:
         first.take(failed, again(failed))
     if len(failed := first.failed):
         budgets, places, items, values, founds = first.budgets, first.places, first.items, first.values, first.founds
@@ -108,8 +118,7 @@ def over_tokens(problem: Problem, k: int, dtype: torch.dtype) -> Code:
 
     won = _settle(problem, _screen_tokens(problem, k, keep, dtype, True), again, False)
     fill(won.founds, k, won.items, won.values)
-    starts = torch.arange(0, n_tokens * k + 1, k)
-    return Code(starts, torch.from_numpy(won.items), torch.from_numpy(won.values), n_features)
+    return code_of(np.arange(n_tokens + 1) * k, won.items, won.values, n_features)
 
 
 def _of_features(problem: Problem, which: np.ndarray | slice) -> Problem:
@@ -144,4 +153,4 @@ def over_features(problem: Problem, budget: Tensor, dtype: torch.dtype) -> Code:
 
     features, tokens, values = _settle(problem, _screen_features(problem, budgets, 16, dtype), again, True).pairs()
     order, starts = sparse.sort_by_feature(tokens, len(problem.x))
-    return Code(*map(torch.from_numpy, (starts, features[order], values[order])), n_features)
+    return code_of(starts, features[order], values[order], n_features)

@@ -8,7 +8,7 @@ import importlib.util
 import random
 import sysconfig
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +108,7 @@ def source() -> list[Document]:
     return without_near_copies(documents)
 
 
-def mixture(words: list[str], seed: int = 0, documents: list[Document] | None = None) -> Iterator[Document]:
+def mixture(words: Sequence[str], seed: int = 0, documents: list[Document] | None = None) -> Iterator[Document]:
     """`bundled-mix`: the source files, with prompts between them so that PROMPT_SHARE of all characters are prompts.
 
     words: the tokenizer's single-token words, for induction. Prompts are named `prompt/N` and split by their text.

@@ -6,6 +6,8 @@ years are two tokens of two digits each. The last four templates of each task ar
 """
 
 import random
+from collections.abc import Sequence
+from itertools import product
 from typing import Literal, NamedTuple
 
 Task = Literal["ioi", "greater-than", "docstring", "induction"]
@@ -48,6 +50,29 @@ FILLER = (
     "second required maximum minimum total raw base full whether already before after during".split()
 )
 
+_OPENINGS = ("When", "After", "While", "Once", "Because", "Before", "Then,", "Today", "Yesterday", "In the evening,")
+_SCENES = (
+    "{A} and {B} went to the {place}",
+    "{A} and {B} were at the {place}",
+    "{A} and {B} got a {object} at the {place}",
+    "{A} and {B} met near the {place}",
+    "{A} and {B} were looking for a {object}",
+    "{A} and {B} stood in front of the {place}",
+    "{A} and {B} talked about the {place}",
+    "{A} and {B} moved to the old {place}",
+)
+_DEEDS = (
+    "{S} gave a {object} to",
+    "{S} gave it to",
+    "{S} decided to give the {object} to",
+    "{S} wanted to pass a {object} to",
+    "{S} handed the {object} to",
+    "{S} showed a {object} to",
+    "{S} said goodbye to",
+    "{S} brought a new {object} to",
+)
+_JOINTS = (", ", ". ", ", and ", ", so ", ", then ", ". Later ")
+
 IOI = (
     "When {A} and {B} went to the {place}, {S} gave a {object} to",
     "Then, {A} and {B} were working at the {place}. {S} decided to give a {object} to",
@@ -69,6 +94,7 @@ IOI = (
     "My neighbors {A} and {B} own a {place}. Last year {S} sold a {object} to",
     "Then {A} and {B} went home from the {place}, and {S} promised the {object} to",
     "Because {A} and {B} stayed at the {place}, {S} showed the {object} to",
+    *("".join(parts) for parts in product((f"{o} " for o in _OPENINGS), _SCENES, _JOINTS, _DEEDS)),
     "Since {A} and {B} left the {place} together, {S} returned the {object} to",
     "Later {A} and {B} sat down in the {place} with a {object}. {S} gave it to",
     "Last week {A} and {B} visited the {place}. {S} gave the {object} to",
@@ -98,7 +124,30 @@ GREATER_THAN = (
     "The second {event} ran from {century}{year} to {century}",
 )
 
-# {head} is "def verb_noun(self, a, b, c, d):" without its colon; {pre}, {mid} and {post} surround each documented argument.
+# {head} is "def verb_noun(self, a, b, c)"; the second and third part surround each documented argument; {key} is any word.
+_HEADS = (
+    '{head}:\n    """{title}\n\n',
+    '{head}:\n    """{title}.\n\n',
+    "{head}:\n    '''{title}\n\n",
+    '{head} -> None:\n    """{title}\n\n',
+    '{head} -> None:\n    """{title}.\n\n    {key}:\n',
+    '{head}:\n    """{title}\n\n    {key}:\n',
+    "{head}:\n    # {title}\n",
+)
+_BEFORE = (
+    "    :{key}",
+    "    @{key}",
+    "    {key}",
+    "    # {key}",
+    "    -- {key}",
+    "    \\{key}",
+    "      *",
+    "      -",
+    "       ",
+    "   ",
+)
+_AFTER = (": {words}\n", " {words}\n", " -- {words}\n", " = {words}\n", " ({words})\n", " : {words}\n")
+
 DOCSTRING = (
     ('{head}:\n    """{title}\n\n', "    :param", ": {words}\n"),
     ('{head}:\n    """{title}\n\n    Args:\n', "       ", ": {words}\n"),
@@ -124,6 +173,7 @@ DOCSTRING = (
     ('{head} -> None:\n    """{title}.\n\n    Arguments:\n', "       ", " -- {words}\n"),
     ("{head}:\n    r'''{title}\n\n", "    %", ": {words}\n"),
     ('{head}:\n    """{title}\n\n    Fields:\n', "      #", " = {words}\n"),
+    *product(_HEADS, _BEFORE, _AFTER),
     ('{head}:\n    """{title}.\n\n', "    :arg", ": {words}\n"),
     ("{head}:\n    '''{title}\n\n    Parameters:\n", "       ", ": {words}\n"),
     ('{head} -> None:\n    """{title}\n\n', "    @arg", ": {words}\n"),
@@ -199,7 +249,8 @@ def _greater_than(rng: random.Random, template: str) -> tuple[str, str, tuple[st
 
 
 def _docstring(rng: random.Random, template: tuple[str, str, str]) -> tuple[str, str, tuple[str, ...]]:
-    opening, before, after = template
+    key = rng.choice(VERBS + FILLER)
+    opening, before, after = (part.replace("{key}", key) for part in template)
     names = rng.sample(ARGUMENTS, rng.randint(4, 7))
     head = f"def {rng.choice(VERBS)}_{rng.choice(NOUNS)}(self, {', '.join(names)})"
     n_documented = rng.randint(1, len(names) - 1)
@@ -210,14 +261,14 @@ def _docstring(rng: random.Random, template: tuple[str, str, str]) -> tuple[str,
     return text + before, f" {answer}", tuple(f" {name}" for name in names if name != answer)
 
 
-def _induction(rng: random.Random, template: str, words: list[str]) -> tuple[str, str, tuple[str, ...]]:
+def _induction(rng: random.Random, template: str, words: Sequence[str]) -> tuple[str, str, tuple[str, ...]]:
     sequence = [f" {rng.choice(words)}" for _ in range(rng.randint(5, 24))]
     keep = rng.randint(1, len(sequence) - 1)
     before = template.split("{again}")[0].format(once="".join(sequence))
     return before + "".join(sequence[:keep]), sequence[keep], tuple(set(sequence) - {sequence[keep]})
 
 
-def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: list[str] | None = None) -> Prompt:
+def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: Sequence[str] | None = None) -> Prompt:
     """Draw one prompt of `task` from its training templates, or from its held-out ones.
 
     words: the single-token words induction draws from (default: names, nouns and arguments together).
@@ -233,7 +284,7 @@ def prompt(task: Task, rng: random.Random, *, held_out: bool = False, words: lis
     return Prompt(task, index, text, answer, wrong)
 
 
-def document(rng: random.Random, words: list[str]) -> str:
+def document(rng: random.Random, words: Sequence[str]) -> str:
     """One training document: a prompt of a random task with its answer; induction documents hold the whole repetition."""
     task = rng.choices(TASKS, SHARES)[0]
     if task == "induction":

@@ -86,6 +86,8 @@ def test_resampling_tokens_instead_of_documents_would_be_too_narrow():
     assert high - low > 4 * (high_t - low_t)
 
 
-def test_a_reflected_interval_contains_its_value_where_resampling_only_adds_dead_features():
-    value, low, high = bootstrap.reflected_interval(0.10, np.linspace(0.11, 0.15, 100))
-    assert low < value == 0.10 and 0 <= low <= high <= 1
+def test_a_recentred_interval_is_as_wide_as_the_resamples_and_contains_its_value():
+    resampled = np.linspace(0.31, 0.35, 401)
+    value, low, high = bootstrap.recentred_interval(0.10, resampled)
+    assert (value, low, high) == pytest.approx((0.10, 0.081, 0.119))
+    assert bootstrap.recentred_interval(0.005, resampled)[1] == 0

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import toy_index as toy
 
 from saelab.features import directions
+from tests import toy_index as toy
 
 
 def test_nearest_rows_by_hand():

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-import toy_index as toy
 
 from saelab.errors import FailedRun, UsageError
 from saelab.features import collect, examples, index
 from saelab.features.query import FeatureIndex
+from tests import toy_index as toy
 
 
 def dense_activations(signed=False):

@@ -5,11 +5,11 @@ import subprocess
 import sys
 
 import pytest
-import toy_index as toy
 
 from saelab.errors import UsageError
 from saelab.features import search
 from saelab.features.query import FeatureIndex
+from tests import toy_index as toy
 
 
 @pytest.fixture(scope="module")

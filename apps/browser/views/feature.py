@@ -23,9 +23,12 @@ state.html(
     f'<div class="head"><h1>Feature {number}</h1>{"".join(step)}{place}</div>'
     + draw.header(found, summary["n_tokens"], summary["signed"])
 )
-contexts, facts = st.columns([5, 3], gap="medium")
-with contexts:
-    state.html(draw.bands(examples, abs(found.row.max)))
+if examples:
+    contexts, facts = st.columns([5, 3], gap="medium")
+    with contexts:
+        state.html(draw.bands(examples, abs(found.row.max)))
+else:
+    facts, _ = st.columns([3, 5])
 with facts:
     if found.promoted:
         state.html(

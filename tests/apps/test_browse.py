@@ -1,0 +1,217 @@
+"""`saelab browse` and its pages without a browser: what is found, refused, drawn and escaped."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apps.browser import draw
+from apps.browser.runs import PLACES, find_runs
+from apps.cli import browse, main
+from saelab.errors import UsageError
+from saelab.features.query import FeatureIndex
+from tests import toy_index as toy
+
+APP = Path(__file__).parents[2] / "apps" / "browser" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    toy.make_run(root / "toy")
+    toy.make_run(root / "sweep" / "signed", signed=True)
+    bare = root / "bare"
+    bare.mkdir()
+    (bare / "config.yaml").write_text("k: 3\n")
+    (bare / "metrics.jsonl").write_text("")
+    return root
+
+
+@pytest.fixture
+def opened(runs):
+    with FeatureIndex(runs / "toy" / "features.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def app(runs, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    monkeypatch.setenv(PLACES, json.dumps([str(runs)]))
+
+    def open_page(page, **query):
+        tester = AppTest.from_file(str(APP), default_timeout=30)
+        for key, value in {"run": "toy", **query}.items():
+            tester.query_params[key] = value
+        tester.run()
+        if page != "overview":
+            tester.switch_page(f"views/{page}.py")
+            tester.run()
+        assert not tester.exception, tester.exception
+        return tester
+
+    return open_page
+
+
+def body(tester):
+    return "".join(
+        element.proto.body for element in tester.main.children.values() for element in flat(element) if is_html(element)
+    )
+
+
+def flat(block):
+    children = getattr(block, "children", None)
+    return [inner for child in children.values() for inner in flat(child)] if children else [block]
+
+
+def is_html(element):
+    return element.type == "html"
+
+
+# --- finding and refusing -------------------------------------------------------------------------------------------
+
+
+def test_runs_are_found_below_folders_and_named_by_their_path(runs, tmp_path):
+    assert list(find_runs([runs])) == ["bare", "sweep/signed", "toy"]
+    assert find_runs([runs / "toy"]) == {"toy": runs / "toy"}
+    assert find_runs([tmp_path, tmp_path / "missing"]) == {}
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "run" / "sae").mkdir(parents=True)
+        (tmp_path / place / "run" / "sae" / "sae.json").write_text("{}")
+    found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "run"])
+    assert list(found) == ["run", str(tmp_path / "b" / "run")]
+
+
+@pytest.fixture
+def served(monkeypatch):
+    calls = []
+    monkeypatch.setattr(browse, "serve", lambda places, port: calls.append((places, port)))
+    return calls
+
+
+def test_the_address_and_what_each_run_lacks_are_printed(runs, served, capsys):
+    assert main(["browse", str(runs)]) == 0
+    printed = capsys.readouterr().out
+    port = served[0][1]
+    assert f"http://127.0.0.1:{port}" in printed
+    assert f"bare: no feature index yet, `saelab index {runs / 'bare'}` makes it" in printed
+
+
+def test_json_is_all_of_stdout(runs, served, capsys):
+    assert main(["browse", str(runs), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["address"] == f"http://127.0.0.1:{served[0][1]}"
+    assert printed["runs"]["toy"] == str(runs / "toy")
+
+
+def test_no_runs_says_how_to_make_one(tmp_path, served, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["browse"]) == 2
+    assert "no runs in runs: `saelab demo` makes one" in capsys.readouterr().err.splitlines()[-1]
+    assert not served
+
+
+def test_a_missing_folder_is_named(runs, served, capsys):
+    assert main(["browse", str(runs), "nowhere"]) == 2
+    assert "no such folder: nowhere" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_refused_and_a_free_one_found(runs, served, capsys):
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        taken = holder.getsockname()[1]
+        assert main(["browse", str(runs), "--port", str(taken)]) == 2
+        assert f"port {taken} is taken" in capsys.readouterr().err
+    assert main(["browse", str(runs), "--port", "70000"]) == 2
+    assert main(["browse", str(runs), "--port", str(taken)]) == 0
+    assert served == [((runs,), taken)]
+
+
+def test_no_free_port_is_an_error(monkeypatch):
+    monkeypatch.setattr(browse, "_free", lambda port: False)
+    with pytest.raises(UsageError, match="8501 to 8599 are all taken"):
+        browse.pick_port(None)
+
+
+# --- pages ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_overview_shows_metrics_beside_references(app):
+    shown = body(app("overview"))
+    assert "<b>0.104</b>" in shown and "0.100 to 0.108" in shown
+    assert "&lt;b&gt;zero" in shown and "<b>zero" not in shown
+    assert "of live features" in shown
+    assert re.search(r"1 of 24", shown)
+
+
+def test_the_feature_page_follows_the_address(app, opened):
+    shown = body(app("feature", feature="3"))
+    assert "<h1>Feature 3</h1>" in shown
+    assert "also found by seed 9" in shown
+    assert shown.count('class="example"') == len(opened.examples(3))
+    assert 'href="/feature?run=toy&amp;feature=4"' in shown
+
+
+def test_a_dead_feature_says_so(app):
+    assert f"did not fire on {toy.C * (toy.T - 1):,} tokens" in body(app("feature", feature=str(toy.DEAD)))
+
+
+@pytest.mark.parametrize("feature", ["24", "-1", "<script>alert(1)</script>", "1e9"])
+def test_an_impossible_feature_is_named_and_escaped(app, feature):
+    shown = body(app("feature", feature=feature))
+    assert f"No feature <code>{draw.text(feature)}</code>: this SAE has features 0 to 23" in shown
+    assert "<script>" not in shown
+
+
+@pytest.mark.parametrize("page", ["overview", "features", "feature", "search"])
+def test_an_unknown_run_lists_the_runs(app, page):
+    shown = body(app(page, run="../../etc"))
+    assert "There is no run <code>../../etc</code>" in shown
+    assert "sweep%2Fsigned" in shown
+
+
+@pytest.mark.parametrize("page", ["overview", "features", "feature", "search"])
+def test_a_run_without_an_index_says_what_to_type(app, page, runs):
+    assert f"<code>saelab index {runs / 'bare'}</code>" in body(app(page, run="bare"))
+
+
+def test_an_index_of_another_version_says_so(app, runs, tmp_path, monkeypatch):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "features.db").write_text("no database " * 500)
+    monkeypatch.setenv(PLACES, json.dumps([str(tmp_path)]))
+    assert "not a feature index" in body(app("features", run="old"))
+
+
+def test_the_table_sorts_and_pages_by_its_address(app):
+    shown = body(app("features", sort="max", descending="0"))
+    values = [
+        float(found)
+        for found in re.findall(r'<td class="n">[\d.]+%</td><td class="n">[\d.]+</td><td class="n">([\d.]+)</td>', shown)
+    ]
+    assert len(values) == toy.F and values[:-1] == sorted(values[:-1]) and values[-1] == 0  # the dead one stays last
+    assert "1 to 24 of 24 features" in shown
+    assert "no sort" in body(app("features", sort="id; drop table"))
+
+
+def test_search_pages_answer(app):
+    shown = body(app("search", q="cat"))
+    assert "<mark>" in shown and "matches" in shown
+    assert "is nowhere in the indexed contexts" in body(app("search", q="zebra"))
+    assert "No feature matches <code>zebra</code>" in body(app("features", q="zebra"))
+
+
+def test_the_pages_load_neither_torch_nor_a_model_library():
+    names = ["load", "links", "state", "tables", "charts", "runs"]
+    heavy = ["torch", "transformers", "transformer_lens", "wandb"]
+    load = f"import sys\nfor name in {names}: __import__(f'apps.browser.{{name}}')\n"
+    code = load + f"print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=APP.parents[2])
+    assert done.stdout.strip() == "[]"

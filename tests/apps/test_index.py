@@ -1,0 +1,58 @@
+"""`saelab index` on a run that was really captured and trained."""
+
+import json
+import shutil
+
+import pytest
+
+from apps.cli import main
+from saelab.features.query import FeatureIndex
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run, tmp_path_factory):
+    """A copy of the tiny run, without an index."""
+    copy = tmp_path_factory.mktemp("index") / "tiny"
+    shutil.copytree(tiny_run, copy, ignore=shutil.ignore_patterns("features.db", "checkpoints"))
+    return copy
+
+
+def test_index_writes_what_it_prints(run, tiny_run, capsys):
+    assert main(["index", str(run), "--compare", str(tiny_run), "--tokens", "2k", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "saelab/index/1"
+    assert printed["n_tokens"] >= 2000
+    assert printed["others"][0]["share"] == 1.0
+    with FeatureIndex(run / "features.db") as opened:
+        assert all(printed[key] == opened.summary[key] for key in ("n_tokens", "n_contexts", "n_features", "dead", "others"))
+        live = opened.table("density").rows[0]
+        example = opened.examples(live.feature)[0]
+        assert example.document.endswith(".txt")
+        shown = "".join(example.texts[1:]).replace("<|endoftext|>", "")
+        assert shown.islower() and set(shown) <= set("abcdefghijklmnopqrstuvwxyz0123456789. \n")
+        assert len(opened.feature(live.feature).promoted) == 10
+
+
+def test_index_tells_people_how_to_look_at_it(run, capsys):
+    assert main(["index", str(run), "--tokens", "1k", "--split", "held_out"]) == 0
+    printed = capsys.readouterr().out
+    assert "64 features over" in printed
+    assert printed.splitlines()[-1] == f"next: saelab browse {run}"
+    with FeatureIndex(run / "features.db") as opened:
+        assert opened.summary["split"] == "held_out"
+
+
+def test_an_unknown_split_is_refused(run, capsys):
+    assert main(["index", str(run), "--split", "test"]) == 2
+    error = capsys.readouterr().err
+    assert "train" in error and "held_out" in error
+
+
+def test_a_run_at_another_hook_is_refused(run, tiny_run, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other)
+    header = json.loads((other / "sae" / "sae.json").read_text())
+    header["about"]["hook"] = "blocks.1.hook_out"
+    (other / "sae" / "sae.json").write_text(json.dumps(header))
+    assert main(["index", str(run), "--compare", str(other)]) == 2
+    assert "was trained at another hook: blocks.1.hook_out" in capsys.readouterr().err

@@ -1,0 +1,129 @@
+"""What the kernels ask of the machine: memory, a place to remember things in, one caller at a time."""
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+from saelab import kernels
+from saelab.kernels import cache, probe
+from saelab.sparsify import Choice
+
+PEAK = """
+import sys, torch
+from saelab import kernels
+from saelab.sparsify import Choice, Threshold
+def high():  # a new program's own peak; getrusage would start from that of the process which started it
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+B, F, D = 256, 262144, 8
+generator = torch.Generator().manual_seed(0)
+x, W = torch.randn(B, D, generator=generator), torch.randn(F, D, generator=generator)
+choices = [Choice(8), Choice(8, signed=True), Choice(8, "batch"), Choice(512, "feature"), Threshold(14.0)]
+for choice in choices:
+    kernels.choose(x[:64], W[:64], torch.zeros(64), Choice(2, "feature") if choice == choices[3] else choice)
+before = high()
+if sys.argv[1] == "dense":
+    (x @ W.T).topk(8)
+else:
+    for choice in choices:
+        budget = torch.arange(F) % 65 // 64 if choice == choices[3] else None
+        kernels.choose(x, W, torch.zeros(F), choice, budget=budget)
+print((high() - before) // 1024)
+"""
+
+
+def peak(how: str) -> int:
+    """MB by which choosing from 262144 features raises the peak of a process; a [B, F] matrix of float32 has 256."""
+    out = subprocess.run([sys.executable, "-c", PEAK, how], capture_output=True, text=True, check=True)
+    return int(out.stdout)
+
+
+def test_no_matrix_of_tokens_by_features_is_ever_made_and_one_that_is_gets_caught():
+    assert peak("sparse") < 40
+    assert peak("dense") > 250
+
+
+def test_several_threads_may_choose_at_once():
+    case = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((64, 24), (500, 24))]
+    expected = kernels.choose(case[0], case[1], torch.zeros(500), Choice(5))
+    results = []
+
+    def work():
+        for _ in range(5):
+            code = kernels.choose(case[0], case[1], torch.zeros(500), Choice(5))
+            results.append(torch.equal(code.features, expected.features) and torch.equal(code.values, expected.values))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 20
+
+
+@pytest.fixture
+def fresh_probe(monkeypatch, tmp_path):
+    """A probe that has measured nothing yet, with its memory in tmp_path."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    probe.probe.cache_clear()
+    yield tmp_path / "saelab" / "screen.json"
+    probe.probe.cache_clear()
+
+
+def test_the_probe_measures_once_and_is_remembered(fresh_probe, monkeypatch):
+    first = probe.probe()
+    assert first["screen"] in ("float32", "bfloat16")
+    assert "ms in bfloat16" in first["why"]
+    assert json.loads(fresh_probe.read_text())["screen"] == first["screen"]
+    probe.probe.cache_clear()
+    monkeypatch.setattr(probe, "_measure", lambda: pytest.fail("measured again"))
+    assert probe.probe() == {**first, "remembered": str(fresh_probe)}
+
+
+def test_the_probe_measures_again_on_another_machine_and_after_a_damaged_file(fresh_probe, monkeypatch):
+    probe.probe()
+    for text in (json.dumps({**json.loads(fresh_probe.read_text()), "machine": {"processor": "other"}}), "{", "[]"):
+        fresh_probe.write_text(text)
+        probe.probe.cache_clear()
+        assert probe.probe()["remembered"] is None
+
+
+def test_bfloat16_that_is_slow_or_adds_up_wrongly_is_not_screened_with(fresh_probe, monkeypatch):
+    monkeypatch.setattr(probe, "_milliseconds", lambda dtype: 1.0 if dtype == torch.bfloat16 else 10.0)
+    assert probe.probe()["screen"] == "bfloat16"
+    for name, value in (("_accumulates", lambda: False), ("_milliseconds", lambda dtype: 5.0)):
+        with monkeypatch.context() as patch:
+            patch.setattr(probe, name, value)
+            fresh_probe.unlink()
+            probe.probe.cache_clear()
+            assert probe.probe()["screen"] == "float32"
+
+
+def test_nothing_is_remembered_where_nothing_can_be_written(monkeypatch, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(blocked))
+    assert cache.user_folder() is None
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    assert cache.compiled_folder() is None
+    probe.probe.cache_clear()
+    assert probe.probe()["remembered"] is None
+    probe.probe.cache_clear()
+
+
+def test_compiled_loops_go_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
+    assert cache.compiled_folder().parent == tmp_path / "chosen"
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert cache.compiled_folder().parent == tmp_path / "user" / "saelab"
+
+
+def test_importing_the_library_loads_no_compiler():
+    code = "import sys, saelab, saelab.kernels, saelab.kernels.probe; print([m for m in ('numba', 'triton') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,95 @@
+"""The Triton backend against the same truth: interpreted on every machine, natively where there is a GPU. Shapes are tiny."""
+
+import os
+
+import inputs
+import pytest
+import torch
+import truth
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton")
+
+from saelab import kernels
+from saelab.kernels import autograd
+from saelab.sparsify import Choice, Threshold
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def narrow_tiles(monkeypatch):
+    from saelab.kernels import triton
+
+    monkeypatch.setattr(triton, "_ENTRIES", 100)
+
+
+def choose(case: truth.Case, sparsify, **options):
+    x, W, b, grad, W_dec = (t.to(DEVICE) for t in case)
+    boost = {"grad": grad, "W_dec": W_dec} if getattr(sparsify, "beta", 0) else {}
+    with kernels.backend("triton"):
+        code = kernels.choose(x, W, b, sparsify, **boost, **options)
+    return kernels.Code(code.starts.cpu(), code.features.cpu(), code.values.cpu(), code.n_features)
+
+
+def objections(name: str, sparsify, **options) -> list[str]:
+    case = inputs.make(name, B=4, F=40, D=6)
+    return truth.objections(choose(case, sparsify, **options), truth.pairs(case, sparsify, **options))
+
+
+@pytest.mark.parametrize("name", ["structured", "few_positive", "duplicated", "constant", "near_ties"])
+@pytest.mark.parametrize(
+    "sparsify",
+    [
+        Choice(3),
+        Choice(3, signed=True, beta=0.7),
+        Choice(3, "batch"),
+        Choice(3, "batch", signed=True, beta=0.7),
+        Choice(8, "feature"),
+        Choice(8, "feature", signed=True, beta=0.7),
+        Threshold(0.3),
+        Threshold(0.3, signed=True, bandwidth=0.4),
+    ],
+    ids=str,
+)
+def test_every_input_is_chosen_from_as_float64_does(sparsify, name):
+    assert not objections(name, sparsify)
+
+
+def test_a_feature_may_have_no_budget():
+    assert not objections("random", Choice(3, "feature"), budget=torch.arange(40) % 3)
+
+
+def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
+    from saelab.kernels import triton
+
+    original = triton._candidates
+    monkeypatch.setattr(triton, "_candidates", lambda *a: (*original(*a)[:2], torch.zeros(4, device=DEVICE)))
+    case = inputs.make("constant", B=4, F=200, D=6)
+    assert truth.objections(choose(case, Choice(3)), truth.pairs(case, Choice(3)))
+
+
+def gradients(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    case = inputs.make("structured", B=4, F=40, D=6)
+    x, W_enc, b_enc, W_dec = (t.to(DEVICE, dtype).requires_grad_() for t in (case.x, case.W, case.b, case.W_dec))
+    with kernels.backend(name):
+        code = kernels.choose(x.detach(), W_enc.detach(), b_enc.detach(), Choice(3, "batch"))
+        x_hat = autograd.decode(autograd.encode(code, x, None, W_enc, b_enc), W_dec)
+        return [x_hat.detach(), *torch.autograd.grad((x_hat - 1).square().sum(), [x, W_enc, b_enc, W_dec])]
+
+
+def test_gradients_are_as_close_to_float64_as_plain_torch():
+    runs = gradients("triton", torch.float32), gradients("reference", torch.float32), gradients("reference", torch.float64)
+    for ours, torchs, exact in zip(*runs, strict=True):
+        errors = [float((t - exact).double().square().mean().sqrt()) for t in (ours, torchs)]
+        assert errors[0] <= 2 * errors[1] + 1e-12
+    assert all(map(torch.equal, runs[0], gradients("triton", torch.float32)))
+
+
+def test_fired_features_are_counted():
+    code = choose(inputs.make("few_positive", B=4, F=40, D=6), Choice(3))
+    with kernels.backend("triton"):
+        sums, fired = kernels.column_sums(kernels.Code(*(t.to(DEVICE) for t in (code.starts, code.features, code.values)), 40))
+    assert torch.equal(fired.cpu(), (code.to_dense() != 0).sum(0))
+    torch.testing.assert_close(sums.cpu(), code.to_dense().sum(0))

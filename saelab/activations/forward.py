@@ -11,6 +11,16 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 
+SCORES = 1 << 22  # attention scores of one layer: where there are more, each pass fetches fresh memory and takes twice as long
+CONTEXTS = 16  # in one forward pass, at most
+
+
+def contexts_per_pass(model: Any, context: int) -> int:
+    """How many contexts of `context` tokens go through the model at once."""
+    if str(model.cfg.device).startswith("cpu"):
+        return max(1, min(CONTEXTS, SCORES // (model.cfg.n_heads * context**2)))
+    return CONTEXTS
+
 
 class _Seen(Exception):
     """All hooks have fired: the rest of the forward pass is not needed."""

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 
 from saelab import models
-from saelab.activations.forward import activations, activations_and_gradients, shapes
+from saelab.activations.forward import CONTEXTS, activations, activations_and_gradients, contexts_per_pass, shapes
 from saelab.errors import UsageError
 
 SHARD_BYTES = 64_000_000
-FORWARD = 16  # contexts in one forward pass
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -80,7 +79,7 @@ def settings_for(
         for name, shape in shapes(model, names).items()
     }
     per_context = sum(h["width"] for h in described.values()) * context * DTYPES[dtype].itemsize * (2 if gradients else 1)
-    shard = max(FORWARD, SHARD_BYTES // per_context // FORWARD * FORWARD)
+    shard = max(CONTEXTS, SHARD_BYTES // per_context // CONTEXTS * CONTEXTS)
     fields = (models.identity(model), text, text_field, names, n_tokens, context, gradients, dtype, shard, bos, eos, rule, seed)
     return Settings(*fields), described
 
@@ -107,13 +106,17 @@ def _moments_bytes(hooks: dict[str, dict]) -> int:
 
 
 def estimate(model: Any, settings: Settings, hooks: dict[str, dict]) -> dict[str, float]:
-    """Bytes on disk, seconds and peak memory of a capture, from one timed forward pass; nothing is written."""
-    tokens_CT = torch.randint(0, model.cfg.d_vocab, (FORWARD, settings.context), generator=torch.Generator().manual_seed(0))
+    """Bytes on disk, seconds and peak memory of a capture, from three timed forward passes; nothing is written."""
+    shape = (contexts_per_pass(model, settings.context), settings.context)
+    tokens_CT = torch.randint(0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0))
     run = activations_and_gradients if settings.gradients else activations
     run(model, tokens_CT, settings.hooks)
-    started = time.perf_counter()
-    run(model, tokens_CT, settings.hooks)
-    seconds = (time.perf_counter() - started) / tokens_CT.numel() * settings.n_tokens
+    passes = []
+    for _ in range(3):
+        started = time.perf_counter()
+        run(model, tokens_CT, settings.hooks)
+        passes.append(time.perf_counter() - started)
+    seconds = min(passes) / tokens_CT.numel() * settings.n_tokens
     # A shard is held twice while its parts are joined, and one hook of it in float64 for the moments.
     n_contexts = min(settings.shard_contexts, -(-settings.n_tokens // settings.context))
     width = sum(h["width"] for h in hooks.values()) * (2 if settings.gradients else 1)

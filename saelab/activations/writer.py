@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab.activations.cache import SCHEMA, sha256
-from saelab.activations.forward import activations, activations_and_gradients
-from saelab.activations.settings import DTYPES, FORWARD, Settings
+from saelab.activations.forward import activations, activations_and_gradients, contexts_per_pass
+from saelab.activations.settings import DTYPES, Settings
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic, write_json
 
@@ -114,7 +114,7 @@ class Writer:
         """Arrays [C, T, D] of a shard in the cache's dtype, heads flattened. Raises FailedRun for what the dtype cannot hold."""
         run = activations_and_gradients if self.settings.gradients else activations
         parts: dict[str, list[Tensor]] = {}
-        for piece_CT in tokens_CT.split(FORWARD):
+        for piece_CT in tokens_CT.split(contexts_per_pass(self.model, self.settings.context)):
             for name, acts in run(self.model, piece_CT, self.settings.hooks).items():
                 stored = acts.flatten(2).to("cpu", DTYPES[self.settings.dtype])
                 if not bool(torch.isfinite(stored).all()):

@@ -26,7 +26,14 @@ def demo(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_leaves_two_runs_a_report_and_an_index(demo: Path):
-    assert {p.name for p in demo.iterdir()} == {"checkpoints", "config.yaml", "features.db", "metrics.jsonl", "report.json", "sae"}
+    assert {p.name for p in demo.iterdir()} == {
+        "checkpoints",
+        "config.yaml",
+        "features.db",
+        "metrics.jsonl",
+        "report.json",
+        "sae",
+    }
     assert (demo.parent / "demo-seed1" / "sae" / "sae.json").exists()
     assert (demo.parent / "demo-cache" / "manifest.json").exists()
 

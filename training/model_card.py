@@ -35,9 +35,10 @@ lines with a held-out one were dropped. The last four templates of each task (`s
 trained on.
 
 **Training.** `python -m training.language_model prepare`, `train`, `export`: 32M tokens, batches of 8192, Muon and
-AdamW, constant rate then linear decay over the last 30%, bf16 autocast on CPU cores; the log is `train.jsonl`. The
-first 16.4M tokens drew IOI and docstring prompts from an earlier, smaller set of training templates (20 and 24; the
-same ones held out).
+AdamW, bf16 autocast on CPU cores; the log is `train.jsonl`. The schedule is warm-up, constant rate, linear decay over
+the last 30%, but this file's run was interrupted: planned for 27M tokens, then extended to 32M, which raised the rate
+again at 27M. The set of training templates grew twice on the way: to composed IOI and docstring templates at 16.4M
+tokens, to arbitrary docstring keywords at 27M. The held-out templates were the same throughout.
 
 **Measured on the stored file** by `python -m training.model_card` ({prompts} prompts per task, held-out templates):
 

@@ -6,7 +6,6 @@ batch number is all there is to resume from.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,15 +101,10 @@ class Batches:
 
     def _buffers(self, start: int) -> Iterator[tuple[Buffer, Tensor]]:
         """Buffers and their orders; each is valid until the next one is asked for."""
-        jobs = self._jobs(start)
-        with ThreadPoolExecutor(1) as pool:
-            spare: Buffer = {}
-            waiting = pool.submit(self._read, next(jobs), {})
-            while True:
-                whole, order_N = waiting.result()
-                waiting = pool.submit(self._read, next(jobs), spare)
-                yield whole, order_N
-                spare = whole
+        spare: Buffer = {}
+        for job in self._jobs(start):
+            spare, order_N = self._read(job, spare)
+            yield spare, order_N
 
     def _generate(self, start: int) -> Iterator[Buffer]:
         rest: Buffer = {}  # tokens of a buffer's end that wait for the next buffer to fill their batch

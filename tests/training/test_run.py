@@ -90,7 +90,9 @@ def test_two_seeds_in_one_pass_equal_each_trained_alone(config: training.Config,
 
 
 @pytest.mark.parametrize("sparsify", ["batchtopk", "feature-choice"])
-def test_a_batch_or_feature_budget_is_saved_with_levels_that_keep_its_l0(config: training.Config, tiny_cache: Path, sparsify: str):
+def test_a_batch_or_feature_budget_is_saved_with_levels_that_keep_its_l0(
+    config: training.Config, tiny_cache: Path, sparsify: str
+):
     sae = SAE.load(training.train(replace(config, sparsify=sparsify)))
     x = next(Cache(tiny_cache).batches(HOOK, 900, split="held_out"))
     with torch.no_grad():

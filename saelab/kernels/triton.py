@@ -5,7 +5,7 @@ way for what is not certified. Shapes: B tokens, F features, D width, T features
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,6 +16,7 @@ from saelab.kernels import reference, triton_loops
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 CHECKS_WEIGHTS = False
+_loops: Any = triton_loops  # compiled when launched, with plain numbers for compile-time constants
 _ENTRIES = 1 << 23  # of a tile
 _PAIRS = 16  # exact dots of one program
 _SPARES = (1.6, 8.0)  # candidates a batch budget asks for, in multiples of the budget
@@ -77,7 +78,7 @@ def _tiles(problem: _Problem) -> Iterator[tuple[Tensor, Tensor]]:
         out = torch.empty(product.shape, device=product.device)
         grid = (triton.cdiv(out.shape[0], 16), triton.cdiv(out.shape[1], 128))
         slacks = (x.slack, w.slack, grad.slack, d.slack)
-        triton_loops.bounds[grid](
+        _loops.bounds[grid](
             product, boost, *slacks, bias, out, *out.shape, *units, problem.beta, problem.signed, problem.beta > 0, 16, 128
         )
         yield features, out
@@ -88,7 +89,7 @@ def _dots(A: Tensor, W: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
     block = min(128, triton.next_power_of_2(A.shape[1]))
     if len(tokens):
         grid = (triton.cdiv(len(tokens), _PAIRS),)
-        triton_loops.exact_dots[grid](A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block)
+        _loops.exact_dots[grid](A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block)
     return out_N
 
 
@@ -109,17 +110,8 @@ def _ranked(score_QC: Tensor, item_QC: Tensor) -> Tensor:
     return by_item.gather(1, by_score)
 
 
-def _all_scores(problem: _Problem) -> Tensor:
-    """[B, F] in float64, for the few tokens or features that are not certified."""
-    pre_BF = problem.x.double() @ problem.W.double().T + problem.b.double()
-    score_BF = pre_BF.abs() if problem.signed else pre_BF
-    if problem.beta:
-        score_BF = score_BF * (1 + problem.beta * (problem.grad.double() @ problem.W_dec.double().T).abs())
-    return score_BF
-
-
-def _candidates(problem: _Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(features [B, C], -1 where there is none; bounds [B, C]; whose bound no feature left out exceeds [B])."""
+def _candidates(problem: _Problem, k: int) -> tuple[Tensor, Tensor]:
+    """(features [B, C], -1 where there is none; [B]: a number that no score of a feature left out exceeds)."""
     n_tokens, n_features = len(problem.x), len(problem.W)
     most = min(n_features, k + max(16, k // 2))
     room = min(triton.next_power_of_2(n_features), triton.next_power_of_2(4 * most + 64))
@@ -134,16 +126,16 @@ def _candidates(problem: _Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
             rank = min(int(expected + 2.2 * expected**0.5) + 1, len(features))
             thetas = (bound_BT.topk(rank, dim=1).values[:, -1] * (1 - 2.0**-20)).clamp_min(0).contiguous()
         grid, n_columns = (n_tokens,), bound_BT.shape[1]
-        triton_loops.append[grid](bound_BT, thetas, counts, keys, items, first, step, n_columns, room, 128)
+        _loops.append[grid](bound_BT, thetas, counts, keys, items, first, step, n_columns, room, 128)
     best = keys.topk(min(most + 1, room), dim=1)
     left_B = torch.maximum(thetas, best.values[:, most] if best.values.shape[1] > most else thetas)
     left_B = torch.where(counts > room, torch.inf, left_B)
-    return items.gather(1, best.indices[:, :most]), best.values[:, :most], left_B
+    return items.gather(1, best.indices[:, :most]), left_B
 
 
 def _over_tokens(problem: _Problem, k: int) -> Code:
     n_tokens, n_features, device = len(problem.x), len(problem.W), problem.x.device
-    item_BC, _, left_B = _candidates(problem, k)
+    item_BC, left_B = _candidates(problem, k)
     token_B1 = torch.arange(n_tokens, device=device)[:, None]
     value_BC, score_BC = _exact(problem, token_B1, item_BC.clamp_min(0))
     score_BC = torch.where(item_BC < 0, 0, score_BC.clamp_min(0))
@@ -240,8 +232,8 @@ def _over_batch(problem: _Problem, total: int) -> Code:
         best = order[torch.sort(score_N[order], descending=True, stable=True).indices][:total]
         best = best[score_N[best] > 0]
         if theta == 0 or (len(best) == total and float(score_N[best[-1]]) > theta):
-            break
-    return _code(problem, tokens[best], which[best], value_N[best])
+            return _code(problem, tokens[best], which[best], value_N[best])
+    raise AssertionError("a threshold of 0 always settles")
 
 
 def _over_level(problem: _Problem, level_F: Tensor, lowest_F: Tensor) -> Code:
@@ -295,7 +287,7 @@ def _segments(order: Tensor, starts: Tensor, rows: Tensor, values: Tensor, matri
     block = min(512, triton.next_power_of_2(matrix.shape[1]))
     grid = (len(out), triton.cdiv(matrix.shape[1], block))
     if len(out):
-        triton_loops.segment_sums[grid](order, starts, rows, values.contiguous(), matrix.contiguous(), out, out.shape[1], block)
+        _loops.segment_sums[grid](order, starts, rows, values.contiguous(), matrix.contiguous(), out, out.shape[1], block)
     return out
 
 
@@ -323,5 +315,5 @@ def column_sums(code: Code) -> tuple[Tensor, Tensor]:
     _float32(values=code.values)
     sums_F = torch.empty(code.n_features, device=code.values.device)
     fired_F = torch.empty(code.n_features, dtype=torch.int64, device=code.values.device)
-    triton_loops.segment_counts[(code.n_features,)](*code.by_feature(), code.values.contiguous(), sums_F, fired_F)
+    _loops.segment_counts[(code.n_features,)](*code.by_feature(), code.values.contiguous(), sums_F, fired_F)
     return sums_F, fired_F

@@ -24,7 +24,7 @@ SPARSIFIERS = ("topk", "abstopk", "batchtopk", "feature-choice", "g-sae")
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="A whole training step beside its peers, in one run.")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--features", type=int, default=24576)
     parser.add_argument("--k", type=int, default=32)

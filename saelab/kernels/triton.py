@@ -1,11 +1,9 @@
-"""The five kernels on CUDA GPUs: half-precision products, a selection behind each, values exact to float64's rounding.
+"""The five kernels on CUDA GPUs.
 
-The same plan as on CPUs: upper bounds from a product in low precision, exact scores of what can win, a certificate, and a second
-way for what is not certified. Shapes: B tokens, F features, D width, T features of a tile, N pairs, C candidates per query.
+Shapes: B tokens, F features, D width, N pairs.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -13,247 +11,11 @@ from torch import Tensor
 
 from saelab.code import Code
 from saelab.kernels import reference, triton_loops
+from saelab.kernels.triton_choose import Problem, dots, over_batch, over_features, over_level, over_tokens
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 CHECKS_WEIGHTS = False
-_ENTRIES = 1 << 23  # of a tile
-_PAIRS = 16  # exact dots of one program
-_SPARES = (1.6, 8.0)  # candidates a batch budget asks for, in multiples of the budget
-
-
-class _Problem(NamedTuple):
-    x: Tensor
-    W: Tensor
-    b: Tensor
-    signed: bool
-    beta: float
-    grad: Tensor
-    W_dec: Tensor
-
-
-class _Scaled(NamedTuple):
-    """Rows scaled by powers of two to norms in [1/2, 1) and halved; slack [3, n]: the inverse scale, |x - xt|, |x| (scaled)."""
-
-    rows: Tensor
-    slack: Tensor
-
-
-def _scaled(rows: Tensor) -> _Scaled:
-    exponent = torch.frexp(rows.double().norm(dim=1)).exponent
-    scaled = torch.ldexp(rows.double(), -exponent[:, None])
-    half = scaled.half()
-    lost = (scaled - half.double()).norm(dim=1)
-    unit = torch.ldexp(torch.ones_like(lost), exponent)
-    slack = torch.stack([unit, lost, scaled.norm(dim=1)]).float() * (1 + 2.0**-20)
-    slack[0] = unit.float()
-    return _Scaled(half, slack.contiguous())
-
-
-def _product(x: Tensor, w: Tensor) -> Tensor:
-    """x w^T of half-precision rows, added up in float32."""
-    if x.device.type == "cpu":
-        return (x.float() @ w.float().T).half()
-    allowed = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    try:
-        return x @ w.T
-    finally:
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = allowed
-
-
-def _tiles(problem: _Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features [T], upper bounds [B, T]): tile t of n holds the features t, t + n, ..., so that the first is a sample."""
-    n_tokens, n_features = len(problem.x), len(problem.W)
-    n_tiles = -(-n_features // max(32, min(2048, _ENTRIES // n_tokens)))
-    x = _scaled(problem.x)
-    grad = _scaled(problem.grad) if problem.beta else x
-    units = [4 * rows.shape[1] * 2.0**-24 for rows in (x.rows, grad.rows)]
-    for t in range(n_tiles):
-        features = torch.arange(t, n_features, n_tiles, device=problem.x.device)
-        w, bias = _scaled(problem.W[t::n_tiles]), problem.b[t::n_tiles].contiguous()
-        d = _scaled(problem.W_dec[t::n_tiles]) if problem.beta else w
-        product = _product(x.rows, w.rows)
-        boost = _product(grad.rows, d.rows) if problem.beta else product
-        out = torch.empty(product.shape, device=product.device)
-        grid = (triton.cdiv(out.shape[0], 16), triton.cdiv(out.shape[1], 128))
-        slacks = (x.slack, w.slack, grad.slack, d.slack)
-        triton_loops.bounds[grid](
-            product, boost, *slacks, bias, out, *out.shape, *units, problem.beta, problem.signed, problem.beta > 0, 16, 128
-        )
-        yield features, out
-
-
-def _dots(A: Tensor, W: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
-    out_N = torch.empty(len(tokens), dtype=torch.float64, device=A.device)
-    block = min(128, triton.next_power_of_2(A.shape[1]))
-    if len(tokens):
-        grid = (triton.cdiv(len(tokens), _PAIRS),)
-        triton_loops.exact_dots[grid](A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block)
-    return out_N
-
-
-def _exact(problem: _Problem, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """(pre-activations, scores) in float64 of pairs of any shape."""
-    flat = tokens.expand(features.shape).reshape(-1), features.reshape(-1)
-    value_N = _dots(problem.x, problem.W, *flat) + problem.b.double()[flat[1]]
-    score_N = value_N.abs() if problem.signed else value_N
-    if problem.beta:
-        score_N = score_N * (1 + problem.beta * _dots(problem.grad, problem.W_dec, *flat).abs())
-    return value_N.view(features.shape), score_N.view(features.shape)
-
-
-def _ranked(score_QC: Tensor, item_QC: Tensor) -> Tensor:
-    """[Q, C]: positions by falling score, ties to the lowest item."""
-    by_item = torch.sort(item_QC, dim=1, stable=True).indices
-    by_score = torch.sort(score_QC.gather(1, by_item), dim=1, descending=True, stable=True).indices
-    return by_item.gather(1, by_score)
-
-
-def _all_scores(problem: _Problem) -> Tensor:
-    """[B, F] in float64, for the few tokens or features that are not certified."""
-    pre_BF = problem.x.double() @ problem.W.double().T + problem.b.double()
-    score_BF = pre_BF.abs() if problem.signed else pre_BF
-    if problem.beta:
-        score_BF = score_BF * (1 + problem.beta * (problem.grad.double() @ problem.W_dec.double().T).abs())
-    return score_BF
-
-
-def _candidates(problem: _Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(features [B, C], -1 where there is none; bounds [B, C]; whose bound no feature left out exceeds [B])."""
-    n_tokens, n_features = len(problem.x), len(problem.W)
-    most = min(n_features, k + max(16, k // 2))
-    room = min(triton.next_power_of_2(n_features), triton.next_power_of_2(4 * most + 64))
-    device = problem.x.device
-    keys = torch.full((n_tokens, room), -1.0, device=device)
-    items = torch.full((n_tokens, room), -1, dtype=torch.int64, device=device)
-    counts, thetas = torch.zeros(n_tokens, dtype=torch.int32, device=device), torch.zeros(n_tokens, device=device)
-    for features, bound_BT in _tiles(problem):
-        first, step = int(features[0]), int(features[1] - features[0]) if len(features) > 1 else 1
-        if first == 0 and len(features) < n_features:
-            expected = most * len(features) / n_features
-            rank = min(int(expected + 2.2 * expected**0.5) + 1, len(features))
-            thetas = (bound_BT.topk(rank, dim=1).values[:, -1] * (1 - 2.0**-20)).clamp_min(0).contiguous()
-        grid, n_columns = (n_tokens,), bound_BT.shape[1]
-        triton_loops.append[grid](bound_BT, thetas, counts, keys, items, first, step, n_columns, room, 128)
-    best = keys.topk(min(most + 1, room), dim=1)
-    left_B = torch.maximum(thetas, best.values[:, most] if best.values.shape[1] > most else thetas)
-    left_B = torch.where(counts > room, torch.inf, left_B)
-    return items.gather(1, best.indices[:, :most]), best.values[:, :most], left_B
-
-
-def _over_tokens(problem: _Problem, k: int) -> Code:
-    n_tokens, n_features, device = len(problem.x), len(problem.W), problem.x.device
-    item_BC, _, left_B = _candidates(problem, k)
-    token_B1 = torch.arange(n_tokens, device=device)[:, None]
-    value_BC, score_BC = _exact(problem, token_B1, item_BC.clamp_min(0))
-    score_BC = torch.where(item_BC < 0, 0, score_BC.clamp_min(0))
-    best = _ranked(score_BC, item_BC)[:, :k]
-    feature_BK, score_BK = item_BC.gather(1, best), score_BC.gather(1, best)
-    value_BK = torch.where(score_BK > 0, value_BC.gather(1, best), 0)
-    for b in ((score_BK[:, -1] <= left_B) & (left_B > 0)).nonzero()[:, 0].tolist():
-        feature_BK[b], value_BK[b] = _one_token(problem, b, k)
-    for b in (value_BK == 0).any(1).nonzero()[:, 0].tolist():
-        feature_BK[b], value_BK[b] = _filled(feature_BK[b], value_BK[b], n_features)
-    order = feature_BK.argsort(dim=1)
-    starts = torch.arange(0, n_tokens * k + 1, k, device=device)
-    values = value_BK.gather(1, order).float()
-    return Code(starts, feature_BK.gather(1, order).reshape(-1), values.reshape(-1), n_features)
-
-
-def _one_token(problem: _Problem, b: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of one token from all its exact scores: (features [K], values [K], 0 where the score is not positive)."""
-    features = torch.arange(len(problem.W), device=problem.x.device)
-    value_F, score_F = _exact(problem, torch.full_like(features, b), features)
-    best = torch.sort(score_F, descending=True, stable=True).indices[:k]
-    return best, torch.where(score_F[best] > 0, value_F[best], 0)
-
-
-def _filled(feature_K: Tensor, value_K: Tensor, n_features: int) -> tuple[Tensor, Tensor]:
-    """The non-zero pairs of a token, completed with value 0 at the lowest features."""
-    kept = feature_K[value_K != 0]
-    free_F = torch.ones(n_features, dtype=torch.bool, device=kept.device)
-    free_F[kept] = False
-    rest = free_F.nonzero()[: len(feature_K) - len(kept), 0]
-    return torch.cat([kept, rest]), torch.cat([value_K[value_K != 0], value_K.new_zeros(len(rest))])
-
-
-def _code(problem: _Problem, tokens: Tensor, features: Tensor, values: Tensor) -> Code:
-    """Pairs in any order, as a Code without values 0."""
-    values = values.float()
-    tokens, features, values = tokens[values != 0], features[values != 0], values[values != 0]
-    order = torch.argsort(tokens * len(problem.W) + features)
-    counts = torch.bincount(tokens, minlength=len(problem.x))
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Code(starts, features[order], values[order], len(problem.W))
-
-
-def _over_features(problem: _Problem, budget_F: Tensor) -> Code:
-    n_tokens, parts = len(problem.x), []
-    for features, bound_BT in _tiles(problem):
-        most = int(budget_F[features].max())
-        if most == 0:
-            continue
-        best = bound_BT.T.topk(min(most + 17, n_tokens), dim=1)
-        left_T = best.values[:, -1] if best.values.shape[1] < n_tokens else torch.full_like(best.values[:, 0], -torch.inf)
-        value_TC, score_TC = _exact(problem, best.indices, features[:, None].expand(best.indices.shape))
-        order = _ranked(score_TC, best.indices)
-        token_TC, value_TC, score_TC = (t.gather(1, order) for t in (best.indices, value_TC, score_TC))
-        wanted_T = budget_F[features]
-        worst_T = score_TC.gather(1, (wanted_T - 1).clamp_min(0)[:, None])[:, 0]
-        failed_T = (wanted_T > 0) & (worst_T <= left_T) & (left_T > 0)
-        kept = (torch.arange(order.shape[1], device=order.device) < wanted_T[:, None]) & (score_TC > 0) & ~failed_T[:, None]
-        parts.append((token_TC[kept], features[:, None].expand(kept.shape)[kept], value_TC[kept]))
-        parts += [_one_feature(problem, int(features[t]), int(wanted_T[t])) for t in failed_T.nonzero()[:, 0].tolist()]
-    empty = torch.empty(0, dtype=torch.int64, device=problem.x.device)
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else [empty, empty, empty.double()]
-    return _code(problem, *columns)
-
-
-def _one_feature(problem: _Problem, f: int, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
-    tokens = torch.arange(len(problem.x), device=problem.x.device)
-    value_B, score_B = _exact(problem, tokens, torch.full_like(tokens, f))
-    best = torch.sort(score_B, descending=True, stable=True).indices[:wanted]
-    best = best[score_B[best] > 0]
-    return best, torch.full_like(best, f), value_B[best]
-
-
-def _pool(problem: _Problem, theta: Tensor | float) -> tuple[Tensor, Tensor]:
-    """(tokens, features) of every pair whose bound exceeds theta (a number, or one per feature)."""
-    parts = []
-    for features, bound_BT in _tiles(problem):
-        limit = theta[features] if isinstance(theta, Tensor) else theta
-        token_N, column_N = (bound_BT > limit).nonzero(as_tuple=True)
-        parts.append((token_N, features[column_N]))
-    tokens, features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return tokens, features
-
-
-def _over_batch(problem: _Problem, total: int) -> Code:
-    features, sample_BT = next(_tiles(problem))
-    positive_N = sample_BT[sample_BT > 0]
-    for spare in (*_SPARES, torch.inf):
-        rank = spare * total * len(features) / len(problem.W)
-        theta = float(positive_N.topk(int(rank) + 1).values[-1]) * (1 - 2.0**-20) if rank + 1 < len(positive_N) else 0.0
-        tokens, which = _pool(problem, theta)
-        value_N, score_N = _exact(problem, tokens, which)
-        order = torch.argsort(tokens * len(problem.W) + which)
-        best = order[torch.sort(score_N[order], descending=True, stable=True).indices][:total]
-        best = best[score_N[best] > 0]
-        if theta == 0 or (len(best) == total and float(score_N[best[-1]]) > theta):
-            break
-    return _code(problem, tokens[best], which[best], value_N[best])
-
-
-def _over_level(problem: _Problem, level_F: Tensor, lowest_F: Tensor) -> Code:
-    limit_F = (lowest_F - lowest_F.abs() * 2.0**-20).float()
-    tokens, features = _pool(problem, limit_F)
-    value_N, score_N = _exact(problem, tokens, features)
-    kept = score_N > lowest_F[features]
-    value_N = torch.where(score_N > level_F[features], value_N, 0)[kept].float()
-    tokens, features = tokens[kept], features[kept]
-    order = torch.argsort(tokens * len(problem.W) + features)
-    counts = torch.bincount(tokens, minlength=len(problem.x))
-    return Code(torch.cat([counts.new_zeros(1), counts.cumsum(0)]), features[order], value_N[order], len(problem.W))
+_loops: Any = triton_loops  # compiled when launched, with plain numbers for compile-time constants
 
 
 def _float32(**tensors: Tensor | None) -> None:
@@ -278,16 +40,16 @@ def choose(
     x, W, b = (t.detach().contiguous() for t in (x_BD, W_enc_FD, b_enc_F))
     beta = float(sparsify.beta) if isinstance(sparsify, Choice) else 0.0
     boost = [(x, W)[i] if t is None or not beta else t.detach().contiguous() for i, t in enumerate((grad, W_dec))]
-    problem = _Problem(x, W, b, sparsify.signed, beta, *boost)
+    problem = Problem(x, W, b, sparsify.signed, beta, *boost)
     if isinstance(sparsify, Threshold):
         given_F = torch.full_like(b, sparsify.level) if level is None else level.detach().to(b).expand(len(b))
-        return _over_level(problem, given_F.double(), given_F.double() - sparsify.bandwidth / 2)
+        return over_level(problem, given_F.double(), given_F.double() - sparsify.bandwidth / 2)
     if sparsify.over == "token":
-        return _over_tokens(problem, sparsify.k)
+        return over_tokens(problem, sparsify.k)
     if sparsify.over == "batch":
-        return _over_batch(problem, sparsify.k * len(x))
+        return over_batch(problem, sparsify.k * len(x))
     shares_F = reference.equal_budget(sparsify.k, len(x), len(W)) if budget is None else budget
-    return _over_features(problem, shares_F.to(x.device))
+    return over_features(problem, shares_F.to(x.device))
 
 
 def _segments(order: Tensor, starts: Tensor, rows: Tensor, values: Tensor, matrix: Tensor) -> Tensor:
@@ -295,7 +57,7 @@ def _segments(order: Tensor, starts: Tensor, rows: Tensor, values: Tensor, matri
     block = min(512, triton.next_power_of_2(matrix.shape[1]))
     grid = (len(out), triton.cdiv(matrix.shape[1], block))
     if len(out):
-        triton_loops.segment_sums[grid](order, starts, rows, values.contiguous(), matrix.contiguous(), out, out.shape[1], block)
+        _loops.segment_sums[grid](order, starts, rows, values.contiguous(), matrix.contiguous(), out, out.shape[1], block)
     return out
 
 
@@ -315,7 +77,7 @@ def spmm_t(code: Code, G_BD: Tensor) -> Tensor:
 def sddmm(A_BD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
     """A[token] . W[feature] at every pair: [N]."""
     _float32(A=A_BD, W=W_FD)
-    return _dots(A_BD.contiguous(), W_FD.contiguous(), code.tokens, code.features).float()
+    return dots(A_BD.contiguous(), W_FD.contiguous(), code.tokens, code.features).float()
 
 
 def column_sums(code: Code) -> tuple[Tensor, Tensor]:
@@ -323,5 +85,5 @@ def column_sums(code: Code) -> tuple[Tensor, Tensor]:
     _float32(values=code.values)
     sums_F = torch.empty(code.n_features, device=code.values.device)
     fired_F = torch.empty(code.n_features, dtype=torch.int64, device=code.values.device)
-    triton_loops.segment_counts[(code.n_features,)](*code.by_feature(), code.values.contiguous(), sums_F, fired_F)
+    _loops.segment_counts[(code.n_features,)](*code.by_feature(), code.values.contiguous(), sums_F, fired_F)
     return sums_F, fired_F

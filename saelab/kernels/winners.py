@@ -16,7 +16,7 @@ from saelab.kernels.candidates import collect
 from saelab.kernels.exact import Sides, exhaust, fill, rescore
 from saelab.kernels.screen import Problem, buffer, shift_of, tiles
 
-_TOKEN_ROOM, _FEATURE_ROOM = 4, 2  # a list's length, in multiples of what is kept of it when it is full
+_TOKEN_ROOM, _FEATURE_ROOM = 3, 2  # a list's length, in multiples of what is kept of it when it is full
 _AGAIN = 8  # how many times longer the second attempt's lists are
 _FEW = 8  # so many queries are cheaper to settle from all exact scores than from a second screen
 tally: Counter[str] = Counter()  # queries "asked", and of these "certified" by the first screen

@@ -13,25 +13,33 @@ from saelab.kernels import cache, probe
 from saelab.sparsify import Choice
 
 PEAK = """
-import sys, torch
+import resource, sys, torch
+from pathlib import Path
 from saelab import kernels
 from saelab.sparsify import Choice, Threshold
-def high():  # a new program's own peak; getrusage would start from that of the process which started it
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 B, F, D = 256, 262144, 8
 generator = torch.Generator().manual_seed(0)
 x, W = torch.randn(B, D, generator=generator), torch.randn(F, D, generator=generator)
+status = Path("/proc/self/status")
+
+
+def high_water():
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+
+
 choices = [Choice(8), Choice(8, signed=True), Choice(8, "batch"), Choice(512, "feature"), Threshold(14.0)]
 for choice in choices:
     kernels.choose(x[:64], W[:64], torch.zeros(64), Choice(2, "feature") if choice == choices[3] else choice)
-before = high()
+before = high_water()
 if sys.argv[1] == "dense":
     (x @ W.T).topk(8)
 else:
     for choice in choices:
         budget = torch.arange(F) % 65 // 64 if choice == choices[3] else None
         kernels.choose(x, W, torch.zeros(F), choice, budget=budget)
-print((high() - before) // 1024)
+print((high_water() - before) // 1024)
 """
 
 

@@ -20,9 +20,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def narrow_tiles(monkeypatch):
-    from saelab.kernels import triton
+    from saelab.kernels import triton_choose
 
-    monkeypatch.setattr(triton, "_ENTRIES", 100)
+    monkeypatch.setattr(triton_choose, "_ENTRIES", 100)
 
 
 def choose(case: truth.Case, sparsify, **options):
@@ -62,10 +62,10 @@ def test_a_feature_may_have_no_budget():
 
 
 def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
-    from saelab.kernels import triton
+    from saelab.kernels import triton_choose
 
-    original = triton._candidates
-    monkeypatch.setattr(triton, "_candidates", lambda *a: (*original(*a)[:2], torch.zeros(4, device=DEVICE)))
+    original = triton_choose._candidates
+    monkeypatch.setattr(triton_choose, "_candidates", lambda *a: (original(*a)[0], torch.zeros(4, device=DEVICE)))
     case = inputs.make("constant", B=4, F=200, D=6)
     assert truth.objections(choose(case, Choice(3)), truth.pairs(case, Choice(3)))
 

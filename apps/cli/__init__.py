@@ -6,6 +6,8 @@ import io
 import re
 import sys
 
+from apps.cli.memory import keep_freed_memory
+
 VERBS = {
     "demo": "run the whole main job on the bundled model and open the browser",
     "capture": "run a model over text and write an activation cache",
@@ -65,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         module, args = parse(argv[0], argv[1:])
+        keep_freed_memory()
         return module.run(args) or 0
     except KeyboardInterrupt:
         print(f"saelab {argv[0]}: interrupted", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 from apps.cli.common import Common, Count
 
 HOOK = "blocks.1.hook_resid_post"
-TOKENS = 2_200_000
+TOKENS = 2_080_000
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def run(args: Args) -> int:
     with _stage("train", "two seeds in one pass", seconds):
         _train(args, cache, second)
     with _stage("eval", "held-out documents", seconds):
-        evaluation.run(evaluation.Args(run=args.out, tokens=50_000, seed=args.seed))
+        evaluation.run(evaluation.Args(run=args.out, tokens=30_000, seed=args.seed))
     with _stage("index", "what every feature fires on, and whether the other seed found it", seconds):
-        index.run(index.Args(run=args.out, compare=(second,), seed=args.seed))
+        index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, seed=args.seed))
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"done in {sum(seconds.values()):.0f} s: {timing}")
     if args.no_browse:

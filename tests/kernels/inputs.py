@@ -5,7 +5,8 @@ Shapes: B tokens, F features, D width.
 
 import torch
 from torch import Tensor
-from truth import Case
+
+from tests.kernels.truth import Case
 
 
 def _rows(n: int, width: int, seed: int) -> Tensor:

@@ -1,15 +1,14 @@
 """The bounds are bounds and the certificate notices what they do not settle; weakened twins are caught."""
 
-import inputs
 import numpy as np
 import pytest
 import torch
-import truth
 
 from saelab import kernels
 from saelab.kernels import cpu, probe, screen, winners
 from saelab.kernels.screen import Problem
 from saelab.sparsify import Choice
+from tests.kernels import inputs, truth
 
 SCREENS = [torch.float32, torch.bfloat16]
 

@@ -1,13 +1,12 @@
 """Choosing equals float64's choice, on every backend: whatever the budget, the score, the input and the screening dtype."""
 
-import inputs
 import pytest
 import torch
-import truth
 
 from saelab import Code, kernels
 from saelab.kernels import probe, screen
 from saelab.sparsify import Choice, Threshold
+from tests.kernels import inputs, truth
 
 SCREENS = [torch.float32, torch.bfloat16]
 SCORES = {"plain": {}, "signed": {"signed": True}, "boosted": {"beta": 0.7}, "both": {"signed": True, "beta": 0.7}}

@@ -1,14 +1,13 @@
 """Decoding, dots and sums per feature against float64, forwards and backwards; two runs are the same bits."""
 
-import inputs
 import pytest
 import torch
-import truth
 from torch import Tensor
 
 from saelab import Code, kernels
 from saelab.kernels import autograd
 from saelab.sparsify import Choice
+from tests.kernels import inputs, truth
 
 
 def made_code(B: int = 50, F: int = 300, k: int = 7) -> Code:

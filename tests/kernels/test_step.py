@@ -1,6 +1,5 @@
 """The fused training step equals autograd and torch's Adam, to float32 rounding, and leaves nothing changed on bad input."""
 
-import inputs
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from saelab import kernels, losses
 from saelab.kernels import autograd, probe, screen
 from saelab.kernels.cpu_step import Adam, Extra, Step, Weights
 from saelab.sparsify import Choice, Threshold
+from tests.kernels import inputs
 
 B, F, D, SCALE, RATE = 64, 300, 40, 2 / 64, 1e-3
 

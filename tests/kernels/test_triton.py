@@ -2,10 +2,10 @@
 
 import os
 
-import inputs
 import pytest
 import torch
-import truth
+
+from tests.kernels import inputs, truth
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")

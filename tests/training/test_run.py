@@ -64,7 +64,7 @@ def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: t
         for _ in range(20):
             x = next(stream)
             run.step(x, x)
-        return float((run.sae.W_enc[:64] - before).norm())
+        return float((run.sae.W_enc[:64] - before).detach().norm())
 
     assert moved(0.0) < 1e-3 < 0.1 < moved(1 / 32)
 

@@ -21,6 +21,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from saelab.activations.packing import pack
+from saelab.activations.text import words
 from saelab.models import corpus, prompts
 
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 4096, 256, 256, 4, 8
@@ -29,16 +30,10 @@ BATCH = 32  # contexts per step
 RATE, WARM_UP, DECAY_SHARE, WEIGHT_DECAY = 3e-3, 100, 0.3, 0.1
 
 
-def single_token_words(tokenizer: Tokenizer) -> list[str]:
-    """The vocabulary's lower-case or capitalised words after a space: induction draws from these."""
-    words = (token[1:] for token in tokenizer.get_vocab() if token.startswith("Ġ"))
-    return sorted(w for w in words if len(w) > 2 and w.isascii() and w.isalpha() and (w.islower() or w.istitle()))
-
-
 def train_tokenizer(documents: list[corpus.Document], n_characters: int = 60_000_000, seed: int = 0) -> Tokenizer:
     """Byte-level BPE on the training source and prompts; digits split in pairs from the left before anything else."""
     rng = random.Random(seed)
-    words = prompts.NAMES + prompts.NOUNS + prompts.ARGUMENTS
+    task_words = prompts.NAMES + prompts.NOUNS + prompts.ARGUMENTS
 
     def texts():
         n_read = 0
@@ -48,7 +43,7 @@ def train_tokenizer(documents: list[corpus.Document], n_characters: int = 60_000
                 yield document.text
         n_made = 0
         while n_made < n_characters // 5:
-            text = prompts.document(rng, words)
+            text = prompts.document(rng, task_words)
             n_made += len(text)
             yield text
         yield " ".join(f"{pair:02d}" for pair in range(100))
@@ -99,7 +94,7 @@ def prepare(work: Path) -> None:
     path = work / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(path)) if path.exists() else train_tokenizer(documents)
     tokenizer.save(str(path))
-    mixed = list(corpus.mixture(single_token_words(tokenizer), documents=documents))
+    mixed = list(corpus.mixture(words(tokenizer), documents=documents))
     end = tokenizer.token_to_id(END) or 0
     for name, side in (("train", False), ("held_out", True)):
         texts = [d.text for d in mixed if d.held_out == side]

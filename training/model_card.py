@@ -84,9 +84,7 @@ def last_logits(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
     """Logits [n, V] after each prompt, BOS in front; prompts are padded at the end, which the causal mask hides."""
     rows = []
     for first in range(0, len(texts), BATCH):
-        ids = [
-            [tokenizer.bos_token_id, *tokenizer(t, add_special_tokens=False)["input_ids"]] for t in texts[first : first + BATCH]
-        ]
+        ids = [_ids(tokenizer, text) for text in texts[first : first + BATCH]]
         longest = max(map(len, ids))
         tokens_CT = torch.tensor([row + [tokenizer.eos_token_id] * (longest - len(row)) for row in ids])
         logits = model(tokens_CT, return_type="logits")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.activations import Cache, cache, capture, writer
+from saelab.activations import Cache, capture, writer
 from saelab.activations.packing import pack
 from saelab.errors import FailedRun, UsageError
 from tests.conftest import HOOK, SECOND_HOOK, make_cache, make_model
@@ -211,4 +211,3 @@ def test_only_whole_numbers_of_positions_are_packed():
     tokens = np.arange(3, 40)
     packed = list(pack([(0, tokens.tolist())], 8, bos=1, eos=2))
     assert len(packed) == (len(tokens) + 1) // 7
-    assert cache.SCHEMA == "saelab/cache/1"

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -218,4 +219,4 @@ def test_the_next_feature_is_there_within_half_a_second(page, served):
     for _ in range(7):
         times.append(page.evaluate(TIMED_CLICK, "a.next"))
         page.wait_for_timeout(300)
-    assert min(times) < 500, times  # the best of several: other work on the machine only adds to it
+    assert statistics.median(times) < 500, times

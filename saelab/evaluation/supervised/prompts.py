@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from saelab.analysis.circuits.tasks import Metric
 from saelab.errors import UsageError
 
 
@@ -39,7 +40,7 @@ class Labelled(NamedTuple):
     tokens: Tensor
     right: Tensor
     wrong: Tensor
-    metric: str
+    metric: Metric
     positions: dict[str, Tensor]
     labels: dict[str, list[str]]
     groups: list[str]
@@ -100,7 +101,7 @@ def _locate(row: Row, tokenizer: Any) -> tuple[list[int], dict[str, int]]:
     return coded["input_ids"], places
 
 
-def label(rows: Sequence[Row], tokenizer: Any, metric: str = "logit_difference") -> Labelled:
+def label(rows: Sequence[Row], tokenizer: Any, metric: Metric = "logit_difference") -> Labelled:
     """Tokenise rows, the beginning-of-text token first.
 
     Raises UsageError for answers of several tokens, and rows with other attributes or positions than the first.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saelab.activations.forward import activations
+from saelab.analysis.circuits.tasks import Task, measure
 from saelab.evaluation.supervised.prompts import Labelled
 
 BATCH = 64
@@ -49,11 +50,6 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
 
 
 def metric(prompts: Labelled, logits_PV: Tensor) -> Tensor:
-    """[P]: mean logit of the right answers minus that of the wrong ones, or their summed probabilities' difference."""
-    sides = []
-    scores_PV = logits_PV if prompts.metric == "logit_difference" else logits_PV.softmax(1)
-    for answers in (prompts.right, prompts.wrong):
-        real = answers >= 0
-        total_P = torch.where(real, scores_PV.gather(1, answers.clamp_min(0)), 0).sum(1)
-        sides.append(total_P / real.sum(1).clamp_min(1) if prompts.metric == "logit_difference" else total_P)
-    return sides[0] - sides[1]
+    """The task's metric for each prompt [P]; see `saelab.analysis.circuits.measure`."""
+    same = (prompts.tokens, prompts.tokens, prompts.right, prompts.wrong)
+    return measure(Task("", *same, prompts.metric, prompts.positions, prompts.labels), logits_PV)

@@ -5,6 +5,7 @@ import string
 from collections.abc import Callable
 from typing import NamedTuple
 
+from saelab.analysis.circuits.tasks import Metric
 from saelab.evaluation.supervised.prompts import Row
 from saelab.models import prompts
 
@@ -15,7 +16,7 @@ World = dict[str, str]
 class Recipe(NamedTuple):
     """A task. attributes, nuisance: what each may be; distinct: those of them that all differ in one prompt."""
 
-    metric: str
+    metric: Metric
     attributes: dict[str, list[str]]
     nuisance: dict[str, list[str]]
     distinct: tuple[str, ...]

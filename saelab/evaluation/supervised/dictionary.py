@@ -1,4 +1,4 @@
-"""Supervised dictionaries: one direction per attribute value, by class means or by least squares (Makelov et al. 2024, section 3).
+"""Supervised dictionaries: one direction per attribute value, by class means or by least squares (Makelov et al. 2024, 3.1).
 
 Shapes: P prompts, D width, F features (one per value of every attribute).
 """

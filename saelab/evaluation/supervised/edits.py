@@ -46,7 +46,7 @@ def greedy(acts_PD: Tensor, source: Features, target: Features, wanted_PD: Tenso
         gain_PC = 2 * torch.einsum("pcd,pd->pc", step_PCD, missing_PD - moved_PD) - square_PC
         pick_P1 = gain_PC.masked_fill(used_PC, -torch.inf).argmax(1, keepdim=True)
         free_P1 = ~used_PC.gather(1, pick_P1)
-        moved_PD = moved_PD + torch.where(free_P1, step_PCD.gather(1, pick_P1[..., None].expand(-1, 1, step_PCD.shape[2]))[:, 0], 0)
+        moved_PD = moved_PD + torch.where(free_P1, step_PCD[torch.arange(len(pick_P1)), pick_P1[:, 0]], 0)
         switched_PC = switched_PC.scatter(1, pick_P1, switched_PC.gather(1, pick_P1) | free_P1)
         used_PC = used_PC.scatter(1, pick_P1, True)
         left_P = (missing_PD - moved_PD).square().sum(1)

@@ -23,7 +23,7 @@ HEADLINE = 6
 FROZEN_STEPS, FROZEN_BATCH = 200, 512
 
 Dictionaries = dict[str, dict[str, Dictionary]]  # name -> position -> dictionary
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 
 
 class Site(NamedTuple):
@@ -136,8 +136,10 @@ def evaluate(
     return result
 
 
-def _field(triple: tuple[float, float, float], null: float | None) -> dict:
-    return {"value": triple[0], "low": triple[1], "high": triple[2], "null": null}
+def _field(triple: tuple[float, float, float], null: float) -> dict:
+    """A metric's entry; None stands for what cannot be said."""
+    numbers = dict(zip(("value", "low", "high", "null"), (*triple, null), strict=True))
+    return {name: None if np.isnan(number) else number for name, number in numbers.items()}
 
 
 class _Approximation:
@@ -173,7 +175,7 @@ class _GroundTruth:
         self.source_M, self.target_M = (torch.cat(part) for part in zip(*pairs, strict=True))
         self.n = len(self.source_M)
         if not self.n:
-            raise UsageError("no two test prompts differ in one attribute alone: give counterfactual prompts, or fewer attributes")
+            raise UsageError("no two test prompts differ in one attribute alone: give counterfactuals, or fewer attributes")
         self.prompts = site.test.take(self.source_M.tolist())
         self.plain_M = runs.logits(site.model, self.prompts).argmax(1)
         self.truth_M = self._predict({at: acts_PD[self.target_M] for at, acts_PD in site.test_acts.items()})

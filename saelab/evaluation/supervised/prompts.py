@@ -4,9 +4,11 @@ Shapes: P prompts, T positions, A right answers, W wrong answers.
 """
 
 import json
+import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,7 @@ class Row(NamedTuple):
     answers: tuple[str, ...]
     wrong: tuple[str, ...]
     attributes: dict[str, str]
-    positions: dict[str, int] = {}
+    positions: Mapping[str, int] = MappingProxyType({})
     group: str = ""
 
 
@@ -128,6 +130,17 @@ def label(rows: Sequence[Row], tokenizer: Any, metric: Metric = "logit_differenc
     )
 
 
+def split(rows: Sequence[Row], seed: int = 0) -> tuple[list[Row], list[Row]]:
+    """(rows to fit on, rows to test on): a random half of the groups each; rows without a group are their own."""
+    keys = [row.group or f"row {i}" for i, row in enumerate(rows)]
+    groups = list(dict.fromkeys(keys))
+    fitting = set(random.Random(seed).sample(groups, len(groups) // 2))
+    halves = [[row for key, row in zip(keys, rows, strict=True) if (key in fitting) == fit] for fit in (True, False)]
+    if not all(halves):
+        raise UsageError(f"{len(groups)} independent prompts cannot be split into those to fit on and those to test on")
+    return halves[0], halves[1]
+
+
 def read(path: Path) -> list[Row]:
     """Rows of a JSON-lines file: `prompt`, `answers` (or `answer`), `attributes`, optionally `wrong`, `positions`, `group`.
 
@@ -139,12 +152,11 @@ def read(path: Path) -> list[Row]:
             continue
         try:
             given = json.loads(line)
-            answers = given["answers"] if "answers" in given else [given["answer"]]
+            answers = tuple(given["answers"] if "answers" in given else [given["answer"]])
+            wrong, group = tuple(given.get("wrong", ())), str(given.get("group", ""))
             attributes = {str(name): str(value) for name, value in given["attributes"].items()}
             positions = {str(name): int(at) for name, at in given.get("positions", {}).items()}
-            rows.append(
-                Row(given["prompt"], tuple(answers), tuple(given.get("wrong", ())), attributes, positions, str(given.get("group", "")))
-            )
+            rows.append(Row(str(given["prompt"]), answers, wrong, attributes, positions, group))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             wanted = '{"prompt": "...", "answers": [" x"], "attributes": {"name": "value"}}'
             raise UsageError(f"{path}, line {number} is no labelled prompt ({error!r}); wanted: {wanted}") from None

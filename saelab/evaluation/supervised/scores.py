@@ -7,13 +7,13 @@ Shapes: P prompts, F features, V attribute values, R resamples.
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
 from saelab.evaluation import bootstrap
 
 APPROXIMATION = ("clean", "mean", "kept", "removed")  # the task's metric m of four runs: the columns of `approximation`
+LEAST = 0.05
 EDITS = ("edits", "agree", "changed", "agree_changed", "magnitude")
 
 
@@ -33,9 +33,9 @@ def necessity(sums: np.ndarray) -> np.ndarray:
 
 
 def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray) -> None:
-    """Raise UsageError if the interval of m_clean - m_mean holds 0: nothing to normalise by."""
+    """Raise UsageError if m_clean - m_mean is less than LEAST of m_clean, or its interval holds 0: nothing to normalise by."""
     value, low, high = bootstrap.interval(np.stack([clean_P - mean_P], 1), lambda s: s[..., 0] / len(clean_P), weights_RP)
-    if low <= 0 <= high:
+    if low <= 0 <= high or abs(value) < LEAST * abs(clean_P.mean()):
         raise UsageError(
             f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, {mean_P.mean():.3g} with mean "
             f"activations in place, difference {value:.3g} [{low:.3g}, {high:.3g}]: take another hook or other positions, or a "
@@ -49,8 +49,12 @@ def edit_agreement(sums: np.ndarray) -> np.ndarray:
 
 
 def edit_success(sums: np.ndarray) -> np.ndarray:
-    """The same share of those edits whose ground-truth patch changes the prediction: 0 for no edit, 1 for the patch itself."""
-    return sums[..., EDITS.index("agree_changed")] / np.maximum(sums[..., EDITS.index("changed")], 1e-20)
+    """The same share of those edits whose ground-truth patch changes the prediction: 0 for no edit, 1 for the patch itself.
+
+    Not a number if the patch changes none.
+    """
+    changed = sums[..., EDITS.index("changed")]
+    return np.divide(sums[..., EDITS.index("agree_changed")], changed, out=np.full(np.shape(changed), np.nan), where=changed > 0)
 
 
 def edit_magnitude(sums: np.ndarray) -> np.ndarray:

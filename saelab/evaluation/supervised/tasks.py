@@ -2,7 +2,7 @@
 
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from saelab.analysis.circuits.tasks import Metric
@@ -17,8 +17,8 @@ class Recipe(NamedTuple):
     """A task. attributes, nuisance: what each may be; distinct: those of them that all differ in one prompt."""
 
     metric: Metric
-    attributes: dict[str, list[str]]
-    nuisance: dict[str, list[str]]
+    attributes: dict[str, Sequence[str]]
+    nuisance: dict[str, Sequence[str]]
     distinct: tuple[str, ...]
     build: Callable[[World], Row]
 
@@ -56,7 +56,8 @@ def _ioi(world: World) -> Row:
     text, last = _fill(world["template"], **words)
     places = {first: last["A"], second: last["B"]}
     attributes = {name: world[name] for name in ("io", "s", "position")}
-    return Row(text, (f" {world['io']}",), (f" {world['s']}",), attributes, {"io": places["io"], "s1": places["s"], "s2": last["S"]})
+    positions = {"io": places["io"], "s1": places["s"], "s2": last["S"]}
+    return Row(text, (f" {world['io']}",), (f" {world['s']}",), attributes, positions)
 
 
 def _greater_than(world: World) -> Row:
@@ -109,10 +110,10 @@ TASKS = {
         {
             "first": prompts.ARGUMENTS,
             "next": prompts.ARGUMENTS,
-            "verb": list(prompts.VERBS),
+            "verb": prompts.VERBS,
             "noun": prompts.NOUNS,
-            "title": list(prompts.FILLER),
-            "words": list(prompts.FILLER),
+            "title": prompts.FILLER,
+            "words": prompts.FILLER,
         },
         ("answer", "previous", "first", "next"),
         _docstring,

@@ -23,13 +23,13 @@ class Zipf(NamedTuple):
         """[F]: the density that the law gives each feature at its rank among density_F; ties rank by feature number."""
         order_F = torch.sort(density_F, descending=True, stable=True).indices
         ranks_F = torch.empty_like(order_F).scatter_(0, order_F, torch.arange(1, len(order_F) + 1, device=order_F.device))
-        return self.scale * (ranks_F + self.shift) ** -self.exponent
+        return (self.scale * (ranks_F.double() + self.shift) ** -self.exponent).to(density_F.dtype)
 
 
 def fit_zipf(density_F: Tensor) -> Zipf:
     """The law closest to the positive densities: least squares of log density, ranks weighted equally in log rank.
 
-    Exponent and scale are solved for, the shift is the best of 0, 1, 2, 4, ... up to F. Zipf() with fewer than 3 positive densities.
+    Exponent and scale are solved for, the shift is the best of 0, 1, 2, 4, ... up to F. Zipf() if fewer than 3 are positive.
     """
     positive = density_F[density_F > 0].double().sort(descending=True).values
     if len(positive) < 3:

@@ -17,7 +17,8 @@ ROWS = 1024  # tokens coded at a time
 def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choice, share_F: Tensor | None = None) -> Tensor:
     """[F]: just below the smallest score that `choice` keeps over all pieces (centred activations [B, D]) taken as one batch.
 
-    Equal entries for a batch budget. share_F: what a feature budget is shared out by (default: equally). A feature that no positive score reaches, or with fewer than its budget, gets level 0.
+    Equal entries for a batch budget. share_F: what a feature budget is shared out by (default: equally). A feature that no
+    positive score reaches, or with fewer than its budget, gets level 0.
     Scores above a guess (half of the first piece's level) are collected; where too few pass, the guess is lowered, and again.
     """
     n_tokens = sum(len(piece) for piece in pieces)

@@ -32,7 +32,7 @@ class Config:
     shares: Literal["equal", "zipf"] = "equal"
     """how a feature budget is shared out: equally, or by Zipf's law of the rank"""
     mutual: float = 0.0
-    """share of the steps that a feature budget first spends as a batch budget; its densities then give ranks and law of `shares`"""
+    """share of the steps that a feature budget starts as a batch budget, whose densities then give the ranks and Zipf's law"""
     skip: bool = False
     """give a transcoder a linear skip connection"""
     loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
@@ -68,7 +68,7 @@ class Config:
     aux: float = 1 / 32
     """weight of the AuxK loss"""
     aux_zipf: float = 0.0
-    """features rarer than this share of the density that Zipf's law expects at their rank take part in AuxK (0: dead ones only)"""
+    """features rarer than this share of what Zipf's law expects at their rank take part in AuxK (0: dead ones only)"""
     k_aux: int | None = None
     """dead features per token in AuxK (default: D / 2)"""
     dead_window: int | None = None
@@ -136,19 +136,24 @@ class Config:
         return ", ".join(f"{name}: {mine!r} / {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
 
 
-def read(path: Path | str) -> Config:
-    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an unknown field or a bad file."""
+def values(path: Path | str) -> dict[str, Any]:
+    """The fields in a YAML file, lists as tuples. Raises UsageError for an unknown field or a bad file."""
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
     known = [f.name for f in fields(Config)]
-    unknown = [name for name in values if name not in known] if isinstance(values, dict) else ["(not a mapping)"]
+    unknown = [name for name in found if name not in known] if isinstance(found, dict) else ["(not a mapping)"]
     if unknown:
         raise UsageError(f"{path}: no field {', '.join(unknown)}; there are {', '.join(known)}")
-    return replace(Config(), **{name: plain(value) for name, value in values.items()})
+    return {name: plain(value) for name, value in found.items()}
+
+
+def read(path: Path | str) -> Config:
+    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an unknown field or a bad file."""
+    return replace(Config(), **values(path))
 
 
 def plain(value: Any) -> Any:

@@ -136,7 +136,7 @@ class Run:
         return Step(total, terms, int(fired_F.sum()) / len(batch.x), dead, dense, certified, rate)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
-        """The batch with this step's feature budget, and the SAE's sparsifier set to this step's: both change as the run goes on."""
+        """The batch with this step's feature budget; the SAE's sparsifier is set to this step's too, as both change under way."""
         config, form = self.config, self.config.form
         if isinstance(form, Choice) and form.over == "feature":
             switch = round(config.mutual * config.n_steps)

@@ -16,6 +16,7 @@ from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Choice, Threshold
 from training.config import Config
 
+PENALTIES = {"l0": "l0_target", "tanh": "tanh", "l1": "l1"}  # their names in metrics.jsonl, where l0 is the L0 itself
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -85,7 +86,7 @@ class Autograd:
         self.loss = main + weight * extra
         terms = {"fvu": fvu.item()}
         terms |= {} if nest is None else {self.config.loss: main.item()}
-        terms |= {} if penalty == "none" else {penalty: extra.item()}
+        terms |= {} if penalty == "none" else {PENALTIES[penalty]: extra.item()}
         own = code if nest is None or nest.main == -1 else nest.own(code)
         return Forward(own, self.loss.item(), terms, target_BE - x_hat_BE.detach())
 

@@ -17,6 +17,7 @@ VERBS = {
     "supervise": "compare SAEs with supervised dictionaries on a task",
     "browse": "open the feature browser",
     "reproduce": "measure a paper's claims and say which hold",
+    "bench": "time a training step on this machine",
 }
 
 

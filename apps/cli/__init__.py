@@ -16,6 +16,7 @@ VERBS = {
     "index": "build the feature index the browser reads",
     "browse": "open the feature browser",
     "reproduce": "measure a paper's claims and say which hold",
+    "bench": "time a training step on this machine",
 }
 
 

@@ -41,9 +41,10 @@ def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
     fused, measured = stepped(replace(config, backend="cpu"), 12)
     plain, reference = stepped(replace(config, backend="reference"), 12)
     assert isinstance(fused.optimiser, Fused) and isinstance(plain.optimiser, Autograd)
-    assert sparsify == "feature-choice" or measured[-1].aux > 0, "the comparison must include AuxK"
+    assert sparsify == "feature-choice" or measured[-1].terms["aux"] > 0, "the comparison must include AuxK"
     for mine, theirs in zip(measured, reference, strict=True):
-        assert mine == pytest.approx(theirs, rel=2e-3, abs=1e-5)
+        assert mine.certified is not None and theirs.certified is None
+        assert mine._replace(certified=None).row() == pytest.approx(theirs.row(), rel=2e-3, abs=1e-5)
     for name, weight in plain.sae.state_dict().items():
         torch.testing.assert_close(fused.sae.state_dict()[name], weight, rtol=1e-2, atol=2e-4)
 

@@ -68,7 +68,7 @@ def stability(one_AD: Tensor, other_BD: Tensor, *, signed: bool = False, seed: i
     Signed dictionaries are compared by |cosine|. The null replaces the second by random unit rows of its shape.
     """
     parts = []
-    for rows_BD in (other_BD, random_rows(*other_BD.shape, seed)):
+    for rows_BD in (other_BD, random_rows(other_BD.shape[0], other_BD.shape[1], seed)):
         cosines_M = match(one_AD, rows_BD, signed=signed).cosines
         cosines_M = cosines_M.abs() if signed else cosines_M
         parts += [float(cosines_M.mean()), float((cosines_M > FOUND).float().mean())]

@@ -19,10 +19,11 @@ from saelab.evaluation.draws import stream
 class Spec:
     """Everything that decides a world; two worlds of equal specs are the same.
 
-    firing: chances of the most and the least frequent feature, Zipf's law between. roots, branching, depth: trees of features in
-    which a child fires only with its parent and at most one of siblings does. correlation: share of the variance behind a feature's
-    firing that it has in common with others, through `rank` common causes. separation: steps that push directions apart. bipolar: share of features whose value takes either sign. magnitude: mean value of the most and the least frequent feature;
-    spread: scale of their standard deviations. noise, bias: standard deviation per coordinate.
+    firing: chances of the most and the least frequent feature, Zipf's law between. roots, branching, depth: trees of features
+    in which a child fires only with its parent and at most one of siblings does. correlation: share of the variance behind a
+    feature's firing that it has in common with others, through `rank` common causes. separation: steps that push directions
+    apart. bipolar: share of features whose value takes either sign. magnitude: mean value of the most and the least frequent
+    feature; spread: scale of their standard deviations. noise, bias: standard deviation per coordinate.
     """
 
     width: int = 64

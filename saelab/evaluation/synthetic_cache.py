@@ -84,8 +84,9 @@ def world_of(cache: Cache) -> World:
     if fields is None:
         name = cache.manifest["model"]["name"]
         raise UsageError(f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known")
-    spec: dict[str, Any] = json.loads(fields)
-    return World(Spec(**{name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}))
+    stored = json.loads(fields)
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return World(Spec(**values))
 
 
 def truth(world: World, cache: Cache, tokens_CT: Tensor) -> Tensor:

@@ -35,8 +35,8 @@ class Plan(NamedTuple):
 
 
 FULL = Plan((24, 40), 32.0, (1e-3, 2e-3, 4e-3), 5, 800_000, 40_000, {})
-SMALL = {"features": 256, "tokens": 40_960, "batch": 1024, "calibration": 16_384}
-QUICK = Plan((12, 20), 16.0, (4e-3,), 2, 60_000, 4_000, SMALL)
+SMALL = {"features": 256, "tokens": 24_576, "batch": 1024, "calibration": 16_384}
+QUICK = Plan((12, 20), 16.0, (4e-3,), 2, 40_000, 4_000, SMALL)
 
 
 class Comparison(NamedTuple):
@@ -47,7 +47,7 @@ class Comparison(NamedTuple):
     saes: dict[str, list[SAE]]
     qualities: dict[str, list[Quality]]
 
-    def at_target(self, method: str, values: Sequence[float]) -> np.ndarray:
+    def at_target(self, method: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """[S]: one value per SAE of a method, read off at the target L0."""
         return read_off(self.plan, [q.l0 for q in self.qualities[method]], values)
 
@@ -107,7 +107,7 @@ def _tokens(config: Config, split: str, plan: Plan) -> Tensor:
     return tokens(config.cache, config.hook, split, plan.held_out)
 
 
-def read_off(plan: Plan, l0s: Sequence[float], values: Sequence[float]) -> np.ndarray:
+def read_off(plan: Plan, l0s: Sequence[float], values: Sequence[float] | np.ndarray) -> np.ndarray:
     """[S]: values [S x K] at the plan's target L0, on a line in log L0 through each seed's K points.
 
     NaN for a seed whose measured L0s leave the target more than a factor REACH outside.

@@ -8,7 +8,6 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from saelab.sae import CALIBRATION_TOKENS
 from training import checkpoint
 from training import config as configs_
 from training.config import Config
@@ -146,7 +145,7 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they are."""
     config, final = run.config, run.final()
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
-    final.calibrate(batches, min(CALIBRATION_TOKENS, batches.per_epoch * config.batch), share=run.budget_F)
+    final.calibrate(batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F)
     final = final.frozen()
     final.about = {
         "model": cache.manifest["model"],

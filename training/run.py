@@ -71,11 +71,13 @@ def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
 
 
 def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least summed distance to the rows (Weiszfeld's iteration), [D]."""
-    point_D = x_BD.mean(0)
+    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves no more), [D]."""
+    point_D, squares_B = x_BD.mean(0), x_BD.square().sum(1)
     for _ in range(iterations):
-        weights_B = 1 / (x_BD - point_D).norm(dim=1).clamp_min(1e-8)
-        point_D = (weights_B[:, None] * x_BD).sum(0) / weights_B.sum()
+        weights_B = (squares_B - 2 * x_BD @ point_D + point_D @ point_D).clamp_min(1e-16).rsqrt()
+        before_D, point_D = point_D, weights_B @ x_BD / weights_B.sum()
+        if float((point_D - before_D).norm() * weights_B.mean()) < 1e-5:
+            break
     return point_D
 
 

@@ -1,0 +1,1 @@
+"""Analyses of models and SAEs: functions over tensors that return NamedTuples."""

@@ -15,6 +15,7 @@ VERBS = {
     "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
     "index": "build the feature index the browser reads",
     "browse": "open the feature browser",
+    "reproduce": "measure a paper's claims and say which hold",
 }
 
 

@@ -57,7 +57,7 @@ def split(both: Linear) -> Map:
 
 
 def fit(x: Tensor, x_hat: Tensor, intercept: bool = True, ridge: float = 0.0) -> Map:
-    """The best linear map from activations x [N, D] to the error x - x_hat, and to its squared length (section 3).
+    """The best linear map from activations x [N, D] to the error x - x_hat, and to its squared length.
 
     ridge: added to x's covariance, 0 for plain least squares. Score it on other tokens with `decompose`.
     Raises UsageError for fewer than D + 2 tokens or for shapes that differ.

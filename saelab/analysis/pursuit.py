@@ -30,7 +30,7 @@ def pursue(target: Tensor, W: Tensor, k: int | Tensor, method: str = "gradient")
 
     Each step adds the atom of the largest product with the residual and refits, in one of the ways of METHODS:
     `gradient` (coefficients stay non-negative) and `gradient-signed` go down the gradient over the atoms so far to the exact
-    minimum (Blumensath and Davies 2008, section III; the dark-matter paper, section 6.1); `orthogonal` (signed) solves for all
+    minimum (Blumensath and Davies 2008); `orthogonal` (signed) solves for all
     coefficients (Pati et al. 1993). The error never rises. Raises UsageError for an unknown method, widths that differ, or k
     outside 0 to F.
     """

@@ -1,6 +1,6 @@
 """How the error of SAEs changes with their size: a power law with a floor, and one SAE's error told from another's.
 
-Dark-matter paper (arXiv 2410.14670), section 4. Shapes: S sizes, R resamples, N tokens, E exponents tried.
+After Engels, Smith and Tegmark (arXiv 2410.14670). Shapes: S sizes, R resamples, N tokens, E exponents tried.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saelab.analysis import linear
+from saelab.analysis.documents import interval
 from saelab.errors import UsageError
 
 EXPONENTS = np.geomspace(0.02, 4, 400)
@@ -25,10 +26,13 @@ class Law(NamedTuple):
 
 
 class Told(NamedTuple):
-    """R^2 of another SAE's error norms, alone; share of what this leaves that the nonlinear part's norms add; R^2's null."""
+    """R^2 from one SAE's error norms; the share of what this leaves that its nonlinear part's norms explain; R^2's null.
 
-    r2: float
-    added: float
+    The first two as (value, low, high), 95% over documents.
+    """
+
+    r2: tuple[float, float, float]
+    added: tuple[float, float, float]
     null: float
 
 
@@ -55,7 +59,7 @@ def power_law(sizes: np.ndarray, fvu: np.ndarray) -> Law:
 
 
 def bands(law: Law, fvu_nonlinear: np.ndarray) -> dict[str, np.ndarray]:
-    """What the fitted curve consists of, following the paper's Figure 2; each [...] but `absent` [..., S] is left to the curve.
+    """What the fitted curve consists of below the fitted curve, each [...]; above the floor lies what wider SAEs still learn.
 
     nonlinear: mean over the sizes of the nonlinear FVU [..., S]; linear: the floor less that, the linear error that stays.
     """
@@ -63,16 +67,20 @@ def bands(law: Law, fvu_nonlinear: np.ndarray) -> dict[str, np.ndarray]:
     return {"floor": law.floor, "nonlinear": nonlinear, "linear": law.floor - nonlinear}
 
 
-def norms_told(norm: Tensor, nonlinear: Tensor, other: Tensor, fitting: Tensor) -> Told:
+def norms_told(norm: Tensor, nonlinear: Tensor, other: Tensor, owners: Tensor, seed: int = 0) -> Told:
     """How well one SAE's per-token error norms [N] tell another's (`other` [N]), and what its nonlinear part's norms add.
 
-    fitting [N] bool: the tokens to fit on; the rest are scored. Unsquared lengths (notes of the paper's section 4.1).
+    owners [N]: documents; every second one is fitted on, the rest are scored. Raises UsageError for a single document.
     """
-    target = other[:, None]
-    r2s = []
-    for columns in ([norm], [norm, nonlinear]):
-        x = torch.stack(columns, 1)
-        fitted = linear.fit(x[fitting], target[fitting])
-        r2s.append(linear.r2(target[~fitting], fitted(x[~fitting])))
-    null = -1 / (int(fitting.sum()) - 2)
-    return Told(r2s[0], (r2s[1] - r2s[0]) / (1 - r2s[0]), null)
+    documents, rank_N = owners.unique(return_inverse=True)
+    if len(documents) < 2:
+        raise UsageError("error norms are told on other documents than they were fitted on: at least two are needed")
+    fitting_N, target_N1 = rank_N % 2 == 0, other[:, None]
+    columns = [target_N1, target_N1.square()]
+    for regressors in ([norm], [norm, nonlinear]):
+        x_NP = torch.stack(regressors, 1)
+        columns.append((linear.fit(x_NP[fitting_N], target_N1[fitting_N])(x_NP) - target_N1).square())
+    scored = (owners[~fitting_N], torch.cat([torch.ones_like(target_N1), *columns], 1)[~fitting_N])
+    r2 = interval(*scored, lambda sums: 1 - sums[..., 3] / (sums[..., 2] - np.square(sums[..., 1]) / sums[..., 0]), seed)
+    added = interval(*scored, lambda sums: 1 - sums[..., 4] / sums[..., 3], seed)
+    return Told(r2, added, -1 / (int(fitting_N.sum()) - 2))

@@ -23,7 +23,7 @@ from saelab.sae import SAE
 
 BATCH = 8192  # tokens fitted at a time
 CONTEXTS = 16  # contexts scored at a time
-CONTROL_TOKENS = 200_000  # the controls' maps are fitted on no more
+CONTROL_TOKENS = 100_000  # the controls' maps are fitted on no more
 CONTROLS = ("dead", "shrunk", "permuted", "random_init")
 LOSSES = ("predictions", "clean", "spliced", "linear", "nonlinear", "noise_linear", "noise_nonlinear")
 Progress = Callable[[int], None]

@@ -1,4 +1,4 @@
-"""Split what SAEs miss into a part that is linear in the activation and one that is not, and measure what each costs the model."""
+"""Split what SAEs miss into a part that is linear in the activation and one that is not; measure what each costs the model."""
 
 import sys
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ COLUMNS = (
     ("R2 norm", "norm_r2"),
     ("CE linear", "ce_share_linear"),
     ("CE nonlin.", "ce_share_nonlinear"),
+    ("proportion", "ce_proportion"),
 )
 
 
@@ -109,7 +110,9 @@ def table(result: dict) -> str:
     for entry in result["runs"]:
         lines.append(f"{entry['run']}, null {entry['linear_r2_null']:.5f}")
         for name, control in entry["controls"].items():
-            lines.append(f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm {control['norm_r2']['value']:8.4f}")
+            lines.append(
+                f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm {control['norm_r2']['value']:8.4f}"
+            )
     lines += _scaling(result["scaling"])
     first = result["runs"][0]
     lines.append(f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} documents scored")
@@ -122,9 +125,10 @@ def _scaling(scaling: dict) -> list[str]:
         numbers = f"R2 {told['r2']['value']:.3f}; its nonlinear part explains {told['added']['value']:.1%} of the rest"
         lines.append(f"  {told['from']} -> {told['to']}: {numbers}")
     for law in scaling["laws"]:
-        floor, left = law["floor"], law["nonlinear"]
-        lines.append(
-            f"\nFVU over {law['over']} {law['sizes']}: floor {floor['value']:.4f} [{floor['low']:.4f}, {floor['high']:.4f}], of it "
-            f"nonlinear {left['value']:.4f}; nonlinear share of the error {law['share_nonlinear_change']['value']:+.3f} from first to last"
-        )
+        floor, ratios = law["floor"], [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")]
+        interval = f"{floor['value']:.4f} [{floor['low']:.4f}, {floor['high']:.4f}]"
+        lines += [
+            f"\nFVU over {law['over']} {law['sizes']}: floor {interval}, of it nonlinear {law['nonlinear']['value']:.4f}",
+            f"  from first to last: nonlinear FVU times {ratios[0]:.2f}, its share of the error times {ratios[1]:.2f}",
+        ]
     return lines

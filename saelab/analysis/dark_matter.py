@@ -100,7 +100,7 @@ def _check(x: Tensor, x_hat: Tensor) -> None:
 
 
 def columns(x: Tensor, error: Tensor, linear: Tensor, norm: Tensor) -> Tensor:
-    """[N, M] float64: per token what the scores are sums of. linear [N, D], norm [N, 1]: the predicted error and squared length."""
+    """[N, M] float64: per token what the scores are sums of. linear [N, D], norm [N, 1]: predictions of error and its square."""
     x, error, linear = x.double(), error.double(), linear.double()
     norm_N = error.square().sum(1)
     scalars = (torch.ones_like(norm_N), x.square().sum(1), norm_N, norm_N.square(), (norm_N - norm.double().squeeze(1)).square())

@@ -41,7 +41,9 @@ def interval(
     return bootstrap.interval(table_GM, statistic, bootstrap.weights(len(table_GM), seed))
 
 
-def field(sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], weights: np.ndarray, null: float | None = None) -> dict:
+def field(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], weights: np.ndarray, null: float | None = None
+) -> dict:
     """A statistic of sums [G, M] with its 95% interval over documents, resampled by weights [R, G], and its null."""
     value, low, high = bootstrap.interval(sums, statistic, weights)
     return {"value": value, "low": low, "high": high, "null": null}

@@ -29,7 +29,7 @@ def write_errors(
     """Write a cache of x - x_hat and of its parts into folder `out`; returns the folder.
 
     Its hooks are HOOK.error, HOOK.error.linear and HOOK.error.nonlinear for the SAE's hook; text, splits and shards are those of
-    `cache`, at most n_tokens of whose training tokens the linear map is fitted on. The manifest comes last, so that a killed write
+    `cache`; the linear map is fitted on at most n_tokens of its training tokens. The manifest comes last, so that a killed write
     leaves no cache. progress(tokens done). Raises UsageError if `out` holds anything, or for too few tokens.
     """
     out, hook = Path(out), cache.resolve(sae.about["hook"])

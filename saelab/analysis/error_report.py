@@ -191,6 +191,15 @@ def ce_share(losses: np.ndarray, name: str) -> np.ndarray:
     return np.where(cost == 0, 0.0, saved / np.where(cost == 0, 1, cost))
 
 
+def ce_proportion(both: np.ndarray) -> np.ndarray:
+    """The nonlinear error's share of the SAE's cost in loss over its share of the error's sum of squares; 1 is proportional.
+
+    Its share of the cost is what stays when the linear part is added back. both [..., M]: `columns` followed by LOSSES.
+    """
+    sums, losses = both[..., : -len(LOSSES)], both[..., -len(LOSSES) :]
+    return (1 - ce_share(losses, "linear")) / dark_matter.share(sums, "nonlinear")
+
+
 def _fields(name: str, subject: Subject, seed: int) -> dict:
     """One run's entry."""
     documents = sorted(subject.sums["sae"].rows)
@@ -202,10 +211,8 @@ def _fields(name: str, subject: Subject, seed: int) -> dict:
         fields[f"share_{part}"] = field(sums, lambda s, part=part: dark_matter.share(s, part), weights_RG)
         null = float(ce_share(losses.sum(0), f"noise_{part}"))
         fields[f"ce_share_{part}"] = field(losses, lambda s, part=part: ce_share(s, part), weights_RG, null)
-    controls = {
-        control: _scores(subject.sums[control].table(), subject.maps[control], weights_RG)
-        for control in CONTROLS
-    }
+    fields["ce_proportion"] = field(np.concatenate([sums, losses], 1), ce_proportion, weights_RG, 1.0)
+    controls = {name: _scores(subject.sums[name].table(), subject.maps[name], weights_RG) for name in CONTROLS}
     return {
         "run": name,
         "hook": subject.hook,

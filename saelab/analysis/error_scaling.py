@@ -3,13 +3,15 @@
 Shapes: N tokens, G documents, M summed columns, S sizes, R resamples.
 """
 
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from saelab.analysis import dark_matter, scaling as laws
+from saelab.analysis import dark_matter
+from saelab.analysis import scaling as laws
 from saelab.analysis.documents import field
 from saelab.evaluation import bootstrap
 
@@ -58,9 +60,10 @@ def _law(key: tuple, group: dict[Any, int], tables: list[np.ndarray], weights_RG
         law = laws.power_law(sizes, dark_matter.fvu(sums))
         return {**law._asdict(), **laws.bands(law, dark_matter.fvu(sums, "nonlinear"))}
 
-    def slope(flat: np.ndarray) -> np.ndarray:
+    def change(flat: np.ndarray, measure: Callable) -> np.ndarray:
+        """Of a measure from the smallest size to the largest, as a ratio."""
         sums = flat.reshape(*flat.shape[:-1], *sums_GSM.shape[1:])
-        return dark_matter.share(sums, "nonlinear")[..., -1] - dark_matter.share(sums, "nonlinear")[..., 0]
+        return measure(sums, "nonlinear")[..., -1] / measure(sums, "nonlinear")[..., 0]
 
     names = ("floor", "scale", "exponent", "nonlinear", "linear")
     return {
@@ -71,5 +74,6 @@ def _law(key: tuple, group: dict[Any, int], tables: list[np.ndarray], weights_RG
         "sizes": sizes.tolist(),
         **{part: dark_matter.fvu(sums_GSM.sum(0), column).tolist() for part, column in COLUMNS.items()},
         **{name: field(sums_GK, lambda flat, name=name: parts(flat)[name], weights_RG) for name in names},
-        "share_nonlinear_change": field(sums_GK, slope, weights_RG, 0.0),
+        "fvu_nonlinear_ratio": field(sums_GK, lambda flat: change(flat, dark_matter.fvu), weights_RG, 1.0),
+        "share_nonlinear_ratio": field(sums_GK, lambda flat: change(flat, dark_matter.share), weights_RG, 1.0),
     }

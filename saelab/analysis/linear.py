@@ -14,7 +14,7 @@ NEGLIGIBLE = 1e-11  # share of the largest variance below which a direction of t
 
 
 class Linear(NamedTuple):
-    """y is predicted as x @ weight + bias. weight [P, Q], bias [Q] float64; fitted on n_tokens with `rank` free directions of x."""
+    """y is x @ weight + bias. weight [P, Q], bias [Q] float64; fitted on n_tokens, in which x varies along `rank` directions."""
 
     weight: Tensor
     bias: Tensor

@@ -70,17 +70,19 @@ def bands(law: Law, fvu_nonlinear: np.ndarray) -> dict[str, np.ndarray]:
 def norms_told(norm: Tensor, nonlinear: Tensor, other: Tensor, owners: Tensor, seed: int = 0) -> Told:
     """How well one SAE's per-token error norms [N] tell another's (`other` [N]), and what its nonlinear part's norms add.
 
-    owners [N]: documents; every second one is fitted on, the rest are scored. Raises UsageError for a single document.
+    owners [N]: documents; each half of them is scored with a fit on the other half. Raises UsageError for a single document.
     """
     documents, rank_N = owners.unique(return_inverse=True)
     if len(documents) < 2:
         raise UsageError("error norms are told on other documents than they were fitted on: at least two are needed")
-    fitting_N, target_N1 = rank_N % 2 == 0, other[:, None]
-    columns = [target_N1, target_N1.square()]
+    half_N, target_N1 = rank_N % 2 == 0, other[:, None]
+    columns = [torch.ones_like(target_N1), target_N1, target_N1.square()]
     for regressors in ([norm], [norm, nonlinear]):
         x_NP = torch.stack(regressors, 1)
-        columns.append((linear.fit(x_NP[fitting_N], target_N1[fitting_N])(x_NP) - target_N1).square())
-    scored = (owners[~fitting_N], torch.cat([torch.ones_like(target_N1), *columns], 1)[~fitting_N])
-    r2 = interval(*scored, lambda sums: 1 - sums[..., 3] / (sums[..., 2] - np.square(sums[..., 1]) / sums[..., 0]), seed)
-    added = interval(*scored, lambda sums: 1 - sums[..., 4] / sums[..., 3], seed)
-    return Told(r2, added, -1 / (int(fitting_N.sum()) - 2))
+        fits = [linear.fit(x_NP[half], target_N1[half]) for half in (half_N, ~half_N)]
+        told_N1 = torch.where(half_N[:, None], fits[1](x_NP), fits[0](x_NP))
+        columns.append((told_N1 - target_N1).square())
+    sums = (owners, torch.cat(columns, 1))
+    r2 = interval(*sums, lambda s: 1 - s[..., 3] / (s[..., 2] - np.square(s[..., 1]) / s[..., 0]), seed)
+    added = interval(*sums, lambda s: 1 - s[..., 4] / s[..., 3], seed)
+    return Told(r2, added, -1 / (int(half_N.sum()) - 2))

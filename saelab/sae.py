@@ -83,7 +83,8 @@ class SAE(nn.Module):
     def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
         """The code of activations [..., D], leading dimensions flattened; values are differentiable in x and the parameters.
 
-        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is above 0. budget [F]: pairs per feature of this batch.
+        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is above 0.
+        budget [F]: pairs per feature of this batch.
         Raises ValueError for a width other than d_model.
         """
         x_BD = x.reshape(-1, x.shape[-1])

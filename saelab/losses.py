@@ -85,7 +85,7 @@ def aux_k(
     """
     pre_BA = centred_BD.detach() @ W_enc_AD.T + b_enc_A
     acts_BA = pre_BA if signed else pre_BA.relu()
-    best = acts_BA.abs().topk(min(k, acts_BA.shape[1]), dim=1).indices
+    best = acts_BA.abs().topk(min(k, acts_BA.shape[1]), dim=1, sorted=False).indices
     codes_BA = torch.zeros_like(acts_BA).scatter(1, best, acts_BA.gather(1, best))
     target_BD = error_BD.detach()
     spread = (target_BD - target_BD.mean(0)).square().sum()

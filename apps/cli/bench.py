@@ -65,7 +65,7 @@ def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Call
 
     def step() -> None:
         run.step(x_BD, x_BD, grad_BD)
-        run.silent_F[held_F] = config.window
+        run.counters.silent_F[held_F] = config.window
 
     return step
 
@@ -125,6 +125,6 @@ def run(args: Args) -> int:
     shape = Shape(args.width, args.features, args.k, args.batch)
     prices = measured(shape, args.repeats, args.only, args.screen)
     result = document("bench", args.seed, machine=machine, shape=shape._asdict(), screen=args.screen, prices=prices)
-    head = f"one training step at d={args.width}, F={args.features}, k={args.k}, B={args.batch}; products: bfloat16, [B, d] by [d, F]"
+    head = f"one training step, d={args.width}, F={args.features}, k={args.k}, B={args.batch}; a product: bfloat16, [B, d] [d, F]"
     show(result, args.json, f"{why}\n{head}\n\n{table(prices)}")
     return 0

@@ -68,9 +68,7 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
     from saelab.files import write_json
 
     if sae.about["model"]["name"] == "synthetic":
-        raise UsageError(
-            f"{folder} was trained on a synthetic world: saelab.evaluation.ground_truth.measure compares it with that"
-        )
+        raise UsageError(f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure")
     cache_ = Cache(args.cache or sae.about["cache"])
     cache_.verify()
     cache_.check_model(sae.about["model"])

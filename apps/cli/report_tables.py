@@ -60,16 +60,16 @@ def probes(rows: list[dict]) -> str:
 def side_by_side(result: dict) -> str:
     """A row per run, and under them mean and spread of the runs that differ by their seed alone."""
     width = max(24, *(len(row["run"]) + 1 for row in result["runs"]))
-    lines = [f"{'':{width}}" + "".join(f"{label:>15}" for label in SHORT.values())]
+    lines = [f"{'':{width}}" + "".join(f"{label:>17}" for label in SHORT.values())]
     for row in result["runs"]:
-        lines.append(f"{row['run']:{width}}" + "".join(f"{row[name]['value']:15.4f}" for name in SHORT))
-        lines.append(f"{'':{width}}" + "".join(f"{_range(row[name]):>15}" for name in SHORT))
+        lines.append(f"{row['run']:{width}}" + "".join(f"{row[name]['value']:17.4f}" for name in SHORT))
+        lines.append(f"{'':{width}}" + "".join(f"{_range(row[name]):>17}" for name in SHORT))
     for group in result["seeds"]:
         n = len(group["runs"])
-        lines.append(f"\n{f'mean of {n} seeds':{width}}" + "".join(f"{group[name]['mean']:15.4f}" for name in SHORT))
-        lines.append(f"{'spread (sd)':{width}}" + "".join(f"{group[name]['spread']:15.4f}" for name in SHORT))
+        lines.append(f"\n{f'mean of {n} seeds':{width}}" + "".join(f"{group[name]['mean']:17.4f}" for name in SHORT))
+        lines.append(f"{'spread (sd)':{width}}" + "".join(f"{group[name]['spread']:17.4f}" for name in SHORT))
         if group["fvu"]["low"] is not None:
-            lines.append(f"{'95% interval':{width}}" + "".join(f"{_range(group[name]):>15}" for name in SHORT))
+            lines.append(f"{'95% interval':{width}}" + "".join(f"{_range(group[name]):>17}" for name in SHORT))
         found = group["stability"]
         lines.append(
             f"matched one to one with the next seed: {found['found']:.0%} of the features above cosine {found['threshold']} "

@@ -52,6 +52,17 @@ class Code:
         order_N = torch.sort(self.values.detach().abs(), descending=True, stable=True).indices
         return order_N[torch.sort(self.tokens[order_N], stable=True).indices]
 
+    def ranks(self) -> Tensor:
+        """[N] int64: the place of each pair in its token's order by value, 0 for the largest."""
+        place_N = torch.arange(len(self.features), device=self.features.device) - self.starts[self.tokens]
+        return torch.empty_like(place_N).scatter_(0, self.by_value(), place_N)
+
+    def where(self, mask_N: Tensor) -> "Code":
+        """The pairs for which mask_N holds."""
+        counts_B = torch.bincount(self.tokens[mask_N], minlength=self.n_tokens)
+        starts = torch.cat([counts_B.new_zeros(1), counts_B.cumsum(0)])
+        return Code(starts, self.features[mask_N], self.values[mask_N], self.n_features)
+
     def to_dense(self) -> Tensor:
         """[B, F] of activations."""
         dense_BF = self.values.new_zeros(self.n_tokens, self.n_features)

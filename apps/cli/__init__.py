@@ -14,9 +14,11 @@ VERBS = {
     "train": "train an SAE on a cache",
     "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
     "index": "build the feature index the browser reads",
+    "supervise": "compare SAEs with supervised dictionaries on a task",
     "dark-matter": "split what SAEs miss into linear and nonlinear error",
     "browse": "open the feature browser",
     "reproduce": "measure a paper's claims and say which hold",
+    "bench": "time a training step on this machine",
 }
 
 

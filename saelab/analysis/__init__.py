@@ -1,1 +1,1 @@
-"""Analyses of models and SAEs: functions over tensors that return NamedTuples."""
+"""What a model and a dictionary do: functions over tensors that return small named results."""

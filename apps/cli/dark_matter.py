@@ -69,7 +69,7 @@ def run(args: Args) -> int:
         write_json(Path(entry["run"]) / "dark-matter.json", {**result, "runs": [entry]})
     lines = [table(result)]
     if args.errors:
-        lines.append(_write_errors(args, cache, saes[str(args.runs[0])]))
+        lines.append(_write_errors(args, cache, next(iter(saes.values()))))
     show(result, args.json, "\n".join(lines))
     return 0
 

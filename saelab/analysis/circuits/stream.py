@@ -1,0 +1,145 @@
+"""Who writes to the residual stream and who reads it: the nodes and edges of a transformer's computation.
+
+Writers are the input embedding, every head and every MLP; readers are the query, key and value inputs of every head, the input of
+every MLP, and the logits. A reader sees the sum of the writers before it, so an edge is one writer's share of one reader's input
+(Elhage et al. 2021; Syed et al. 2023, section 3).
+
+Shapes: P prompts, T positions, D width, L layers, H heads, U writers, R readers. Writers run input, heads of layer 0, MLP 0, heads
+of layer 1 and so on; readers run q, k, v of layer 0, MLP 0, q of layer 1 and so on, then the logits.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.tasks import Task, measure
+from saelab.errors import UsageError
+
+PASS_TOKENS = 512  # of one pass with split inputs: more fall out of the processor's cache
+Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+
+
+class Edge(NamedTuple):
+    """One writer's share of one reader's input, such as `head 0.3` -> `head 2.1 q`, and what it does to the metric."""
+
+    source: str
+    target: str
+    score: float
+
+
+class Site(NamedTuple):
+    """A hook at which the stream is read by `width` readers at once, after `n_writers` writers, in layer `layer`."""
+
+    hook: str
+    part: str
+    layer: int
+    width: int
+    n_writers: int
+
+    def readers(self) -> list[str]:
+        """The readers' names."""
+        if self.part == "logits":
+            return ["logits"]
+        return [f"mlp {self.layer}"] if self.part == "mlp" else [f"head {self.layer}.{h} {self.part}" for h in range(self.width)]
+
+
+def writers(model: Any) -> list[str]:
+    """The names of the U writers, in order."""
+    shape = range(model.cfg.n_layers), range(model.cfg.n_heads)
+    return ["input"] + [name for layer in shape[0] for name in [*(f"head {layer}.{h}" for h in shape[1]), f"mlp {layer}"]]
+
+
+def by_layer(scores_U: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+    """Scores of all writers [..., U] as those of the heads [..., L, H] and of the MLPs [..., L]."""
+    table = scores_U[..., 1:].unflatten(-1, (n_layers, -1))
+    return table[..., :-1], table[..., -1]
+
+
+def sites(model: Any) -> list[Site]:
+    """The hooks at which the stream is read, in the order of computation."""
+    cfg, found = model.cfg, []
+    n_kv = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+    for layer in range(cfg.n_layers):
+        before = 1 + layer * (cfg.n_heads + 1)
+        found += [Site(f"blocks.{layer}.attn.hook_{part}_input", part, layer, cfg.n_heads if part == "q" else n_kv, before)
+                  for part in "qkv"]  # fmt: skip
+        parallel = getattr(cfg, "parallel_attn_mlp", False)
+        found.append(Site(f"blocks.{layer}.hook_mlp_in", "mlp", layer, 1, before + (0 if parallel else cfg.n_heads)))
+    last = cfg.n_layers - 1
+    return [*found, Site(f"blocks.{last}.hook_out", "logits", last, 1, 1 + cfg.n_layers * (cfg.n_heads + 1))]
+
+
+@contextlib.contextmanager
+def split_inputs(model: Any) -> Iterator[None]:
+    """Let the inputs of q, k, v and of the MLPs be hooked one by one inside the block.
+
+    Raises UsageError where the architecture cannot.
+    """
+    switches = ("use_split_qkv_input", "use_hook_mlp_in")
+    before = [bool(getattr(model.cfg, switch)) for switch in switches]
+    try:
+        for switch in switches:
+            getattr(model, f"set_{switch}")(True)
+        yield
+    except (NotImplementedError, ValueError) as error:
+        raise UsageError(f"this model's edges cannot be traced: {str(error).splitlines()[0]}") from error
+    finally:
+        for switch, on in zip(switches, before, strict=True):
+            getattr(model, f"set_{switch}")(on)
+
+
+def parts(task: Task, n_tokens: int = PASS_TOKENS) -> Iterator[Task]:
+    """The task in pieces of about n_tokens tokens."""
+    size = max(1, n_tokens // task.clean.shape[1])
+    for start in range(0, len(task.clean), size):
+        yield task.part(slice(start, start + size))
+
+
+def keeping(seen: dict[str, Tensor], hooks: list[str]) -> list[Hook]:
+    """Hooks that note the activations at `hooks` in `seen`, by the names given here.
+
+    What is noted is a view that the model goes on with: its gradient is that of this place alone, also where the same tensor runs on
+    past it (the MLP's input is the stream itself).
+    """
+
+    def note(acts: Tensor, name: str) -> Tensor:
+        seen[name] = acts.view_as(acts)
+        return seen[name]
+
+    return [(name, lambda acts, hook, name=name: note(acts, name)) for name in hooks]
+
+
+def written(model: Any, tokens_PT: Tensor) -> Tensor:
+    """What each writer adds to the stream, [U, P, T, D], up to the attention's output bias.
+
+    Raises UsageError for a model whose stream is not the sum of these writers (norms after attention or MLP).
+    """
+    blocks, seen = range(model.cfg.n_layers), {}
+    names = ["blocks.0.hook_in", *(f"blocks.{layer}.{end}" for layer in blocks for end in ("attn.hook_z", "hook_mlp_out"))]
+    names.append(f"blocks.{blocks[-1]}.hook_out")
+    with torch.no_grad():
+        model.run_with_hooks(tokens_PT, return_type="logits", fwd_hooks=keeping(seen, names))
+    rows = [seen["blocks.0.hook_in"][None]]
+    for layer in blocks:
+        rows.append(torch.einsum("pthe,hed->hptd", seen[f"blocks.{layer}.attn.hook_z"], model.blocks[layer].attn.W_O))
+        rows.append(seen[f"blocks.{layer}.hook_mlp_out"][None])
+    return torch.cat(rows)
+
+
+def gradients(model: Any, task: Task, hooks: list[str], edits: list[Hook]) -> list[Tensor]:
+    """dm/da for the summed metric m and the activation a at each hook, in a run in which `edits` change the model.
+
+    The first edit must make a tensor that requires gradients at or before the first hook.
+    """
+    seen: dict[str, Tensor] = {}
+    with torch.enable_grad():
+        logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[*edits, *keeping(seen, hooks)])
+        return list(torch.autograd.grad(measure(task, logits).sum(), [seen[name] for name in hooks]))
+
+
+def starting_from(stream_PTD: Tensor) -> Hook:
+    """An edit that puts `stream_PTD` in the place of the embedding, with gradients."""
+    return "blocks.0.hook_in", lambda acts, hook: stream_PTD.detach().clone().requires_grad_()

@@ -8,8 +8,8 @@ Shapes: P prompts, T positions, D width, L layers, H heads, U writers, R readers
 of layer 1 and so on; readers run q, k, v of layer 0, MLP 0, q of layer 1 and so on, then the logits.
 """
 
-import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +17,11 @@ from torch import Tensor
 
 from saelab.analysis.circuits.tasks import Task, measure
 from saelab.errors import UsageError
+from saelab.models import hooks
 
 PASS_TOKENS = 512  # of one pass with split inputs: more fall out of the processor's cache
-Hook = tuple[str, Callable[[Tensor, Any], Tensor | None]]
+Hook = tuple[str, Callable[[Tensor, Any], Tensor]]
+LAST_ONLY: Hook = ("unembed.hook_in", lambda acts, hook: acts[:, -1:])  # the other positions' logits are not read
 
 
 class Edge(NamedTuple):
@@ -72,23 +74,9 @@ def sites(model: Any) -> list[Site]:
     return [*found, Site(f"blocks.{last}.hook_out", "logits", last, 1, 1 + cfg.n_layers * (cfg.n_heads + 1))]
 
 
-@contextlib.contextmanager
-def split_inputs(model: Any) -> Iterator[None]:
-    """Let the inputs of q, k, v and of the MLPs be hooked one by one inside the block.
-
-    Raises UsageError where the architecture cannot.
-    """
-    switches = ("use_split_qkv_input", "use_hook_mlp_in")
-    before = [bool(getattr(model.cfg, switch)) for switch in switches]
-    try:
-        for switch in switches:
-            getattr(model, f"set_{switch}")(True)
-        yield
-    except (NotImplementedError, ValueError) as error:
-        raise UsageError(f"this model's edges cannot be traced: {str(error).splitlines()[0]}") from error
-    finally:
-        for switch, on in zip(switches, before, strict=True):
-            getattr(model, f"set_{switch}")(on)
+def split_inputs(model: Any) -> AbstractContextManager[None]:
+    """While open, the inputs of q, k, v and of the MLPs can be hooked one by one. UsageError where the architecture cannot."""
+    return hooks.enabled(model, use_split_qkv_input=True, use_hook_mlp_in=True)
 
 
 def parts(task: Task, n_tokens: int = PASS_TOKENS) -> Iterator[Task]:
@@ -113,33 +101,58 @@ def keeping(seen: dict[str, Tensor], hooks: list[str]) -> list[Hook]:
 
 
 def written(model: Any, tokens_PT: Tensor) -> Tensor:
-    """What each writer adds to the stream, [U, P, T, D], up to the attention's output bias.
-
-    Raises UsageError for a model whose stream is not the sum of these writers (norms after attention or MLP).
-    """
-    blocks, seen = range(model.cfg.n_layers), {}
-    names = ["blocks.0.hook_in", *(f"blocks.{layer}.{end}" for layer in blocks for end in ("attn.hook_z", "hook_mlp_out"))]
-    names.append(f"blocks.{blocks[-1]}.hook_out")
+    """What each writer adds to the stream, [U, P, T, D], up to the attention's output bias."""
+    layers, seen = range(model.cfg.n_layers), {}
+    names = ["blocks.0.hook_in", *(f"blocks.{n}.{end}" for n in layers for end in ("attn.hook_z", "hook_mlp_out"))]
     with torch.no_grad():
-        model.run_with_hooks(tokens_PT, return_type="logits", fwd_hooks=keeping(seen, names))
+        model.run_with_hooks(tokens_PT, return_type="logits", fwd_hooks=[*keeping(seen, names), LAST_ONLY])
     rows = [seen["blocks.0.hook_in"][None]]
-    for layer in blocks:
-        rows.append(torch.einsum("pthe,hed->hptd", seen[f"blocks.{layer}.attn.hook_z"], model.blocks[layer].attn.W_O))
-        rows.append(seen[f"blocks.{layer}.hook_mlp_out"][None])
+    for layer in layers:
+        rows += [by_head(model, layer, seen[f"blocks.{layer}.attn.hook_z"]), seen[f"blocks.{layer}.hook_mlp_out"][None]]
     return torch.cat(rows)
 
 
-def gradients(model: Any, task: Task, hooks: list[str], edits: list[Hook]) -> list[Tensor]:
+def by_head(model: Any, layer: int, z_PTHE: Tensor) -> Tensor:
+    """What each head of a layer adds to the stream, [H, P, T, D], from its z (E wide)."""
+    return torch.einsum("pthe,hed->hptd", z_PTHE, model.blocks[layer].attn.W_O)
+
+
+def check_sum(model: Any, task: Task) -> None:
+    """Raise UsageError unless the writers' changes from clean to corrupted add up to the stream's, which edges rest on."""
+    pair, seen = task.part(slice(0, 1)), []
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_out"
+    for tokens_PT in (pair.clean, pair.corrupted):
+        found: dict[str, Tensor] = {}
+        with torch.no_grad():
+            model.run_with_hooks(tokens_PT, return_type="logits", fwd_hooks=keeping(found, [last]))
+        seen.append(found[last])
+    changed_PTD = (written(model, pair.clean) - written(model, pair.corrupted)).sum(0)
+    off = (changed_PTD - (seen[0] - seen[1])).norm() / (seen[0] - seen[1]).norm()
+    if not off < 1e-3:
+        raise UsageError(
+            f"this model's stream is not the sum of its embedding, heads and MLPs (off by {off:.1%}, at most 0.1% is rounding), "
+            "as with norms behind attention or MLP: its nodes and edges cannot be told apart; use a model without them"
+        )
+
+
+def gradients(model: Any, task: Task, names: list[str], edits: list[Hook]) -> list[Tensor]:
     """dm/da for the summed metric m and the activation a at each hook, in a run in which `edits` change the model.
 
     The first edit must make a tensor that requires gradients at or before the first hook.
     """
     seen: dict[str, Tensor] = {}
     with torch.enable_grad():
-        logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[*edits, *keeping(seen, hooks)])
-        return list(torch.autograd.grad(measure(task, logits).sum(), [seen[name] for name in hooks]))
+        edits = [*edits, *keeping(seen, names), LAST_ONLY]
+        logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=edits)
+        return list(torch.autograd.grad(measure(task, logits).sum(), [seen[name] for name in names]))
 
 
 def starting_from(stream_PTD: Tensor) -> Hook:
     """An edit that puts `stream_PTD` in the place of the embedding, with gradients."""
     return "blocks.0.hook_in", lambda acts, hook: stream_PTD.detach().clone().requires_grad_()
+
+
+@torch.no_grad()
+def run_from(model: Any, layer: int, stream_PTD: Tensor, edits: list[Hook]) -> Tensor:
+    """Logits [P, V] at the last position of a run that enters at `layer` with the stream given."""
+    return model.run_with_hooks(stream_PTD, return_type="logits", fwd_hooks=[*edits, LAST_ONLY], start_at_layer=layer)[:, -1]

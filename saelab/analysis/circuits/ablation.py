@@ -100,7 +100,7 @@ def run(model: Any, task: Task, given: StandIns, heads_LH: Tensor | None = None,
     Metric of a circuit whose heads are keep_LH, MLPs kept: `run(model, task, given, ~keep_LH)`. None replaces nothing.
     """
     parts = []
-    last = (models.resolve_hook(model, "ln_final.hook_in"), _last_only)  # the other positions' logits are not read
+    last = (models.resolve_hook(model, "unembed.hook_in"), _last_only)  # the other positions' logits are not read
     for rows in batches(task):
         edits = [*_edits(given, rows, heads_LH, mlps_L), last]
         logits = model.run_with_hooks(task.clean[rows], return_type="logits", fwd_hooks=edits)

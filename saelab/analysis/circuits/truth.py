@@ -28,7 +28,7 @@ class Effects(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What was measured. clean, corrupted, empty: mean metric (value, low, high), see `ablation.Baseline`. seconds: time taken."""
+    """What was measured. clean, corrupted, empty: mean metric (value, low, high), see `ablation.Baseline`. seconds: taken."""
 
     task: str
     metric: str

@@ -3,6 +3,9 @@
 O'Neill and Bui 2024. One small SAE reads the output of every head (through W_O, averaged over positions); a head's code on a prompt
 is the latent that is most active. The SAE is trained on a few unlabelled prompts. Nothing here is tuned on a known circuit.
 
+Of raw outputs (the paper's code) most of the SAE describes which head is speaking: a head's mean output is several times larger than
+what changes between prompts, and so is its code. By default each head's mean over all prompts is taken away first.
+
 Shapes: N head outputs, P prompts, K heads of all layers in order, D width, F latents.
 """
 
@@ -81,15 +84,19 @@ def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
     return codes_N.reshape(outputs_PKD.shape[:2])
 
 
-def of_task(model: Any, task: Task, sae: SAE | None = None, *, seed: int = 0, examples: int = EXAMPLES) -> Codes:
+def of_task(model: Any, task: Task, sae: SAE | None = None, *, seed: int = 0, centred: bool = True) -> Codes:
     """The codes of every head on the task's prompts and on their twins.
 
-    sae: any SAE as wide as the residual stream; without one, an SAE trained on `examples` prompts drawn from both kinds.
+    sae: any SAE as wide as the residual stream, which reads raw outputs; without one, an SAE trained on EXAMPLES prompts drawn from
+    both kinds. centred: whether each head's mean output is taken away first.
     """
     clean_PKD, corrupted_PKD = head_outputs(model, task.clean), head_outputs(model, task.corrupted)
     if sae is None:
         both_PKD = torch.cat([clean_PKD, corrupted_PKD])
-        drawn = torch.randperm(len(both_PKD), generator=torch.Generator().manual_seed(seed))[:examples]
+        if centred:
+            mean_KD = both_PKD.mean(0)
+            clean_PKD, corrupted_PKD, both_PKD = clean_PKD - mean_KD, corrupted_PKD - mean_KD, both_PKD - mean_KD
+        drawn = torch.randperm(len(both_PKD), generator=torch.Generator().manual_seed(seed))[:EXAMPLES]
         sae = train(both_PKD[drawn].flatten(0, 1), seed)
     return Codes(code_of(sae, clean_PKD), code_of(sae, corrupted_PKD))
 

@@ -25,7 +25,7 @@ LAST_ONLY: Hook = ("unembed.hook_in", lambda acts, hook: acts[:, -1:])  # the ot
 
 
 class Edge(NamedTuple):
-    """One writer's share of one reader's input, such as `head 0.3` -> `head 2.1 q`, and what it does to the metric."""
+    """One writer's share of one reader's input, such as `a0.h3` -> `a2.h1.q`, and what it does to the metric."""
 
     source: str
     target: str
@@ -45,13 +45,22 @@ class Site(NamedTuple):
         """The readers' names."""
         if self.part == "logits":
             return ["logits"]
-        return [f"mlp {self.layer}"] if self.part == "mlp" else [f"head {self.layer}.{h} {self.part}" for h in range(self.width)]
+        return [f"m{self.layer}"] if self.part == "mlp" else [f"a{self.layer}.h{h}.{self.part}" for h in range(self.width)]
 
 
 def writers(model: Any) -> list[str]:
-    """The names of the U writers, in order."""
-    shape = range(model.cfg.n_layers), range(model.cfg.n_heads)
-    return ["input"] + [name for layer in shape[0] for name in [*(f"head {layer}.{h}" for h in shape[1]), f"mlp {layer}"]]
+    """The names of the U writers, in order: `embed`, `aL.hH`, `mL`."""
+    layers, heads = range(model.cfg.n_layers), range(model.cfg.n_heads)
+    return ["embed"] + [name for layer in layers for name in [*(f"a{layer}.h{head}" for head in heads), f"m{layer}"]]
+
+
+def named(model: Any, scores_UR: Tensor) -> list[Edge]:
+    """The edges of a model with their scores, largest size first."""
+    sources, places = writers(model), sites(model)
+    targets = [(name, site.n_writers) for site in places for name in site.readers()]
+    table = scores_UR.tolist()
+    edges = [Edge(sources[u], name, table[u][r]) for r, (name, n_writers) in enumerate(targets) for u in range(n_writers)]
+    return sorted(edges, key=lambda edge: -abs(edge.score))
 
 
 def by_layer(scores_U: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,6 @@ from saelab.models import hook_points, resolve_hook
 
 EMBEDDING = "blocks.0.hook_in"  # token and position embedding, added up
 LOGITS = "unembed.hook_out"
-ROWS = 64  # functionals differentiated in one pass
 HELD = re.compile(r"(.*\.hook_pattern|(.*\.ln\d|ln_final)\.hook_scale|blocks\.\d+\.mlp\.hook_out)")
 
 
@@ -81,12 +80,11 @@ def rows(model: Any, frozen: Frozen, given: Mapping[str, Tensor], read: str, pos
     zeros = {name: torch.zeros_like(value_TD)[None] for name, value_TD in given.items()}
     with torch.no_grad():
         constants_R = (run(model, frozen, zeros, [read])[read][0, positions_R] * W_RD).sum(1)
-    pieces: dict[str, list[Tensor]] = {name: [] for name in given}
-    for positions_r, W_rD in zip(positions_R.split(ROWS), W_RD.split(ROWS), strict=True):
-        leaves = {name: value_TD.repeat(len(W_rD), 1, 1).requires_grad_() for name, value_TD in given.items()}
-        with torch.enable_grad():
-            arrived_rD = run(model, frozen, leaves, [read])[read][torch.arange(len(W_rD)), positions_r]
-            total = (arrived_rD * W_rD).sum() + sum(leaf.sum() * 0 for leaf in leaves.values())
-        for name, gradient in zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True):
-            pieces[name].append(gradient)
-    return Rows({name: torch.cat(parts) for name, parts in pieces.items()}, constants_R)
+    leaves = {name: value_TD.repeat(len(W_RD), 1, 1).requires_grad_() for name, value_TD in given.items()}
+    with torch.enable_grad():
+        arrived_RD = run(model, frozen, leaves, [read])[read][torch.arange(len(W_RD)), positions_R]
+        total = (arrived_RD * W_RD).sum()
+    if not total.requires_grad:
+        return Rows({name: torch.zeros_like(leaf) for name, leaf in leaves.items()}, constants_R)
+    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return Rows(dict(zip(leaves, found, strict=True)), constants_R)

@@ -26,7 +26,7 @@ class Site(NamedTuple):
 class Parts(NamedTuple):
     """target = decoded code + shift + error. code: of C x T tokens, without pairs at position 0; shift, error: [C, T, E].
 
-    Position 0 of a context, on which no SAE is trained, is all error.
+    Position 0 of a context is all error.
     """
 
     code: Code
@@ -34,19 +34,22 @@ class Parts(NamedTuple):
     error: Tensor
 
 
-def without_first(code: Code, length: int) -> Code:
-    """The code without the pairs of every `length`-th token, which is position 0 of its context."""
-    tokens_N = code.tokens
-    keep_N = tokens_N % length != 0
-    counts_B = torch.bincount(tokens_N[keep_N], minlength=code.n_tokens)
+def keep(code: Code, keep_N: Tensor) -> Code:
+    """The code with only the pairs where keep_N holds."""
+    counts_B = torch.bincount(code.tokens[keep_N], minlength=code.n_tokens)
     starts = torch.cat([counts_B.new_zeros(1), counts_B.cumsum(0)])
     return Code(starts, code.features[keep_N], code.values[keep_N], code.n_features)
+
+
+def fired(code: Code, length: int) -> Code:
+    """The code of whole contexts without the pairs of value 0 and those at position 0, on which no SAE is trained."""
+    return keep(code, (code.values.detach() != 0) & (code.tokens % length != 0))
 
 
 @torch.no_grad()
 def split(sae: SAE, x_CTD: Tensor, target_CTE: Tensor) -> Parts:
     """The parts of the activations an SAE explains (a transcoder: the target's; a skip connection counts to the error)."""
-    code = without_first(sae.encode(x_CTD), x_CTD.shape[1])
+    code = fired(sae.encode(x_CTD), x_CTD.shape[1])
     shift_CTE = sae.b_dec.expand(target_CTE.shape).clone()
     shift_CTE[:, 0] = 0
     decoded_CTE = (sae.decode(code) - sae.b_dec).view(target_CTE.shape)

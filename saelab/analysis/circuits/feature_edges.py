@@ -12,7 +12,7 @@ from torch import Tensor
 from saelab.analysis import frozen
 from saelab.analysis.circuits.features import Change, Effects, Nodes, record
 from saelab.analysis.circuits.tasks import Task, measure
-from saelab.analysis.parts import Site, without_first
+from saelab.analysis.parts import Site, fired
 from saelab.code import Code
 from saelab.kernels import sddmm
 
@@ -39,7 +39,7 @@ def trace(model: Any, tokens_PT: Tensor, sites: list[Site]) -> Trace:
     with torch.enable_grad():
         seen = frozen.run(model, frozen.Frozen(tokens_PT, {}), given, [*names, frozen.LOGITS])
         for site in sites:
-            code = without_first(site.sae.encode(seen[site.read]), tokens_PT.shape[1])
+            code = fired(site.sae.encode(seen[site.read]), tokens_PT.shape[1])
             codes.append(code)
             errors.append(seen[site.write] - (site.sae.decode(code) - site.sae.b_dec).view_as(seen[site.write]))
     return Trace(leaves, codes, errors, seen[frozen.LOGITS])

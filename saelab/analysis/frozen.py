@@ -37,11 +37,13 @@ def freeze(model: Any, tokens_CT: Tensor) -> Frozen:
     return Frozen(tokens_CT, run(model, Frozen(tokens_CT, {}), {}, names))
 
 
-def run(model: Any, frozen: Frozen, replace: Mapping[str, Tensor], read: Sequence[str]) -> dict[str, Tensor]:
+def run(
+    model: Any, frozen: Frozen, replace: Mapping[str, Tensor], read: Sequence[str], extra: Sequence[tuple[str, Any]] = ()
+) -> dict[str, Tensor]:
     """What arrives at the hooks `read`, with the activations at the hooks of `replace` given, [N, T, D] (heads flattened).
 
     A hook in both is read before it is replaced. With one context frozen N is free, otherwise N = C. Gradients flow from what
-    is read to what is given, along paths that meet no other given hook. What is read comes in the order in which it fired.
+    is read to what is given, along paths that meet no other given hook. extra: further hooks, which act first. What is read comes in the order in which it fired.
     Raises UsageError for a hook that the model does not have or that does not fire.
     """
     given = {resolve_hook(model, name): value for name, value in replace.items()}
@@ -59,7 +61,7 @@ def run(model: Any, frozen: Frozen, replace: Mapping[str, Tensor], read: Sequenc
     names = {*given, *wanted, *frozen.held}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A forward hook edited hook_scale")
-        model.run_with_hooks(frozen.tokens.expand(rows, -1), return_type="logits", fwd_hooks=[(name, act) for name in names])
+        model.run_with_hooks(frozen.tokens.expand(rows, -1), return_type="logits", fwd_hooks=[*extra, *((name, act) for name in names)])
     if silent := [name for name in wanted if wanted[name] not in seen]:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
     return seen

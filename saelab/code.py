@@ -3,6 +3,7 @@
 Shapes: B tokens, F features, N pairs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -79,3 +80,12 @@ class Code:
         token_N, feature_N = mask_BF.nonzero(as_tuple=True)
         starts = torch.cat([token_N.new_zeros(1), mask_BF.sum(1).cumsum(0)])
         return Code(starts, feature_N, values_BF[token_N, feature_N], mask_BF.shape[1])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Code"]) -> "Code":
+        """The code of the tokens of all parts (at least one) in order. Raises ValueError if their n_features differ."""
+        if len({part.n_features for part in parts}) != 1:
+            raise ValueError(f"codes over {sorted({part.n_features for part in parts})} features have no common code")
+        starts = torch.cat([parts[0].starts[:1], *(part.starts.diff() for part in parts)]).cumsum(0)
+        features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+        return Code(starts, features, values, parts[0].n_features)

@@ -83,12 +83,13 @@ class SAE(nn.Module):
     def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
         """The code of activations [..., D], leading dimensions flattened; values are differentiable in x and the parameters.
 
-        grad [..., D]: dL/dx, needed when the sparsifier's beta is above 0. budget [F]: pairs per feature of this batch.
+        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is above 0.
+        budget [F]: pairs per feature of this batch.
         Raises ValueError for a width other than d_model.
         """
         x_BD = x.reshape(-1, x.shape[-1])
         if grad is not None:
-            grad = unit_gradient(grad.reshape(x_BD.shape))
+            grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         weights = (self.W_enc.detach(), self.b_enc.detach())
         code = kernels.choose(

@@ -64,7 +64,7 @@ TABLE: dict[str, Callable[[int], Sparsify]] = {
     "mutual-choice": partial(Choice, over="batch"),
     "feature-choice": partial(Choice, over="feature"),
     "g-sae": partial(Choice, beta=1.0),
-    "jumprelu": lambda k: Threshold(bandwidth=0.05),
+    "jumprelu": lambda k: Threshold(bandwidth=0.2),
     "relu": lambda k: Threshold(),
     **{
         f"{score}{budget}": partial(Choice, over=over, **fields)

@@ -81,6 +81,15 @@ def test_a_token_budget_is_filled_up_with_silent_pairs():
     assert not code.values.any()
 
 
+def test_every_score_goes_with_every_budget():
+    assert sparsify.named("signed-gradient-feature-choice", 8) == Choice(8, "feature", signed=True, beta=1.0)
+    assert sparsify.named("signed-topk", 8) == sparsify.named("abstopk", 8) == Choice(8, signed=True)
+    assert sparsify.named("gradient-topk", 8) == sparsify.named("g-sae", 8) == Choice(8, beta=1.0)
+    forms = {sparsify.named(name, 8) for name in sparsify.TABLE}
+    choices = {Choice(8, over, signed, beta) for over in ("token", "batch", "feature") for signed in (0, 1) for beta in (0, 1)}
+    assert choices < forms
+
+
 @pytest.mark.parametrize("name", sparsify.TABLE)
 def test_every_named_sparsifier_survives_yaml_and_has_an_inference_form(name):
     form = sparsify.named(name, 8)

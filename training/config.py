@@ -73,6 +73,8 @@ class Config:
     """dead features per token in AuxK (default: D / 2)"""
     dead_window: int | None = None
     """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the run if that is shorter)"""
+    calibration: int = 500_000
+    """tokens whose activations set the inference levels of batch and feature budgets"""
     order_seed: int = 0
     """seed of the data order; runs trained in one pass share it"""
     backend: Literal["reference", "cpu", "triton"] | None = None

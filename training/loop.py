@@ -8,7 +8,6 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from saelab.sae import CALIBRATION_TOKENS
 from training import checkpoint
 from training import config as configs_
 from training.config import Config
@@ -30,7 +29,7 @@ def train(configs: Config | Sequence[Config], *, resume: bool = False, progress:
     several = [configs] if isinstance(configs, Config) else list(configs)
     cache = _common_cache(several)
     hooks = [_hooks(config, cache) for config in several]
-    gradients = [_gradient(config, cache, pair[0]) for config, pair in zip(several, hooks, strict=True)]
+    gradients = [_gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)]
     folders = [_open_folder(config, resume) for config in several]
     batch, seed = several[0].batch, several[0].order_seed
     names = sorted({name for pair in hooks for name in pair})
@@ -84,7 +83,7 @@ def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
     return name, cache.resolve(config.target) if config.target else name
 
 
-def _gradient(config: Config, cache: Cache, hook: str) -> str | None:
+def _gradient(config: Config, cache: Cache, target: str) -> str | None:
     """The array of gradients that a run's scores need, None if they need none. Raises UsageError if the cache lacks it."""
     if not getattr(config.form, "beta", 0):
         return None
@@ -93,7 +92,7 @@ def _gradient(config: Config, cache: Cache, hook: str) -> str | None:
             f"{config.sparsify} scores pairs by the loss's gradient, which {config.cache} does not hold: "
             "make a cache with `saelab capture --gradients`"
         )
-    return f"{hook}.grad"
+    return f"{target}.grad"
 
 
 def _open_folder(config: Config, resume: bool) -> Path:
@@ -146,7 +145,7 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they are."""
     config, final = run.config, run.final()
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
-    final.calibrate(batches, min(CALIBRATION_TOKENS, batches.per_epoch * config.batch), share=run.budget_F)
+    final.calibrate(batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F)
     final = final.frozen()
     final.about = {
         "model": cache.manifest["model"],

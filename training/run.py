@@ -71,11 +71,13 @@ def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
 
 
 def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least summed distance to the rows (Weiszfeld's iteration), [D]."""
-    point_D = x_BD.mean(0)
+    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves no more), [D]."""
+    point_D, squares_B = x_BD.mean(0), x_BD.square().sum(1)
     for _ in range(iterations):
-        weights_B = 1 / (x_BD - point_D).norm(dim=1).clamp_min(1e-8)
-        point_D = (weights_B[:, None] * x_BD).sum(0) / weights_B.sum()
+        weights_B = (squares_B - 2 * x_BD @ point_D + point_D @ point_D).clamp_min(1e-16).rsqrt()
+        before_D, point_D = point_D, weights_B @ x_BD / weights_B.sum()
+        if float((point_D - before_D).norm() * weights_B.mean()) < 1e-5:
+            break
     return point_D
 
 
@@ -116,14 +118,16 @@ class Run:
     def step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None = None) -> Step:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            return self._step(updates.Batch(x_BD / self.scale.input, target_BD / self.scale.target, grad_BD))
+            scaled_BD = x_BD / self.scale.input
+            target_BD = scaled_BD if target_BD is x_BD else target_BD / self.scale.target
+            return self._step(updates.Batch(scaled_BD, target_BD, grad_BD))
 
     def _step(self, batch: updates.Batch) -> Step:
         config = self.config
         forward = self.optimiser.forward(self._spent(batch), self.scale.variance)
         certified = updates.certified()
         rare_F = self.counters.rare()
-        extra = self._aux(batch.x, forward.error_BD, rare_F)
+        extra = self._aux(batch.x, forward, rare_F)
         terms = forward.terms | ({"aux": 0.0 if extra is None else extra.loss} if config.aux else {})
         total = forward.loss + config.aux * terms.get("aux", 0.0)
         if not math.isfinite(total):
@@ -151,7 +155,7 @@ class Run:
         self.sae.sparsify = form
         return batch._replace(budget=self.budget_F)
 
-    def _aux(self, x_BD: Tensor, error_BD: Tensor, rare_F: Tensor) -> "updates.Extra | None":
+    def _aux(self, x_BD: Tensor, forward: updates.Forward, rare_F: Tensor) -> "updates.Extra | None":
         """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its gradients; None if none is rare."""
         n_rare = int(rare_F.sum())
         if not n_rare or not self.config.aux:
@@ -162,7 +166,7 @@ class Run:
         W_enc, b_enc, W_dec = weights = [w.detach()[rows_A].float().requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
         with self.quick_products():
-            loss = losses.aux_k(centred_BD.float(), error_BD.float(), W_enc, b_enc, W_dec, k_aux, sae.sparsify.signed)
+            loss = losses.aux_k(centred_BD.float(), forward.error().float(), W_enc, b_enc, W_dec, k_aux, sae.sparsify.signed)
         dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
         return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
 

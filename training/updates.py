@@ -4,6 +4,7 @@ Shapes: B tokens, F features, A of them with further gradients, D width in, E wi
 """
 
 import sys
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,6 +18,7 @@ from saelab.sparsify import Choice, Threshold
 from training.config import Config
 
 PENALTIES = {"l0": "l0_target", "tanh": "tanh", "l1": "l1"}  # their names in metrics.jsonl, where l0 is the L0 itself
+LEVEL_RATE = 10.0  # of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one number
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -40,12 +42,12 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted. error_BD: target - x_hat."""
+    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted. error: gives target - x_hat."""
 
     code: Code
     loss: float
     terms: dict[str, float]
-    error_BD: Tensor
+    error: Callable[[], Tensor]
 
 
 class Updates(Protocol):
@@ -64,7 +66,8 @@ class Autograd:
     def __init__(self, config: Config, sae: SAE) -> None:
         self.config, self.sae = config, sae
         self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
-        self.adam = torch.optim.Adam(sae.parameters(), betas=(config.beta1, config.beta2), fused=True)
+        groups = [{"params": [p]} for p in sae.parameters()]
+        self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
         for parameter in sae.parameters():
             zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
             self.adam.state[parameter] = {"step": torch.tensor(0.0), **zeros}
@@ -88,7 +91,7 @@ class Autograd:
         terms |= {} if nest is None else {self.config.loss: main.item()}
         terms |= {} if penalty == "none" else {PENALTIES[penalty]: extra.item()}
         own = code if nest is None or nest.main == -1 else nest.own(code)
-        return Forward(own, self.loss.item(), terms, target_BE - x_hat_BE.detach())
+        return Forward(own, self.loss.item(), terms, lambda: target_BE - x_hat_BE.detach())
 
     def _penalty(self, name: str, code: Code) -> Tensor:
         sae, k = self.sae, self.config.k
@@ -111,7 +114,8 @@ class Autograd:
             gradient_FE -= (gradient_FE * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
             if self.config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
-            self.adam.param_groups[0]["lr"] = rate
+            for group in self.adam.param_groups:
+                group["lr"] = rate * (LEVEL_RATE if group["params"][0] is sae.levels else 1)
             for state in self.adam.state.values():
                 state["step"].fill_(number - 1)
             self.adam.step()
@@ -144,7 +148,7 @@ class Fused:
         options = {"centred": not self.sae.transcoder, "grad": grad, "budget": batch.budget}
         self.done = self.fused.forward(batch.x, batch.target, self.sae.sparsify, scale, **options)
         fvu = self.done.error * scale / 2
-        return Forward(self.done.code, fvu, {"fvu": fvu}, self.done.G / -scale)
+        return Forward(self.done.code, fvu, {"fvu": fvu}, lambda: self.done.G / -scale)
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
         """One Adam step of all weights."""

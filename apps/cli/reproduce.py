@@ -25,9 +25,12 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
+    from saelab.errors import UsageError
     from saelab.files import write_json
     from training import reproduce
 
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"{args.out} is a file: --out names the folder of caches, runs and the result")
     with Bars() as bars:
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
         found = reproduce.claims(args.paper, settings)

@@ -16,25 +16,31 @@ from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify
 
 
+@torch.no_grad()
+def l0(sae: SAE, x_BD: Tensor) -> float:
+    """Pairs per token with non-zero value that the SAE spends on activations."""
+    return float((sae.encode(x_BD).values != 0).sum()) / len(x_BD)
+
+
 def random_init(sae: SAE, seed: int = 0, l0: float | None = None) -> SAE:
     """An untrained SAE of the same shape and decoder bias: random unit decoder rows, encoder tied to them.
 
-    It spends the same pairs per token: the SAE's own token budget, or, where the SAE has levels instead, a token budget of its
-    measured l0. Raises UsageError where that is needed and not given.
+    It spends the same pairs per token: the SAE's own token budget or, for a threshold, a token budget of its measured l0. Without
+    l0 it gets the threshold itself. Raises UsageError if that consists of levels, which mean nothing for other weights.
     """
-    form = _budget(sae.sparsify, l0)
+    form = _budget(sae, l0)
     twin = SAE(sae.d_model, sae.n_features, form, d_out=len(sae.b_dec), transcoder=sae.transcoder, seed=seed).to(sae.W_dec)
     twin.b_dec.data.copy_(sae.b_dec)
     twin.about = dict(sae.about)
     return twin
 
 
-def _budget(sparsify: Sparsify, l0: float | None) -> Choice:
-    if isinstance(sparsify, Choice):
-        return sparsify
+def _budget(sae: SAE, l0: float | None) -> Sparsify:
+    if isinstance(sae.sparsify, Choice) or (l0 is None and sae.levels is None):
+        return sae.sparsify
     if l0 is None:
-        raise UsageError(f"{sparsify} has no budget of its own: give the l0 that the control should have")
-    return Choice(max(1, round(l0)), signed=sparsify.signed)
+        raise UsageError(f"{sae.sparsify} with levels has no budget of its own: give the l0 that the control should have")
+    return Choice(max(1, round(l0)), signed=sae.sparsify.signed)
 
 
 def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:

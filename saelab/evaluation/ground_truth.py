@@ -21,7 +21,7 @@ BLOCK = 50  # resamples held at once
 
 
 class Partners(NamedTuple):
-    """For each latent the true feature whose direction has the highest |cosine| with its decoder row, and the cosine, [F] each."""
+    """For each latent the true feature with the highest |cosine| to its decoder row, and that cosine, [F] each."""
 
     features: Tensor
     cosines: Tensor

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-STREAM = 1 << 41  # added to the seed of random rows: those of an SAE of the same seed would be the same
+from saelab.evaluation.draws import stream
+
 FOUND = 0.7  # cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
 
 
@@ -22,7 +23,7 @@ class Matching(NamedTuple):
 
 
 class Stability(NamedTuple):
-    """Of two dictionaries: mean cosine of partners, share of partners above FOUND; and both for random rows instead of the second."""
+    """Of two dictionaries: mean cosine of partners, share of partners above FOUND; and both with random rows as the second."""
 
     mean: float
     found: float
@@ -53,7 +54,7 @@ def mcc(W_AD: Tensor, truth_BD: Tensor) -> float:
 
 def random_rows(n: int, width: int, seed: int = 0) -> Tensor:
     """[n, width]: unit rows, uniform on the sphere."""
-    return normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(STREAM + seed)), dim=1)
+    return normalize(torch.randn(n, width, generator=stream("rows", seed)), dim=1)
 
 
 def null_mcc(n_rows: int, truth_BD: Tensor, seed: int = 0) -> float:
@@ -67,7 +68,7 @@ def stability(one_AD: Tensor, other_BD: Tensor, *, signed: bool = False, seed: i
     Signed dictionaries are compared by |cosine|. The null replaces the second by random unit rows of its shape.
     """
     parts = []
-    for rows_BD in (other_BD, random_rows(*other_BD.shape, seed)):
+    for rows_BD in (other_BD, random_rows(other_BD.shape[0], other_BD.shape[1], seed)):
         cosines_M = match(one_AD, rows_BD, signed=signed).cosines
         cosines_M = cosines_M.abs() if signed else cosines_M
         parts += [float(cosines_M.mean()), float((cosines_M > FOUND).float().mean())]

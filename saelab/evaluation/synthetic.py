@@ -12,19 +12,18 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from saelab.errors import UsageError
-
-STREAM = 1 << 40  # added to a world's seed: an SAE of the same seed would start out with its directions
+from saelab.evaluation.draws import stream
 
 
 @dataclass(frozen=True)
 class Spec:
     """Everything that decides a world; two worlds of equal specs are the same.
 
-    firing: chances of the most and the least frequent feature, Zipf's law between them. roots, branching, depth: trees of features
+    firing: chances of the most and the least frequent feature, Zipf's law between. roots, branching, depth: trees of features
     in which a child fires only with its parent and at most one of siblings does. correlation: share of the variance behind a
-    feature's firing that it has in common with others, through `rank` common causes. separation: steps that push directions apart.
-    bipolar: share of features whose value takes either sign. magnitude: mean value of the most and the least frequent feature;
-    spread: scale of their standard deviations. noise, bias: standard deviation per coordinate.
+    feature's firing that it has in common with others, through `rank` common causes. separation: steps that push directions
+    apart. bipolar: share of features whose value takes either sign. magnitude: mean value of the most and the least frequent
+    feature; spread: scale of their standard deviations. noise, bias: standard deviation per coordinate.
     """
 
     width: int = 64
@@ -69,7 +68,7 @@ class World:
     def __init__(self, spec: Spec) -> None:
         spec.check()
         self.spec = spec
-        draw = torch.Generator().manual_seed(STREAM + spec.seed)
+        draw = stream("world", spec.seed)
         self.directions_GD = _separated(torch.randn(spec.n_features, spec.width, generator=draw), spec.separation)
         self.bias_D = spec.bias * torch.randn(spec.width, generator=draw)
         self.loadings_GL = normalize(torch.randn(spec.n_features, spec.rank, generator=draw), dim=1)
@@ -82,8 +81,8 @@ class World:
         self.bipolar_G = torch.rand(spec.n_features, generator=draw) < spec.bipolar
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """n activations x [n, D] and the features' values behind them, truth [n, G] (0: does not fire); x = truth W + b + noise."""
-        draw = torch.Generator().manual_seed(seed)
+        """n activations x [n, D] and the values behind them, truth [n, G] (0: does not fire); x = truth W + b + noise."""
+        draw = stream("sample", seed)
         fired_NG, size_NG = self._alone(n, draw), self._sizes(n, draw)
         first = 0
         for n_parents in self.spec.generations[:-1]:

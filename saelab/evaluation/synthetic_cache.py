@@ -52,8 +52,8 @@ def write(
 ) -> Path:
     """Write (or resume, or find finished) a cache of n_tokens samples of the spec's world at the hook `synthetic`; its folder.
 
-    Each context is a document of its own, held out by the project's one rule. Raises UsageError for an impossible spec, an unknown
-    dtype, or too few tokens for a held-out context.
+    Each context is a document of its own, held out by the project's one rule. Raises UsageError for an impossible spec, an
+    unknown dtype, or too few tokens for a held-out context.
     """
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
@@ -84,8 +84,9 @@ def world_of(cache: Cache) -> World:
     if fields is None:
         name = cache.manifest["model"]["name"]
         raise UsageError(f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known")
-    spec = json.loads(fields)
-    return World(Spec(**{name: tuple(value) if isinstance(value, list) else value for name, value in spec.items()}))
+    stored = json.loads(fields)
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    return World(Spec(**values))
 
 
 def truth(world: World, cache: Cache, tokens_CT: Tensor) -> Tensor:

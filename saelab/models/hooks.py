@@ -1,6 +1,8 @@
 """Hook points of a TransformerBridge: canonical names, aliases, and those that must be switched on before they fire."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
@@ -48,9 +50,32 @@ def resolve_hook(bridge: "TransformerBridge", name: str) -> str:
         raise _unknown(bridge, name, list(names))
     canonical = names[name]
     switch = SWITCHES.get(canonical.rsplit(".", 1)[-1])
-    if switch is not None and not getattr(bridge.cfg, switch):
-        try:
-            getattr(bridge, f"set_{switch}")(True)
-        except (ValueError, NotImplementedError) as error:
-            raise UsageError(f"hook {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    if switch is not None:
+        _switch(bridge, {switch: True}, f"hook {name!r}")
     return canonical
+
+
+@contextmanager
+def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
+    """Switches on (or off) for the length of a with-block: `enabled(model, use_split_qkv_input=True)`; names as in SWITCHES.
+
+    With `use_split_qkv_input` on, edits to `ln1.hook_scale` no longer reach the output: frozen norms need it off. Raises
+    UsageError for a name that is no switch and where this architecture cannot be switched.
+    """
+    if unknown := sorted(set(switches) - set(SWITCHES.values())):
+        raise UsageError(f"no switch {unknown[0]!r}: switches are {', '.join(sorted(set(SWITCHES.values())))}")
+    before = {name: bool(getattr(bridge.cfg, name)) for name in switches}
+    try:
+        _switch(bridge, switches)
+        yield
+    finally:
+        _switch(bridge, before)
+
+
+def _switch(bridge: "TransformerBridge", switches: dict[str, bool], what: str = "") -> None:
+    for name, on in sorted(switches.items(), key=lambda item: item[1]):  # off before on: some exclude each other
+        if bool(getattr(bridge.cfg, name)) != on:
+            try:
+                getattr(bridge, f"set_{name}")(on)
+            except (ValueError, NotImplementedError) as error:
+                raise UsageError(f"{what or name} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -73,7 +73,8 @@ def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: t
 def test_training_lowers_the_error_and_saves_an_sae_of_raw_activations(config: training.Config, tiny_cache: Path):
     out = training.train(config)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert rows[-1]["fvu"] < 0.6 * rows[0]["fvu"]
+    assert rows[-1]["fvu"] < 0.6 * rows[0]["fvu"] and rows[-1]["certified_fraction"] > 0.9
+    assert rows[-1]["loss"] == pytest.approx(rows[-1]["fvu"] + config.aux * rows[-1]["aux"], abs=1e-6)
     sae = SAE.load(out)
     x = next(Cache(tiny_cache).batches(HOOK, 800, split="held_out"))
     with torch.no_grad():

@@ -105,6 +105,12 @@ def test_runs_that_score_by_gradients_need_a_cache_of_them(config, tiny_cache):
     assert not Path(config.out).exists()
 
 
+def test_a_transcoder_scores_by_the_gradient_at_its_target(config):
+    config = replace(config, target=SECOND_HOOK, sparsify="g-sae")
+    runs = [training.train(replace(config, beta=beta, out=f"{config.out}{beta}")) for beta in (0.0, 1.0)]
+    assert not torch.equal(*(SAE.load(run).W_dec for run in runs))
+
+
 def test_a_gradient_sae_chooses_by_the_gradient_in_training_and_never_after(config, cache):
     out = training.train(replace(config, sparsify="gradient-mutual-choice", beta=2.0))
     sae = SAE.load(out)
@@ -151,14 +157,14 @@ def test_jumprelu_starts_at_its_target_and_is_held_there(config):
     assert sae.levels.std() > 0.01 * sae.levels.mean(), "they start equal and have been learned per feature"
 
 
-def test_more_penalty_means_fewer_features(config):
-    l0 = []
+def test_more_penalty_means_smaller_activations(config):
+    l1 = []
     for weight in (0.05, 4.0):
         out = training.train(replace(config, sparsify="relu", penalty_weight=weight, out=f"{config.out}{weight}"))
         row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-        l0.append(row["l0"])
+        l1.append(row["l1"])
         assert row["loss"] == pytest.approx(row["fvu"] + weight * row["l1"] + config.aux * row["aux"], abs=1e-6)
-    assert l0[1] < 0.7 * l0[0]
+    assert l1[1] < 0.7 * l1[0]
 
 
 def test_gradients_are_clipped_to_a_global_norm(config):

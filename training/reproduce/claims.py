@@ -37,11 +37,16 @@ class Settings(NamedTuple):
     """called with what is being done, how much of it is done, and of how much"""
 
 
-def over_seeds(values_S: Sequence[float] | np.ndarray) -> tuple[float, float | None, float | None]:
-    """(mean, low, high) of one number per seed: Student's 95% interval of the mean; no interval from fewer than 3 seeds."""
+def over_seeds(values_S: Sequence[float] | np.ndarray) -> tuple[float | None, float | None, float | None]:
+    """(mean, low, high) of one number per seed: Student's 95% interval of the mean.
+
+    No interval from fewer than 3 seeds; nothing at all where a seed has no number (NaN).
+    """
     from scipy import stats
 
     mean, n = float(np.mean(values_S)), len(values_S)
+    if np.isnan(mean):
+        return None, None, None
     if n < 3:
         return mean, None, None
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values_S, ddof=1) / n**0.5)

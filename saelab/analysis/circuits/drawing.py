@@ -15,9 +15,9 @@ from saelab.models import prompts
 N_ARGUMENTS, N_DOCUMENTED = 5, 2
 N_SEQUENCE = 18  # words of an induction prompt, both copies together
 
-NOUNS = {"teacher": "teachers", "doctor": "doctors", "girl": "girls", "boy": "boys", "farmer": "farmers", "writer": "writers",
-         "uncle": "uncles", "sister": "sisters", "lawyer": "lawyers", "king": "kings", "friend": "friends"}  # fmt: skip
-ATTRACTORS = ("car", "cars", "dog", "dogs", "tree", "trees", "door", "doors", "table", "tables", "house", "houses")
+SUBJECTS = """teacher doctor girl boy farmer writer uncle sister lawyer king friend brother son cousin driver singer actor poet
+artist guest worker leader player student neighbor visitor manager pilot""".split()
+ATTRACTORS = "car dog tree door table house desk book key chair river window truck".split()
 PREPOSITIONS = ("near", "behind", "beside")
 VERBS = {"singular": (" is", " has", " does", " was"), "plural": (" are", " have", " do", " were")}
 
@@ -113,11 +113,11 @@ def induction(rng: random.Random, held_out: bool) -> Drawn:
 
 def agreement(rng: random.Random, held_out: bool) -> Drawn:
     """The twin's subject has the other number; a phrase with a noun of either number stands between subject and verb."""
-    nouns = list(NOUNS.items())
-    pair = rng.choice(nouns[-3:] if held_out else nouns[:-3])
+    noun = rng.choice(SUBJECTS[3::4] if held_out else [noun for i, noun in enumerate(SUBJECTS) if i % 4 != 3])
     number = rng.choice(("singular", "plural"))
-    subject, other = pair if number == "singular" else pair[::-1]
-    phrase = f"{rng.choice(PREPOSITIONS)} the {rng.choice(ATTRACTORS)}"
+    subject, other = (noun, f"{noun}s") if number == "singular" else (f"{noun}s", noun)
+    attractor = rng.choice(ATTRACTORS) + rng.choice(("", "s"))
+    phrase = f"{rng.choice(PREPOSITIONS)} the {attractor}"
     clean = f"The {subject} {phrase}"
     wrong = VERBS["plural" if number == "singular" else "singular"]
     labels = {"number": number, "subject": subject}

@@ -143,26 +143,29 @@ def build(name: str, model: Any, pairs: Iterable[Drawn], metric: Metric = "logit
     return _stack(name, metric, rows)
 
 
-def collect(name: str, model: Any, pairs: Iterable[Drawn], n: int, metric: Metric = "logit_difference") -> Task:
-    """The first n usable pairs of the commonest length; repetitions of a clean prompt are left out.
+def collect(name: str, model: Any, pairs: Iterable[Drawn], n: int | None, metric: Metric = "logit_difference") -> Task:
+    """The first n usable pairs of one length, or (n None) all of the commonest length; a clean prompt is taken once.
 
-    Raises UsageError, saying what was wrong with the others, when `pairs` ends before there are n of one length.
+    Raises UsageError, saying what was wrong with the others, when `pairs` ends before there are n (or any) of one length.
     """
     reader, seen = _Reader(model.tokenizer), set()
     by_length: dict[int, list[_Encoded]] = {}
     problems: Counter[str] = Counter()
     for pair in pairs:
         row = reader.encode(pair)
+        same = by_length.setdefault(len(row.clean), [])
         if row.problem:
             problems[row.problem] += 1
-        elif pair.clean not in seen:
-            seen.add(pair.clean)
-            by_length.setdefault(len(row.clean), []).append(row)
-            if len(by_length[len(row.clean)]) == n:
-                return _stack(name, metric, by_length[len(row.clean)])
-    most = max(map(len, by_length.values()), default=0)
+        elif (pair.clean, pair.right) not in seen:
+            seen.add((pair.clean, pair.right))
+            same.append(row)
+            if len(same) == n:
+                return _stack(name, metric, same)
+    most = max(by_length.values(), key=len, default=[])
+    if n is None and most:
+        return _stack(name, metric, most)
     reasons = f"; {problems.total()} cannot be used, for example: {problems.most_common(1)[0][0]}" if problems else ""
-    raise UsageError(f"task {name}: {n} prompts of one length were wanted and this tokenizer gives {most}{reasons}")
+    raise UsageError(f"task {name}: {n or 1} prompts of one length were wanted and this tokenizer gives {len(most)}{reasons}")
 
 
 def task(name: str, model: Any, n: int = 200, seed: int = 0, split: Literal["train", "held-out"] = "train") -> Task:

@@ -43,7 +43,9 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
     assert main(["supervise", str(run), str(twin), "--task", str(prompts), "--changes", "3"]) == 0
     text = capsys.readouterr().out
     documents = [json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)]
-    jsonschema.validate({**{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")}, "runs": documents}, SCHEMA)
+    jsonschema.validate(
+        {**{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")}, "runs": documents}, SCHEMA
+    )
     assert documents[0]["sufficiency"] == documents[1]["sufficiency"] == shown["sufficiency"]
     assert text.count("edit agreement by features changed") == 2
     assert all(f"\n{name} " in text for name in ("supervised", "supervised_mean", "sae", "frozen_decoder", "random_init", "null"))

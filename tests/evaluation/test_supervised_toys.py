@@ -1,11 +1,13 @@
 """Small forms of the occlusion and over-splitting toys."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from saelab.evaluation.supervised import toys
 
-SMALL = {"n_values": 12, "n_latents": 96, "width": 32, "steps": 400}
+SMALL: dict[str, Any] = {"n_values": 12, "n_latents": 96, "width": 32, "steps": 400}
 
 
 def test_the_penalised_loss_by_hand():

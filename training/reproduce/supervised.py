@@ -7,7 +7,7 @@ full distribution is `bundled-mix`. TopK takes the place of the paper's ReLU wit
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     trained: int
     features: int
     steps: int
-    toy: dict[str, int]
+    toy: dict[str, Any]
 
 
 RESIDUAL = tuple((task, HOOK, (), True) for task in supervised.TASKS)

@@ -14,6 +14,7 @@ VERBS = {
     "train": "train an SAE on a cache",
     "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
     "index": "build the feature index the browser reads",
+    "circuits": "find the heads that carry out a task, and compare with the truth",
     "supervise": "compare SAEs with supervised dictionaries on a task",
     "dark-matter": "split what SAEs miss into linear and nonlinear error",
     "browse": "open the feature browser",

@@ -24,7 +24,7 @@ from training.reproduce.compare import Comparison, Plan, baseline, compare, lang
 SAME, TWICE = "TopK", "TopK of twice the width"
 WORLD = Spec(width=64, n_features=256, firing=(0.4, 0.01), roots=4, bipolar=1.0)  # about 7 of its axes fire at a time
 SIZE = {"features": 256, "batch": 1024}
-FULL = Plan((5, 9), 7.0, (1e-3, 2e-3, 4e-3), 5, 300_000, 15_000, {**SIZE, "tokens": 600_064, "calibration": 100_000})
+FULL = Plan((5, 9), 7.0, (2e-3, 4e-3, 8e-3), 5, 300_000, 15_000, {**SIZE, "tokens": 600_064, "calibration": 100_000})
 QUICK = Plan((5, 9), 7.0, (4e-3,), 2, 40_000, 3_000, {**SIZE, "tokens": 24_576, "calibration": 16_384})
 
 

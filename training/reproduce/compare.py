@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     small: dict[str, int]
 
 
-FULL = Plan((24, 40), 32.0, (1e-3, 2e-3, 4e-3), 5, 800_000, 40_000, {})
+FULL = Plan((24, 40), 32.0, (2e-3, 4e-3, 8e-3), 5, 550_000, 40_000, {})
 SMALL = {"features": 256, "tokens": 24_576, "batch": 1024, "calibration": 16_384}
 QUICK = Plan((12, 20), 16.0, (4e-3,), 2, 40_000, 4_000, SMALL)
 

@@ -145,7 +145,9 @@ def test_everything_kept_is_the_model_and_nothing_kept_is_the_mean(model, places
     ):
         means[site.write] = acts.mean(0).expand_as(acts).clone()
         means[site.write][:, 0] = clean[:, 0]
-    torch.testing.assert_close(feature_curve.ablated(model, TASK, places, averages, none), metric(model, means), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        feature_curve.ablated(model, TASK, places, averages, none), metric(model, means), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_one_kept_feature_is_the_only_one_that_moves(model, places):

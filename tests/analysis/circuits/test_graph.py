@@ -133,9 +133,7 @@ def test_ablations_are_foretold_exactly_while_frozen_and_roughly_while_not(model
     local = take_apart(model, TOKENS, SETS[name])
     drawn = graph(model, local)
     weights_M = influence.output_weights(drawn)
-    features_M = torch.where(
-        drawn.nodes.kind == FEATURE, influence.influence(influence.shares(drawn.edges), weights_M), 0
-    )
+    features_M = torch.where(drawn.nodes.kind == FEATURE, influence.influence(influence.shares(drawn.edges), weights_M), 0)
     found = []
     for number in features_M.topk(30).indices.tolist():
         one = torch.zeros(len(features_M), dtype=torch.bool)

@@ -1,10 +1,10 @@
 """Discrete codes: heads are ranked by the codes they show on a task's prompts and never on their corrupted twins.
 
 O'Neill and Bui 2024. One small SAE reads the output of every head (through W_O, averaged over positions); a head's code on a
-prompt is the latent that is most active. The SAE is trained on a few unlabelled prompts. Nothing here is tuned on a known circuit.
+prompt is the latent that is most active. The SAE is trained on a few unlabelled prompts; nothing is tuned on a known circuit.
 
 Of raw outputs, as in the paper's code, the SAE mostly describes which head is speaking: a head's mean output is several times
-larger than what changes between prompts. By default each head's mean over all prompts is taken away first; this is not in the paper.
+larger than what changes between prompts. By default each head's mean over all prompts is taken away first, which is our change.
 
 Shapes: N head outputs, P prompts, K heads of all layers in order, D width, F latents.
 """
@@ -46,7 +46,7 @@ def head_outputs(model: Any, tokens_PT: Tensor) -> Tensor:
 
 
 def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
-    """A ReLU SAE of the outputs: EPOCHS full-batch steps on squared error per entry + SPARSITY times an output's summed activations.
+    """A ReLU SAE of the outputs: EPOCHS full-batch steps on squared error per entry + SPARSITY times summed activations per output.
 
     It works on raw outputs; in training they are divided by their root mean square, so that SPARSITY means the same everywhere.
     """

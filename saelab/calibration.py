@@ -7,20 +7,24 @@ import torch
 from torch import Tensor
 
 from saelab import kernels
+from saelab.budgets import whole
 from saelab.kernels.reference import equal_budget
 from saelab.sparsify import Choice, Threshold
 
 ROWS = 1024  # tokens coded at a time
 
 
-def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choice) -> Tensor:
+def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choice, share_F: Tensor | None = None) -> Tensor:
     """[F]: just below the smallest score that `choice` keeps over all pieces (centred activations [B, D]) taken as one batch.
 
-    Equal entries for a batch budget. A feature that no positive score reaches, or with fewer than its budget, gets level 0.
+    Equal entries for a batch budget. share_F: what a feature budget is shared out by (default: equally). A feature that no
+    positive score reaches, or with fewer than its budget, gets level 0.
     Scores above a guess (half of the first piece's level) are collected; where too few pass, the guess is lowered, and again.
     """
     n_tokens = sum(len(piece) for piece in pieces)
     wanted_F = equal_budget(choice.k, n_tokens, len(W_enc_FD)).to(W_enc_FD.device)
+    if share_F is not None:
+        wanted_F = whole(share_F, choice.k * n_tokens, n_tokens).to(W_enc_FD.device)
     if choice.over == "batch":
         wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
     plain = Choice(choice.k, choice.over, choice.signed)

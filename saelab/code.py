@@ -3,6 +3,7 @@
 Shapes: B tokens, F features, N pairs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -51,6 +52,17 @@ class Code:
         order_N = torch.sort(self.values.detach().abs(), descending=True, stable=True).indices
         return order_N[torch.sort(self.tokens[order_N], stable=True).indices]
 
+    def ranks(self) -> Tensor:
+        """[N] int64: the place of each pair in its token's order by value, 0 for the largest."""
+        place_N = torch.arange(len(self.features), device=self.features.device) - self.starts[self.tokens]
+        return torch.empty_like(place_N).scatter_(0, self.by_value(), place_N)
+
+    def where(self, mask_N: Tensor) -> "Code":
+        """The pairs for which mask_N holds."""
+        counts_B = torch.bincount(self.tokens[mask_N], minlength=self.n_tokens)
+        starts = torch.cat([counts_B.new_zeros(1), counts_B.cumsum(0)])
+        return Code(starts, self.features[mask_N], self.values[mask_N], self.n_features)
+
     def to_dense(self) -> Tensor:
         """[B, F] of activations."""
         dense_BF = self.values.new_zeros(self.n_tokens, self.n_features)
@@ -68,3 +80,12 @@ class Code:
         token_N, feature_N = mask_BF.nonzero(as_tuple=True)
         starts = torch.cat([token_N.new_zeros(1), mask_BF.sum(1).cumsum(0)])
         return Code(starts, feature_N, values_BF[token_N, feature_N], mask_BF.shape[1])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Code"]) -> "Code":
+        """The code of the tokens of all parts (at least one) in order. Raises ValueError if their n_features differ."""
+        if len({part.n_features for part in parts}) != 1:
+            raise ValueError(f"codes over {sorted({part.n_features for part in parts})} features have no common code")
+        starts = torch.cat([parts[0].starts[:1], *(part.starts.diff() for part in parts)]).cumsum(0)
+        features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+        return Code(starts, features, values, parts[0].n_features)

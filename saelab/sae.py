@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from saelab import kernels, sparsify
+from saelab import jump, kernels, sparsify
 from saelab.calibration import levels
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
@@ -30,7 +30,7 @@ class SAE(nn.Module):
 
     W_enc [F, D], b_enc [F], W_dec [F, D_out] with rows of unit norm, b_dec [D_out]. A transcoder (a target other than the input)
     subtracts nothing from its input, may have D_out != D, and an optional linear skip [D_out, D].
-    levels [F]: inference thresholds of batch and feature budgets (see `calibrate`), or those a Threshold has learned.
+    levels [F]: inference thresholds of batch and feature budgets (see `calibrate`), or those a Threshold with a bandwidth learns.
     Raises UsageError if k exceeds n_features.
     """
 
@@ -58,8 +58,11 @@ class SAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(n_features))
         self.b_dec = nn.Parameter(torch.zeros(d_out or d_model))
         self.W_skip = nn.Parameter(torch.zeros(d_out or d_model, d_model)) if skip else None
-        self.register_buffer("levels", None)
         self.levels: Tensor | None
+        if self.learns_levels:
+            self.levels = nn.Parameter(torch.full((n_features,), sparsify.level))  # type: ignore[union-attr]
+        else:
+            self.register_buffer("levels", None)
         self.about: dict = {}
 
     @property
@@ -72,15 +75,21 @@ class SAE(nn.Module):
         """F."""
         return self.W_enc.shape[0]
 
+    @property
+    def learns_levels(self) -> bool:
+        """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU in training)."""
+        return isinstance(self.sparsify, Threshold) and self.sparsify.bandwidth > 0
+
     def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
         """The code of activations [..., D], leading dimensions flattened; values are differentiable in x and the parameters.
 
-        grad [..., D]: dL/dx, needed when the sparsifier's beta is above 0. budget [F]: pairs per feature of this batch.
+        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is above 0.
+        budget [F]: pairs per feature of this batch.
         Raises ValueError for a width other than d_model.
         """
         x_BD = x.reshape(-1, x.shape[-1])
         if grad is not None:
-            grad = unit_gradient(grad.reshape(x_BD.shape))
+            grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         weights = (self.W_enc.detach(), self.b_enc.detach())
         code = kernels.choose(
@@ -88,17 +97,22 @@ class SAE(nn.Module):
         )
         if not torch.is_grad_enabled():
             return code
-        return autograd.encode(code, x_BD, None if self.transcoder else self.b_dec, self.W_enc, self.b_enc)
+        code = autograd.encode(code, x_BD, None if self.transcoder else self.b_dec, self.W_enc, self.b_enc)
+        if self.levels is not None and self.learns_levels:
+            return jump.through(code, self.levels, self.sparsify.bandwidth)  # type: ignore[union-attr]
+        return code
 
     def decode(self, code: Code) -> Tensor:
         """x_hat [B, D_out] of a code (a skip connection, which needs x, is added by calling the SAE)."""
         return autograd.decode(code, self.W_dec) + self.b_dec
 
+    def base(self, x_BD: Tensor) -> Tensor:
+        """What an empty code decodes to: b_dec [D_out], plus the skip of x if there is one [B, D_out]."""
+        return self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip.T
+
     def forward(self, x: Tensor, grad: Tensor | None = None) -> Tensor:
         """x_hat [..., D_out] of x [..., D]."""
-        x_hat_BD = self.decode(self.encode(x, grad))
-        if self.W_skip is not None:
-            x_hat_BD = x_hat_BD + x.reshape(-1, self.d_model) @ self.W_skip.T
+        x_hat_BD = autograd.decode(self.encode(x, grad), self.W_dec) + self.base(x.reshape(-1, self.d_model))
         return x_hat_BD.reshape(*x.shape[:-1], -1)
 
     @torch.no_grad()
@@ -119,10 +133,11 @@ class SAE(nn.Module):
             self.levels *= out
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Tensor], n_tokens: int = CALIBRATION_TOKENS) -> None:
+    def calibrate(self, batches: Iterable[Tensor], n_tokens: int = CALIBRATION_TOKENS, share: Tensor | None = None) -> None:
         """Set the levels: the training budget applied once to the first n_tokens of `batches` ([B, D] each) as a single batch.
 
-        Batch budget: one level, the smallest kept score. Feature budget: one per feature. Never below 0; a level is just below
+        Batch budget: one level, the smallest kept score. Feature budget: one per feature, shared out in proportion to `share` [F]
+        (default: equally). Scores leave the gradient out. Never below 0; a level is just below
         the smallest kept value, which so still passes. Token budgets and thresholds need none. Raises UsageError without tokens.
         """
         if isinstance(self.sparsify, Threshold) or self.sparsify.over == "token":
@@ -136,7 +151,8 @@ class SAE(nn.Module):
         if not n_read:
             raise UsageError("calibration got no tokens")
         shift = 0 if self.transcoder else self.b_dec
-        self.levels = levels([x_BD.to(self.W_enc) - shift for x_BD in pieces], self.W_enc, self.b_enc, self.sparsify)
+        centred = [x_BD.to(self.W_enc) - shift for x_BD in pieces]
+        self.levels = levels(centred, self.W_enc, self.b_enc, self.sparsify, share)
 
     def frozen(self) -> "SAE":
         """The inference form: a new SAE that shares the weights and codes every token by itself.
@@ -198,7 +214,8 @@ class SAE(nn.Module):
         shape = {"d_out": header["d_out"], "transcoder": header["transcoder"], "skip": header["skip"]}
         sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
         probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
-        sae.levels = tensors.get("levels")
+        if not sae.learns_levels:
+            sae.levels = tensors.get("levels")
         sae.load_state_dict(tensors)
         sae.about = header["about"]
         _check_probe(sae, probe, expected, directory)

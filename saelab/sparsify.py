@@ -1,6 +1,8 @@
 """Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level that pairs must pass."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
 Over = Literal["token", "feature", "batch"]
@@ -46,16 +48,30 @@ class Threshold:
 
 Sparsify = Choice | Threshold
 
-# name: (sparsifier at k, whether k means anything). One row per name of the field; a new variant is a new row.
-TABLE = {
-    "topk": lambda k: Choice(k),
-    "abstopk": lambda k: Choice(k, signed=True),
-    "batchtopk": lambda k: Choice(k, over="batch"),
-    "mutual-choice": lambda k: Choice(k, over="batch"),
-    "feature-choice": lambda k: Choice(k, over="feature"),
-    "g-sae": lambda k: Choice(k, beta=1.0),
-    "jumprelu": lambda k: Threshold(level=0.001, bandwidth=0.001),
+SCORES = {
+    "": {},
+    "signed-": {"signed": True},
+    "gradient-": {"beta": 1.0},
+    "signed-gradient-": {"signed": True, "beta": 1.0},
+}
+BUDGETS: dict[str, Over] = {"topk": "token", "mutual-choice": "batch", "feature-choice": "feature"}
+
+# name: sparsifier at k. The field's names, then every score with every budget; a new variant is a new row.
+TABLE: dict[str, Callable[[int], Sparsify]] = {
+    "topk": Choice,
+    "abstopk": partial(Choice, signed=True),
+    "batchtopk": partial(Choice, over="batch"),
+    "mutual-choice": partial(Choice, over="batch"),
+    "feature-choice": partial(Choice, over="feature"),
+    "g-sae": partial(Choice, beta=1.0),
+    "jumprelu": lambda k: Threshold(bandwidth=0.2),
     "relu": lambda k: Threshold(),
+    **{
+        f"{score}{budget}": partial(Choice, over=over, **fields)
+        for score, fields in SCORES.items()
+        for budget, over in BUDGETS.items()
+        if score
+    },
 }
 
 

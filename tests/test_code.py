@@ -35,3 +35,11 @@ def test_other_values_share_the_sort():
     code = by_hand()
     twin = code.with_values(code.values * 2)
     assert twin.by_feature()[0] is code.by_feature()[0]
+
+
+def test_ranks_and_parts_of_a_code():
+    code = by_hand()
+    assert code.ranks().tolist() == [1, 0, 2, 1, 0]
+    largest = code.where(code.ranks() == 0)
+    assert torch.equal(largest.to_dense(), torch.tensor([[0.0, 0, -5, 0], [0, 0, 0, 0], [0, 0, 0, 3]]))
+    assert largest.starts.tolist() == [0, 1, 1, 2]

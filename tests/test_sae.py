@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saelab import SAE, Choice, kernels, sparsify
+from saelab import SAE, Choice, budgets, kernels, sparsify
 from saelab.errors import FailedRun, UsageError
 
 
@@ -48,6 +48,15 @@ def test_calibrated_levels_reproduce_the_budget_of_the_sample_as_one_batch(x, ov
     sae.calibrate(x.split(250))
     whole, frozen = sae.encode(x), sae.frozen().encode(x)
     assert torch.equal(whole.to_dense(), frozen.to_dense())
+
+
+def test_levels_of_unequal_shares_reproduce_them(x):
+    share = torch.arange(1, 49) ** -1.0
+    sae = new(Choice(4, "feature"))
+    sae.calibrate(x.split(250), share=share)
+    whole = sae.encode(x, budget=budgets.whole(share, 4 * 600, 600))
+    assert torch.equal(whole.to_dense(), sae.frozen().encode(x).to_dense())
+    assert not torch.equal(whole.to_dense(), sae.encode(x).to_dense())
 
 
 def test_levels_do_not_depend_on_the_batches_calibration_reads_in(x):

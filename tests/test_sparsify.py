@@ -45,7 +45,9 @@ def test_abstopk_is_topk_of_twice_the_width():
     with kernels.backend("reference"):
         signed = kernels.choose(x, W, torch.zeros(9), Choice(4, signed=True)).to_dense()
         double = kernels.choose(x, torch.cat([W, -W]), torch.zeros(18), Choice(4)).to_dense()
-    assert torch.equal(signed, double[:, :9] - double[:, 9:])
+    both = double[:, :9] - double[:, 9:]
+    assert torch.equal(signed != 0, both != 0) and not torch.equal(signed > 0, both != 0)
+    torch.testing.assert_close(signed, both)
 
 
 def test_a_gradient_changes_who_wins_and_never_the_value():
@@ -77,6 +79,15 @@ def test_a_token_budget_is_filled_up_with_silent_pairs():
     assert code.starts.tolist() == [0, 2, 4, 6]
     assert code.features.tolist() == [0, 1] * 3
     assert not code.values.any()
+
+
+def test_every_score_goes_with_every_budget():
+    assert sparsify.named("signed-gradient-feature-choice", 8) == Choice(8, "feature", signed=True, beta=1.0)
+    assert sparsify.named("signed-topk", 8) == sparsify.named("abstopk", 8) == Choice(8, signed=True)
+    assert sparsify.named("gradient-topk", 8) == sparsify.named("g-sae", 8) == Choice(8, beta=1.0)
+    forms = {sparsify.named(name, 8) for name in sparsify.TABLE}
+    choices = {Choice(8, over, signed, beta) for over in ("token", "batch", "feature") for signed in (0, 1) for beta in (0, 1)}
+    assert choices < forms
 
 
 @pytest.mark.parametrize("name", sparsify.TABLE)

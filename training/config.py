@@ -2,9 +2,12 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from saelab.errors import UsageError
+
+if TYPE_CHECKING:
+    from saelab.sparsify import Sparsify
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,26 @@ class Config:
     target: str | None = None
     """hook point to predict instead of the input: makes a transcoder"""
     sparsify: str = "topk"
-    """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu"""
+    """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu; or, with signed or gradient
+    scores, signed-, gradient- or signed-gradient- before topk, mutual-choice or feature-choice"""
     k: int = 32
-    """pairs per token, on average"""
+    """pairs per token, on average; of jumprelu the L0 that its penalty aims at"""
+    beta: float | None = None
+    """weight of the gradient in the score (default: the sparsifier's own: 1 for g-sae and gradient-*, else 0)"""
+    shares: Literal["equal", "zipf"] = "equal"
+    """how a feature budget is shared out: equally, or by Zipf's law of the rank"""
+    mutual: float = 0.0
+    """share of the steps that a feature budget starts as a batch budget, whose densities then give the ranks and Zipf's law"""
+    skip: bool = False
+    """give a transcoder a linear skip connection"""
+    loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
+    """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j largest values, k and 4k"""
+    prefixes: tuple[int, ...] = ()
+    """where matryoshka's prefixes or hierarchical's numbers of values end (default: F/16, F/8, F/4, F/2, F; 1 to k)"""
+    penalty: Literal["none", "l0", "tanh", "l1"] | None = None
+    """of jumprelu and relu: (L0 / k - 1)^2, tanh(4 |values|) / k or |values| / k (default: l0 for jumprelu, l1 for relu)"""
+    penalty_weight: float | None = None
+    """weight of the penalty (default: 1 for l0, else 0.1)"""
     features: int = 4096
     """dictionary size F"""
     tokens: int = 2_000_000
@@ -39,12 +59,22 @@ class Config:
     """Adam's first moment decay"""
     beta2: float = 0.999
     """Adam's second moment decay"""
+    clip: float | None = None
+    """largest global norm of the gradient (default: unlimited)"""
+    ema: float | None = None
+    """decay of a moving average of the weights, which is then what is saved (default: the last weights are)"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """dtype of the parameters in training; they are saved as float32"""
     aux: float = 1 / 32
     """weight of the AuxK loss"""
+    aux_zipf: float = 0.0
+    """features rarer than this share of what Zipf's law expects at their rank take part in AuxK (0: dead ones only)"""
     k_aux: int | None = None
     """dead features per token in AuxK (default: D / 2)"""
     dead_window: int | None = None
     """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the run if that is shorter)"""
+    calibration: int = 500_000
+    """tokens whose activations set the inference levels of batch and feature budgets"""
     order_seed: int = 0
     """seed of the data order; runs trained in one pass share it"""
     backend: Literal["reference", "cpu", "triton"] | None = None
@@ -73,24 +103,33 @@ class Config:
         """Tokens without firing after which a feature is dead."""
         return self.dead_window if self.dead_window is not None else min(10_000_000, self.tokens // 10)
 
+    @property
+    def form(self) -> "Sparsify":
+        """The sparsifier in training. Raises UsageError for an unknown name, or a beta for one without a score."""
+        from saelab.sparsify import Threshold, named
+
+        try:
+            form = named(self.sparsify, self.k)
+            if self.beta is None:
+                return form
+            if isinstance(form, Threshold):
+                raise UsageError(f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or feature-choice")
+            return replace(form, beta=self.beta)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    @property
+    def penalty_of(self) -> tuple[str, float]:
+        """Name and weight of the penalty."""
+        name = self.penalty or {"jumprelu": "l0", "relu": "l1"}.get(self.sparsify, "none")
+        return name, self.penalty_weight if self.penalty_weight is not None else {"l0": 1.0}.get(name, 0.1)
+
     def check(self) -> None:
         """Raise UsageError, with the numbers, for fields that cannot go together."""
-        from saelab.sparsify import TABLE
+        from training.checks import problems
 
-        if not self.cache:
-            raise UsageError("no cache named: --cache DIR (make one with `saelab capture`)")
-        if not self.out:
-            raise UsageError("no run folder named: --out RUN")
-        if self.sparsify not in TABLE:
-            raise UsageError(f"no sparsifier {self.sparsify!r}; there are {', '.join(TABLE)}")
-        if not 1 <= self.k <= self.features:
-            what = "more than" if self.k > self.features else "not a number of pairs for"
-            raise UsageError(f"k={self.k} is {what} features={self.features}: choose k between 1 and {self.features}")
-        if self.n_steps < 1:
-            raise UsageError(f"tokens={self.tokens} is less than one batch of {self.batch}")
-        if self.sparsify == "feature-choice" and self.k * self.batch < self.features:
-            least = -(-self.features // self.k)
-            raise UsageError(f"a batch of {self.batch} gives {self.features} features less than one pair each: --batch {least}")
+        for problem in problems(self):
+            raise UsageError(problem)
 
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place and logging do not."""
@@ -99,23 +138,30 @@ class Config:
         return ", ".join(f"{name}: {mine!r} / {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
 
 
-def read(path: Path | str) -> Config:
-    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an unknown field or a bad file."""
+def values(path: Path | str) -> dict[str, Any]:
+    """The fields in a YAML file, lists as tuples. Raises UsageError for an unknown field or a bad file."""
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
     known = [f.name for f in fields(Config)]
-    unknown = [name for name in values if name not in known] if isinstance(values, dict) else ["(not a mapping)"]
+    unknown = [name for name in found if name not in known] if isinstance(found, dict) else ["(not a mapping)"]
     if unknown:
         raise UsageError(f"{path}: no field {', '.join(unknown)}; there are {', '.join(known)}")
-    return replace(Config(), **{name: _as_number(value) for name, value in values.items()})
+    return {name: plain(value) for name, value in found.items()}
 
 
-def _as_number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text."""
+def read(path: Path | str) -> Config:
+    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an unknown field or a bad file."""
+    return replace(Config(), **values(path))
+
+
+def plain(value: Any) -> Any:
+    """A YAML value as a field's: lists as tuples, and `1e-3`, which YAML 1.1 reads as text, as a number."""
+    if isinstance(value, list):
+        return tuple(plain(one) for one in value)
     if isinstance(value, str):
         try:
             return float(value)

@@ -8,7 +8,6 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from saelab.sae import SAE
 from training import checkpoint
 from training import config as configs_
 from training.config import Config
@@ -30,6 +29,7 @@ def train(configs: Config | Sequence[Config], *, resume: bool = False, progress:
     several = [configs] if isinstance(configs, Config) else list(configs)
     cache = _common_cache(several)
     hooks = [_hooks(config, cache) for config in several]
+    gradients = [_gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)]
     folders = [_open_folder(config, resume) for config in several]
     batch, seed = several[0].batch, several[0].order_seed
     names = sorted({name for pair in hooks for name in pair})
@@ -37,12 +37,12 @@ def train(configs: Config | Sequence[Config], *, resume: bool = False, progress:
     runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
     first = _restore(runs, folders) if resume else 0
     records = [Record(folder, config, first) for folder, config in zip(folders, several, strict=True)]
-    stream = cache.batches(names, batch, seed, start=first)
+    stream = cache.batches([*names, *sorted({name for name in gradients if name})], batch, seed, start=first)
     started = time.perf_counter()
     try:
         for number in range(first, several[0].n_steps):
             x = next(stream)
-            done = [run.step(x[a], x[b]) for run, (a, b) in zip(runs, hooks, strict=True)]
+            done = [run.step(x[a], x[b], x[g] if g else None) for run, (a, b), g in zip(runs, hooks, gradients, strict=True)]
             rate = (number + 1 - first) * batch / (time.perf_counter() - started)
             _record(runs, records, done, round(rate))
             _checkpoint(runs, folders)
@@ -83,6 +83,18 @@ def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
     return name, cache.resolve(config.target) if config.target else name
 
 
+def _gradient(config: Config, cache: Cache, target: str) -> str | None:
+    """The array of gradients that a run's scores need, None if they need none. Raises UsageError if the cache lacks it."""
+    if not getattr(config.form, "beta", 0):
+        return None
+    if not cache.manifest["settings"]["gradients"]:
+        raise UsageError(
+            f"{config.sparsify} scores pairs by the loss's gradient, which {config.cache} does not hold: "
+            "make a cache with `saelab capture --gradients`"
+        )
+    return f"{target}.grad"
+
+
 def _open_folder(config: Config, resume: bool) -> Path:
     """Make the run folder, or check that it holds this very run. Raises UsageError otherwise."""
     folder = Path(config.out)
@@ -120,8 +132,7 @@ def _restore(runs: list[Run], folders: list[Path]) -> int:
 def _record(runs: list[Run], records: list[Record], done: list[Step], rate: int) -> None:
     for run, record, step in zip(runs, records, done, strict=True):
         if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
-            values = {name: round(value, 8) for name, value in step._asdict().items()}
-            record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **values, tokens_per_second=rate)
+            record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **step.row(), tokens_per_second=rate)
 
 
 def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
@@ -132,11 +143,9 @@ def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
 
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they are."""
-    config = run.config
-    final = SAE(run.sae.d_model, config.features, run.sae.sparsify, d_out=len(run.sae.b_dec), transcoder=run.sae.transcoder)
-    final.load_state_dict(run.sae.state_dict())
-    final.fold_scale(run.scale.input, run.scale.target)
-    final.calibrate(cache.batches(hooks[0], config.batch, config.order_seed + 1))
+    config, final = run.config, run.final()
+    batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
+    final.calibrate(batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F)
     final = final.frozen()
     final.about = {
         "model": cache.manifest["model"],

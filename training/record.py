@@ -38,4 +38,4 @@ def _start_wandb(run: Path, config: Config) -> Any:
     import wandb
 
     mode = os.environ.get("WANDB_MODE", "offline")
-    return wandb.init(project="saelab", name=run.name, dir=str(run), config=asdict(config), mode=mode)  # type: ignore[arg-type]
+    return wandb.init(project="saelab", name=run.name, dir=str(run), config=asdict(config), mode=mode, reinit="create_new")  # type: ignore[arg-type]

@@ -5,32 +5,54 @@ Shapes: B tokens, F features, D width.
 
 import contextlib
 import math
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab import losses
+from saelab.budgets import Zipf, fit_zipf, whole
+from saelab.calibration import levels
 from saelab.errors import FailedRun
 from saelab.kernels import backend, column_sums
 from saelab.sae import SAE
-from saelab.sparsify import named
+from saelab.sparsify import Choice
 from training import updates
 from training.config import Config
+from training.counters import Counters
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
+LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
 
 
 class Step(NamedTuple):
-    """What one step measured. fvu: of this batch, training form. l0: pairs with non-zero value per token. dead: share of F."""
+    """What one step measured on its batch, in training form.
+
+    loss: what was descended; terms: its parts by name, unweighted. l0: pairs with non-zero value per token. dead, dense: shares
+    of F. certified: share of the choices that the first screen certified (None: not screened). lr: learning rate.
+    """
 
     loss: float
-    fvu: float
+    terms: dict[str, float]
     l0: float
     dead: float
-    aux: float
+    dense: float
+    certified: float | None
     lr: float
+
+    @property
+    def fvu(self) -> float:
+        """The reconstruction loss of the SAE's own code: a mean predictor scores 1."""
+        return self.terms["fvu"]
+
+    def row(self) -> dict[str, float]:
+        """Everything by name, flat."""
+        numbers = {"loss": self.loss, **self.terms, "l0": self.l0, "dead": self.dead, "dense": self.dense}
+        numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
+        return {name: round(value, 8) for name, value in {**numbers, "lr": self.lr}.items()}
 
 
 class Scale(NamedTuple):
@@ -49,11 +71,13 @@ def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
 
 
 def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least summed distance to the rows (Weiszfeld's iteration), [D]."""
-    point_D = x_BD.mean(0)
+    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves no more), [D]."""
+    point_D, squares_B = x_BD.mean(0), x_BD.square().sum(1)
     for _ in range(iterations):
-        weights_B = 1 / (x_BD - point_D).norm(dim=1).clamp_min(1e-8)
-        point_D = (weights_B[:, None] * x_BD).sum(0) / weights_B.sum()
+        weights_B = (squares_B - 2 * x_BD @ point_D + point_D @ point_D).clamp_min(1e-16).rsqrt()
+        before_D, point_D = point_D, weights_B @ x_BD / weights_B.sum()
+        if float((point_D - before_D).norm() * weights_B.mean()) < 1e-5:
+            break
     return point_D
 
 
@@ -63,20 +87,26 @@ class Run:
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
         self.config = config
         self.scale = scale_of(first_BD, first_target_BD)
-        self.sae = SAE(
-            first_BD.shape[1],
-            config.features,
-            named(config.sparsify, config.k),
-            d_out=first_target_BD.shape[1],
-            transcoder=config.target is not None,
-            seed=config.seed,
-        )
+        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1])
         sample_BD = first_target_BD[:GEOMETRIC_MEDIAN_TOKENS] / self.scale.target
         self.sae.b_dec.data.copy_(geometric_median(sample_BD))
+        if self.sae.learns_levels:
+            self._start_levels(first_BD[:LEVEL_TOKENS] / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
         self.optimiser = updates.for_run(config, self.sae)
-        self.silent_F = torch.zeros(config.features, dtype=torch.int64)
+        self.average = {name: p.detach().float().clone() for name, p in self.sae.named_parameters()} if config.ema else {}
+        self.counters = Counters(config)
+        self.budget_F = budget(config, Zipf(), torch.zeros(config.features))
         self.n_done = 0
+
+    @torch.no_grad()
+    def _start_levels(self, x_BD: Tensor) -> None:
+        """Levels that let k pairs per token through from the start, instead of half of them all."""
+        sae = self.sae
+        centred_BD = (x_BD if sae.transcoder else x_BD - sae.b_dec.float()).contiguous()
+        weights = (sae.W_enc.float(), sae.b_enc.float())
+        assert sae.levels is not None
+        sae.levels.copy_(levels([centred_BD], *weights, Choice(self.config.k, "batch")))
 
     def rate(self) -> float:
         """The learning rate of the coming step: linear warm-up, constant, linear decay to 0."""
@@ -88,44 +118,92 @@ class Run:
     def step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None = None) -> Step:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            return self._step(x_BD / self.scale.input, target_BD / self.scale.target, grad_BD)
+            scaled_BD = x_BD / self.scale.input
+            target_BD = scaled_BD if target_BD is x_BD else target_BD / self.scale.target
+            return self._step(updates.Batch(scaled_BD, target_BD, grad_BD))
 
-    def _step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None) -> Step:
+    def _step(self, batch: updates.Batch) -> Step:
         config = self.config
-        forward = self.optimiser.forward(x_BD, target_BD, self.scale.variance, grad_BD)
-        dead_F = self.silent_F >= config.window
-        extra = self._aux(x_BD, forward.error_BD, dead_F)
-        aux = 0.0 if extra is None else extra.loss
-        total = forward.fvu + config.aux * aux
+        forward = self.optimiser.forward(self._spent(batch), self.scale.variance)
+        certified = updates.certified()
+        rare_F = self.counters.rare()
+        extra = self._aux(batch.x, forward, rare_F)
+        terms = forward.terms | ({"aux": 0.0 if extra is None else extra.loss} if config.aux else {})
+        total = forward.loss + config.aux * terms.get("aux", 0.0)
         if not math.isfinite(total):
             raise FailedRun(f"the loss is {total} at step {self.n_done + 1}; the last good checkpoint is kept")
-        rate = self.rate()
+        dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extra)
         fired_F = column_sums(forward.code)[1]
-        self.silent_F = torch.where(fired_F > 0, 0, self.silent_F + len(x_BD))
+        self.counters.count(fired_F, len(batch.x))
+        self._average()
         self.n_done += 1
-        return Step(total, forward.fvu, int(fired_F.sum()) / len(x_BD), float(dead_F.float().mean()), aux, rate)
+        return Step(total, terms, int(fired_F.sum()) / len(batch.x), dead, dense, certified, rate)
 
-    def _aux(self, x_BD: Tensor, error_BD: Tensor, dead_F: Tensor) -> "updates.Extra | None":
-        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its gradients; None if none is dead."""
-        n_dead = int(dead_F.sum())
-        if not n_dead or not self.config.aux:
+    def _spent(self, batch: updates.Batch) -> updates.Batch:
+        """The batch with this step's feature budget; the SAE's sparsifier is set to this step's too, as both change under way."""
+        config, form = self.config, self.config.form
+        if isinstance(form, Choice) and form.over == "feature":
+            switch = round(config.mutual * config.n_steps)
+            if self.n_done < switch:
+                form = replace(form, over="batch")
+            elif self.n_done == switch and switch:
+                density_F = self.counters.density()
+                self.budget_F = budget(config, fit_zipf(density_F), density_F)
+        if config.loss == "multi-k":
+            form = replace(form, k=4 * config.k)
+        self.sae.sparsify = form
+        return batch._replace(budget=self.budget_F)
+
+    def _aux(self, x_BD: Tensor, forward: updates.Forward, rare_F: Tensor) -> "updates.Extra | None":
+        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its gradients; None if none is rare."""
+        n_rare = int(rare_F.sum())
+        if not n_rare or not self.config.aux:
             return None
         sae, k_aux = self.sae, self.config.k_aux or x_BD.shape[1] // 2
-        rows_A = torch.where(dead_F, self.silent_F, -1).topk(min(n_dead, max(1024, 4 * k_aux))).indices.sort().values
-        weights = [w.detach()[rows_A].requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
+        silent_F = torch.where(rare_F, self.counters.silent_F, -1)
+        rows_A = silent_F.topk(min(n_rare, max(1024, 4 * k_aux))).indices.sort().values
+        W_enc, b_enc, W_dec = weights = [w.detach()[rows_A].float().requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        loss = losses.aux_k(centred_BD, error_BD, weights[0], weights[1], weights[2], k_aux)
+        with self.quick_products():
+            loss = losses.aux_k(centred_BD.float(), forward.error().float(), W_enc, b_enc, W_dec, k_aux, sae.sparsify.signed)
         dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
         return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
+
+    def quick_products(self) -> AbstractContextManager:
+        """Products of an auxiliary loss in bfloat16 where the probe found it fast and adding up in float32, else as they are.
+
+        Their relative error is 2^-8, in a gradient of weight 1/32; in float32 they would cost as much as the rest of the step.
+        """
+        if self.config.backend not in (None, "cpu") or self.sae.W_enc.device.type != "cpu":
+            return contextlib.nullcontext()
+        from saelab.kernels.probe import screen_dtype
+
+        return torch.autocast("cpu", torch.bfloat16, enabled=screen_dtype() == torch.bfloat16)
+
+    def _average(self) -> None:
+        """Move the average of the weights towards them; from the first step on it averages over the steps done so far."""
+        decay = min(self.config.ema or 0.0, self.n_done / (self.n_done + 1))
+        for name, average in self.average.items():
+            average.lerp_(self.sae.get_parameter(name).detach().float(), 1 - decay)
+
+    def final(self) -> SAE:
+        """The SAE to save, in float32 and in training form, on raw activations: the average of the weights if there is one."""
+        sae = new_sae(replace(self.config, dtype="float32"), self.sae.d_model, len(self.sae.b_dec))
+        sae.load_state_dict({**self.sae.state_dict(), **self.average})
+        sae.normalise_decoder()
+        sae.fold_scale(self.scale.input, self.scale.target)
+        return sae
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor the run's future depends on, by name."""
         tensors = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
         for name, pair in self.optimiser.moments().items():
             tensors |= {f"adam.{name}.first": pair[0], f"adam.{name}.second": pair[1]}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors |= {} if self.budget_F is None else {"budget": self.budget_F}
         numbers = {"n_done": torch.tensor(self.n_done), "scale": torch.tensor(self.scale, dtype=torch.float64)}
-        return tensors | {"silent": self.silent_F, "probe": self.probe} | numbers
+        return tensors | self.counters.state() | {"probe": self.probe} | numbers
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
@@ -133,6 +211,22 @@ class Run:
         for name, pair in self.optimiser.moments().items():
             for moment, part in zip(pair, ("first", "second"), strict=True):
                 moment.copy_(tensors[f"adam.{name}.{part}"])
-        self.silent_F, self.probe = tensors["silent"].clone(), tensors["probe"].clone()
-        self.n_done = int(tensors["n_done"])
+        for name, value in self.average.items():
+            value.copy_(tensors[f"average.{name}"])
+        self.counters.load_state(tensors)
+        self.budget_F = tensors.get("budget")
+        self.probe, self.n_done = tensors["probe"].clone(), int(tensors["n_done"])
         self.scale = Scale(*tensors["scale"].tolist())
+
+
+def new_sae(config: Config, d_model: int, d_out: int) -> SAE:
+    """The untrained SAE of a configuration."""
+    shape = {"d_out": d_out, "transcoder": config.target is not None, "skip": config.skip, "seed": config.seed}
+    return SAE(d_model, config.features, config.form, **shape).to(getattr(torch, config.dtype))
+
+
+def budget(config: Config, law: Zipf, density_F: Tensor) -> Tensor | None:
+    """[F] int64: pairs per feature of a batch by the law at each feature's rank; None for the default, equal shares."""
+    if config.shares == "equal":
+        return None
+    return whole(law.expected(density_F), config.k * config.batch, config.batch)

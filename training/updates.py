@@ -3,16 +3,22 @@
 Shapes: B tokens, F features, A of them with further gradients, D width in, E width out.
 """
 
+import sys
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from saelab import losses
+from saelab import jump, losses
 from saelab.code import Code
+from saelab.kernels import autograd
 from saelab.sae import SAE, unit_gradient
+from saelab.sparsify import Choice, Threshold
 from training.config import Config
 
+PENALTIES = {"l0": "l0_target", "tanh": "tanh", "l1": "l1"}  # their names in metrics.jsonl, where l0 is the L0 itself
+LEVEL_RATE = 10.0  # of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one number
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -26,18 +32,28 @@ class Extra(NamedTuple):
     W_dec: Tensor
 
 
+class Batch(NamedTuple):
+    """Scaled inputs [B, D] and targets [B, E]; raw gradients [B, D] for boosted scores; pairs per feature [F] of this batch."""
+
+    x: Tensor
+    target: Tensor
+    grad: Tensor | None = None
+    budget: Tensor | None = None
+
+
 class Forward(NamedTuple):
-    """code: chosen pairs. fvu: the reconstruction loss. error_BD: target - x_hat."""
+    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted. error: gives target - x_hat."""
 
     code: Code
-    fvu: float
-    error_BD: Tensor
+    loss: float
+    terms: dict[str, float]
+    error: Callable[[], Tensor]
 
 
 class Updates(Protocol):
     """`forward` measures a batch, `update` steps on what it measured; `moments` are Adam's, by parameter, to be saved."""
 
-    def forward(self, x_BD: Tensor, target_BD: Tensor, variance: float, grad_BD: Tensor | None) -> Forward: ...
+    def forward(self, batch: Batch, variance: float) -> Forward: ...
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None: ...
 
@@ -45,40 +61,68 @@ class Updates(Protocol):
 
 
 class Autograd:
-    """torch's autograd and Adam, with materialised gradients: any backend, any device."""
+    """torch's autograd and Adam, with materialised gradients: any backend, device, dtype, loss and sparsifier."""
 
     def __init__(self, config: Config, sae: SAE) -> None:
-        self.sae = sae
-        self.adam = torch.optim.Adam(sae.parameters(), betas=(config.beta1, config.beta2), fused=True)
+        self.config, self.sae = config, sae
+        self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
+        groups = [{"params": [p]} for p in sae.parameters()]
+        self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
         for parameter in sae.parameters():
             zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
             self.adam.state[parameter] = {"step": torch.tensor(0.0), **zeros}
 
-    def forward(self, x_BD: Tensor, target_BD: Tensor, variance: float, grad_BD: Tensor | None) -> Forward:
-        """Code, loss and error; the loss is kept for `update`."""
-        code = self.sae.encode(x_BD, grad_BD)
-        x_hat_BD = self.sae.decode(code)
-        self.loss = losses.reconstruction(x_hat_BD, target_BD, variance)
-        return Forward(code, self.loss.item(), target_BD - x_hat_BD.detach())
+    def forward(self, batch: Batch, variance: float) -> Forward:
+        """Code, losses and error; the loss is kept for `update`."""
+        sae, nest = self.sae, self.nest
+        x_BD, target_BE = (tensor.to(sae.W_enc.dtype) for tensor in batch[:2])
+        code = sae.encode(x_BD, batch.grad, batch.budget)
+        base_BE = sae.base(x_BD)
+        if nest is None:
+            x_hat_BE = autograd.decode(code, sae.W_dec) + base_BE
+            main = fvu = losses.reconstruction(x_hat_BE, target_BE, variance)
+        else:
+            main, x_hat_BE = losses.nested(code, nest, sae.W_dec, base_BE, target_BE, variance)
+            fvu = losses.reconstruction(x_hat_BE.detach(), target_BE, variance)
+        penalty, weight = self.config.penalty_of
+        extra = self._penalty(penalty, code)
+        self.loss = main + weight * extra
+        terms = {"fvu": fvu.item()}
+        terms |= {} if nest is None else {self.config.loss: main.item()}
+        terms |= {} if penalty == "none" else {PENALTIES[penalty]: extra.item()}
+        own = code if nest is None or nest.main == -1 else nest.own(code)
+        return Forward(own, self.loss.item(), terms, lambda: target_BE - x_hat_BE.detach())
+
+    def _penalty(self, name: str, code: Code) -> Tensor:
+        sae, k = self.sae, self.config.k
+        if name == "l0" and isinstance(sae.sparsify, Threshold) and sae.levels is not None:
+            return losses.l0_target(jump.l0(code, sae.levels, sae.sparsify.bandwidth), k)
+        table = {"l1": losses.l1, "tanh": losses.tanh}
+        return table[name](code, k) if name in table else code.values.new_zeros(())
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
-        """Backward, drop the decoder gradient's part along the rows, one Adam step, unit norm."""
+        """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit norm, no level below 0."""
         self.loss.backward()
         sae = self.sae
         with torch.no_grad():
             if extra is not None:
                 for name in ("W_enc", "b_enc", "W_dec"):
                     gradient = getattr(sae, name).grad
-                    gradient.index_add_(0, extra.features, getattr(extra, name))
+                    gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
             gradient_FE = sae.W_dec.grad
             assert gradient_FE is not None
             gradient_FE -= (gradient_FE * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
-            self.adam.param_groups[0]["lr"] = rate
+            if self.config.clip is not None:
+                torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
+            for group in self.adam.param_groups:
+                group["lr"] = rate * (LEVEL_RATE if group["params"][0] is sae.levels else 1)
             for state in self.adam.state.values():
                 state["step"].fill_(number - 1)
             self.adam.step()
             self.adam.zero_grad()
             sae.normalise_decoder()
+            if sae.levels is not None and sae.learns_levels:
+                sae.levels.clamp_min_(0)
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
@@ -87,7 +131,7 @@ class Autograd:
 
 
 class Fused:
-    """The CPU kernels' two passes: no gradient is materialised."""
+    """The CPU kernels' two passes: no gradient is materialised. For the plain loss of a budget, in float32."""
 
     def __init__(self, config: Config, sae: SAE) -> None:
         from saelab.kernels.cpu_step import Step, Weights
@@ -97,13 +141,14 @@ class Fused:
         self.first, self.second = weights[1], weights[2]
         self.fused = Step(*weights)
 
-    def forward(self, x_BD: Tensor, target_BD: Tensor, variance: float, grad_BD: Tensor | None) -> Forward:
+    def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, loss and error; the gradients are kept for `update`."""
-        scale = 2 / (len(x_BD) * variance)
-        grad = None if grad_BD is None else unit_gradient(grad_BD)
-        centred = not self.sae.transcoder
-        self.done = self.fused.forward(x_BD, target_BD, self.sae.sparsify, scale, centred=centred, grad=grad)
-        return Forward(self.done.code, self.done.error * scale / 2, self.done.G / -scale)
+        scale = 2 / (len(batch.x) * variance)
+        grad = None if batch.grad is None else unit_gradient(batch.grad)
+        options = {"centred": not self.sae.transcoder, "grad": grad, "budget": batch.budget}
+        self.done = self.fused.forward(batch.x, batch.target, self.sae.sparsify, scale, **options)
+        fvu = self.done.error * scale / 2
+        return Forward(self.done.code, fvu, {"fvu": fvu}, lambda: self.done.G / -scale)
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
         """One Adam step of all weights."""
@@ -117,6 +162,16 @@ class Fused:
         return {name: (getattr(self.first, name), getattr(self.second, name)) for name in self.first._fields}
 
 
+def certified() -> float | None:
+    """The share of choices since the last call that the CPU backend's first screen certified; None where it screened nothing."""
+    winners = sys.modules.get("saelab.kernels.winners")
+    if winners is None or not winners.tally["asked"]:
+        return None
+    from saelab.kernels.cpu import certified_fraction
+
+    return certified_fraction()
+
+
 def _same(tensor: Tensor) -> Tensor:
     return tensor
 
@@ -126,6 +181,7 @@ def _zeros(tensor: Tensor) -> Tensor:
 
 
 def for_run(config: Config, sae: SAE) -> Updates:
-    """Fused where the CPU backend serves a plain SAE or transcoder, else autograd."""
-    fused = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu" and sae.W_skip is None
-    return Fused(config, sae) if fused else Autograd(config, sae)
+    """Fused where the CPU backend serves the plain loss of a budget, else autograd."""
+    plain = config.loss == "plain" and config.clip is None and config.dtype == "float32" and sae.W_skip is None
+    on_cpu = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu"
+    return Fused(config, sae) if plain and on_cpu and isinstance(sae.sparsify, Choice) else Autograd(config, sae)

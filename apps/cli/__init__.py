@@ -15,13 +15,17 @@ VERBS = {
     "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
     "index": "build the feature index the browser reads",
     "circuits": "find the heads that carry out a task, and compare with the truth",
+    "supervise": "compare SAEs with supervised dictionaries on a task",
+    "dark-matter": "split what SAEs miss into linear and nonlinear error",
     "browse": "open the feature browser",
+    "reproduce": "measure a paper's claims and say which hold",
+    "bench": "time a training step on this machine",
 }
 
 
 def usage() -> str:
     """The text of `saelab --help`."""
-    verbs = "\n".join(f"  {verb:10} {help_}" for verb, help_ in VERBS.items())
+    verbs = "\n".join(f"  {verb:12} {help_}" for verb, help_ in VERBS.items())
     return f"usage: saelab VERB [options]\n\n{verbs}\n\n`saelab VERB --help` lists a verb's options."
 
 

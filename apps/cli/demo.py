@@ -38,7 +38,7 @@ def run(args: Args) -> int:
     with _stage("train", "two seeds in one pass", seconds):
         _train(args, cache, second)
     with _stage("eval", "held-out documents", seconds):
-        evaluation.run(evaluation.Args(run=args.out, tokens=50_000, seed=args.seed))
+        evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, seed=args.seed))
     with _stage("index", "what every feature fires on, and whether the other seed found it", seconds):
         index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, seed=args.seed))
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())

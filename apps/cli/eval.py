@@ -1,71 +1,151 @@
-"""Measure an SAE on held-out documents: reconstruction, sparsity, and the model's loss with the SAE spliced in."""
+"""Measure SAEs on held-out documents: reconstruction, sparsity, and the model's loss with the SAE spliced in."""
 
+import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from apps.cli.common import Common, Count, document, show, upto
+from apps.cli.report_tables import ROWS, beside, probes, side_by_side, table
+from saelab.errors import UsageError
 
-ROWS = {
-    "fvu": "FVU",
-    "l0": "L0",
-    "dead_fraction": "dead features",
-    "dense_fraction": "dense features",
-    "cosine": "cosine",
-    "ce_recovered": "CE recovered",
-    "ce_recovered_mean": "CE recovered (mean ablation)",
-    "kl": "KL, nats",
-}
+if TYPE_CHECKING:
+    from saelab import SAE
+    from saelab.activations import Cache
+
+L0_TOKENS = 4096
+PROBE_TOKENS = {"train": 60_000, "held_out": 30_000}
+PROBE_PROMPTS = 1000
 
 
 @dataclass(frozen=True)
 class Args(Common):
     """Options of `saelab eval`."""
 
-    run: Positional[Path] = Path()
-    """run folder"""
+    runs: Positional[tuple[Path, ...]] = ()
+    """run folders; several are shown side by side"""
     cache: Path | None = None
     """activation cache (default: the one the run was trained on)"""
     tokens: Count = 200_000
     """held-out tokens to read, at most"""
+    controls: bool = False
+    """measure an untrained SAE of the same shape, and this one with its decoder rows in random order, beside it"""
+    probe: bool = False
+    """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2 and 5 latents"""
 
 
 def run(args: Args) -> int:
-    """Evaluate, write report.json into the run, print a table."""
+    """Evaluate, write report.json into each run, print a table."""
+    from saelab import SAE, models
+
+    if not args.runs:
+        raise UsageError("no run named: saelab eval RUN [RUN ...]")
+    saes = {folder: SAE.load(folder) for folder in args.runs}
+    load = cache(models.load)
+    results = {folder: _evaluate(folder, sae, args, load) for folder, sae in saes.items()}
+    if len(results) == 1:
+        (result,) = results.values()
+        show(result, args.json, _text(result))
+        return 0
+    rows = [{"run": str(folder), **_own(result)} for folder, result in results.items()]
+    together = document("reports", args.seed, runs=rows, seeds=_seeds(saes, results))
+    show(together, args.json, side_by_side(together))
+    return 0
+
+
+def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) -> dict:
+    """One run's report, written into it."""
     from tqdm import tqdm
 
-    from saelab import SAE, models
     from saelab.activations import Cache
     from saelab.evaluation import evaluate
     from saelab.files import write_json
 
-    sae = SAE.load(args.run)
-    cache = Cache(args.cache or sae.about["cache"])
-    cache.verify()
-    cache.check_model(sae.about["model"])
-    model = models.load(sae.about["model"]["name"])
+    if sae.about["model"]["name"] == "synthetic":
+        raise UsageError(f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure")
+    cache_ = Cache(args.cache or sae.about["cache"])
+    cache_.verify()
+    cache_.check_model(sae.about["model"])
+    model = load(sae.about["model"]["name"])
+    untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
-        fields = evaluate(sae, cache, model, n_tokens=args.tokens, seed=args.seed, progress=upto(bar))
+        beside_ = untrained if args.controls else None
+        fields = evaluate(sae, cache_, model, n_tokens=args.tokens, seed=args.seed, controls=beside_, progress=upto(bar))
+    if args.probe:
+        fields["probing"] = _probing(sae, untrained["random_init"], cache_, model, args.seed)
     result = document("report", args.seed, **fields)
-    write_json(args.run / "report.json", result)
-    show(result, args.json, table(result))
-    return 0
+    write_json(folder / "report.json", result)
+    return result
 
 
-def table(result: dict) -> str:
-    """The report for people."""
-    lines = [f"{'':30}{'value':>9}  {'95% interval':^19}{'null':>9}"]
-    for name, label in ROWS.items():
-        field = result[name]
-        null = "" if field["null"] is None else f"{field['null']:9.4f}"
-        lines.append(f"{label:30}{field['value']:9.4f}  [{field['low']:8.4f}, {field['high']:8.4f}]{null:>9}")
-    lines.append(f"\n{'known in advance':14}{'FVU':>12}{'CE recovered':>15}{'KL':>10}")
-    for name, row in result["references"].items():
-        values = [row[key]["value"] for key in ("fvu", "ce_recovered", "kl")]
-        lines.append(f"{name:14}{values[0]:14.4f}{values[1]:15.4f}{values[2]:10.4f}")
-    ce = " ".join(f"{name} {result[key]:.4f}" for name, key in (("clean", "ce_clean"), ("spliced", "ce_spliced"),
-                                                                ("zeroed", "ce_ablated")))  # fmt: skip
-    lines.append(f"\ncross-entropy in nats: {ce}; {result['tokens']:,} held-out tokens of {result['documents']} documents")
-    return "\n".join(lines)
+def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
+    from saelab.evaluation import controls
+
+    sample = next(cache_.batches(sae.about["hook"], min(L0_TOKENS, cache_.n_tokens()), seed))
+    untrained = controls.random_init(sae, seed + 1, controls.l0(sae, sample))
+    return {"random_init": untrained, "permuted_decoder": controls.permuted_decoder(sae, seed)}
+
+
+def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: int) -> list[dict]:
+    """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of indirect-object prompts too."""
+    from saelab.evaluation import labelled, probing
+
+    hook, saes = sae.about["hook"], {"sae": sae, "random_init": untrained}
+    splits = [labelled.python_tokens(cache_, hook, model.tokenizer, split, n) for split, n in PROBE_TOKENS.items()]
+    rows = probing.table(saes, splits[0], splits[1], seed=seed)
+    if sae.about["model"]["name"] == "bundled":
+        prompts = [labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out) for held_out in (False, True)]
+        rows += probing.table(saes, prompts[0], prompts[1], seed=seed)
+    return rows
+
+
+def _text(result: dict) -> str:
+    parts = [table(result)]
+    if "controls" in result:
+        parts.append(beside(result))
+    if "probing" in result:
+        parts.append(probes(result["probing"]))
+    return "\n".join(parts)
+
+
+def _own(result: dict) -> dict:
+    """A report without what every document carries."""
+    return {name: value for name, value in result.items() if name not in ("schema", "saelab_version", "seed", "command")}
+
+
+def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
+    """For each group of runs that differ by their seed alone: every metric's mean and spread, and how alike they are."""
+    from saelab.evaluation import seeds
+
+    groups: dict[str, list[Path]] = {}
+    for folder, sae in saes.items():
+        groups.setdefault(_but_for_the_seed(sae), []).append(folder)
+    several = [group for group in groups.values() if len({saes[folder].about.get("seed") for folder in group}) == len(group) > 1]
+    return [
+        {
+            "runs": [str(folder) for folder in group],
+            **{name: seeds.over_seeds([results[folder][name]["value"] for folder in group])._asdict() for name in ROWS},
+            "stability": _stability([saes[folder] for folder in group]),
+        }
+        for group in several
+    ]
+
+
+def _but_for_the_seed(sae: "SAE") -> str:
+    about = {name: value for name, value in sae.about.items() if name != "seed"}
+    return json.dumps([about, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
+
+
+def _stability(saes: list["SAE"]) -> dict:
+    """Each seed's decoder rows matched with the next seed's; means over these pairs."""
+    from saelab.evaluation import matching
+
+    found = [matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed) for a, b in pairwise(saes)]
+    means = {name: sum(getattr(each, name) for each in found) / len(found) for name in matching.Stability._fields}
+    return {**means, "threshold": matching.FOUND}

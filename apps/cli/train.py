@@ -1,14 +1,22 @@
-"""Train a sparse autoencoder on a cache of activations."""
+"""Train a sparse autoencoder, or several in one pass, on a cache of activations.
+
+`saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it gives as a list makes a run
+of each value, several lists make their product; each run gets a folder in --out. An option given here replaces the recipe's.
+"""
 
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Fixed, Suppress
 
 from apps.cli.common import Count, document, show
 from training import recipes
 from training.config import Config
+from training.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -21,17 +29,21 @@ class Args(Config):
     """go on from the newest checkpoint of the run folder"""
     json: bool = False
     """print the result as JSON on stdout"""
+    over: Annotated[dict[str, tuple], Fixed, Suppress] = field(default_factory=dict)
+    """the fields that the recipe gives as lists, with their values"""
 
-    def config(self) -> Config:
-        """The run's configuration alone."""
-        return Config(**{f.name: getattr(self, f.name) for f in fields(Config)})
+    def configs(self) -> list[Config]:
+        """The configurations of the runs alone."""
+        return Sweep(Config(**{f.name: getattr(self, f.name) for f in fields(Config)}), self.over).configs()
 
 
 def default(argv: list[str]) -> Args:
     """The recipe's values if the first argument names one (it is then removed from argv), else the defaults."""
-    if argv and not argv[0].startswith("-"):
-        return Args(**vars(recipes.read(argv.pop(0))))
-    return Args()
+    if not argv or argv[0].startswith("-"):
+        return Args()
+    recipe = recipes.sweep(argv.pop(0))
+    given = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    return Args(**vars(recipe.base), over={name: values for name, values in recipe.over.items() if name not in given})
 
 
 def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> list[Path]:
@@ -51,12 +63,15 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> l
 
 
 def run(args: Args) -> int:
-    """Train one run; print where it lies and its last numbers."""
-    config = args.config()
-    config.check()
-    (folder,) = train_showing_progress([config], args.resume)
-    last, text = summary(folder)
-    show(document("train", args.seed, run=str(folder), **last), args.json, f"{text}\nnext: saelab eval {folder}")
+    """Train; print where each run lies and its last numbers."""
+    configs = args.configs()
+    for config in configs:
+        config.check()
+    folders = train_showing_progress(configs, args.resume)
+    results = [{"run": str(folder), **summary(folder)[0]} for folder in folders]
+    text = "\n".join([*(summary(folder)[1] for folder in folders), f"next: saelab eval {folders[0]}"])
+    whole = results[0] if not args.over else {"runs": results}
+    show(document("train", args.seed, **whole), args.json, text)
     return 0
 
 

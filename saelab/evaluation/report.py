@@ -3,7 +3,8 @@
 Shapes: C contexts, T positions, D width, F features, G documents, R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.evaluation import bootstrap, metrics
+from saelab.evaluation.controls import random_init
 from saelab.evaluation.downstream import clean_run, divergence, next_token_loss, spliced_run
 from saelab.sae import SAE
 
@@ -92,13 +94,14 @@ def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, n
 
 
 class _Evaluation:
-    """Tallies of an SAE and its references over chunks of contexts."""
+    """Tallies of an SAE, its controls and its references over chunks of contexts."""
 
-    def __init__(self, model: Any, hooks: tuple[str, str], sae: SAE, rows: dict[str, Reconstruct]) -> None:
+    def __init__(self, model: Any, hooks: tuple[str, str], saes: dict[str, SAE], rows: dict[str, Reconstruct]) -> None:
         self.model, self.hooks = model, hooks
-        self.rows: dict[str, Reconstruct] = {**rows, "sae": lambda x: _reconstruct(sae, x)}
+        self.coded: dict[str, Reconstruct] = {name: partial(_reconstruct, each) for name, each in saes.items()}
+        self.rows, sae = rows | self.coded, saes["sae"]
         self.tallies = {name: Tally(sae.n_features, len(sae.b_dec)) for name in self.rows}
-        self.chance = _random_twin(sae)
+        self.chance = random_init(sae, 12345) if sae.levels is None else None  # levels of another SAE mean nothing to it
         self.chance_fired_F = torch.zeros(sae.n_features)
 
     def add(self, tokens_CT: Tensor, documents_CT: Tensor) -> None:
@@ -110,7 +113,7 @@ class _Evaluation:
         columns = {"clean": next_token_loss(clean, tokens_CT).flatten().numpy()}
         columns["predictions"] = np.ones(len(owner_P))
         for name, reconstruct in self.rows.items():
-            source_CTD = x_CTD if name == "sae" else target_CTD
+            source_CTD = x_CTD if name in self.coded else target_CTD
             x_hat_ND, code = reconstruct(source_CTD[:, 1:].flatten(0, 1))
             replacement_CTD = target_CTD.clone()
             replacement_CTD[:, 1:] = x_hat_ND.view_as(target_CTD[:, 1:])
@@ -135,15 +138,6 @@ def _reconstruct(sae: SAE, x_ND: Tensor) -> tuple[Tensor, Code]:
     return (x_hat_ND if sae.W_skip is None else x_hat_ND + x_ND @ sae.W_skip.T), code
 
 
-def _random_twin(sae: SAE) -> SAE | None:
-    """An untrained SAE of the same shape, bias and token budget: the null of dead and dense features (None for thresholds)."""
-    if sae.levels is not None:
-        return None
-    twin = SAE(sae.d_model, sae.n_features, sae.sparsify, d_out=len(sae.b_dec), transcoder=sae.transcoder, seed=12345)
-    twin.b_dec.data.copy_(sae.b_dec)
-    return twin
-
-
 @torch.no_grad()
 def evaluate(
     sae: SAE,
@@ -152,18 +146,21 @@ def evaluate(
     *,
     n_tokens: int = 200_000,
     seed: int = 0,
+    controls: Mapping[str, SAE] | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of its cache.
 
     Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an SAE that learned nothing gets.
+    controls: further SAEs at the same hook, by name, measured on the same tokens (field `controls`, only if there are any).
     Raises UsageError if the SAE's width is not the cache's, or the cache has no held-out document.
     """
     source, target = sae.about["hook"], sae.about.get("target") or sae.about["hook"]
     if cache.width(source) != sae.d_model:
         raise UsageError(f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}")
     l0 = getattr(sae.sparsify, "k", None) or 32
-    run = _Evaluation(model, (source, target), sae, references(cache.moments(target, "train"), min(l0, len(sae.b_dec))))
+    rows = references(cache.moments(target, "train"), min(l0, len(sae.b_dec)))
+    run = _Evaluation(model, (source, target), {**(controls or {}), "sae": sae}, rows)
     n_read = 0
     for chunk in cache.contexts(source, "held_out"):
         for first in range(0, len(chunk.tokens), 16):
@@ -190,6 +187,8 @@ def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
     for name, which in null_of.items():
         fields[name]["null"] = nulls[which][name]["value"]
     fields |= _firing(run, weights_RG, total)
+    others = {name: _metrics(table, weights_RG) for name, table in tables.items() if name != "sae"}
+    beside = {name: others.pop(name) for name in run.coded if name != "sae"}
     return {
         **fields,
         "ce_clean": float(metrics.cross_entropy(total, "clean")),
@@ -199,7 +198,8 @@ def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
         "tokens": int(total[0]),
         "documents": len(tables["sae"]),
         "n_features": sae.n_features,
-        "references": {name: _metrics(table, weights_RG) for name, table in tables.items() if name != "sae"},
+        "references": others,
+        **({"controls": beside} if beside else {}),
     }
 
 

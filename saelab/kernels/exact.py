@@ -14,6 +14,8 @@ from saelab.kernels.vector import dot, prefetch
 
 _AHEAD = 4  # rows are fetched this many pairs before they are needed
 _BLOCK = 256  # pairs that one thread scores at a time
+_QUERIES = 16  # queries that share a thread's memory
+_FEW = 64  # so many items are sorted fastest by insertion
 
 
 class Sides(NamedTuple):
@@ -42,18 +44,53 @@ def _pair(sides, row, boost_row, q, item):
 
 
 @compiled()
-def _rows(sides, q):
-    row = sides.queries[q].astype(np.float64)
-    return row, (sides.boost_queries[q].astype(np.float64) if sides.beta != 0.0 else row)
+def _widen(sides, q, row, boost_row):
+    """Copy query q's rows into float64 ones."""
+    for d in range(len(row)):
+        row[d] = sides.queries[q, d]
+    if sides.beta != 0.0:
+        for d in range(len(boost_row)):
+            boost_row[d] = sides.boost_queries[q, d]
 
 
 @compiled()
-def _finish(found, scores, items, values, kept_items, kept_values):
+def _finish(found, items, values, kept_items, kept_values):
     """Write the winners in ascending order of item."""
-    order = np.argsort(items[:found])
-    for i in range(found):
-        kept_items[i] = items[order[i]]
-        kept_values[i] = values[order[i]]
+    if found > _FEW:
+        order = np.argsort(items[:found])
+        for i in range(found):
+            kept_items[i] = items[order[i]]
+            kept_values[i] = values[order[i]]
+        return
+    for n in range(found):
+        item, i = items[n], n
+        while i > 0 and kept_items[i - 1] > item:
+            kept_items[i], kept_values[i] = kept_items[i - 1], kept_values[i - 1]
+            i -= 1
+        kept_items[i], kept_values[i] = item, values[n]
+
+
+@compiled()
+def _settle_query(sides, q, heap, theta, shift, row, boost_row, scores, items, values):
+    """How many winners the heap of candidates holds, now in items and values; -1 if that cannot be certified."""
+    heapify(heap)
+    budget = len(scores)
+    n_found = n_popped = n_done = 0
+    while n_done < len(heap):
+        while n_popped < min(n_done + _AHEAD, len(heap)):
+            prefetch(sides.items, LAST - (heap[0] & LAST))
+            n_popped += 1
+            pop(heap, len(heap) - n_popped)
+        top = heap[len(heap) - 1 - n_done]
+        if n_found == budget and bound_above(top >> 32, shift) <= scores[0]:
+            break
+        n_done += 1
+        item = LAST - (top & LAST)
+        value, score = _pair(sides, row, boost_row, q, item)
+        if score > 0.0:
+            n_found = insert(scores, items, values, n_found, score, item, value)
+    sure = theta == 0 or (n_found == budget and bound_above(theta, shift) <= scores[0])
+    return n_found if sure else -1
 
 
 @compiled(parallel=True)
@@ -64,34 +101,22 @@ def rescore(sides, starts, counts, thetas, lists, shift, budgets, places, kept_i
     or -1 where the winners cannot be certified: an item outside the list has a score below bound_above(thetas[q]),
     which may reach them.
     """
-    for q in numba.prange(len(counts)):
-        budget = budgets[q]
-        if budget == 0:
+    for block in numba.prange((len(counts) + _QUERIES - 1) // _QUERIES):
+        last = min((block + 1) * _QUERIES, len(counts))
+        most = budgets[block * _QUERIES : last].max()
+        scores, items, values = np.empty(most), np.empty(most, np.int64), np.empty(most)
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
+        for q in range(block * _QUERIES, last):
+            budget, place = budgets[q], places[q]
             founds[q] = 0
-            continue
-        heap = lists[starts[q] : starts[q] + counts[q]]
-        heapify(heap)
-        scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
-        row, boost_row = _rows(sides, q)
-        n_found = n_popped = n_done = 0
-        while n_done < len(heap):
-            while n_popped < min(n_done + _AHEAD, len(heap)):
-                prefetch(sides.items, LAST - (heap[0] & LAST))
-                n_popped += 1
-                pop(heap, len(heap) - n_popped)
-            top = heap[len(heap) - 1 - n_done]
-            if n_found == budget and bound_above(top >> 32, shift) <= scores[0]:
-                break
-            n_done += 1
-            item = LAST - (top & LAST)
-            value, score = _pair(sides, row, boost_row, q, item)
-            if score > 0.0:
-                n_found = insert(scores, items, values, n_found, score, item, value)
-        sure = thetas[q] == 0 or (n_found == budget and bound_above(thetas[q], shift) <= scores[0])
-        place = places[q]
-        if sure:
-            _finish(n_found, scores, items, values, kept_items[place:], kept_values[place:])
-        founds[q] = n_found if sure else -1
+            if budget == 0:
+                continue
+            _widen(sides, q, row, boost_row)
+            heap = lists[starts[q] : starts[q] + counts[q]]
+            found = _settle_query(sides, q, heap, thetas[q], shift, row, boost_row, scores[:budget], items, values)
+            founds[q] = found
+            if found > 0:
+                _finish(found, items, values, kept_items[place:], kept_values[place:])
 
 
 @compiled(parallel=True)
@@ -101,14 +126,15 @@ def exhaust(sides, which, budgets, places, kept_items, kept_values, founds):
         q = which[w]
         budget = budgets[q]
         scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
-        row, boost_row = _rows(sides, q)
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
+        _widen(sides, q, row, boost_row)
         found = 0
         for item in range(len(sides.items)):
             value, score = _pair(sides, row, boost_row, q, item)
             if score > 0.0:
                 found = insert(scores, items, values, found, score, item, value)
         place = places[q]
-        _finish(found, scores, items, values, kept_items[place:], kept_values[place:])
+        _finish(found, items, values, kept_items[place:], kept_values[place:])
         founds[q] = found
 
 
@@ -145,12 +171,12 @@ def score_pairs(sides, queries, items, which, values, scores):
     for block in numba.prange((len(which) + _BLOCK - 1) // _BLOCK):
         last = min((block + 1) * _BLOCK, len(which))
         known = -1
-        row = boost_row = np.empty(0)
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
         for i in range(block * _BLOCK, last):
             if i + _AHEAD < last:
                 prefetch(sides.items, items[which[i + _AHEAD]])
             n = which[i]
             if queries[n] != known:
                 known = queries[n]
-                row, boost_row = _rows(sides, known)
+                _widen(sides, known, row, boost_row)
             values[n], scores[n] = _pair(sides, row, boost_row, known, items[n])

@@ -17,7 +17,7 @@ from saelab.kernels.screen import Problem, Tile, shift_of, tiles
 from saelab.kernels.winners import code_of, sides_of, tally
 
 _ROWS = 4096  # tokens screened at once
-_SPARES = (1.6, 8.0)  # candidates asked for, in multiples of the budget: at first, and where that was not enough
+_SPARES = (2.5, 8.0)  # candidates asked for, in multiples of the budget: at first, and where those were not enough
 _SAMPLE = 1 << 20  # entries of the first tile that predict the threshold
 _BLOCK = 1 << 20  # pairs scored at once where nothing is screened
 
@@ -71,8 +71,8 @@ def _best(pool: _Pool, scores: np.ndarray, total: int, n_features: int) -> np.nd
     return np.concatenate([above, ties[order[: total - len(above)]]])
 
 
-def _certified_best(problem: Problem, pool: _Pool, total: int, theta: int, shift: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """(numbers, values) of the best pairs of all, if no pair outside the pool can be among them."""
+def _best_of(problem: Problem, pool: _Pool, total: int, shift: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(numbers of the best pairs of the pool, values of all that were scored, the worst winner's score; 0 if too few)."""
     values, scores = np.zeros(len(pool.keys)), np.zeros(len(pool.keys))
     level = _level(np.bincount(pool.keys >> (16 - shift), minlength=1 << 15), total, shift)
     _scored(problem, pool, np.flatnonzero(pool.keys > level), values, scores)
@@ -81,8 +81,12 @@ def _certified_best(problem: Problem, pool: _Pool, total: int, theta: int, shift
     bounds = ((pool.keys + 1) << shift).astype(np.int32).view(np.float32)
     _scored(problem, pool, np.flatnonzero((pool.keys <= level) & ~(bounds <= worst)), values, scores)
     best = _best(pool, scores, total, len(problem.W))
-    sure = theta == 0 or (len(best) == total and bound_above(theta, shift) <= scores[best].min())
-    return (best, values) if sure else None
+    return best, values, scores[best].min() if len(best) == total else 0.0
+
+
+def _key_below(score: float, shift: int) -> int:
+    """The greatest threshold whose `bound_above` does not exceed a score: with it, no pair left out reaches the score."""
+    return max(int(np.nextafter(np.float32(score), np.float32(0)).view(np.int32) >> shift) - 1, 0)
 
 
 def _grid(n_tokens: int, n_features: int) -> Iterator[_Pool]:
@@ -109,25 +113,31 @@ def _exhaust(problem: Problem, total: int) -> Code:
 
 
 def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
-    """The `total` best pairs of the batch, non-zero ones only."""
-    shift = shift_of(dtype)
+    """The `total` best pairs of the batch, non-zero ones only.
+
+    Where the threshold that the first tile predicts leaves too few candidates, the worst winner among them tells one that does
+    not.
+    """
+    shift, known = shift_of(dtype), None
     tally["asked"] += len(problem.x)
     for spare in _SPARES:
 
-        def predict(tile: Tile, spare: float = spare) -> int:
+        def threshold(tile: Tile, spare: float = spare, known: int | None = known) -> int:
+            if known is not None:
+                return known
             stride = max(1, tile.keys.size // _SAMPLE)
             share = tile.n * len(tile.keys[::stride]) / (len(problem.W) * len(problem.x))
             return _level(histogram(tile.keys, stride, shift), spare * total * share, shift)
 
         try:
-            theta, pool = _gather(problem, dtype, True, predict)
+            theta, pool = _gather(problem, dtype, True, threshold)
         except OverflowError:
             break
-        found = _certified_best(problem, pool, total, theta, shift)
-        if found is not None:
-            best, values = found
+        best, values, worst = _best_of(problem, pool, total, shift)
+        if theta == 0 or bound_above(theta, shift) <= worst:
             tally["certified"] += len(problem.x) if spare == _SPARES[0] else 0
             return _code(pool.tokens[best], pool.features[best], values[best], problem)
+        known = _key_below(worst, shift) if worst > 0 else None
     return _exhaust(problem, total)
 
 

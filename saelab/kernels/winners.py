@@ -130,17 +130,19 @@ def _screen_features(problem: Problem, budgets: np.ndarray, margin: int, dtype: 
     """Winners of every feature; a tile holds all tokens, so its features finish inside it."""
     won = Winners(budgets)
     keeps = np.where(budgets > 0, np.minimum(budgets + np.maximum(margin, budgets // 2), len(problem.x)), 0)
+    starts = _FEATURE_ROOM * (np.cumsum(keeps) - keeps)
+    lists = buffer("lists", (_FEATURE_ROOM * int(keeps.sum()),), torch.int64).numpy()
+    counts, thetas = np.zeros(len(budgets), np.int64), np.zeros(len(budgets), np.int64)
     try:
-        for tile in tiles(problem, dtype, by_feature=True):
-            mine = slice(tile.first, tile.first + tile.n)
-            starts = _FEATURE_ROOM * (np.cumsum(keeps[mine]) - keeps[mine])
-            lists = buffer("lists", (_FEATURE_ROOM * int(keeps[mine].sum()),), torch.int64).numpy()
-            counts, thetas = np.zeros(tile.n, np.int64), np.zeros(tile.n, np.int64)
-            collect(tile.keys, 0, 1, starts, keeps[mine], _FEATURE_ROOM, keeps[mine], counts, thetas, lists)
-            sides, kept = sides_of(_of_features(problem, mine), True), (won.items, won.values, won.founds[mine])
-            rescore(sides, starts, counts, thetas, lists, shift_of(dtype), budgets[mine], won.places[mine], *kept)
+        for tile in tiles(problem, dtype, by_feature=True, strided=True):
+            mine = slice(tile.first, None, tile.step)
+            begin, keep, count, theta = (np.ascontiguousarray(a[mine]) for a in (starts, keeps, counts, thetas))
+            collect(tile.keys, 0, 1, begin, keep, _FEATURE_ROOM, keep, count, theta, lists)
+            counts[mine], thetas[mine] = count, theta
     except OverflowError:
-        pass
+        return won
+    where = (starts, counts, thetas, lists, shift_of(dtype), budgets, won.places)
+    rescore(sides_of(problem, True), *where, won.items, won.values, won.founds)
     return won
 
 

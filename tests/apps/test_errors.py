@@ -41,6 +41,28 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
         (["--hook", HOOK, "--sparsify", "top-k"], 2, "no sparsifier 'top-k'; there are topk, abstopk"),
         (["--hook", HOOK, "--batch", "65536"], 2, "tokens=2000 is less than one batch of 65536"),
         (["--hook", HOOK, "--sparsify", "feature-choice", "--k", "1"], 2, "--batch 4096"),
+        (["--hook", HOOK, "--sparsify", "g-sae"], 2, "make a cache with `saelab capture --gradients`"),
+        (["--hook", HOOK, "--shares", "zipf"], 2, "topk has none: use feature-choice"),
+        (["--hook", HOOK, "--sparsify", "feature-choice", "--mutual", "1"], 2, "mutual=1.0 is no share of the steps"),
+        (["--hook", HOOK, "--sparsify", "relu", "--beta", "1"], 2, "beta=1.0: relu has no score"),
+        (["--hook", HOOK, "--beta", "-1"], 2, "beta=-1.0 is negative"),
+        (
+            ["--hook", HOOK, "--sparsify", "batchtopk", "--loss", "hierarchical"],
+            2,
+            "goes with topk and abstopk, not with batchtopk",
+        ),
+        (["--hook", HOOK, "--loss", "multi-k", "--features", "64"], 2, "codes 4k=128 pairs per token, more than features=64"),
+        (
+            ["--hook", HOOK, "--loss", "matryoshka", "--prefixes", "64", "32"],
+            2,
+            "prefixes=[64, 32] must rise, from 1 to at most 4096",
+        ),
+        (["--hook", HOOK, "--prefixes", "8"], 2, "prefixes=[8] belong to loss=matryoshka or loss=hierarchical"),
+        (["--hook", HOOK, "--penalty", "l0"], 2, "penalty=l0 is for jumprelu and relu: topk has a budget"),
+        (["--hook", HOOK, "--sparsify", "relu", "--penalty", "l0"], 2, "relu has none: give l1 or tanh"),
+        (["--hook", HOOK, "--skip"], 2, "skip needs a transcoder: name a --target"),
+        (["--hook", HOOK, "--clip", "0"], 2, "clip=0.0 is no norm"),
+        (["--hook", HOOK, "--ema", "1"], 2, "ema=1.0 is no decay"),
         (["--hook", HOOK, "--colour", "red"], 2, "--colour"),
         (["--hook", HOOK, "--features", "many"], 2, "many"),
         (["--hook", HOOK, "--backend", "cuda"], 2, "cuda"),
@@ -60,7 +82,9 @@ def test_recipes_with_unknown_fields_or_no_file_are_refused(tmp_path: Path, caps
     assert main(words("train", recipe)) == 2
     assert "no field learning_rate; there are cache, out, hook" in last_line(capsys)
     assert main(["train", "no-such-recipe"]) == 2
-    assert "no recipe 'no-such-recipe': neither a file nor one of demo" in last_line(capsys)
+    assert "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, mutual-feature-choice" in last_line(
+        capsys
+    )
 
 
 def test_a_damaged_cache_stops_training_and_names_the_shard(copy: Path, tmp_path: Path, capsys):

@@ -1,10 +1,11 @@
-"""Recipes: YAML files with the fields of a Config, found by path or by the name of one that is shipped here."""
+"""Recipes: YAML files with the fields of a Config, or lists of their values, found by path or by a shipped one's name."""
 
 from pathlib import Path
 
 from saelab.errors import UsageError
 from training import config
 from training.config import Config
+from training.sweep import Sweep, of
 
 
 def names() -> list[str]:
@@ -12,10 +13,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("*.yaml"))
 
 
-def read(name: str) -> Config:
-    """The Config of a YAML file, or of a shipped recipe. Raises UsageError if there is neither."""
+def sweep(name: str) -> Sweep:
+    """The runs of a YAML file, or of a shipped recipe. Raises UsageError if there is neither."""
     shipped = Path(__file__).parent / f"{name}.yaml"
     path = Path(name) if Path(name).is_file() or not shipped.is_file() else shipped
     if not path.is_file():
         raise UsageError(f"no recipe {name!r}: neither a file nor one of {', '.join(names())}")
-    return config.read(path)
+    return of(config.values(path))
+
+
+def read(name: str) -> Config:
+    """The Config of a recipe for one run. Raises UsageError for one of several."""
+    found = sweep(name)
+    if found.over:
+        raise UsageError(f"{name} is a recipe of several runs: {', '.join(found.over)} are lists")
+    return found.base

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from apps.browser import charts, draw, load, state, tables
+from apps.browser import charts, dark_matter, draw, load, state, tables
 
 QUIET = {"displayModeBar": False}
 
@@ -10,6 +10,8 @@ name, folder = state.run()
 sae, report, rows = load.document(folder, "sae/sae.json"), load.document(folder, "report.json"), load.curves(folder)
 state.html(tables.about(name, sae))
 state.html(tables.report(report, str(folder)))
+if dark := load.document(folder, "dark-matter.json"):
+    state.html(dark_matter.section(dark))
 if figure := charts.curves(rows):
     state.html("<h2>Training <small>over tokens</small></h2>")
     st.plotly_chart(figure, config=QUIET, key="curves")

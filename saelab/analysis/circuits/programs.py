@@ -58,7 +58,8 @@ class Program(NamedTuple):
     """A program. heads by (layer, head), mlps by layer; output [V, U]: what each word's logit reads.
 
     edges: from `embed`, `aL.hH`, `mL` to `aL.hH.q`, `.k`, `.v`, `mL`, `logits`: those that carry what differs between twins,
-    which is the truth of resample ablation. fixed: edges that carry what all prompts share: setting them to zero breaks it too.
+    which is the truth of resample ablation. fixed: edges that carry what all prompts share: setting them (all but `level`) to
+    zero breaks the program too.
     """
 
     variables: Variables
@@ -97,7 +98,7 @@ def selector(sharpness: float) -> Program:
     choose = Head(ask, var("position")[:, 3:5], var("word"), var("out").T)
     edges = (("embed", "a0.h0.v"), ("embed", "a0.h3.v"), ("a0.h0", "m0"), ("a0.h3", "m0"), ("m0", "a1.h2.q"),
              ("embed", "a1.h2.v"), ("a1.h2", "logits"))  # fmt: skip
-    fixed = tuple(("embed", f"{head}.{part}") for head in ("a0.h0", "a0.h3", "a1.h2") for part in "qk")
+    fixed = tuple(("embed", target) for target in ("a0.h0.q", "a0.h0.k", "a0.h3.q", "a0.h3.k", "a1.h2.k"))
     heads = {(0, 0): fetch_a, (0, 3): fetch_b, (1, 2): choose}
     return Program(var, words, length, heads, {0: both}, GAIN * var("out").T, edges, fixed)
 

@@ -1,0 +1,134 @@
+"""Split what SAEs miss into a part that is linear in the activation and one that is not; measure what each costs the model."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import Positional
+
+from apps.cli.common import Common, Count, document, show, upto
+from saelab.errors import UsageError
+
+if TYPE_CHECKING:
+    from saelab import SAE
+    from saelab.activations import Cache
+
+COLUMNS = (
+    ("FVU", "fvu"),
+    ("linear FVU", "fvu_linear"),
+    ("nonlin. FVU", "fvu_nonlinear"),
+    ("R2 error", "linear_r2"),
+    ("R2 norm", "norm_r2"),
+    ("CE linear", "ce_share_linear"),
+    ("CE nonlin.", "ce_share_nonlinear"),
+    ("proportion", "ce_proportion"),
+)
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab dark-matter`."""
+
+    runs: Positional[tuple[Path, ...]] = ()
+    """run folders: SAEs of several widths, sparsifiers or layers of one model"""
+    cache: Path | None = None
+    """activation cache (default: the one the runs were trained on)"""
+    tokens: Count = 500_000
+    """training tokens to fit the linear maps on, at most"""
+    held_out: Count = 50_000
+    """held-out tokens to score on, at most"""
+    errors: Path | None = None
+    """also write the error of the (one) run and its parts as an activation cache into this folder, to train SAEs on"""
+
+
+def run(args: Args) -> int:
+    """Analyse, write dark-matter.json into every run, print tables."""
+    from tqdm import tqdm
+
+    from saelab import SAE, models
+    from saelab.activations import Cache
+    from saelab.analysis.error_report import analyse
+    from saelab.files import write_json
+
+    if not args.runs:
+        raise UsageError("no run named: saelab dark-matter RUN [RUN ...]")
+    if args.errors and len(args.runs) > 1:
+        raise UsageError(f"--errors writes the error of one run, {len(args.runs)} are named")
+    saes = {str(folder): SAE.load(folder) for folder in args.runs}
+    about = _common(saes, "model")
+    cache = Cache(args.cache or _common(saes, "cache"))
+    cache.verify()
+    cache.check_model(about)
+    model = models.load(about["name"])
+    n_tokens, n_held_out = min(args.tokens, cache.n_tokens()), min(args.held_out, cache.n_tokens("held_out"))
+    with tqdm(total=n_tokens + n_held_out, unit="token", file=sys.stderr, disable=None) as bar:
+        fields = analyse(saes, cache, model, n_tokens=args.tokens, n_held_out=args.held_out, seed=args.seed, progress=upto(bar))
+    result = document("dark-matter", args.seed, **fields)
+    for entry in result["runs"]:
+        write_json(Path(entry["run"]) / "dark-matter.json", {**result, "runs": [entry]})
+    lines = [table(result)]
+    if args.errors:
+        lines.append(_write_errors(args, cache, next(iter(saes.values()))))
+    show(result, args.json, "\n".join(lines))
+    return 0
+
+
+def _common(saes: dict[str, "SAE"], key: str) -> Any:
+    """What all runs were trained on. Raises UsageError naming two that differ."""
+    (first, value), *others = ((name, sae.about[key]) for name, sae in saes.items())
+    for name, theirs in others:
+        if theirs != value:
+            hint = "; --cache names one for all" if key == "cache" else ""
+            raise UsageError(f"{first} and {name} were trained on different {key}s, {value} and {theirs}{hint}")
+    return value
+
+
+def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:
+    """Write the error cache; what to do with it."""
+    from tqdm import tqdm
+
+    from saelab.analysis.error_cache import write_errors
+
+    assert args.errors is not None
+    total = sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context
+    with tqdm(total=total, unit="token", file=sys.stderr, disable=None) as bar:
+        write_errors(sae, cache, args.errors, args.tokens, args.seed, upto(bar))
+    hook = f"{cache.resolve(sae.about['hook'])}.error.nonlinear"
+    return f"next: saelab train --cache {args.errors} --hook {hook} --out RUN"
+
+
+def table(result: dict) -> str:
+    """The report for people: the runs, the controls, and what wider or denser ones change."""
+    width = max(len(entry["run"]) for entry in result["runs"])
+    lines = [" ".join([" " * width, *(f"{head:>11}" for head, _ in COLUMNS)])]
+    for entry in result["runs"]:
+        lines.append(" ".join([f"{entry['run']:{width}}", *(f"{entry[key]['value']:11.4f}" for _, key in COLUMNS)]))
+        for bound in ("low", "high"):
+            lines.append(" ".join([f"{bound:>{width}}", *(f"{entry[key][bound]:11.4f}" for _, key in COLUMNS)]))
+    lines.append("\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained")
+    for entry in result["runs"]:
+        lines.append(f"{entry['run']}, null {entry['linear_r2_null']:.5f}")
+        for name, control in entry["controls"].items():
+            lines.append(
+                f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm {control['norm_r2']['value']:8.4f}"
+            )
+    lines += _scaling(result["scaling"])
+    first = result["runs"][0]
+    lines.append(f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} documents scored")
+    return "\n".join(lines)
+
+
+def _scaling(scaling: dict) -> list[str]:
+    lines = ["\nerror norms of one run told from another's"] if scaling["norms"] else []
+    for told in scaling["norms"]:
+        numbers = f"R2 {told['r2']['value']:.3f}; its nonlinear part explains {told['added']['value']:.1%} of the rest"
+        lines.append(f"  {told['from']} -> {told['to']}: {numbers}")
+    for law in scaling["laws"]:
+        floor, ratios = law["floor"], [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")]
+        interval = f"{floor['value']:.4f} [{floor['low']:.4f}, {floor['high']:.4f}]"
+        lines += [
+            f"\nFVU over {law['over']} {law['sizes']}: floor {interval}, of it nonlinear {law['nonlinear']['value']:.4f}",
+            f"  from first to last: nonlinear FVU times {ratios[0]:.2f}, its share of the error times {ratios[1]:.2f}",
+        ]
+    return lines

@@ -1,0 +1,78 @@
+"""Measure a paper's claims on the bundled model and on ground truth, and say which hold."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from apps.cli.common import Common, document, show
+
+VERDICT = {True: "yes", False: "no", None: "undecided"}
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab reproduce`."""
+
+    paper: Positional[str] = ""
+    """mutual-feature-choice, g-sae or abstopk"""
+    quick: bool = False
+    """the small form: fewer tokens and seeds, so that most claims stay undecided"""
+    out: Path = Path("runs/reproduce")
+    """folder of caches, runs and the result; what is there already is reused"""
+
+
+def run(args: Args) -> int:
+    """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
+    from saelab.errors import UsageError
+    from saelab.files import write_json
+    from training import reproduce
+
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"{args.out} is a file: --out names the folder of caches, runs and the result")
+    with Bars() as bars:
+        settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
+        found = reproduce.claims(args.paper, settings)
+    result = document("reproduce", args.seed, paper=args.paper, quick=args.quick, claims=[claim._asdict() for claim in found])
+    write_json(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
+    show(result, args.json, table(result))
+    return 0
+
+
+class Bars:
+    """One progress bar on stderr at a time, a new one for each new thing that is done."""
+
+    def __init__(self) -> None:
+        self.what, self.bar = "", None
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def move(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` of `what` is done."""
+        from tqdm import tqdm
+
+        if self.bar is None or what != self.what or done < self.bar.n:
+            self.__exit__()
+            self.what, self.bar = what, tqdm(total=total, desc=what, file=sys.stderr, disable=None, unit_scale=True)
+        self.bar.update(done - self.bar.n)
+
+
+def _ours(claim: dict) -> str:
+    if claim["value"] is None:
+        return "-"
+    interval = "" if claim["low"] is None else f" [{claim['low']:.4g}, {claim['high']:.4g}]"
+    return f"{claim['value']:.4g}{interval}"
+
+
+def table(result: dict) -> str:
+    """The claims for people."""
+    rows = [("claim", "theirs", "ours [95%]", "holds")]
+    rows += [(c["claim"], c["theirs"], _ours(c), VERDICT[c["holds"]]) for c in result["claims"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,0 +1,121 @@
+"""Compare SAEs with supervised dictionaries on a task: approximation, sparse control, interpretability."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction
+
+from apps.cli.common import Common, document, show
+
+SCORES = {
+    "sufficiency": "sufficiency",
+    "necessity": "necessity",
+    "edit_agreement": "edit agreement",
+    "edit_success": "edit success",
+    "edit_magnitude": "edit magnitude",
+    "f1": "F1",
+}
+
+
+@dataclass(frozen=True)
+class Args(Common):
+    """Options of `saelab supervise`."""
+
+    runs: Positional[tuple[Path, ...]] = ()
+    """run folders"""
+    task: str = "ioi"
+    """ioi, greater-than, docstring, or a .jsonl file of labelled prompts: "prompt", "answers", "attributes", optionally "wrong",
+    "positions" (name: character number), "group" (of counterfactuals)"""
+    position: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
+    """position to edit; may be repeated (default: all that the task names)"""
+    prompts: int = 2000
+    """prompts to fit on; of a file, half are fitted on and half tested on"""
+    tests: int = 200
+    """prompts to test on, each with a counterfactual per attribute"""
+    changes: int = 6
+    """features an edit may change at each position"""
+
+
+def run(args: Args) -> int:
+    """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
+    from saelab import SAE, models
+    from saelab.errors import UsageError
+    from saelab.files import write_json
+
+    if not args.runs:
+        raise UsageError("no run folder named: saelab supervise RUN [RUN ...] --task ioi")
+    if args.changes < 1:
+        raise UsageError(f"changes={args.changes}: an edit changes at least 1 feature")
+    saes = {folder: SAE.load(folder) for folder in args.runs}
+    fit, test, metric = _rows(args)
+    results, loaded = [], {}
+    for folder, sae in saes.items():
+        name = sae.about["model"]["name"]
+        model = loaded.setdefault(name, None) or models.load(name)
+        loaded[name] = model
+        fields = _compare(args, model, sae, fit, test, metric)
+        origin = {"task": Path(args.task).stem, "run": str(folder), "model": name, "hook": sae.about["hook"]}
+        results.append(document("supervise", args.seed, **origin, **fields))
+        write_json(folder / f"supervise-{Path(args.task).stem}.json", results[-1])
+    whole = results[0] if len(results) == 1 else document("supervise", args.seed, runs=results)
+    show(whole, args.json, "\n\n".join(table(result) for result in results))
+    return 0
+
+
+def _rows(args: Args) -> tuple[list, list, Any]:
+    """Rows to fit on, rows to test on, and the metric. Raises UsageError for an unknown task."""
+    from saelab.errors import UsageError
+    from saelab.evaluation import supervised
+
+    if args.task in supervised.TASKS:
+        if min(args.prompts, args.tests) < 2:
+            raise UsageError(f"prompts={args.prompts}, tests={args.tests}: give at least 2 of each")
+        tests = supervised.rows(args.task, args.tests, 2 * args.seed + 1, twins=True)
+        return supervised.rows(args.task, args.prompts, 2 * args.seed), tests, supervised.TASKS[args.task].metric
+    path = Path(args.task)
+    if not path.is_file():
+        known = ", ".join(supervised.TASKS)
+        raise UsageError(f"no task {args.task!r}; there are {known}, or name a .jsonl file of labelled prompts")
+    rows = supervised.read(path)
+    metric = "logit_difference" if rows and all(row.wrong for row in rows) else "probability_difference"
+    return *supervised.split(rows, args.seed), metric
+
+
+def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: Any) -> dict:
+    """The document's fields for one SAE."""
+    from tqdm import tqdm
+
+    from saelab.evaluation import supervised
+
+    fit_prompts, test_prompts = (supervised.label(rows, model.tokenizer, metric) for rows in (fit, test))
+    site = supervised.visit(model, sae.about["hook"], fit_prompts, test_prompts, list(args.position))
+    dictionaries = supervised.with_controls(site, sae, args.seed)
+    with tqdm(total=len(dictionaries), unit="dictionary", file=sys.stderr, disable=None) as bar:
+        return supervised.evaluate(site, dictionaries, seed=args.seed, headline=args.changes, progress=lambda _: bar.update())
+
+
+def _cell(field: dict) -> str:
+    if None in (field["value"], field["low"]):
+        return f"{'-':>8}{'':14}"
+    return f"{field['value']:8.3f} [{field['low']:5.2f},{field['high']:5.2f}]"
+
+
+def table(result: dict) -> str:
+    """One run's scores for people."""
+    names = list(result["sufficiency"])
+    head = f"{result['run']}: {result['task']} at {result['hook']}, positions {', '.join(result['positions'])}"
+    metric = f"{result['metric'].replace('_', ' ')} {result['metric_clean']:.3f} clean, {result['metric_mean']:.3f} mean-ablated"
+    lines = [f"{head}; {metric}", "", f"{'':17}" + "".join(f"{label:>22}" for label in SCORES.values())]
+    for name in names:
+        lines.append(f"{name:17}" + "".join(_cell(result[score][name]) for score in SCORES))
+    nulls = (result[score]["sae"]["null"] for score in SCORES)
+    lines += [f"{'null':17}" + "".join(f"{'-' if null is None else format(null, '.3f'):>8}{'':14}" for null in nulls), ""]
+    counts = sorted({row["changes"] for row in result["edits"]})
+    lines.append(f"{'edit agreement by features changed':36}" + "".join(f"{k:>8}" for k in counts))
+    for name in names:
+        values = [row["edit_agreement"]["value"] for row in result["edits"] if row["dictionary"] == name]
+        lines.append(f"{name:36}" + "".join(f"{value:8.3f}" for value in values))
+    return "\n".join(lines)

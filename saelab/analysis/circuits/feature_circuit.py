@@ -1,0 +1,80 @@
+"""A task's sparse feature circuit from start to end: nodes, edges, and how faithful and complete it is on other prompts.
+
+Source: Marks et al. 2024, "Sparse Feature Circuits". Shapes: M nodes, L layers, H heads, D width, N pairs.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits import feature_curve, feature_edges, features
+from saelab.analysis.circuits.feature_curve import Curve
+from saelab.analysis.circuits.features import Change, Effects, Nodes
+from saelab.analysis.circuits.tasks import Task
+from saelab.analysis.parts import Site, sites
+from saelab.errors import UsageError
+from saelab.sae import SAE
+
+SIZES = (10, 30, 100, 300, 1000, 3000)
+EDGE_PROMPTS = 16
+
+
+class FeatureCircuit(NamedTuple):
+    """hooks: what Nodes.site counts. nodes: all, strongest first. edges [m + 1, m]: among the m strongest, the last row: to the
+    metric. curve: on `held_out` prompts. effects: per site, for other sums over them."""
+
+    hooks: list[str]
+    nodes: Nodes
+    edges: Tensor
+    curve: Curve
+    effects: list[Effects]
+
+
+def feature_circuit(
+    model: Any,
+    task: Task,
+    held_out: Task,
+    saes: list[SAE],
+    *,
+    n_edge_nodes: int = 60,
+    sizes: Sequence[int] = SIZES,
+    steps: int = features.STEPS,
+    by_position: bool = False,
+    start: int = 0,
+    seed: int = 0,
+) -> FeatureCircuit:
+    """Find the circuit on `task`, test it on `held_out`; the number of nodes is the threshold.
+
+    by_position needs aligned prompts: one length, the same role at each position. Raises UsageError as `sites` and `curve` do.
+    """
+    if by_position and task.clean.shape[1] != held_out.clean.shape[1]:
+        lengths = f"{task.clean.shape[1]} and {held_out.clean.shape[1]} tokens"
+        raise UsageError(f"nodes by position need prompts of one length: these have {lengths}")
+    places = sites(model, saes)
+    changes, found = features.effects(model, task, places, steps)
+    nodes = features.rank(found, by_position=by_position)
+    some = task.part(slice(0, EDGE_PROMPTS))
+    edges = feature_edges.edges(model, some, places, nodes.top(n_edge_nodes), changes, found)
+    points = sorted({0, *(size for size in sizes if size < len(nodes.effect)), len(nodes.effect)})
+    curve = feature_curve.curve(model, held_out, places, nodes, points, start, seed)
+    return FeatureCircuit([site.write for site in places], nodes, edges, curve, found)
+
+
+def head_scores(model: Any, places: list[Site], changes: list[Change], found: list[Effects]) -> Tensor:
+    """[L, H]: the features' |indirect effect| through each head, over the sites on concatenated head outputs; 0 in other layers.
+
+    A feature's effect splits over heads because it is a dot product with its decoder row: one slice per head.
+    """
+    scores_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    for site, moved, one in zip(places, changes, found, strict=True):
+        if not (layer := re.fullmatch(r"blocks\.(\d+)\.attn\.(o\.hook_in|hook_z)", site.write)):
+            continue
+        code, gradient_BD = moved.code, one.gradient.flatten(0, 1)
+        rows_NHE = (site.sae.W_dec.detach()[code.features] * gradient_BD[code.tokens]).view(len(code.features), model.cfg.n_heads, -1)
+        parts_NH = rows_NHE.sum(2) * code.values[:, None]
+        sums_FH = torch.zeros(code.n_features, model.cfg.n_heads).index_add_(0, code.features, parts_NH)
+        scores_LH[int(layer[1])] = sums_FH.abs().sum(0) / len(one.error)
+    return scores_LH

@@ -1,0 +1,143 @@
+"""Steering: features of an SAE added, clamped or ablated while the model runs, beside random directions of the same length.
+
+Source: Templeton et al. 2024, "Scaling Monosemanticity" (clamping features; the SAE's error stays); Marks et al. 2024 (ablation).
+Shapes: C contexts, P prompts, T positions, D width, R random draws, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.analysis import frozen
+from saelab.analysis.circuits.tasks import Task, measure
+from saelab.analysis.parts import sites
+from saelab.errors import UsageError
+from saelab.evaluation import bootstrap
+from saelab.sae import SAE
+
+Mode = Literal["add", "clamp", "ablate"]
+MODES = ("add", "clamp", "ablate")
+
+
+class Edit(NamedTuple):
+    """What happens to a feature at every position but the first.
+
+    add: its activation grows by `value`; clamp: it becomes `value`; ablate: it becomes 0.
+    """
+
+    feature: int
+    mode: Mode
+    value: float = 0.0
+
+
+class Steered(NamedTuple):
+    """Effect of edits on a task. metric, change, kl: (value, low, high), 95% interval over prompts.
+
+    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered || steered) at the last position, nats.
+    random_change, random_kl: [R] of random directions whose length at every position is that of the edit. length: its mean.
+    """
+
+    metric: tuple[float, float, float]
+    change: tuple[float, float, float]
+    kl: tuple[float, float, float]
+    random_change: Tensor
+    random_kl: Tensor
+    length: float
+
+
+def _check(sae: SAE, edits: Sequence[Edit]) -> None:
+    if not edits:
+        raise UsageError("no edit to steer with: name a feature and one of add, clamp, ablate")
+    for edit in edits:
+        if edit.mode not in MODES:
+            raise UsageError(f"no way to edit a feature called {edit.mode!r}; there are {', '.join(MODES)}")
+        if not 0 <= edit.feature < sae.n_features:
+            raise UsageError(f"no feature {edit.feature}: this SAE has {sae.n_features}, counted from 0")
+
+
+@torch.no_grad()
+def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
+    """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0. The SAE's error stays as it is."""
+    features = torch.tensor([edit.feature for edit in edits])
+    code = sae.encode(x_CTD)
+    active = [torch.where(code.features == f, code.values, 0) for f in features]
+    now_BE = torch.stack([v.new_zeros(code.n_tokens).index_add_(0, code.tokens, v) for v in active], 1)
+    goal_BE = torch.stack(
+        [now_BE[:, i] + e.value if e.mode == "add" else torch.full_like(now_BE[:, i], _goal(e)) for i, e in enumerate(edits)], 1
+    )
+    moved_CTD = ((goal_BE - now_BE) @ sae.W_dec.detach()[features]).view(*x_CTD.shape[:2], -1)
+    moved_CTD[:, 0] = 0
+    return moved_CTD
+
+
+def _goal(edit: Edit) -> float:
+    return edit.value if edit.mode == "clamp" else 0.0
+
+
+def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
+    """Hooks for `model.run_with_hooks(..., fwd_hooks=...)` or `with model.hooks(fwd_hooks=...)` that steer whole contexts.
+
+    Raises UsageError for an unknown mode or feature, and for an SAE that does not fit the model.
+    """
+    _check(sae, edits)
+    (site,) = sites(model, [sae])
+    seen = {}
+
+    def remember(acts: Tensor, hook: Any) -> None:
+        seen["moved"] = shift(sae, acts.flatten(2), edits)
+
+    def write(acts: Tensor, hook: Any) -> Tensor:
+        return acts + seen["moved"].view(acts.shape)
+
+    return [(site.read, remember), (site.write, write)]
+
+
+@torch.no_grad()
+def generate(model: Any, tokens_CT: Tensor, n: int, sae: SAE, edits: Sequence[Edit], temperature: float = 0.0, seed: int = 0) -> Tensor:
+    """[C, T + n]: tokens_CT continued by n steered tokens; temperature 0 takes the most probable one.
+
+    Raises UsageError where the continuation would be longer than the model's context.
+    """
+    if tokens_CT.shape[1] + n > model.cfg.n_ctx:
+        raise UsageError(f"{tokens_CT.shape[1]} + {n} tokens are more than the model's context of {model.cfg.n_ctx}")
+    acting, draw = hooks(model, sae, edits), torch.Generator().manual_seed(seed)
+    for _ in range(n):
+        logits_CV = model.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=acting)[:, -1]
+        if temperature:
+            next_C1 = (logits_CV / temperature).softmax(-1).multinomial(1, generator=draw)
+        else:
+            next_C1 = logits_CV.argmax(-1, keepdim=True)
+        tokens_CT = torch.cat([tokens_CT, next_C1], 1)
+    return tokens_CT
+
+
+@torch.no_grad()
+def steer(model: Any, task: Task, sae: SAE, edits: Sequence[Edit], n_random: int = 20, seed: int = 0) -> Steered:
+    """Measure the edits on a task's clean prompts, and n_random directions, one per draw, of the same length at every position."""
+    _check(sae, edits)
+    (site,) = sites(model, [sae])
+    plain = frozen.Frozen(task.clean, {})
+    acts = frozen.run(model, plain, {}, [site.read, site.write, frozen.LOGITS])
+    x_PTD, y_PTD, before = acts[site.read].clone(), acts[site.write].clone(), acts[frozen.LOGITS]
+    moved_PTD, draw = shift(sae, x_PTD, edits), torch.Generator().manual_seed(seed)
+
+    def effect(moved_PTD: Tensor) -> Tensor:
+        """[P, 3]: metric, its change, KL."""
+        after = frozen.run(model, plain, {site.write: y_PTD + moved_PTD}, [frozen.LOGITS])[frozen.LOGITS]
+        clean_PV, steered_PV = before[:, -1].log_softmax(-1), after[:, -1].log_softmax(-1)
+        kl_P = (clean_PV.exp() * (clean_PV - steered_PV)).sum(-1)
+        return torch.stack([measure(task, after), measure(task, after) - measure(task, before), kl_P], 1)
+
+    lengths_PT1 = moved_PTD.norm(dim=2, keepdim=True)
+    directions = torch.randn(n_random, moved_PTD.shape[2], generator=draw)
+    random_R3 = torch.stack([effect(lengths_PT1 * d / d.norm()).mean(0) for d in directions]) if n_random else torch.zeros(0, 3)
+    sums_P3, weights_RP = effect(moved_PTD).double().numpy(), bootstrap.weights(len(task.clean), seed)
+    values = [bootstrap.interval(np.stack([column, np.ones_like(column)], 1), _mean, weights_RP) for column in sums_P3.T]
+    return Steered(values[0], values[1], values[2], random_R3[:, 1], random_R3[:, 2], float(lengths_PT1[:, 1:].mean()))
+
+
+def _mean(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]

@@ -1,0 +1,55 @@
+"""Running the model on labelled prompts, as it is and with the activations at some positions replaced.
+
+Shapes: P prompts, D width, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelab.activations.forward import activations
+from saelab.analysis.circuits.tasks import Task, measure
+from saelab.evaluation.supervised.prompts import Labelled
+
+BATCH = 64
+Patch = dict[str, Tensor]  # position -> what stands there instead, [P, D]
+
+
+def _batches(n: int) -> Iterator[slice]:
+    return (slice(first, first + BATCH) for first in range(0, n, BATCH))
+
+
+def collect(model: Any, prompts: Labelled, hook: str, positions: list[str]) -> Patch:
+    """The activations at a hook (canonical name; heads flattened) at each position, [P, D]."""
+    found: dict[str, list[Tensor]] = {name: [] for name in positions}
+    for part in _batches(len(prompts.tokens)):
+        acts = activations(model, prompts.tokens[part], [hook])[hook].flatten(2)
+        for name in positions:
+            found[name].append(acts[torch.arange(len(acts)), prompts.positions[name][part]])
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+@torch.no_grad()
+def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = None) -> Tensor:
+    """Logits [P, V] at each prompt's last token, with the activations of `patch` in place at the hook, all positions at once."""
+    found = []
+    for part in _batches(len(prompts.tokens)):
+
+        def replace(acts: Tensor, hook: Any, part: slice = part) -> Tensor:
+            changed = acts.flatten(2).clone()
+            for name, new_PD in (patch or {}).items():
+                changed[torch.arange(len(changed)), prompts.positions[name][part]] = new_PD[part].to(changed)
+            return changed.view_as(acts)
+
+        hooks = [(hook, replace)] if patch else []
+        out = model.run_with_hooks(prompts.tokens[part], return_type="logits", fwd_hooks=hooks)
+        found.append(out[torch.arange(len(out)), prompts.positions["end"][part]].float())
+    return torch.cat(found)
+
+
+def metric(prompts: Labelled, logits_PV: Tensor) -> Tensor:
+    """The task's metric for each prompt [P]; see `saelab.analysis.circuits.measure`."""
+    same = (prompts.tokens, prompts.tokens, prompts.right, prompts.wrong)
+    return measure(Task("", *same, prompts.metric, prompts.positions, prompts.labels), logits_PV)

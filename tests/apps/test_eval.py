@@ -1,0 +1,113 @@
+"""`saelab eval` with controls, with probes, and of several runs at once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import training
+from apps.cli import main
+from tests.conftest import HOOK, ROOT
+from tests.evaluation.test_probing import make_python_cache
+
+
+def schema(name: str) -> dict:
+    """A committed schema."""
+    return json.loads((ROOT / "saelab" / "schemas" / f"{name}.json").read_text())
+
+
+def last_line(capsys: pytest.CaptureFixture) -> str:
+    """The last line on standard error."""
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def trained(cache: Path, out: Path, **changes) -> Path:
+    """A short run."""
+    options = {"features": 64, "k": 4, "tokens": 20_000, "batch": 256, "lr": 0.003, **changes}
+    return training.train(training.Config(cache=str(cache), out=str(out), hook=HOOK, **options))
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three seeds and one run of another k."""
+    folder = tmp_path_factory.mktemp("seeds")
+    return [
+        *(trained(tiny_cache, folder / f"seed{seed}", seed=seed) for seed in range(3)),
+        trained(tiny_cache, folder / "k8", k=8),
+    ]
+
+
+def test_controls_stand_beside_the_same_report(runs: list[Path], capsys):
+    assert main(["eval", str(runs[0]), "--tokens", "1000", "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert main(["eval", str(runs[0]), "--tokens", "1000", "--controls", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    jsonschema.validate(result, schema("report"))
+    assert result == json.loads((runs[0] / "report.json").read_text())
+    assert set(result) - set(plain) == {"controls"} and "probing" not in plain
+    assert all(result[name] == plain[name] for name in plain if name != "command")
+    for row in result["controls"].values():
+        assert row["fvu"]["value"] > 1.5 * result["fvu"]["value"] and row["kl"]["value"] > result["kl"]["value"]
+        assert row["l0"]["value"] == result["l0"]["value"] == 4
+    assert main(["eval", str(runs[0]), "--tokens", "1000", "--controls"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{result['controls']['permuted_decoder']['fvu']['value']:.4f}" in printed and "random init" in printed
+
+
+def test_several_runs_print_a_row_each_and_a_mean_over_those_that_differ_by_seed(runs: list[Path], capsys):
+    assert main(["eval", *map(str, runs), "--tokens", "600", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    jsonschema.validate(result, schema("reports"))
+    assert [row["run"] for row in result["runs"]] == [str(run) for run in runs]
+    (group,) = result["seeds"]
+    assert group["runs"] == [str(run) for run in runs[:3]]
+    values = [row["fvu"]["value"] for row in result["runs"][:3]]
+    assert group["fvu"]["mean"] == pytest.approx(sum(values) / 3) and group["fvu"]["n"] == 3
+    assert group["fvu"]["low"] < min(values) < max(values) < group["fvu"]["high"]
+    assert 0 <= group["stability"]["null_found"] <= group["stability"]["found"] <= 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**result, "runs": result["runs"][:1]}, schema("reports"))
+    for run, row in zip(runs, result["runs"], strict=True):
+        assert json.loads((run / "report.json").read_text())["fvu"] == row["fvu"]
+    assert main(["eval", str(runs[0]), str(runs[1]), "--tokens", "600"]) == 0
+    printed = capsys.readouterr().out
+    assert "mean of 2 seeds" in printed and "95% interval" not in printed and "random rows" in printed
+
+
+def test_a_copy_of_a_run_is_no_second_seed(runs: list[Path], tmp_path: Path, capsys):
+    copy = shutil.copytree(runs[0], tmp_path / "copy")
+    assert main(["eval", str(runs[0]), str(copy), "--tokens", "600", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seeds"] == []
+
+
+def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
+    run = trained(make_python_cache(tiny_model, tmp_path), tmp_path / "run", tokens=5000, sparsify="batchtopk")
+    assert main(["eval", str(run), "--tokens", "600", "--probe", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    jsonschema.validate(result, schema("report"))
+    assert "controls" not in result
+    rows = {(row["label"], row["dictionary"], row["k"]): row for row in result["probing"]}
+    assert {name for _, name, _ in rows} == {"sae", "random_init", "neurons", "dense"}
+    assert rows["number", "dense", None]["value"] > rows["number", "dense", None]["null"] + 0.2
+    assert main(["eval", str(run), "--tokens", "600", "--probe"]) == 0
+    printed = capsys.readouterr().out
+    assert "sparse probes" in printed and f"{rows['name', 'sae', 5]['value']:.2f}" in printed
+
+
+def test_probes_need_python_source(runs: list[Path], capsys):
+    assert main(["eval", str(runs[0]), "--tokens", "600", "--probe"]) == 2
+    assert "holds no Python source (train split): token kinds need a text such as stdlib" in last_line(capsys)
+
+
+def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: Path, capsys):
+    from saelab.evaluation import synthetic_cache
+    from tests.evaluation.worlds import SMALL
+
+    assert main(["eval"]) == 2
+    assert "no run named: saelab eval RUN [RUN ...]" in last_line(capsys)
+    cache = synthetic_cache.write(SMALL, tmp_path / "cache", 8000, context=64)
+    config = training.Config(cache=str(cache), out=str(tmp_path / "run"), features=24, k=3, tokens=2000, batch=256)
+    assert main(["eval", str(training.train(config))]) == 2
+    assert "is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure" in last_line(capsys)

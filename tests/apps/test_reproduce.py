@@ -1,0 +1,40 @@
+"""`saelab reproduce`: the quick forms of the training papers run on one shared folder, print claims, follow the schema."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from apps.cli import main
+from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "reproduce.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of caches and runs that all quick forms share."""
+    return tmp_path_factory.mktemp("reproduce")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paper", ["mutual-feature-choice", "g-sae", "abstopk"])
+def test_the_quick_form_prints_claims_that_follow_the_schema(paper: str, work: Path, bundled: str, capsys):
+    assert main(["reproduce", paper, "--quick", "--out", str(work), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    jsonschema.validate(result, SCHEMA)
+    assert result == json.loads((work / f"{paper}-quick.json").read_text())
+    assert all(claim["value"] is not None for claim in result["claims"])
+    assert all(claim["holds"] is None and claim["low"] is None for claim in result["claims"]), "two seeds decide nothing"
+    assert main(["reproduce", paper, "--quick", "--out", str(work)]) == 0
+    table = capsys.readouterr().out
+    assert "undecided" in table and f"{result['claims'][0]['value']:.4g}" in table, "a second run finds its runs and its numbers"
+
+
+@pytest.mark.parametrize(("argv", "words"), [([], "no paper ''"), (["sparse-things"], "no paper 'sparse-things'")])
+def test_an_unknown_paper_is_refused_with_the_list(argv: list[str], words: str, tmp_path: Path, capsys):
+    assert main(["reproduce", *argv, "--out", str(tmp_path / "work")]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in message and "there are mutual-feature-choice, g-sae, abstopk" in message
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,90 @@
+"""Absorption planted by hand is found with its latent and its rate, and not found where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from saelab import SAE, Choice
+from saelab.evaluation import controls
+from saelab.evaluation.absorption import absorption
+from saelab.evaluation.labelled import Labelled
+
+WIDTH, N_TOKENS, WITH = 64, 60, 30  # kinds of token; the first half start with s
+SILENT = 3  # the token on which the latent for "starts with s" is silent
+
+
+def tokens(n: int, seed: int) -> tuple[Labelled, np.ndarray]:
+    """x = 4 s (on tokens that start with s) + 3 times the token's own direction + noise; all directions orthogonal."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, N_TOKENS, n)
+    x = 0.05 * rng.standard_normal((n, WIDTH))
+    x[np.arange(n), 1 + kind] += 3
+    x[kind < WITH, 0] += 4
+    return Labelled(torch.from_numpy(x).float(), {"starts with s": kind < WITH}, np.arange(n) // 5), kind
+
+
+def clean() -> SAE:
+    """Latent 0 is "starts with s", latent 1 + t is token t."""
+    sae = SAE(WIDTH, 1 + N_TOKENS, Choice(2))
+    for weights in (sae.W_enc, sae.W_dec):
+        weights.data.copy_(torch.eye(WIDTH)[: 1 + N_TOKENS])
+    sae.b_enc.data.fill_(-1.0)
+    return sae
+
+
+def absorbing(*silent: int) -> SAE:
+    """The same, but latent 0 is silent on some tokens, whose own latents write "starts with s" too."""
+    sae, axes = clean(), torch.eye(WIDTH)
+    for token in silent:
+        sae.W_enc.data[0, 1 + token] = -2.0
+        sae.W_dec.data[1 + token] = torch.nn.functional.normalize(3 * axes[1 + token] + 4 * axes[0], dim=0)
+        sae.W_enc.data[1 + token] *= 2
+    return sae
+
+
+def test_planted_absorption_is_found_with_its_rate_and_its_latent():
+    (train, _), (test, kind) = tokens(3000, 0), tokens(3000, 1)
+    found = absorption(absorbing(SILENT), train, test, "starts with s")
+    assert found.main == [0] and found.probe_f1 > 0.99
+    assert found.absorbers == {1 + SILENT: (kind == SILENT).sum()}
+    assert found.rate == pytest.approx((kind == SILENT).sum() / (kind < WITH).sum())
+    assert found.low is not None and found.high is not None and 0 < found.low < found.rate < found.high
+
+
+def test_a_clean_sae_absorbs_nothing():
+    (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
+    found = absorption(clean(), train, test, "starts with s")
+    assert (found.rate, found.main, found.absorbers) == (0.0, [0], {}) and found.main_f1 == 1.0
+
+
+def test_a_silent_latent_alone_is_no_absorption():
+    (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
+    sae = absorbing(SILENT)
+    for mine, theirs in ((sae.W_dec, clean().W_dec), (sae.W_enc, clean().W_enc)):
+        mine.data[1 + SILENT] = theirs.data[1 + SILENT]  # the property is lost, not absorbed
+    assert absorption(sae, train, test, "starts with s").rate == 0.0
+
+
+def test_a_latent_for_many_of_the_tokens_is_a_main_one_and_no_absorber():
+    """Where latent 0 misses a fifth, the sparse probe takes the best of the others in: the property is split."""
+    (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
+    sae = absorbing(*range(6))
+    sae.W_enc.data[1] = sae.W_enc.data[1:7].sum(0)  # one latent for all six
+    sae.W_enc.data[2:7] = 0
+    sae.W_dec.data[1] = torch.nn.functional.normalize(torch.eye(WIDTH)[0] + torch.eye(WIDTH)[1:7].mean(0), dim=0)
+    found = absorption(sae, train, test, "starts with s")
+    assert found.main == [0, 1] and found.rate == 0.0
+
+
+def test_an_untrained_sae_needs_several_latents_for_what_one_should_say():
+    (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
+    found = absorption(controls.random_init(clean(), seed=2), train, test, "starts with s")
+    assert len(found.main) > 2 and found.main_f1 < 1.0
+
+
+def test_a_property_that_is_not_there_has_no_rate():
+    (train, _), (test, _) = tokens(2000, 0), tokens(2000, 1)
+    labels = [{"coin": np.random.default_rng(seed).random(2000) < 0.5} for seed in (0, 1)]
+    sae = controls.random_init(clean(), seed=2)
+    found = absorption(sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin")
+    assert found.rate is None and found.probe_f1 < 0.6

@@ -1,0 +1,86 @@
+"""Baselines that learned nothing are what they say, and the spread over seeds is Student's."""
+
+import pytest
+import torch
+
+from saelab import SAE, Choice, Threshold
+from saelab.errors import UsageError
+from saelab.evaluation import controls
+from saelab.evaluation.seeds import over_seeds
+from saelab.evaluation.synthetic import World
+from tests.evaluation.worlds import SMALL, fvu, oracle
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    """Samples of the small world."""
+    return World(SMALL).sample(4000, seed=1)[0]
+
+
+def batches(x: torch.Tensor, n: int) -> list[torch.Tensor]:
+    """n batches of 256 rows."""
+    return [x[torch.randperm(len(x), generator=torch.Generator().manual_seed(i))[:256]] for i in range(n)]
+
+
+def test_a_random_sae_has_the_shape_the_bias_and_the_l0(x: torch.Tensor):
+    known = oracle(World(SMALL))
+    twin = controls.random_init(known, seed=3, l0=controls.l0(known, x))
+    assert twin.W_dec.shape == known.W_dec.shape and torch.equal(twin.b_dec, known.b_dec)
+    assert twin.sparsify == Choice(round(controls.l0(known, x)))
+    assert not torch.equal(twin.W_dec, controls.random_init(known, 4, 2.0).W_dec)
+    assert torch.equal(twin.W_enc, twin.W_dec) and fvu(twin, x) > 5 * fvu(known, x)
+
+
+def test_l0_by_hand():
+    sae = oracle(World(SMALL))
+    one = sae.b_dec + 2 * sae.W_dec[3]
+    assert controls.l0(sae, torch.stack([one, one + 3 * sae.W_dec[5], sae.b_dec]).detach()) == 1.0
+
+
+def test_an_sae_with_levels_needs_an_l0_and_one_without_lends_its_threshold():
+    sae = SAE(32, 24, Threshold())
+    assert controls.random_init(sae).sparsify == Threshold()
+    sae.levels = torch.ones(24)
+    with pytest.raises(UsageError, match="with levels has no budget of its own: give the l0"):
+        controls.random_init(sae)
+
+
+def test_a_permuted_decoder_keeps_the_code_and_the_set_of_rows(x: torch.Tensor):
+    known = oracle(World(SMALL))
+    twin = controls.permuted_decoder(known, seed=1)
+    assert torch.equal(twin.encode(x).to_dense(), known.encode(x).to_dense())
+    assert torch.equal(twin.W_dec.sum(1).sort().values, known.W_dec.sum(1).sort().values)
+    assert not torch.equal(twin.W_dec, known.W_dec) and fvu(twin, x) > 1
+    assert torch.equal(known.W_dec, oracle(World(SMALL)).W_dec)  # the original is left alone
+
+
+def test_a_frozen_decoder_stays_random_while_its_encoder_learns(x: torch.Tensor):
+    known = SAE(32, 24, Choice(3), seed=7)
+    twin = controls.frozen_decoder(known, batches(x, 150), n_steps=150, rate=1e-2, seed=5)
+    start = controls.random_init(known, 5)
+    start.b_dec.data.copy_(x.mean(0))
+    assert torch.equal(twin.W_dec, start.W_dec) and not torch.equal(twin.W_enc, start.W_enc)
+    assert fvu(oracle(World(SMALL)), x) < fvu(twin, x) < 0.95 * fvu(start, x)
+    large = controls.frozen_decoder(known, batches(1024 * x, 150), n_steps=150, rate=1e-2, seed=5)
+    assert fvu(large, 1024 * x) == pytest.approx(fvu(twin, x), rel=1e-3)
+    short = [controls.frozen_decoder(known, batches(x, 9), n_steps=9, seed=5).W_enc for _ in range(2)]
+    assert torch.equal(*short)
+
+
+def test_a_frozen_decoder_asks_for_enough_batches_and_for_no_transcoder(x: torch.Tensor):
+    with pytest.raises(UsageError, match="20 steps need as many batches, there were 3"):
+        controls.frozen_decoder(SAE(32, 24, Choice(3)), batches(x, 3), n_steps=20)
+    with pytest.raises(UsageError, match="not for transcoders"):
+        controls.frozen_decoder(SAE(32, 24, Choice(3), transcoder=True), batches(x, 3), n_steps=3)
+
+
+def test_mean_and_spread_over_seeds_by_hand():
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert (found.mean, found.spread, found.n) == (2.0, 1.0, 3)
+    half = 4.302653 / 3**0.5  # t(0.975, 2) of the printed tables
+    assert (found.low, found.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
+
+
+def test_two_seeds_have_a_spread_and_no_interval():
+    assert over_seeds([1.0, 2.0])[:4] == (1.5, pytest.approx(0.5**0.5), None, None)
+    assert over_seeds([1.0])[:4] == (1.0, None, None, None)

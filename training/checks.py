@@ -1,0 +1,61 @@
+"""What fields of a Config cannot go together, each as one sentence."""
+
+from collections.abc import Iterator
+
+from saelab.sparsify import Choice
+from training.config import Config
+
+
+def problems(config: Config) -> Iterator[str]:
+    """What is wrong, and what would be right, with the numbers. Raises UsageError for a sparsifier that does not exist."""
+    if not config.cache:
+        yield "no cache named: --cache DIR (make one with `saelab capture`)"
+    if not config.out:
+        yield "no run folder named: --out RUN"
+    yield from _of_sizes(config)
+    yield from _of_sparsifier(config)
+    yield from _of_loss(config)
+    if config.skip and config.target is None:
+        yield "skip needs a transcoder: name a --target"
+    if config.clip is not None and config.clip <= 0:
+        yield f"clip={config.clip} is no norm: give one above 0"
+    if config.ema is not None and not 0 < config.ema < 1:
+        yield f"ema={config.ema} is no decay: give one between 0 and 1"
+
+
+def _of_sizes(config: Config) -> Iterator[str]:
+    k, n_features = config.k, config.features
+    if not 1 <= k <= n_features:
+        what = "more than" if k > n_features else "not a number of pairs for"
+        yield f"k={k} is {what} features={n_features}: choose k between 1 and {n_features}"
+    if config.n_steps < 1:
+        yield f"tokens={config.tokens} is less than one batch of {config.batch}"
+
+
+def _of_sparsifier(config: Config) -> Iterator[str]:
+    form, name = config.form, config.sparsify
+    if isinstance(form, Choice) and form.over == "feature":
+        if config.k * config.batch < config.features:
+            least = -(-config.features // config.k)
+            yield f"a batch of {config.batch} gives {config.features} features less than one pair each: --batch {least}"
+        if not 0 <= config.mutual < 1:
+            yield f"mutual={config.mutual} is no share of the steps: give one from 0 to below 1"
+    elif config.shares != "equal" or config.mutual:
+        yield f"shares and mutual belong to a feature budget, and {name} has none: use feature-choice"
+    if isinstance(form, Choice) and config.penalty not in (None, "none"):
+        yield f"penalty={config.penalty} is for jumprelu and relu: {name} has a budget"
+    if config.penalty == "l0" and name == "relu":
+        yield "penalty=l0 moves learned levels only, and relu has none: give l1 or tanh"
+
+
+def _of_loss(config: Config) -> Iterator[str]:
+    form, loss = config.form, config.loss
+    if loss in ("hierarchical", "multi-k") and form not in (Choice(config.k), Choice(config.k, signed=True)):
+        yield f"loss={loss} orders the values of each token: it goes with topk and abstopk, not with {config.sparsify}"
+    if loss == "multi-k" and 4 * config.k > config.features:
+        yield f"loss=multi-k codes 4k={4 * config.k} pairs per token, more than features={config.features}"
+    most = {"matryoshka": config.features, "hierarchical": config.k}.get(loss, 0)
+    ends = list(config.prefixes)
+    if ends != sorted(set(ends)) or not all(0 < end <= most for end in ends):
+        what = f"must rise, from 1 to at most {most}" if most else "belong to loss=matryoshka or loss=hierarchical"
+        yield f"prefixes={ends} {what}"

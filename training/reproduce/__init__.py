@@ -1,0 +1,22 @@
+"""Reproductions of papers: each module measures one paper's claims on the bundled model and on ground truth."""
+
+import importlib
+
+from saelab.errors import UsageError
+from training.reproduce.claims import Claim, Settings
+
+# name on the command line: what is compared. The module of the same name, with underscores, has `claims(settings)`.
+PAPERS = {
+    "mutual-feature-choice": "Ayonrinde 2024: budgets over features or the batch against TopK",
+    "g-sae": "Olmo et al. 2025: features chosen with the loss's gradient against TopK",
+    "abstopk": "Zhu et al. 2025: signed features against TopK of the same and of twice the width",
+    "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; occlusion and over-splitting",
+    "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the activation",
+}
+
+
+def claims(paper: str, settings: Settings) -> list[Claim]:
+    """The paper's claims, measured. Raises UsageError for a paper that is not in PAPERS."""
+    if paper not in PAPERS:
+        raise UsageError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
+    return importlib.import_module(f"training.reproduce.{paper.replace('-', '_')}").claims(settings)

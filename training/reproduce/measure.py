@@ -1,0 +1,76 @@
+"""How well SAEs in inference form do on the same tokens: reconstruction, dead features, the model's loss.
+
+Shapes: C contexts, T positions, N tokens, D width, F features.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab import SAE
+from saelab.activations import Cache
+from saelab.errors import UsageError
+from saelab.evaluation import metrics
+from saelab.evaluation.downstream import clean_run, next_token_loss, spliced_run
+
+ROWS = 4096  # tokens coded at a time
+
+
+class Quality(NamedTuple):
+    """fvu, l0, dead (share of features that never fire) on the same tokens: definitions of saelab.evaluation.metrics."""
+
+    fvu: float
+    l0: float
+    dead: float
+
+
+@functools.lru_cache(4)
+def tokens(folder: str, hook: str, split: str, n_tokens: int) -> Tensor:
+    """[N, D]: the first n_tokens of a cache's split, position 0 of each context left out. Raises UsageError if there is none."""
+    cache, pieces, n_read = Cache(folder), [], 0
+    for chunk in cache.contexts(hook, split):
+        pieces.append(chunk.acts[:, 1:].flatten(0, 1)[: n_tokens - n_read])
+        n_read += len(pieces[-1])
+        if n_read >= n_tokens:
+            break
+    if not n_read:
+        raise UsageError(f"{cache.path} has no {split} contexts: capture more tokens")
+    return torch.cat(pieces)
+
+
+@torch.no_grad()
+def quality(sae: SAE, x_ND: Tensor) -> Quality:
+    """Quality of an SAE on tokens [N, D]."""
+    sums = np.zeros(metrics.N_COLUMNS + x_ND.shape[1])
+    fired_F = torch.zeros(sae.n_features, dtype=torch.int64)
+    for x_BD in x_ND.split(ROWS):
+        code = sae.encode(x_BD)
+        x_BD, x_hat_BD = x_BD.double(), sae.decode(code).double()
+        fired_F += torch.bincount(code.features[code.values != 0], minlength=sae.n_features)
+        column = {"tokens": len(x_BD), "error": (x_BD - x_hat_BD).square().sum(), "square": x_BD.square().sum()}
+        for name, value in column.items():
+            sums[metrics.COLUMNS.index(name)] += float(value)
+        sums[metrics.N_COLUMNS :] += x_BD.sum(0).numpy()
+    l0 = float(fired_F.sum()) / len(x_ND)
+    return Quality(float(metrics.fvu(sums)), l0, float(metrics.dead_fraction(fired_F.numpy())))
+
+
+@torch.no_grad()
+def added_loss(saes: Sequence[SAE], cache: Cache, model: Any, hook: str, n_tokens: int) -> np.ndarray:
+    """[number of SAEs]: what each adds to the model's mean next-token cross-entropy in nats, spliced in at held-out contexts."""
+    added, n_read = np.zeros(len(saes)), 0
+    for chunk in cache.contexts(hook, "held_out"):
+        for tokens_CT in chunk.tokens.split(16):
+            clean, acts = clean_run(model, tokens_CT, [hook])
+            loss = next_token_loss(clean, tokens_CT).sum()
+            for i, sae in enumerate(saes):
+                spliced = spliced_run(model, tokens_CT, hook, sae(acts[hook]))
+                added[i] += float(next_token_loss(spliced, tokens_CT).sum() - loss)
+            n_read += len(tokens_CT) * (tokens_CT.shape[1] - 2)
+            if n_read >= n_tokens:
+                return added / n_read
+    return added / n_read

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.cli import VERBS
+
 ROOT = Path(__file__).parents[1]
 # module prefix -> what it must not import, nearest prefix first
 FORBIDDEN = {
@@ -73,7 +75,7 @@ def test_help_answers_at_once_and_loads_no_torch():
     assert time.perf_counter() - started < 1.5
 
 
-@pytest.mark.parametrize("verb", ["demo", "capture", "train", "eval", "index", "browse"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_the_common_options(verb):
     code = f"from apps.cli import main; main(['{verb}', '--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -82,7 +82,9 @@ def test_recipes_with_unknown_fields_or_no_file_are_refused(tmp_path: Path, caps
     assert main(words("train", recipe)) == 2
     assert "no field learning_rate; there are cache, out, hook" in last_line(capsys)
     assert main(["train", "no-such-recipe"]) == 2
-    assert "no recipe 'no-such-recipe': neither a file nor one of demo" in last_line(capsys)
+    assert "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, mutual-feature-choice" in last_line(
+        capsys
+    )
 
 
 def test_a_damaged_cache_stops_training_and_names_the_shard(copy: Path, tmp_path: Path, capsys):

@@ -11,9 +11,10 @@ import training
 from saelab import SAE
 from saelab.activations import Cache
 from saelab.errors import UsageError
+from saelab.kernels import probe
 from tests.conftest import HOOK, SECOND_HOOK
 from training.run import Run, geometric_median, scale_of
-from training.updates import Autograd, Fused
+from training.updates import Autograd, Batch, Fused
 
 
 @pytest.fixture
@@ -38,7 +39,8 @@ def stepped(config: training.Config, n_steps: int) -> tuple[Run, list]:
 @pytest.mark.parametrize("sparsify", ["topk", "abstopk", "batchtopk", "feature-choice"])
 def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
     config = replace(config, sparsify=sparsify, features=512, dead_window=256)
-    fused, measured = stepped(replace(config, backend="cpu"), 12)
+    with probe.screening(torch.float32):  # AuxK's products follow the screen
+        fused, measured = stepped(replace(config, backend="cpu"), 12)
     plain, reference = stepped(replace(config, backend="reference"), 12)
     assert isinstance(fused.optimiser, Fused) and isinstance(plain.optimiser, Autograd)
     assert sparsify == "feature-choice" or measured[-1].terms["aux"] > 0, "the comparison must include AuxK"
@@ -47,6 +49,20 @@ def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
         assert mine._replace(certified=None).row() == pytest.approx(theirs.row(), rel=2e-3, abs=1e-5)
     for name, weight in plain.sae.state_dict().items():
         torch.testing.assert_close(fused.sae.state_dict()[name], weight, rtol=1e-2, atol=2e-4)
+
+
+def test_auxiliary_gradients_from_bfloat16_products_are_near_those_from_float32(config: training.Config):
+    def extra(dtype: torch.dtype):
+        with probe.screening(dtype):
+            run, _ = stepped(replace(config, backend="cpu"), 3)
+            x = next(Cache(config.cache).batches(HOOK, config.batch)) / run.scale.input
+            forward = run.optimiser.forward(Batch(x, x, None), run.scale.variance)
+            return run._aux(x, forward, torch.arange(128) < 40)
+
+    exact, quick = extra(torch.float32), extra(torch.bfloat16)
+    for name in ("W_enc", "W_dec"):
+        theirs, mine = getattr(exact, name), getattr(quick, name)
+        assert 0 < (mine - theirs).norm() / theirs.norm() < 0.02, name
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])

@@ -78,14 +78,13 @@ def text(result: dict, out: Path) -> str:
 
 def _head(result: dict) -> str:
     intervals = result["intervals"]
-    metrics = ", ".join(
-        f"{name} {result[f'metric_{name}']:.3f}{_interval(intervals[f'metric_{name}'])}" for name in ("clean", "corrupted", "empty")
-    )
+    rows = [(name, result[f"metric_{name}"], intervals[f"metric_{name}"]) for name in ("clean", "corrupted", "empty")]
+    metrics = ", ".join(f"{name} {value:.3f}{_interval(bounds)}" for name, value, bounds in rows)
     prompts = result["prompts"]
     return (
-        f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s for {prompts['scoring']} prompts, "
-        f"mean of {prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} held-out prompts: {metrics} "
-        "(empty: every head resampled, MLPs kept)"
+        f"{result['task']} in {result['model']} by {result['method']}, {prompts['scoring']} prompts in {result['seconds']:.1f} s, "
+        f"mean of {prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} held-out prompts: "
+        f"{metrics} (empty: every head resampled, MLPs kept)"
     )
 
 
@@ -103,13 +102,15 @@ def _truth(result: dict) -> str:
     if truth is None:
         why = "exact patching is the truth itself" if result["method"] == "patching" else "none was asked for"
         return f"not compared with a known circuit: {why}"
-    lines = [f"{'agreement with the truth':34}{'AUC':>7}{'average precision':>20}"]
+    lines = [f"{'agreement with the truth':46}{'AUC':>7}{'average precision':>20}"]
     for row in truth["levels"]:
         kind = f"effect at least {row['level']:.0%}" if truth["kind"] == "measured" else truth["source"]
-        name = f"{kind} ({len(row['members'])} heads{', %d undecided' % row['undecided'] if row['undecided'] else ''})"
-        lines.append(f"{name:34}{_number(row['auc']):>7}{_number(row['average_precision']):>20}")
-    lines.append(f"AUC {_number(result['auc'])}{_interval(intervals['auc'])}, by layer index {_number(result['auc_layer_index'])}, "
-                 f"by random scores {_number(result['auc_random'])}{_interval(intervals['auc_random'])}")  # fmt: skip
+        name = f"{kind} ({len(row['members'])} heads, {row['undecided']} undecided)"
+        lines.append(f"{name:46}{_number(row['auc']):>7}{_number(row['average_precision']):>20}")
+    lines.append(
+        f"AUC {_number(result['auc'])}{_interval(intervals['auc'])}, by layer index {_number(result['auc_layer_index'])}, "
+        f"by random scores {_number(result['auc_random'])}{_interval(intervals['auc_random'])}"
+    )
     if truth["rank_correlation"] is not None:
         lines.append(f"rank correlation with the measured effect {truth['rank_correlation']:.3f}")
     return "\n".join(lines)
@@ -118,5 +119,6 @@ def _truth(result: dict) -> str:
 def _faithfulness(result: dict) -> str:
     lines = ["faithfulness by circuit size (heads by |score|; 95% over prompts)"]
     lines += [f"{p['size']:4} {p['value']:7.3f} [{p['low']:.3f}, {p['high']:.3f}]" for p in result["faithfulness"]]
-    lines.append(f"CPR {result['cpr']:.3f} (log axis {result['cpr_log']:.3f}), CMD {result['cmd']:.3f} (log {result['cmd_log']:.3f})")
+    areas = [f"{name.upper()} {result[name]:.3f} (log axis {result[f'{name}_log']:.3f})" for name in ("cpr", "cmd")]
+    lines.append(", ".join(areas))
     return "\n".join(lines)

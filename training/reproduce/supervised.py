@@ -43,7 +43,7 @@ RESIDUAL = tuple((task, HOOK, (), True) for task in supervised.TASKS)
 FULL = Plan(
     SEEDS, (*RESIDUAL, *((task, HEADS, ("end",), False) for task in supervised.TASKS)), 2000, 100, 500_000, 500_000, 1024, 400, {}
 )
-QUICK = Plan(2, RESIDUAL[:1], 600, 30, 60_000, 60_000, 512, 100, {"n_values": 30, "n_latents": 256, "steps": 600})
+QUICK = Plan(2, RESIDUAL[:1], 600, 30, 40_000, 40_960, 512, 100, {"n_values": 20, "n_latents": 128, "steps": 400})
 
 
 def claims(settings: Settings) -> list[Claim]:

@@ -1,8 +1,8 @@
 """ACDC: walk from the logits to the input and drop every edge whose loss changes the output by less than a threshold.
 
-Conmy et al. 2023, section 4. A dropped edge carries its value on the corrupted twin; the change is KL(model || circuit) at the last
-position, in nats. The paper ranks nodes by the largest threshold that keeps them, which takes a search for each threshold. Here one
-search ranks them by what their best edge cost when it was tried: the threshold that this edge would have survived.
+Conmy et al. 2023, section 4. A dropped edge carries its value on the corrupted twin; the change is KL(model || circuit) at the
+last position, in nats. The paper ranks nodes by the largest threshold that keeps them, which takes a search for each threshold.
+Here one search ranks them by what their best edge cost when it was tried: the threshold that this edge would have survived.
 
 Shapes: P prompts, T positions, D width, U writers, R readers, G readers at one hook, V vocabulary.
 """

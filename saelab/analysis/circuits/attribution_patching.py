@@ -1,10 +1,10 @@
 """Attribution patching: what replacing a node or an edge by its value on the corrupted twin would do, from gradients.
 
 AtP (Nanda 2023; Kramar et al. 2024): (clean - corrupted) activation times the metric's gradient in the clean run, per node. EAP
-(Syed et al. 2023): the same per edge, with the gradient at the reader's input. EAP-IG (Hanna et al. 2024, section 3): the gradient
-averaged over points between the corrupted and the clean run: of the input embedding, or of the writers' own outputs ("activations").
-Scores estimate m(clean) - m(patched): above 0, the node helps. With gradients at a writer equal to the sum of those at its readers,
-the edges of a writer sum to its node score.
+(Syed et al. 2023): the same per edge, with the gradient at the reader's input. EAP-IG (Hanna et al. 2024, section 3): the
+gradient averaged over points between the corrupted and the clean run: of the input embedding, or of the writers' own outputs
+("activations"). Scores estimate m(clean) - m(patched): above 0, the node helps. The gradient at a writer is the sum of those at
+its readers, so a writer's edges sum to its node score.
 
 Shapes: P prompts, T positions, D width, U writers, R readers, G readers at one hook.
 """

@@ -1,10 +1,10 @@
 """Discrete codes: heads are ranked by the codes they show on a task's prompts and never on their corrupted twins.
 
-O'Neill and Bui 2024. One small SAE reads the output of every head (through W_O, averaged over positions); a head's code on a prompt
-is the latent that is most active. The SAE is trained on a few unlabelled prompts. Nothing here is tuned on a known circuit.
+O'Neill and Bui 2024. One small SAE reads the output of every head (through W_O, averaged over positions); a head's code on a
+prompt is the latent that is most active. The SAE is trained on a few unlabelled prompts; nothing is tuned on a known circuit.
 
-Of raw outputs (the paper's code) most of the SAE describes which head is speaking: a head's mean output is several times larger than
-what changes between prompts, and so is its code. By default each head's mean over all prompts is taken away first.
+Of raw outputs, as in the paper's code, the SAE mostly describes which head is speaking: a head's mean output is several times
+larger than what changes between prompts. By default each head's mean over all prompts is taken away first, which is our change.
 
 Shapes: N head outputs, P prompts, K heads of all layers in order, D width, F latents.
 """
@@ -46,7 +46,7 @@ def head_outputs(model: Any, tokens_PT: Tensor) -> Tensor:
 
 
 def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
-    """A ReLU SAE of the outputs: squared error per entry + SPARSITY times an output's summed activations, EPOCHS full-batch steps.
+    """A ReLU SAE of the outputs: EPOCHS full-batch steps on squared error per entry + SPARSITY times summed activations per output.
 
     It works on raw outputs; in training they are divided by their root mean square, so that SPARSITY means the same everywhere.
     """
@@ -73,8 +73,8 @@ def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
     """
     if sae.d_model != outputs_PKD.shape[-1]:
         raise UsageError(
-            f"this SAE reads vectors of width {sae.d_model}, the heads write {outputs_PKD.shape[-1]} wide into the residual stream: "
-            "codes need an SAE of that width, for example one trained at hook_attn_out"
+            f"this SAE reads vectors of width {sae.d_model}, the heads write {outputs_PKD.shape[-1]} wide into the residual "
+            "stream: codes need an SAE of that width, for example one trained at hook_attn_out"
         )
     flat = sae.encode(outputs_PKD.flatten(0, 1).cpu())
     best_N = torch.full((flat.n_tokens,), -torch.inf).scatter_reduce(0, flat.tokens, flat.values.float(), "amax")
@@ -87,8 +87,8 @@ def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
 def of_task(model: Any, task: Task, sae: SAE | None = None, *, seed: int = 0, centred: bool = True) -> Codes:
     """The codes of every head on the task's prompts and on their twins.
 
-    sae: any SAE as wide as the residual stream, which reads raw outputs; without one, an SAE trained on EXAMPLES prompts drawn from
-    both kinds. centred: whether each head's mean output is taken away first.
+    sae: any SAE as wide as the residual stream, which reads raw outputs; without one, an SAE trained on EXAMPLES prompts drawn
+    from both kinds. centred: whether each head's mean output is taken away first.
     """
     clean_PKD, corrupted_PKD = head_outputs(model, task.clean), head_outputs(model, task.corrupted)
     if sae is None:
@@ -119,7 +119,7 @@ def pairs_only_in_clean(codes: Codes) -> Tensor:
 
 
 def votes(counts_KK: Tensor, n_pairs: int | None = None) -> Tensor:
-    """[K]: in how many of the n_pairs pairs with the highest counts each head is (default K^2 / 2 ordered pairs, as in the paper)."""
+    """[K]: in how many of the n_pairs ordered pairs of highest count each head is (default K^2 / 2, as in the paper's code)."""
     n_pairs = n_pairs or counts_KK.numel() // 2
     best = counts_KK.flatten().sort(descending=True, stable=True).indices[:n_pairs]
     return torch.bincount(torch.cat([best // len(counts_KK), best % len(counts_KK)]), minlength=len(counts_KK)).float()

@@ -1,8 +1,8 @@
 """Exact patching: the metric when one node, or one edge, carries its value on the corrupted twin, measured by a run each.
 
-A node's score is m(clean) - m(node resampled), its total effect (Vig et al. 2020; Meng et al. 2022). An edge's is the same when only
-one reader sees the writer's corrupted value and everything downstream of that reader runs on (path patching; Goldowsky-Dill et al.
-2023).
+A node's score is m(clean) - m(node resampled), its total effect (Vig et al. 2020; Meng et al. 2022). An edge's is the same when
+only one reader sees the writer's corrupted value and everything downstream of that reader runs on (path patching; Goldowsky-Dill
+et al. 2023).
 
 Shapes: P prompts, T positions, D width, L layers, H heads, U writers, R readers.
 """
@@ -38,7 +38,8 @@ def edge_scores(model: Any, task: Task) -> Tensor:
         for site in sites(model):
             stream_PTD = entering(model, task, site.layer)
             for reader in range(site.width):
-                runs = [run_from(model, site.layer, stream_PTD, [_less(site, reader, change_UPTD[u])]) for u in range(site.n_writers)]
+                edits = [_less(site, reader, change_PTD) for change_PTD in change_UPTD[: site.n_writers]]
+                runs = [run_from(model, site.layer, stream_PTD, [edit]) for edit in edits]
                 column = [metric - measure(task, logits_PV).mean() for logits_PV in runs]
                 columns.append(torch.stack(column + [torch.zeros_like(metric)] * (len(change_UPTD) - len(column))))
     return torch.stack(columns, 1)

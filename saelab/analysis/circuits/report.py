@@ -1,12 +1,11 @@
 """The report of a discovery method on a task: scores, agreement with a known circuit, faithfulness of what it found.
 
-Scores come from prompts of the training templates, truth and faithfulness from held-out ones. Scoring is repeated on fresh prompts,
-which gives the intervals; the scores reported, and those that the curves rank by, are the means.
+Scores come from prompts of the training templates, truth and faithfulness from held-out ones. Scoring is repeated on fresh
+prompts, which gives the intervals; the scores reported, and those that the curves rank by, are the means.
 
 Shapes: L layers, H heads, S repetitions.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -130,7 +129,8 @@ def measured(model: Any, held_out: Task) -> Known:
     at = {level: truth.members(effects, level) for level in truth.LEVELS}
     levels = {level: (members.heads, int(members.undecided_heads.sum())) for level, members in at.items()}
     shown = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
-    return Known(levels, effects.heads[..., 0], {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown})
+    about = {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown}
+    return Known(levels, effects.heads[..., 0], about)
 
 
 def published(model: Any, name: str) -> Known:
@@ -138,7 +138,7 @@ def published(model: Any, name: str) -> Known:
     found, here = PUBLISHED.get(name), models.identity(model)["name"]
     if found is None or here.rsplit("/", 1)[-1] != found.model:
         whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
-        raise UsageError(f"no published {name} circuit of {here}: there is {whose}; use --truth measured, which measures this model's")
+        raise UsageError(f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds this model's own")
     members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
     for layer, head in found.heads():
         members_LH[layer, head] = True

@@ -4,8 +4,8 @@ Writers are the input embedding, every head and every MLP; readers are the query
 every MLP, and the logits. A reader sees the sum of the writers before it, so an edge is one writer's share of one reader's input
 (Elhage et al. 2021; Syed et al. 2023, section 3).
 
-Shapes: P prompts, T positions, D width, L layers, H heads, U writers, R readers. Writers run input, heads of layer 0, MLP 0, heads
-of layer 1 and so on; readers run q, k, v of layer 0, MLP 0, q of layer 1 and so on, then the logits.
+Shapes: P prompts, T positions, D width, L layers, H heads, U writers, R readers. Writers run embedding, heads of layer 0, MLP 0,
+heads of layer 1 and so on; readers run q, k, v of layer 0, MLP 0, q of layer 1 and so on, then the logits.
 """
 
 from collections.abc import Callable, Iterator
@@ -98,8 +98,8 @@ def parts(task: Task, n_tokens: int = PASS_TOKENS) -> Iterator[Task]:
 def keeping(seen: dict[str, Tensor], hooks: list[str]) -> list[Hook]:
     """Hooks that note the activations at `hooks` in `seen`, by the names given here.
 
-    What is noted is a view that the model goes on with: its gradient is that of this place alone, also where the same tensor runs on
-    past it (the MLP's input is the stream itself).
+    What is noted is a view that the model goes on with: its gradient is that of this place alone, also where the same tensor runs
+    on past it (the MLP's input is the stream itself).
     """
 
     def note(acts: Tensor, name: str) -> Tensor:

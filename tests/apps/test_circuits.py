@@ -1,0 +1,61 @@
+"""`saelab circuits` on the bundled model: its document, its text, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from apps.cli import main
+from tests.conftest import ROOT
+
+QUICK = ["--prompts", "8", "--held-out", "24", "--repeats", "3"]
+
+
+@pytest.fixture(scope="module")
+def written(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run on greater-than, whose circuit is two heads."""
+    out = tmp_path_factory.mktemp("circuits")
+    assert main(["circuits", "--task", "greater-than", "--model", bundled, "--out", str(out), *QUICK]) == 0
+    return out
+
+
+@pytest.fixture
+def result(written: Path) -> dict:
+    return json.loads((written / "circuit.json").read_text())
+
+
+def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
+    jsonschema.validate(result, json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text()))
+    assert {(row["layer"], row["head"]) for row in result["heads"][:2]} == {(3, 2), (3, 6)}
+    assert result["auc"] > 0.95 and len(result["edges"]) == 1517
+    assert result["faithfulness"][2]["low"] > 0.9 and result["faithfulness"][0]["value"] == 0
+    assert [row["level"] for row in result["truth"]["levels"]] == [0.02, 0.05, 0.1]
+    assert len(result["heads"]) == 32 and result["intervals"]["auc_random"][0] < 0.5
+
+
+def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path, capsys):
+    command = ["circuits", "--task", "greater-than", "--model", bundled, "--method", "patching", "--out", str(tmp_path)]
+    assert main([*command, "--prompts", "8", "--held-out", "24", "--repeats", "1"]) == 0
+    assert "exact patching is the truth itself" in capsys.readouterr().out
+    result = json.loads((tmp_path / "circuit.json").read_text())
+    assert result["auc"] is None and result["truth"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "addition"], "unknown task 'addition': tasks are ioi, greater-than, docstring, induction, agreement"),
+        (["--method", "eapig"], "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes"),
+        (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
+        (["--repeats", "0"], "repeats=0: at least one is needed"),
+        (["--run", "x", "--method", "eap"], "--run is for the methods codes and codes-raw"),
+        (["--run", "x", "--method", "codes"], "x has no sae.json"),
+        (["--task", "agreement", "--held-out", "24"], "this model does not do the task agreement: its logit difference is"),
+        (["--truth", "published", *QUICK], "no published ioi circuit of bundled: there is that of gpt2"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(bundled: str, tmp_path: Path, capsys, options: list[str], message: str):
+    assert main(["circuits", "--model", bundled, "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "out").exists()

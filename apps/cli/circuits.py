@@ -82,7 +82,7 @@ def _head(result: dict) -> str:
     metrics = ", ".join(f"{name} {value:.3f}{_interval(bounds)}" for name, value, bounds in rows)
     prompts = result["prompts"]
     return (
-        f"{result['task']} in {result['model']} by {result['method']}, {prompts['scoring']} prompts in {result['seconds']:.1f} s, "
+        f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s, {prompts['scoring']} prompts, "
         f"mean of {prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} held-out prompts: "
         f"{metrics} (empty: every head resampled, MLPs kept)"
     )

@@ -46,7 +46,7 @@ def head_outputs(model: Any, tokens_PT: Tensor) -> Tensor:
 
 
 def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
-    """A ReLU SAE of the outputs: EPOCHS full-batch steps on squared error per entry + SPARSITY times summed activations per output.
+    """A ReLU SAE: EPOCHS full-batch steps of Adam on squared error per entry + SPARSITY times an output's summed activations.
 
     It works on raw outputs; in training they are divided by their root mean square, so that SPARSITY means the same everywhere.
     """

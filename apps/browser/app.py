@@ -1,4 +1,4 @@
-"""The feature browser: `saelab browse` starts it; four pages over run directories and their feature indexes."""
+"""The feature browser: `saelab browse` starts it; pages over run directories, their feature indexes, and circuits."""
 
 from pathlib import Path
 
@@ -13,7 +13,13 @@ st.html(HERE / "style.css")
 # The folder is not called `pages`: Streamlit would serve its files by themselves until the first session has run this script.
 PAGES = {
     name: st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview")
-    for name, title in (("overview", "Overview"), ("features", "Features"), ("feature", "Feature"), ("search", "Search"))
+    for name, title in (
+        ("overview", "Overview"),
+        ("features", "Features"),
+        ("feature", "Feature"),
+        ("search", "Search"),
+        ("circuits", "Circuits"),
+    )
 }
 page = st.navigation(list(PAGES.values()), position="top")
 links.follow(PAGES, page.url_path or "overview")

@@ -110,3 +110,28 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
     for at, name in ((null, "random"), (threshold, "found")):
         figure.add_vline(at, line={"color": QUIET, "width": 1, "dash": "dot"}, annotation={"text": name, "font": {"size": 11}})
     return figure.update_xaxes(title="cosine with the best match", showgrid=False, range=[0, 1]).update_yaxes(title="features")
+
+
+def heads(rows: Sequence[dict]) -> go.Figure:
+    """Scores of heads ({layer, head, score}) as a table of layers (top: the last) by heads, white at 0."""
+    layers, columns = (1 + max(row[key] for row in rows) for key in ("layer", "head"))
+    scores_LH = np.zeros((layers, columns))
+    for row in rows:
+        scores_LH[row["layer"], row["head"]] = row["score"]
+    largest = float(np.abs(scores_LH).max()) or 1.0
+    colors = [[0, NEGATIVE], [0.5, "white"], [1, POSITIVE]]
+    hover = "layer %{y}, head %{x}: %{z:.3g}<extra></extra>"
+    table = go.Heatmap(z=scores_LH, zmin=-largest, zmax=largest, colorscale=colors, hovertemplate=hover, xgap=1, ygap=1)
+    figure = _styled(go.Figure(table), 80 + 28 * layers)
+    return figure.update_xaxes(title="head", dtick=1, showgrid=False).update_yaxes(title="layer", dtick=1, showgrid=False)
+
+
+def faithfulness(points: Sequence[dict]) -> go.Figure:
+    """Faithfulness ({size, value, low, high}) by circuit size, its 95% interval shaded, 1 as a line."""
+    size = [point["size"] for point in points]
+    band = [point["high"] for point in points] + [point["low"] for point in points][::-1]
+    shade = go.Scatter(x=size + size[::-1], y=band, fill="toself", line={"width": 0}, fillcolor=GRID, hoverinfo="skip")
+    line = go.Scatter(x=size, y=[point["value"] for point in points], mode="lines+markers", line={"color": ACCENT, "width": 1.5})
+    figure = _styled(go.Figure([shade, line]), 230)
+    figure.add_hline(1, line={"color": QUIET, "width": 1, "dash": "dot"})
+    return figure.update_xaxes(title="heads kept").update_yaxes(title="faithfulness")

@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from apps.browser.runs import PLACES, find_runs
+from apps.browser.runs import PLACES, find_runs, is_circuit
 from saelab.features.query import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
 
@@ -20,6 +20,16 @@ def _runs(places: str) -> dict[str, Path]:
 def runs() -> dict[str, Path]:
     """The runs by name; looked for again every ten seconds, so that a run that finishes appears."""
     return _runs(os.environ.get(PLACES, '["runs"]'))
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def _circuits(places: str) -> dict[str, Path]:
+    return find_runs(json.loads(places), is_circuit)
+
+
+def circuits() -> dict[str, Path]:
+    """The folders with a circuit.json by name; looked for again every ten seconds."""
+    return _circuits(os.environ.get(PLACES, '["runs"]'))
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

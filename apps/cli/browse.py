@@ -72,10 +72,10 @@ def pick_port(wanted: int | None) -> int:
 
 def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
     """The runs at or below the places. Raises UsageError for a place that does not exist and if there are no runs."""
-    from apps.browser.runs import find_runs
+    from apps.browser.runs import find_runs, is_circuit
 
     runs = find_runs(places)
-    if runs:
+    if runs or find_runs(places, is_circuit):
         missing = [str(place) for place in places if not place.is_dir()]
         if missing:
             raise UsageError(f"no such folder: {', '.join(missing)}")

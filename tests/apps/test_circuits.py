@@ -28,7 +28,7 @@ def result(written: Path) -> dict:
 def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
     jsonschema.validate(result, json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text()))
     assert {(row["layer"], row["head"]) for row in result["heads"][:2]} == {(3, 2), (3, 6)}
-    assert result["auc"] > 0.95 and len(result["edges"]) == 1517
+    assert result["auc"] > 0.95 and len(result["edges"]) == 1519
     assert result["faithfulness"][2]["low"] > 0.9 and result["faithfulness"][0]["value"] == 0
     assert [row["level"] for row in result["truth"]["levels"]] == [0.02, 0.05, 0.1]
     assert len(result["heads"]) == 32 and result["intervals"]["auc_random"][0] < 0.5
@@ -59,3 +59,39 @@ def test_what_cannot_be_done_is_refused_in_one_line(bundled: str, tmp_path: Path
     assert main(["circuits", "--model", bundled, "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
+
+
+def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(written: Path, tmp_path: Path, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    from apps.browser.runs import PLACES
+    from apps.cli import browse
+
+    app = str(ROOT / "apps" / "browser" / "app.py")
+    for place in (written, tmp_path):
+        monkeypatch.setenv(PLACES, json.dumps([str(place)]))
+        page = AppTest.from_file(app, default_timeout=30).run()
+        page.switch_page("views/circuits.py").run()
+        assert not page.exception
+        body = "".join(element.proto.body for element in page.get("html"))
+        assert ("a3.h6" in body and "greater-than" in body) == (place == written)
+        assert ("saelab circuits --task" in body) == (place == tmp_path)
+        assert len(page.get("plotly_chart")) == (2 if place == written else 0)
+    assert browse.check_places((written,)) == {}
+
+
+def test_figures_of_a_circuit_by_hand():
+    from apps.browser import charts
+
+    table = charts.heads([{"layer": 1, "head": 2, "score": -4.0}, {"layer": 0, "head": 0, "score": 1.0}]).data[0]
+    assert table.z.tolist() == [[1, 0, 0], [0, 0, -4]] and (table.zmin, table.zmax) == (-4, 4)
+    points = [{"size": 0, "value": 0, "low": 0, "high": 0}, {"size": 2, "value": 1, "low": 0.5, "high": 2}]
+    band, line = charts.faithfulness(points).data
+    assert list(line.y) == [0, 1] and list(band.x) == [0, 2, 2, 0] and list(band.y) == [0, 2, 0.5, 0]
+
+
+def test_texts_of_a_circuit_are_escaped():
+    from apps.browser import circuit
+
+    assert "<b>" not in circuit.edges([{"source": "<b>", "target": "m0", "score": 1.0}])
+    assert 'href="/circuits?circuit=a+b"' in circuit.menu(["a b", "c"], "c")

@@ -22,7 +22,7 @@ def test_one_task_of_a_tiny_form(bundled: str, tmp_path: Path):
     """Every claim has a number, and attribution beats the codes on a task whose heads are plain to see."""
     from training.reproduce import data
 
-    found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 20, 24, False), seed=0)
+    found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 10, 16, False), seed=0)
     assert "circuits" in PAPERS and Settings().quick is False
     assert [claim.theirs for claim in found[:2]] == ["0.855", "0.873"]
     assert all(claim.value is not None and claim.low is not None for claim in found)

@@ -34,7 +34,7 @@ class Form(NamedTuple):
     many: bool
 
 
-FULL, QUICK = Form(5, 250, 100, True), Form(3, 50, 30, False)
+FULL, QUICK = Form(5, 250, 100, True), Form(3, 40, 24, False)
 
 
 class Found(NamedTuple):
@@ -99,9 +99,9 @@ def _one(model: Any, name: str, members_LH: Tensor, form: Form, seed: int) -> Fo
     many = float("nan")
     if form.many:
         many = _auc(only_in_clean(_codes(clean_PKD - mean_KD, twins_PKD - mean_KD, MANY, seed)), members_LH)
-    attributed = score(model, drawn.part(slice(0, 16)), "eap-ig").heads
-    aucs = [_auc(of(found), members_LH) for found in (raw, centred) for of in (only_in_clean, _votes)]
-    return Found(*aucs, many, _auc(attributed, members_LH))
+    attributed = score(model, drawn.part(slice(0, 8)), "eap-ig").heads
+    nodes, pairs = ([_auc(of(found), members_LH) for found in (raw, centred)] for of in (only_in_clean, _votes))
+    return Found(nodes[0], pairs[0], nodes[1], pairs[1], many, _auc(attributed, members_LH))
 
 
 def _codes(clean_PKD: Tensor, twins_PKD: Tensor, examples: int, seed: int) -> Codes:

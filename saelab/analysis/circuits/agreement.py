@@ -57,7 +57,7 @@ def rank_correlation(scores_LH: Tensor, effects_LH: Tensor) -> float:
     from scipy.stats import spearmanr
 
     sizes, effects = scores_LH.abs().flatten().cpu().numpy(), effects_LH.abs().flatten().cpu().numpy()
-    return 0.0 if np.ptp(sizes) == 0 or np.ptp(effects) == 0 else float(spearmanr(sizes, effects)[0])
+    return 0.0 if np.ptp(sizes) == 0 or np.ptp(effects) == 0 else float(spearmanr(sizes, effects).statistic)  # type: ignore
 
 
 def over_repetitions(values_S: Sequence[float]) -> tuple[float, float | None, float | None]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from saelab.analysis import frozen
 from saelab.analysis.circuits.graph import FEATURE, LOGIT, Graph, Local, Place
 from saelab.code import Code
+from saelab.errors import UsageError
 from saelab.kernels import sddmm, spmm
 
 
@@ -80,7 +81,12 @@ def run(model: Any, local: Local, graph: Graph, ablated_M: Tensor, *, free: bool
 
 
 def check(model: Any, local: Local, graph: Graph, ablated_M: Tensor) -> Check:
-    """Predicted and measured effect of setting the marked feature nodes [M] to 0 on the logit nodes."""
+    """Predicted and measured effect of setting the marked feature nodes [M] to 0 on the logit nodes.
+
+    Raises UsageError if an error, a token or a logit is marked.
+    """
+    if others := int((ablated_M & (graph.nodes.kind != FEATURE)).sum()):
+        raise UsageError(f"{others} of the marked nodes are no features: only features can be ablated here")
     outputs_K, none_M = graph.nodes.number[graph.nodes.kind == LOGIT], torch.zeros_like(ablated_M)
     measured = []
     for free in (False, True):

@@ -93,4 +93,4 @@ def measure(make: Callable[[], Step], yardstick: Step, repeats: int) -> Price:
     times = [mine for _, mine in pairs]
     low, median, high = statistics.quantiles(times, n=4)
     ratio = statistics.median(mine / theirs for theirs, mine in pairs)
-    return Price(*(round(t, 1) for t in (median, low, high, min(times))), round(ratio, 2))
+    return Price(round(median, 1), round(low, 1), round(high, 1), round(min(times), 1), round(ratio, 2))

@@ -27,8 +27,9 @@ def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choi
         wanted_F = whole(share_F, choice.k * n_tokens, n_tokens).to(W_enc_FD.device)
     if choice.over == "batch":
         wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
-    plain = Choice(choice.k, choice.over, choice.signed)
-    first = kernels.choose(pieces[0][: 4 * ROWS], W_enc_FD, b_enc_F, plain)
+    plain, first_BD = Choice(choice.k, choice.over, choice.signed), pieces[0][: 4 * ROWS]
+    part_F = (wanted_F * len(first_BD) / n_tokens).ceil().long() if choice.over == "feature" else None
+    first = kernels.choose(first_BD, W_enc_FD, b_enc_F, plain, budget=part_F)
     low_F = _kth_largest(first.features, first.values.abs(), wanted_F * 0 + 2**62, choice.over == "batch") / 2
     while True:
         features_N, scores_N = _above(low_F, pieces, W_enc_FD, b_enc_F, choice.signed)

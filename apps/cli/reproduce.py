@@ -3,10 +3,12 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from apps.cli.common import Common, document, show
+from training.reproduce import PAPERS
 
 VERDICT = {True: "yes", False: "no", None: "undecided"}
 
@@ -15,8 +17,7 @@ VERDICT = {True: "yes", False: "no", None: "undecided"}
 class Args(Common):
     """Options of `saelab reproduce`."""
 
-    paper: Positional[str] = ""
-    """mutual-feature-choice, g-sae or abstopk"""
+    paper: Annotated[Positional[str], arg(help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))] = ""
     quick: bool = False
     """the small form: fewer tokens and seeds, so that most claims stay undecided"""
     out: Path = Path("runs/reproduce")

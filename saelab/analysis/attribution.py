@@ -94,7 +94,8 @@ def by_residual_feature(model: Any, held: frozen.Frozen, sae: SAE, residual: SAE
 
 def _by_heads(W_FD: Tensor, n_heads: int) -> Tensor:
     if W_FD.shape[1] % n_heads:
-        raise UsageError(f"width {W_FD.shape[1]} is no multiple of {n_heads} heads: this SAE does not stand on concatenated heads")
+        width = f"width {W_FD.shape[1]} is no multiple of {n_heads} heads"
+        raise UsageError(f"{width}: this SAE does not stand on concatenated heads")
     return W_FD.view(len(W_FD), n_heads, -1)
 
 

@@ -30,7 +30,10 @@ class Frozen(NamedTuple):
 
 @torch.no_grad()
 def freeze(model: Any, tokens_CT: Tensor) -> Frozen:
-    """Run the model and keep what makes it non-linear. Raises UsageError while split q/k/v inputs are on: they bypass the norm."""
+    """Run the model and keep what makes it non-linear.
+
+    Raises UsageError while split q/k/v inputs are on, because edits of the norm do not reach them.
+    """
     if getattr(model.cfg, "use_split_qkv_input", False):
         raise UsageError("frozen norms do not act while use_split_qkv_input is on: call set_use_split_qkv_input(False) first")
     names = [name for name in dict.fromkeys(hook_points(model).values()) if HELD.fullmatch(name)]
@@ -43,7 +46,8 @@ def run(
     """What arrives at the hooks `read`, with the activations at the hooks of `replace` given, [N, T, D] (heads flattened).
 
     A hook in both is read before it is replaced. With one context frozen N is free, otherwise N = C. Gradients flow from what
-    is read to what is given, along paths that meet no other given hook. extra: further hooks, which act first. What is read comes in the order in which it fired.
+    is read to what is given, along paths that meet no other given hook. extra: further hooks, which act first. What is read
+    comes in the order in which it fired.
     Raises UsageError for a hook that the model does not have or that does not fire.
     """
     given = {resolve_hook(model, name): value for name, value in replace.items()}
@@ -59,9 +63,10 @@ def run(
         return frozen.held[hook.name].expand(acts.shape) if hook.name in frozen.held else None
 
     names = {*given, *wanted, *frozen.held}
+    hooks = [*extra, *((name, act) for name in names)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A forward hook edited hook_scale")
-        model.run_with_hooks(frozen.tokens.expand(rows, -1), return_type="logits", fwd_hooks=[*extra, *((name, act) for name in names)])
+        model.run_with_hooks(frozen.tokens.expand(rows, -1), return_type="logits", fwd_hooks=hooks)
     if silent := [name for name in wanted if wanted[name] not in seen]:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
     return seen

@@ -55,7 +55,7 @@ def query_key(model: Any, held: frozen.Frozen, residual: SAE, layer: int, head: 
 
 
 def _parts(model: Any, held: frozen.Frozen, sae: SAE, read: str, head: int, at: int) -> tuple[Tensor, Tensor]:
-    """The features on at position `at`, and the head's query (key) vector split into theirs, the error's and the rest [n + 2, E]."""
+    """The n features on at position `at`; the head's query (key) split into theirs, the error's and the rest, [n + 2, E]."""
     source = sae.about["hook"]
     x_TD = frozen.run(model, held, {}, [source])[source][0]
     parts = split(sae, x_TD[None], x_TD[None])

@@ -1,7 +1,7 @@
 """Steering: features of an SAE added, clamped or ablated while the model runs, beside random directions of the same length.
 
 Source: Templeton et al. 2024, "Scaling Monosemanticity" (clamping features; the SAE's error stays); Marks et al. 2024 (ablation).
-Shapes: C contexts, P prompts, T positions, D width, R random draws, V vocabulary.
+Shapes: B tokens, C contexts, E edits, P prompts, T positions, D width, R random draws, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Edit(NamedTuple):
 class Steered(NamedTuple):
     """Effect of edits on a task. metric, change, kl: (value, low, high), 95% interval over prompts.
 
-    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered || steered) at the last position, nats.
+    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered || steered) at the end, in nats.
     random_change, random_kl: [R] of random directions whose length at every position is that of the edit. length: its mean.
     """
 
@@ -60,21 +60,16 @@ def _check(sae: SAE, edits: Sequence[Edit]) -> None:
 
 @torch.no_grad()
 def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
-    """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0. The SAE's error stays as it is."""
+    """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0. The SAE's error stays."""
     features = torch.tensor([edit.feature for edit in edits])
     code = sae.encode(x_CTD)
     active = [torch.where(code.features == f, code.values, 0) for f in features]
     now_BE = torch.stack([v.new_zeros(code.n_tokens).index_add_(0, code.tokens, v) for v in active], 1)
-    goal_BE = torch.stack(
-        [now_BE[:, i] + e.value if e.mode == "add" else torch.full_like(now_BE[:, i], _goal(e)) for i, e in enumerate(edits)], 1
-    )
-    moved_CTD = ((goal_BE - now_BE) @ sae.W_dec.detach()[features]).view(*x_CTD.shape[:2], -1)
+    kept_E = torch.tensor([float(edit.mode == "add") for edit in edits])
+    value_E = torch.tensor([0.0 if edit.mode == "ablate" else edit.value for edit in edits])
+    moved_CTD = (((kept_E - 1) * now_BE + value_E) @ sae.W_dec.detach()[features]).view(*x_CTD.shape[:2], -1)
     moved_CTD[:, 0] = 0
     return moved_CTD
-
-
-def _goal(edit: Edit) -> float:
-    return edit.value if edit.mode == "clamp" else 0.0
 
 
 def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
@@ -96,7 +91,9 @@ def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
 
 
 @torch.no_grad()
-def generate(model: Any, tokens_CT: Tensor, n: int, sae: SAE, edits: Sequence[Edit], temperature: float = 0.0, seed: int = 0) -> Tensor:
+def generate(
+    model: Any, tokens_CT: Tensor, n: int, sae: SAE, edits: Sequence[Edit], temperature: float = 0.0, seed: int = 0
+) -> Tensor:
     """[C, T + n]: tokens_CT continued by n steered tokens; temperature 0 takes the most probable one.
 
     Raises UsageError where the continuation would be longer than the model's context.
@@ -116,7 +113,7 @@ def generate(model: Any, tokens_CT: Tensor, n: int, sae: SAE, edits: Sequence[Ed
 
 @torch.no_grad()
 def steer(model: Any, task: Task, sae: SAE, edits: Sequence[Edit], n_random: int = 20, seed: int = 0) -> Steered:
-    """Measure the edits on a task's clean prompts, and n_random directions, one per draw, of the same length at every position."""
+    """Measure the edits on a task's clean prompts, and n_random random directions of the same length at every position."""
     _check(sae, edits)
     (site,) = sites(model, [sae])
     plain = frozen.Frozen(task.clean, {})

@@ -32,19 +32,11 @@ def need_float32(**tensors: Tensor | None) -> None:
             raise ValueError(f"the cpu backend needs float32 on the cpu; {name} is {tensor.dtype} on {tensor.device}")
 
 
-def _joined(parts: list[Code]) -> Code:
-    if len(parts) == 1:
-        return parts[0]
-    before = np.cumsum([0, *(len(part.features) for part in parts)])
-    starts = torch.cat([parts[0].starts[:1], *(p.starts[1:] + int(n) for p, n in zip(parts, before, strict=False))])
-    return Code(starts, torch.cat([p.features for p in parts]), torch.cat([p.values for p in parts]), parts[0].n_features)
-
-
 def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Code:
     """`pick` for at most so many tokens at once."""
     grads = [None] if problem.grad is None else problem.grad.split(most)
     parts = itertools.zip_longest(problem.x.split(most), grads)
-    return _joined([pick(problem._replace(x=x, grad=grad)) for x, grad in parts])
+    return Code.concatenate([pick(problem._replace(x=x, grad=grad)) for x, grad in parts])
 
 
 def choose_for(problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None) -> Code:

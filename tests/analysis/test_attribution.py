@@ -39,13 +39,8 @@ def seen(model):
     acts = frozen.run(model, held, {}, [Z, "blocks.1.attn.hook_v"])
     with torch.no_grad():
         code = sae.encode(acts[Z])
-    return (
-        sae,
-        code,
-        acts[Z].view(-1, 4, 8),
-        held.held["blocks.1.attn.hook_pattern"],
-        acts["blocks.1.attn.hook_v"].view(2, -1, 4, 8),
-    )
+    v_CSHE = acts["blocks.1.attn.hook_v"].view(2, -1, 4, 8)
+    return sae, code, acts[Z].view(-1, 4, 8), held.held["blocks.1.attn.hook_pattern"], v_CSHE
 
 
 def test_heads_and_sources_add_up_to_the_pre_activation(seen):
@@ -66,7 +61,7 @@ def test_wrong_splits_are_caught(seen):
 
 
 def test_pieces_of_a_split_are_the_whole(seen, monkeypatch: pytest.MonkeyPatch):
-    sae, code, z_BHE, pattern, v = seen
+    sae, code, _, pattern, v = seen
     whole = attribution.by_source(sae, pattern, v, code)
     monkeypatch.setattr(attribution, "CHUNK", 7 * 32 * 3)
     torch.testing.assert_close(attribution.by_source(sae, pattern, v, code), whole)
@@ -129,7 +124,6 @@ def test_grouped_value_heads_of_a_real_llama(assets: Path):
     sae = dictionary(hook, width=64, seed=1)
     with torch.no_grad():
         code = sae.encode(acts[hook])
-    split = attribution.by_source(
-        sae, held.held["blocks.2.attn.hook_pattern"], acts["blocks.2.attn.hook_v"].view(1, 6, 4, 8), code
-    )
+    v_CSHE = acts["blocks.2.attn.hook_v"].view(1, 6, 4, 8)
+    split = attribution.by_source(sae, held.held["blocks.2.attn.hook_pattern"], v_CSHE, code)
     assert miss(split, attribution.bias(sae, code.features), in_float64(sae, acts[hook][0], code)) < EXACT

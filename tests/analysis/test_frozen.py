@@ -54,7 +54,7 @@ def test_rows_are_the_functionals_they_stand_for(model):
 
 def test_what_cannot_be_frozen_or_read_is_refused(tiny_model: Path):
     model = models.load(tiny_model)
-    with pytest.raises(UsageError, match="no hook 'blocks.7.hook_out'"):
+    with pytest.raises(UsageError, match=r"no hook 'blocks\.7\.hook_out'"):
         frozen.run(model, frozen.Frozen(TOKENS, {}), {}, ["blocks.7.hook_out"])
     model.set_use_split_qkv_input(True)
     with pytest.raises(UsageError, match="frozen norms do not act while use_split_qkv_input is on"):

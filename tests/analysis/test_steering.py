@@ -112,7 +112,7 @@ def test_impossible_edits_are_refused(model, edits, message: str):
 
 
 def test_foreign_saes_and_long_texts_are_refused(model):
-    with pytest.raises(UsageError, match="no hook 'blocks.9.hook_out'"):
+    with pytest.raises(UsageError, match=r"no hook 'blocks\.9\.hook_out'"):
         steering.hooks(model, dictionary("blocks.9.hook_out"), [Edit(1, "ablate")])
     with pytest.raises(UsageError, match="of width 16, this model has 32 there"):
         steering.steer(model, TASK, dictionary(RESIDUAL, width=16), [Edit(1, "ablate")])

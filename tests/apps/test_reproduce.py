@@ -8,6 +8,7 @@ import pytest
 
 from apps.cli import main
 from tests.conftest import ROOT
+from training.reproduce import PAPERS
 
 SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "reproduce.json").read_text())
 
@@ -38,3 +39,16 @@ def test_an_unknown_paper_is_refused_with_the_list(argv: list[str], words: str, 
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert words in message and "there are mutual-feature-choice, g-sae, abstopk" in message
     assert not (tmp_path / "work").exists()
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path, capsys):
+    (tmp_path / "work").write_text("not a folder")
+    assert main(["reproduce", "abstopk", "--quick", "--out", str(tmp_path / "work")]) == 2
+    assert "work is a file: --out names the folder" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_help_names_every_paper(capsys):
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert all(name in shown for name in PAPERS)

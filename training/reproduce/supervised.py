@@ -7,7 +7,7 @@ full distribution is `bundled-mix`. TopK takes the place of the paper's ReLU wit
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,14 +36,14 @@ class Plan(NamedTuple):
     trained: int
     features: int
     steps: int
-    toy: dict[str, int]
+    toy: dict[str, Any]
 
 
 RESIDUAL = tuple((task, HOOK, (), True) for task in supervised.TASKS)
 FULL = Plan(
     SEEDS, (*RESIDUAL, *((task, HEADS, ("end",), False) for task in supervised.TASKS)), 2000, 100, 500_000, 500_000, 1024, 400, {}
 )
-QUICK = Plan(2, RESIDUAL[:1], 600, 30, 60_000, 60_000, 512, 100, {"n_values": 30, "n_latents": 256, "steps": 600})
+QUICK = Plan(2, RESIDUAL[:1], 600, 30, 40_000, 40_960, 512, 100, {"n_values": 20, "n_latents": 128, "steps": 400})
 
 
 def claims(settings: Settings) -> list[Claim]:

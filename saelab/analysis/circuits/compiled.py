@@ -94,7 +94,8 @@ def _weights(program: Program, decoys: bool, seed: int) -> dict[str, Tensor]:
     level_TU = LEVEL * var("level").T.expand(program.length, -1)
     found = {"transformer.wte.weight": _twice(var("word").T), "lm_head.weight": _twice(program.output) / 2}
     found["transformer.wpe.weight"] = _twice(level_TU + var("position").T)
-    nothing = Head(*[torch.zeros(var.n, 1)] * 3, torch.zeros(1, var.n))
+    zero_U1 = torch.zeros(var.n, 1)
+    nothing = Head(zero_U1, zero_U1, zero_U1, zero_U1.T)
     for layer in range(N_LAYERS):
         spare = [_decoy_head(var, width, generator) if decoys else nothing for _ in range(N_HEADS)]
         heads = [program.heads.get((layer, head), spare[head]) for head in range(N_HEADS)]

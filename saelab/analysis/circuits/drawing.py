@@ -7,7 +7,7 @@ that the answer does not depend on, so that what changes between the twins is wh
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from saelab.models import prompts
@@ -82,7 +82,7 @@ def docstring(rng: random.Random, held_out: bool) -> Drawn:
     names = rng.sample(prompts.ARGUMENTS, 2 * N_ARGUMENTS + N_DOCUMENTED)
     arguments, others, documented = names[:N_ARGUMENTS], names[N_ARGUMENTS : 2 * N_ARGUMENTS], names[2 * N_ARGUMENTS :]
 
-    def text(signature: list[str], lines: list[str]) -> str:
+    def text(signature: Sequence[str], lines: Sequence[str]) -> str:
         head = opening.format(head=f"def {function}(self, {', '.join(signature)})", title=title)
         return head + "".join(f"{before} {name}{remark}" for name, remark in zip(lines, remarks, strict=True)) + before
 

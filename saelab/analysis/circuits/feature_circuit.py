@@ -1,6 +1,6 @@
 """A task's sparse feature circuit from start to end: nodes, edges, and how faithful and complete it is on other prompts.
 
-Source: Marks et al. 2024, "Sparse Feature Circuits". Shapes: M nodes, L layers, H heads, D width, N pairs.
+Source: Marks et al. 2024, "Sparse Feature Circuits". Shapes: B tokens, D width, F features, H heads, L layers, M nodes, N pairs.
 """
 
 import re
@@ -23,8 +23,10 @@ EDGE_PROMPTS = 16
 
 
 class FeatureCircuit(NamedTuple):
-    """hooks: what Nodes.site counts. nodes: all, strongest first. edges [m + 1, m]: among the m strongest, the last row: to the
-    metric. curve: on `held_out` prompts. effects: per site, for other sums over them."""
+    """hooks: what Nodes.site counts. nodes: all, strongest first. edges: [m + 1, m], see `edges`, among the m strongest.
+
+    curve: on the held-out prompts. effects: of each site by prompt and position.
+    """
 
     hooks: list[str]
     nodes: Nodes
@@ -73,8 +75,8 @@ def head_scores(model: Any, places: list[Site], changes: list[Change], found: li
         if not (layer := re.fullmatch(r"blocks\.(\d+)\.attn\.(o\.hook_in|hook_z)", site.write)):
             continue
         code, gradient_BD = moved.code, one.gradient.flatten(0, 1)
-        rows_NHE = (site.sae.W_dec.detach()[code.features] * gradient_BD[code.tokens]).view(len(code.features), model.cfg.n_heads, -1)
-        parts_NH = rows_NHE.sum(2) * code.values[:, None]
+        products_ND = site.sae.W_dec.detach()[code.features] * gradient_BD[code.tokens]
+        parts_NH = products_ND.view(len(products_ND), model.cfg.n_heads, -1).sum(2) * code.values[:, None]
         sums_FH = torch.zeros(code.n_features, model.cfg.n_heads).index_add_(0, code.features, parts_NH)
         scores_LH[int(layer[1])] = sums_FH.abs().sum(0) / len(one.error)
     return scores_LH

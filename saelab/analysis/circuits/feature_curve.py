@@ -102,9 +102,7 @@ def _share(sums: np.ndarray) -> np.ndarray:
     return (sums[..., 0] - sums[..., 1]) / (sums[..., 2] - sums[..., 1])
 
 
-def curve(
-    model: Any, task: Task, sites: list[Site], nodes: Nodes, sizes: Sequence[int], start: int = 0, seed: int = 0
-) -> Curve:
+def curve(model: Any, task: Task, sites: list[Site], nodes: Nodes, sizes: Sequence[int], start: int = 0, seed: int = 0) -> Curve:
     """Faithfulness and completeness of the first n nodes, for each n of sizes.
 
     Faithfulness (m(C) - m(empty)) / (m(M) - m(empty)): only C is left; completeness: the same of all nodes but C, so 0 where
@@ -121,9 +119,10 @@ def curve(
     empty_P, clean_P = metric(none), metric([~mask for mask in none])
     gap = float((clean_P - empty_P).mean())
     if abs(gap) < LEAST * float(clean_P.std() + empty_P.std()) or not abs(gap) > 0:
+        found = f"{float(clean_P.mean()):.3f} and {float(empty_P.mean()):.3f} with every node mean-ablated"
         raise UsageError(
-            f"task {task.name}: the model's metric is {float(clean_P.mean()):.3f} and {float(empty_P.mean()):.3f} with every node "
-            "mean-ablated: too close together to divide by; take more prompts, or SAEs of hooks that matter"
+            f"task {task.name}: the model's metric is {found}: too close together to divide by; take another task, "
+            "or SAEs of hooks that matter to it"
         )
 
     def ratio(found_P: Tensor) -> tuple[float, float, float]:

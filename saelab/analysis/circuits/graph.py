@@ -1,7 +1,7 @@
 """Attribution graphs: which features, errors and tokens make a prompt's features and output logits what they are.
 
-Attention patterns and norms are held, MLPs replaced by transcoders (any dictionary may stand at any hook) plus their error, so that
-every pre-activation and logit is an exact sum over its inputs. Source: Ameisen et al. 2025, "Circuit Tracing".
+Attention patterns and norms are held, MLPs replaced by transcoders (any dictionary may stand at any hook) plus their error, so
+that every pre-activation and logit is an exact sum over its inputs. Source: Ameisen et al. 2025, "Circuit Tracing".
 Shapes: T positions, D width, V vocabulary, N pairs, R rows, M nodes.
 """
 
@@ -27,8 +27,8 @@ LOGITS, COVERED = 10, 0.95  # output nodes: at most so many, at most so much of 
 class Nodes(NamedTuple):
     """Graph nodes [M]: all features, then errors, then tokens, then logits.
 
-    kind: FEATURE, ERROR, TOKEN or LOGIT. place: number of the entry of `places` (-1: none). position. number: feature, token id of
-    the prompt or of the logit (-1 for errors). value: activation, 1 for errors and tokens, probability of a logit.
+    kind: FEATURE, ERROR, TOKEN or LOGIT. place: which entry of `places` (-1: none). position. number: feature, or token id of the
+    prompt or logit (-1 for errors). value: activation, 1 for errors and tokens, probability of a logit.
     """
 
     kind: Tensor
@@ -163,8 +163,6 @@ def graph(model: Any, local: Local) -> Graph:
             biases[mine], totals[mine] = constants_R + bias(sae, features_R), nodes.value[mine]
     outputs_K = nodes.number[-n_outputs:]
     W_KV = torch.nn.functional.one_hot(outputs_K, len(local.logits)) - 1 / len(local.logits)
-    edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = _inputs(
-        model, local, frozen.LOGITS, nodes.position[-n_outputs:], W_KV
-    )
+    edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = _inputs(model, local, frozen.LOGITS, nodes.position[-n_outputs:], W_KV)
     totals[-n_outputs:] = local.logits[outputs_K] - local.logits.mean()
     return Graph(nodes, edges, biases, totals, [place.hook for place in local.places])

@@ -66,8 +66,8 @@ def _ioi_edges() -> tuple[Edge, ...]:
         if target == "logits":
             found += [(_node(head), "logits") for head in _IOI[source]]
         elif source != "input":
-            pairs = product(_IOI[source], _IOI[target], parts)
-            found += [(_node(a), _node(b, part)) for a, b, part in pairs if a[0] < b[0]]
+            pairs = product(_IOI[source], _IOI[target])
+            found += [(_node(a), _node(b, part)) for a, b in pairs for part in parts if a[0] < b[0]]
     return tuple(found)
 
 

@@ -123,11 +123,11 @@ def _padded(rows: list[list[int]]) -> Tensor:
 
 
 def _stack(name: str, metric: Metric, rows: list[_Encoded]) -> Task:
-    tokens = [torch.tensor([getattr(row, field) for row in rows]) for field in ("clean", "corrupted")]
+    clean_PT, corrupted_PT = torch.tensor([row.clean for row in rows]), torch.tensor([row.corrupted for row in rows])
     positions = {mark: torch.tensor([row.positions[mark] for row in rows]) for mark in rows[0].positions}
     labels = {label: [row.drawn.labels[label] for row in rows] for label in rows[0].drawn.labels}
     right_PA, wrong_PW = _padded([row.right for row in rows]), _padded([row.wrong for row in rows])
-    return Task(name, *tokens, right_PA, wrong_PW, metric, positions, labels)
+    return Task(name, clean_PT, corrupted_PT, right_PA, wrong_PW, metric, positions, labels)
 
 
 def build(name: str, model: Any, pairs: Iterable[Drawn], metric: Metric = "logit_difference") -> Task:

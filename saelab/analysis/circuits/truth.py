@@ -79,8 +79,8 @@ def measure_all(model: Any, task: Task, kinds: tuple[Kind, ...] = KINDS) -> Trut
     started = time.perf_counter()
     base = ablation.baseline(model, task)
     found: dict[Kind, Effects] = {kind: effects(model, task, base, ablation.stand_ins(model, task, kind)) for kind in kinds}
-    means = [ablation.mean(values_P) for values_P in base]
-    return Truth(task.name, task.metric, len(task.clean), *means, found, time.perf_counter() - started)
+    clean, corrupted, empty = (ablation.mean(values_P) for values_P in base)
+    return Truth(task.name, task.metric, len(task.clean), clean, corrupted, empty, found, time.perf_counter() - started)
 
 
 def _clear(shares_X3: Tensor, level: float) -> tuple[Tensor, Tensor]:

@@ -56,8 +56,13 @@ def visit(model: Any, hook: str, fit: Labelled, test: Labelled, positions: list[
 
 
 def of_sae(sae: SAE) -> Dictionary:
-    """An SAE as a dictionary."""
-    return lambda acts, labels: Features(sae.encode(acts).to_dense(), sae.W_dec.detach(), sae.b_dec.detach())
+    """An SAE as a dictionary, which looks at no label."""
+
+    @torch.no_grad()
+    def say(acts_PD: Tensor, labels: dictionary.Labels) -> Features:
+        return Features(sae.encode(acts_PD).to_dense(), sae.W_dec.detach(), sae.b_dec.detach())
+
+    return say
 
 
 def supervised(site: Site, how: dictionary.How = "least-squares") -> dict[str, Dictionary]:

@@ -1,0 +1,68 @@
+"""`saelab supervise`: the document, several runs, and what is wrong in one sentence."""
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from apps.cli import main
+from tests.conftest import ROOT
+
+SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "supervise.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labelled prompt set for the tiny model, a token per character."""
+    path = tmp_path_factory.mktemp("prompts") / "letters.jsonl"
+    made = [
+        {"prompt": f"{n}{a}{b}", "answers": [a], "attributes": {"x": a, "y": b}} for n, a, b in product("123456", "abcd", "efg")
+    ]
+    path.write_text("\n".join(map(json.dumps, made)) + "\n")
+    return path
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A run folder to write into."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFixture):
+    assert main(["supervise", str(run), "--task", str(prompts), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    jsonschema.validate(shown, SCHEMA)
+    assert shown == json.loads((run / "supervise-letters.json").read_text())
+    assert shown["positions"] == ["end"] and shown["task"] == "letters" and shown["metric"] == "probability_difference"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**shown, "sufficiency": {"sae": shown["sufficiency"]["sae"]}}, SCHEMA)
+    twin = shutil.copytree(run, run.with_name("twin"))
+    assert main(["supervise", str(run), str(twin), "--task", str(prompts), "--changes", "3"]) == 0
+    text = capsys.readouterr().out
+    documents = [json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)]
+    jsonschema.validate(
+        {**{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")}, "runs": documents}, SCHEMA
+    )
+    assert documents[0]["sufficiency"] == documents[1]["sufficiency"] == shown["sufficiency"]
+    assert text.count("edit agreement by features changed") == 2
+    assert all(f"\n{name} " in text for name in ("supervised", "supervised_mean", "sae", "frozen_decoder", "random_init", "null"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "no run folder named"),
+        (["{run}", "--task", "addition"], "no task 'addition'; there are ioi, greater-than, docstring"),
+        (["{run}", "--task", "{prompts}", "--position", "middle"], "no position 'middle'; these prompts have end"),
+        (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
+        (["{run}", "--tests", "1"], "prompts=2000, tests=1"),
+        (["{run}", "--task", "ioi"], "tokens of this model"),
+        (["nowhere"], "nowhere has no sae.json"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: list[str], said: str, run: Path, prompts: Path, capsys: pytest.CaptureFixture):
+    assert main(["supervise", *(a.format(run=run, prompts=prompts) for a in arguments)]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]

@@ -34,7 +34,7 @@ class Form(NamedTuple):
     many: bool
 
 
-FULL, QUICK = Form(5, 250, 100, True), Form(3, 40, 24, False)
+FULL, QUICK = Form(5, 250, 100, True), Form(3, 30, 16, False)
 
 
 class Found(NamedTuple):

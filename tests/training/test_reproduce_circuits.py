@@ -1,7 +1,5 @@
 """The discrete-code paper's claims: judged by hand, and the quick form on the bundled model."""
 
-from pathlib import Path
-
 import pytest
 
 from training.reproduce import PAPERS, Settings, circuits
@@ -18,14 +16,16 @@ def test_differences_are_undecided_before_five_seeds():
     assert circuits._above("c", [0.9] * 5, [0.5, 0.51, 0.52, 0.5, 0.5]).holds is True
 
 
-def test_one_task_of_a_tiny_form(bundled: str, tmp_path: Path):
+def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
     """Every claim has a number, and attribution beats the codes on a task whose heads are plain to see."""
     from training.reproduce import data
 
+    monkeypatch.setattr(circuits.codes, "EPOCHS", 50)
     found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 10, 16, False), seed=0)
     assert "circuits" in PAPERS and Settings().quick is False
     assert [claim.theirs for claim in found[:2]] == ["0.855", "0.873"]
     assert all(claim.value is not None and claim.low is not None for claim in found)
     assert all(0 <= claim.value <= 1 for claim in found[:4] if claim.value is not None)
     assert found[5].value is not None and found[5].value < 0.1
-    assert found[4].value == pytest.approx((found[2].value or 0) - 0.9, abs=0.1)
+    above = found[2].value - found[4].value if found[2].value is not None and found[4].value is not None else 0
+    assert 0.8 < above <= 1, "the layer's number alone is close to the answer on this task"

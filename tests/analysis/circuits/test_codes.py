@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saelab import SAE, models
-from saelab.analysis.circuits import codes
+from saelab.analysis.circuits import Task, codes, score
 from saelab.analysis.circuits.agreement import agreement
 from saelab.analysis.circuits.compiled import compile_program, compiled_task
 from saelab.errors import UsageError
@@ -81,3 +81,15 @@ def test_head_outputs_are_the_mean_over_positions_of_what_the_heads_add(tiny_mod
 def test_an_sae_of_another_width_is_refused():
     with pytest.raises(UsageError, match=r"reads vectors of width 4, the heads write 32 wide .* hook_attn_out"):
         codes.code_of(SAE(4, 3, Threshold()), torch.zeros(2, 3, 32))
+
+
+def test_any_sae_of_the_streams_width_can_read_the_codes(tiny_model):
+    """Raw outputs then: the SAE has its own idea of the mean."""
+    model = models.load(tiny_model)
+    tokens = torch.randint(0, 257, (2, 6, 5), generator=torch.Generator().manual_seed(0))
+    task = Task("random", *tokens, tokens[0, :, :1], tokens[1, :, :1], "logit_difference", {}, {})
+    sae = SAE(32, 16, Threshold(), seed=1).requires_grad_(False)
+    found = score(model, task, "codes", sae=sae)
+    expected = codes.code_of(sae, codes.head_outputs(model, task.clean))
+    assert torch.equal(codes.of_task(model, task, sae).clean, expected)
+    assert found.heads.shape == (2, 4) and found.edges is not None and len(found.edges) == 16

@@ -93,6 +93,8 @@ def choose(
     Raises ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
     """
     check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
+    if not len(x):
+        return Code(x.new_zeros(1, dtype=torch.int64), x.new_zeros(0, dtype=torch.int64), x.new_zeros(0), len(W_enc))
     module = _backend(x)
     if not module.CHECKS_WEIGHTS:
         check_finite("W_enc", W_enc)

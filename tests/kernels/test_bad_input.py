@@ -68,3 +68,11 @@ def test_a_dtype_that_a_backend_lacks_is_named():
         pass
     with pytest.raises(ValueError, match=r"screening in torch.float16"), probe.screening(torch.float16):
         pass
+
+
+@pytest.mark.parametrize("sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature"), Threshold()])
+def test_no_tokens_have_an_empty_code(sparsify):
+    x, W, b = args(B=0)
+    code = kernels.choose(x, W, b, sparsify)
+    assert (code.n_tokens, code.n_features, len(code.features), len(code.values)) == (0, 40, 0, 0)
+    assert kernels.spmm(code, W).shape == (0, 8)

@@ -125,6 +125,9 @@ def exhaust(sides, which, budgets, places, kept_items, kept_values, founds):
     for w in numba.prange(len(which)):
         q = which[w]
         budget = budgets[q]
+        founds[q] = 0
+        if budget == 0:
+            continue
         scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
         row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
         _widen(sides, q, row, boost_row)

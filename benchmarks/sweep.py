@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 import training
+from apps.cli import bench
 from apps.cli.memory import keep_freed_memory
 from saelab.activations import Cache
 from training import loop
@@ -57,7 +58,7 @@ def of_the_pass(configs: list[training.Config]) -> list[float]:
     return [b - a for a, b in itertools.pairwise(ends)][len(ends) // 4 :]
 
 
-def bare(config: training.Config, n_steps: int) -> list[float]:
+def bare_steps(config: training.Config, n_steps: int) -> list[float]:
     """Seconds of a run's bare steps, the first quarter left out."""
     stream = Cache(config.cache).batches(config.hook or Cache(config.cache).hooks[0], config.batch)
     batches = [next(stream) for _ in range(n_steps)]
@@ -82,18 +83,13 @@ def main() -> None:
         for turn in range(2):
             configs = members(args, Path(folder) / str(turn))
             passes.append(statistics.median(of_the_pass(configs)))
-            steps.append(sum(statistics.median(bare(config, args.steps)) for config in configs))
+            steps.append(sum(statistics.median(bare_steps(config, args.steps)) for config in configs))
     one, total = min(passes), min(steps)
     print(
         f"{len(configs)} runs: {1e3 * one:.0f} ms a step of the pass, {1e3 * total:.0f} ms their bare steps: {one / total:.2f}x"
     )
     shape = {name: getattr(args, name) for name in ("k", "features", "batch", "steps")}
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-    result = {"schema": "saelab/bench/1", "machine": machine, "shape": shape, "dtype": "float32",
+    result = {"schema": "saelab/bench/1", "machine": bench.explained(), "shape": shape, "dtype": "float32",
               "ms": {"pass": 1e3 * one, "bare": 1e3 * total}, "ratio": one / total}  # fmt: skip
     out = args.out or RESULTS / f"sweep_{platform.node()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -150,3 +150,17 @@ def test_a_wrong_prediction_of_the_batch_threshold_costs_time_only(monkeypatch):
     monkeypatch.setattr(pool, "_SPARES", (0.1, 0.2))
     case, choice = inputs.make("structured", B=60), Choice(5, "batch")
     assert not truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
+
+
+def test_a_batch_threshold_that_was_too_high_is_lowered_just_enough(monkeypatch):
+    from saelab.kernels import pool
+
+    calls, gather = [], pool._gather
+    monkeypatch.setattr(screen, "_WIDEST", 512)  # one tile, which sees every pair
+    monkeypatch.setattr(pool, "_SPARES", (1.02, 1e-9))  # the second would find next to nothing by itself
+    monkeypatch.setattr(pool, "_gather", lambda *rest: calls.append(1) or gather(*rest))
+    monkeypatch.setattr(pool, "_exhaust", lambda *_: pytest.fail("the second threshold did not certify"))
+    case, choice = inputs.make("random", B=60), Choice(5, "batch")
+    with probe.screening(torch.bfloat16):
+        assert not truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
+    assert len(calls) == 2

@@ -7,8 +7,10 @@ import jsonschema
 import pytest
 
 from apps.cli import main
+from saelab import SAE, Choice
 from tests.conftest import ROOT
 
+SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text())
 QUICK = ["--prompts", "8", "--held-out", "24", "--repeats", "3"]
 
 
@@ -20,18 +22,84 @@ def written(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def by_feature(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a feature circuit through the head outputs of all layers, and of its (untrained) SAEs."""
+    folder = tmp_path_factory.mktemp("features")
+    runs = []
+    for layer in range(4):
+        sae = SAE(256, 128, Choice(8), seed=layer)
+        sae.about = {"hook": f"blocks.{layer}.attn.hook_z"}
+        sae.save(folder / f"z{layer}" / "sae")
+        runs += ["--run", str(folder / f"z{layer}")]
+    command = [
+        "circuits",
+        "--task",
+        "greater-than",
+        "--method",
+        "feature-circuit",
+        "--model",
+        bundled,
+        "--out",
+        str(folder / "gt"),
+    ]
+    assert main([*command, *runs, *QUICK]) == 0
+    return folder
+
+
 @pytest.fixture
 def result(written: Path) -> dict:
     return json.loads((written / "circuit.json").read_text())
 
 
 def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
-    jsonschema.validate(result, json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text()))
+    jsonschema.validate(result, SCHEMA)
     assert {(row["layer"], row["head"]) for row in result["heads"][:2]} == {(3, 2), (3, 6)}
     assert result["auc"] > 0.95 and len(result["edges"]) == 1519
     assert result["faithfulness"][2]["low"] > 0.9 and result["faithfulness"][0]["value"] == 0
     assert [row["level"] for row in result["truth"]["levels"]] == [0.02, 0.05, 0.1]
     assert len(result["heads"]) == 32 and result["intervals"]["auc_random"][0] < 0.5
+
+
+def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_the_truth(by_feature: Path):
+    result = json.loads((by_feature / "gt" / "circuit.json").read_text())
+    jsonschema.validate(result, SCHEMA)
+    assert result["schema"] == "saelab/feature-circuit/1" and len(result["hooks"]) == len(result["runs"]) == 4
+    assert len(result["heads"]) == 32 and result["auc"] > 0.9
+    sizes = [point["size"] for point in result["faithfulness"]]
+    assert sizes[0] == 0 and sizes[-1] == result["n_nodes"] == len({row["name"] for row in result["nodes"]})
+    named = {row["name"] for row in result["nodes"][:60]} | {"metric"}
+    assert {edge["source"] for edge in result["edges"]} | {edge["target"] for edge in result["edges"]} <= named
+    error = next(row for row in result["nodes"] if row["feature"] is None)
+    assert error["name"] == f"{error['hook']}/error"
+
+
+def test_the_schema_tells_the_two_kinds_apart(result: dict):
+    for broken in (result | {"schema": "saelab/feature-circuit/1"}, result | {"nodes": []}, result | {"typo": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(broken, SCHEMA)
+
+
+def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(bundled: str, by_feature: Path, tmp_path: Path, capsys):
+    command = ["circuits", "--task", "greater-than", "--method", "feature-circuit", "--model", bundled, "--out", str(tmp_path)]
+    assert main([*command, "--run", str(by_feature / "z3"), *QUICK]) == 0
+    assert "heads have scores where every layer's head outputs (attn.hook_z) have an SAE" in capsys.readouterr().out
+    result = json.loads((tmp_path / "circuit.json").read_text())
+    jsonschema.validate(result, SCHEMA)
+    assert result["heads"] == [] and result["auc"] is None
+
+
+def test_the_page_of_a_feature_circuit_links_to_its_features(by_feature: Path, monkeypatch):
+    from streamlit.testing.v1 import AppTest
+
+    from apps.browser.runs import PLACES
+
+    monkeypatch.setenv(PLACES, json.dumps([str(by_feature)]))
+    page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()
+    page.switch_page("views/circuits.py").run()
+    assert not page.exception and len(page.get("plotly_chart")) == 2
+    body = "".join(element.proto.body for element in page.get("html"))
+    assert 'href="/feature?run=z3&amp;feature=' in body and "attn.o.hook_in/error" in body
 
 
 def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path, capsys):
@@ -49,7 +117,9 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
         (["--method", "eapig"], "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes"),
         (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
         (["--repeats", "0"], "repeats=0: at least one is needed"),
-        (["--run", "x", "--method", "eap"], "--run is for the methods codes and codes-raw"),
+        (["--run", "x", "--method", "eap"], "--run is for codes and codes-raw, which read heads with an SAE, and for"),
+        (["--run", "x", "--run", "y", "--method", "codes"], "codes reads heads with one SAE: name one --run, not 2"),
+        (["--method", "feature-circuit"], "feature-circuit needs SAEs of this model: name each run with --run"),
         (["--run", "x", "--method", "codes"], "x has no sae.json"),
         (["--task", "agreement", "--held-out", "24"], "this model does not do the task agreement: its logit difference is"),
         (["--truth", "published", *QUICK], "no published ioi circuit of bundled: there is that of gpt2"),

@@ -1,10 +1,11 @@
-"""A circuit: which heads and edges carry a task, how well that agrees with the truth, how faithful the best heads are alone."""
+"""A circuit: which heads or features carry a task, how well that agrees with the truth, how faithful the best are alone."""
 
 import streamlit as st
 
 from apps.browser import charts, circuit, draw, load, state
 
 QUIET = {"displayModeBar": False}
+ROWS = 20  # edges shown
 
 found = load.circuits()
 if not found:
@@ -16,11 +17,21 @@ if len(found) > 1:
     state.html(circuit.menu(list(found), name))
 shown = load.document(found[name], "circuit.json")
 state.html(circuit.about(shown))
+by_feature = "nodes" in shown
 left, right = st.columns(2, gap="medium")
 with left:
-    state.html("<h2>Heads <small>scores; orange helps the task</small></h2>")
-    st.plotly_chart(charts.heads(shown["heads"]), config=QUIET, key="heads")
-    state.html("<h2>Faithfulness <small>best heads kept, the others resampled; 95% over prompts</small></h2>")
-    st.plotly_chart(charts.faithfulness(shown["faithfulness"]), config=QUIET, key="faithfulness")
+    if shown["heads"]:
+        state.html("<h2>Heads <small>scores; orange helps the task</small></h2>")
+        st.plotly_chart(charts.heads(shown["heads"]), config=QUIET, key="heads")
+    what = "best nodes kept, the others at their mean" if by_feature else "best heads kept, the others resampled"
+    state.html(f"<h2>Faithfulness <small>{what}; 95% over prompts</small></h2>")
+    curve = charts.faithfulness(shown["faithfulness"], "nodes" if by_feature else "heads")
+    st.plotly_chart(curve, config=QUIET, key="faithfulness")
+    if by_feature:
+        state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:ROWS]))
 with right:
-    state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:20]))
+    if by_feature:
+        names = {str(folder): name for name, folder in load.runs().items()}
+        state.html(circuit.nodes(shown, names, 2 * ROWS))
+    else:
+        state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:ROWS]))

@@ -25,14 +25,14 @@ EDGE_PROMPTS = 16
 class FeatureCircuit(NamedTuple):
     """hooks: what Nodes.site counts. nodes: all, strongest first. edges: [m + 1, m], see `edges`, among the m strongest.
 
-    curve: on the held-out prompts. effects: of each site by prompt and position.
+    curve: on the held-out prompts. heads: [L, H], see `head_scores`; None unless every layer's head outputs have an SAE.
     """
 
     hooks: list[str]
     nodes: Nodes
     edges: Tensor
     curve: Curve
-    effects: list[Effects]
+    heads: Tensor | None
 
 
 def feature_circuit(
@@ -62,15 +62,16 @@ def feature_circuit(
     edges = feature_edges.edges(model, some, places, nodes.top(n_edge_nodes), changes, found)
     points = sorted({0, *(size for size in sizes if size < len(nodes.effect)), len(nodes.effect)})
     curve = feature_curve.curve(model, held_out, places, nodes, points, start, seed)
-    return FeatureCircuit([site.write for site in places], nodes, edges, curve, found)
+    heads_LH = head_scores(model, places, changes, found)
+    return FeatureCircuit([site.write for site in places], nodes, edges, curve, heads_LH)
 
 
-def head_scores(model: Any, places: list[Site], changes: list[Change], found: list[Effects]) -> Tensor:
-    """[L, H]: the features' |indirect effect| through each head, over the sites on concatenated head outputs; 0 in other layers.
+def head_scores(model: Any, places: list[Site], changes: list[Change], found: list[Effects]) -> Tensor | None:
+    """[L, H]: the features' |indirect effect| through each head; None unless every layer's concatenated head outputs are a site.
 
     A feature's effect splits over heads because it is a dot product with its decoder row: one slice per head.
     """
-    scores_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads)
+    scores_LH = torch.full((model.cfg.n_layers, model.cfg.n_heads), torch.nan)
     for site, moved, one in zip(places, changes, found, strict=True):
         if not (layer := re.fullmatch(r"blocks\.(\d+)\.attn\.(o\.hook_in|hook_z)", site.write)):
             continue
@@ -79,4 +80,4 @@ def head_scores(model: Any, places: list[Site], changes: list[Change], found: li
         parts_NH = products_ND.view(len(products_ND), model.cfg.n_heads, -1).sum(2) * code.values[:, None]
         sums_FH = torch.zeros(code.n_features, model.cfg.n_heads).index_add_(0, code.features, parts_NH)
         scores_LH[int(layer[1])] = sums_FH.abs().sum(0) / len(one.error)
-    return scores_LH
+    return None if scores_LH.isnan().any() else scores_LH

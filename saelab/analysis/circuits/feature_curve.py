@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.analysis.circuits import ablation
 from saelab.analysis.circuits.features import Nodes, record
 from saelab.analysis.circuits.tasks import Task, measure
 from saelab.analysis.parts import Site, split
@@ -37,10 +38,10 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """metric_clean: m(M); metric_empty: m(all nodes mean-ablated); points by size."""
+    """metric_clean: m(M); metric_empty: m(all nodes mean-ablated), both (value, low, high) as in Point; points by size."""
 
-    metric_clean: float
-    metric_empty: float
+    metric_clean: tuple[float, float, float]
+    metric_empty: tuple[float, float, float]
     points: list[Point]
 
 
@@ -132,4 +133,4 @@ def curve(model: Any, task: Task, sites: list[Site], nodes: Nodes, sizes: Sequen
     for size in sizes:
         kept = masks(nodes.top(size), sites, length)
         points.append(Point(size, ratio(metric(kept)), ratio(metric([~mask for mask in kept]))))
-    return Curve(float(clean_P.mean()), float(empty_P.mean()), points)
+    return Curve(ablation.mean(clean_P, seed), ablation.mean(empty_P, seed), points)

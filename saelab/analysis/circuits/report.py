@@ -15,7 +15,7 @@ from torch import Tensor
 from saelab import models
 from saelab.analysis.circuits import ablation, agreement, curves, truth
 from saelab.analysis.circuits.published import PUBLISHED
-from saelab.analysis.circuits.score import Scores, method, score
+from saelab.analysis.circuits.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.stream import Edge
 from saelab.analysis.circuits.tasks import METRICS, Task, task
 from saelab.errors import UsageError
@@ -40,7 +40,8 @@ class Plan(NamedTuple):
 
     def check(self) -> None:
         """Raise UsageError, listing what there is, for an unknown task, method or truth."""
-        method(self.method)
+        if self.method != FEATURES:
+            method(self.method)
         if self.task not in METRICS:
             raise UsageError(f"unknown task {self.task!r}: tasks are {', '.join(METRICS)}")
         if self.truth not in TRUTHS:
@@ -69,10 +70,10 @@ def report(model: Any, plan: Plan, *, progress: Progress = lambda what: None, **
     found = [_scored(model, plan, number, options) for number in range(plan.repeats)]
     scores = mean(found)
     progress("measuring the truth" if plan.truth == "measured" else "comparing")
-    known = _known(model, plan, held_out)
+    true = known(model, plan, held_out)
     progress("faithfulness")
     means = {name: ablation.mean(values_P) for name, values_P in zip(("clean", "corrupted", "empty"), base, strict=True)}
-    compared, intervals = _compared([one.heads for one in found], scores.heads, known, plan.seed)
+    fields, intervals = compared([one.heads for one in found], true, plan.seed)
     intervals |= {f"metric_{name}": list(values[1:]) for name, values in means.items()}
     return {
         "task": plan.task,
@@ -80,10 +81,10 @@ def report(model: Any, plan: Plan, *, progress: Progress = lambda what: None, **
         "model": models.identity(model)["name"],
         "metric": held_out.metric,
         **{f"metric_{name}": values[0] for name, values in means.items()},
-        "heads": _heads(scores.heads),
+        "heads": head_rows(scores.heads),
         "mlps": None if scores.mlps is None else scores.mlps.tolist(),
         "edges": [edge._asdict() for edge in scores.edges or []],
-        **compared,
+        **fields,
         **_curves(model, held_out, scores.heads),
         "intervals": intervals,
         "seconds": scores.seconds,
@@ -110,13 +111,15 @@ def mean(found: Sequence[Scores]) -> Scores:
     return Scores(first.method, heads_LH, mlps_L, edges, sum(one.seconds for one in found) / len(found))
 
 
-def _heads(scores_LH: Tensor) -> list[dict[str, Any]]:
+def head_rows(scores_LH: Tensor) -> list[dict[str, Any]]:
+    """Heads as plain values, largest |score| first."""
     table = scores_LH.tolist()
     rows = [{"layer": layer, "head": head, "score": value} for layer, row in enumerate(table) for head, value in enumerate(row)]
     return sorted(rows, key=lambda row: -abs(row["score"]))
 
 
-def _known(model: Any, plan: Plan, held_out: Task) -> Known | None:
+def known(model: Any, plan: Plan, held_out: Task) -> Known | None:
+    """The circuit that the plan compares with, if any."""
     if plan.truth == "none" or plan.method == "patching":  # exact patching is the truth: nothing is left to compare it with
         return None
     return measured(model, held_out) if plan.truth == "measured" else published(model, plan.task)
@@ -145,8 +148,8 @@ def published(model: Any, name: str) -> Known:
     return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": found.source})
 
 
-def _compared(each: list[Tensor], mean_LH: Tensor, known: Known | None, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields that compare with a known circuit, and their intervals."""
+def compared(each: list[Tensor], known: Known | None, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that compare scores [L, H], one per repetition, with a known circuit, and their intervals."""
     names = ("auc", "average_precision", "auc_layer_index", "auc_random")
     if known is None:
         return {name: None for name in names} | {"truth": None}, {}
@@ -160,7 +163,7 @@ def _compared(each: list[Tensor], mean_LH: Tensor, known: Known | None, seed: in
     fields["auc_layer_index"] = agreement.layer_index_auc(members_LH)
     fields["auc_random"], *intervals["auc_random"] = random or (None, None, None)
     fields["truth"] = {**known.about, "level": LEVEL, "levels": [_level(each, known, level) for level in known.levels]}
-    effects_LH = known.effects
+    mean_LH, effects_LH = torch.stack(each).mean(0), known.effects
     fields["truth"]["rank_correlation"] = None if effects_LH is None else agreement.rank_correlation(mean_LH, effects_LH)
     return fields, intervals
 

@@ -129,10 +129,15 @@ METHODS: dict[str, Method] = {
 }
 
 
+FEATURES = "feature-circuit"  # scores features instead of heads: see feature_report
+
+
 def method(name: str) -> Method:
     """The row of METHODS. Raises UsageError, listing them, for an unknown name."""
+    if name == FEATURES:
+        raise UsageError(f"{FEATURES} scores the features of SAEs: it is `feature_circuit`, not a method of `score`")
     if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}: methods are {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {name!r}: methods are {', '.join([*METHODS, FEATURES])}")
     return METHODS[name]
 
 

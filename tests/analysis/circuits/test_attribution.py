@@ -73,14 +73,17 @@ def test_the_switches_are_as_before(tiny):
 
 
 class Frozen:
-    """Makes a model linear in its stream, exactly: patterns, norm scales and MLP outputs stay those of the clean prompts."""
+    """A model whose activations at some hooks stay those of the clean prompts."""
 
-    def __init__(self, model, task: Task):
-        self.model, self.cfg, self.blocks, self.kept = model, model.cfg, model.blocks, {}
-        layers = range(model.cfg.n_layers)
-        self.names = [f"blocks.{n}.{end}" for n in layers for end in ("attn.hook_pattern", "hook_mlp_out")]
-        self.names += ["ln_final.hook_scale", *(f"blocks.{n}.ln1.hook_scale" for n in layers)]
+    def __init__(self, model, task: Task, names: list[str]):
+        self.model, self.names, self.kept = model, names, {}
         model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[(name, self._keep) for name in self.names])
+
+    def __getattr__(self, name: str):
+        return getattr(self.model, name)
+
+    def __call__(self, tokens, **options):
+        return self.run_with_hooks(tokens, [], **options)
 
     def _keep(self, acts, hook):
         self.kept[hook.name] = acts.detach()
@@ -95,8 +98,9 @@ class Frozen:
 def test_where_the_metric_is_linear_every_method_is_exact(tiny):
     """Syed et al. 2023: attribution is a first-order expansion, so it is exact where there is nothing of second order."""
     model, task = tiny
-    frozen = Frozen(model, task)
     layers = range(model.cfg.n_layers)
+    ends = ("attn.hook_pattern", "ln1.hook_scale", "hook_mlp_out")
+    frozen = Frozen(model, task, ["ln_final.hook_scale", *(f"blocks.{n}.{end}" for n in layers for end in ends)])
     atp, ig = (by_layer(attribution.node_scores(frozen, task, n).mean(0), len(layers))[0] for n in (1, 4))
     clean = measure(task, frozen.run_with_hooks(task.clean, fwd_hooks=[], return_type="logits")).mean()
     for layer in layers:
@@ -115,6 +119,17 @@ def test_where_the_metric_is_linear_every_method_is_exact(tiny):
             exact = clean - measure(task, logits).mean()
             for found in (atp, ig):
                 assert abs(found[layer, head] - exact) < 1e-5 * max(1.0, abs(float(clean))), (layer, head)
+
+
+def test_edges_on_a_linear_path_are_exact_and_those_through_a_norm_are_not(tiny):
+    """Into the logits only the last norm is in the way: frozen, attribution and path patching are the same number."""
+    model, task = tiny
+    frozen, found = Frozen(model, task, ["ln_final.hook_scale"]), {}
+    for name, one in (("frozen", frozen), ("free", model)):
+        exact = edge_scores(one, task)[:, -1]
+        each = (attribution.edge_scores(one, task, n).mean(0)[:, -1] for n in (1, 4))
+        found[name] = max(float((scores - exact).abs().max() / exact.abs().max()) for scores in each)
+    assert found["frozen"] < 1e-5 and found["free"] > 1e-3, found
 
 
 def test_edges_to_the_logits_are_exact_but_for_the_last_norm(soft: Program):

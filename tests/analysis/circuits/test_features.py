@@ -179,7 +179,7 @@ def test_early_sites_can_stay_whole(model, places):
     found = feature_curve.curve(model, TASK, places, NOTHING, [0], start=1)
     averages = feature_curve.means(model, TASK, places)
     by_hand = feature_curve.ablated(model, TASK, places[1:], averages[1:], feature_curve.masks(NOTHING, places, 7)[1:])
-    assert found.metric_empty == pytest.approx(float(by_hand.mean()), rel=1e-5)
+    assert found.metric_empty[0] == pytest.approx(float(by_hand.mean()), rel=1e-5)
 
 
 def test_a_metric_that_ablation_leaves_alone_is_no_basis(model, places):
@@ -194,14 +194,13 @@ def test_nodes_by_position_need_one_length(model):
 
 
 def test_head_scores_are_the_effects_of_the_head_s_slice(model):
-    sae = dictionary(Z, seed=1)
-    places = sites(model, [sae])
+    places = sites(model, [dictionary("blocks.0.attn.o.hook_in"), dictionary(Z, seed=1)])
     changes, found = features.effects(model, TASK, places, 2)
-    scores = head_scores(model, places, changes, found)
-    expected = torch.zeros(4)
-    for feature in changes[0].code.features.unique().tolist():
-        mine = changes[0].code.features == feature
-        rows = found[0].gradient.flatten(0, 1)[changes[0].code.tokens[mine]] * sae.W_dec.detach()[feature]
-        expected += (rows.view(-1, 4, 8).sum(2) * changes[0].code.values[mine][:, None]).sum(0).abs() / 6
+    scores, expected = head_scores(model, places, changes, found), torch.zeros(4)
+    assert scores is not None and scores.all()
+    for feature in changes[1].code.features.unique().tolist():
+        mine = changes[1].code.features == feature
+        rows = found[1].gradient.flatten(0, 1)[changes[1].code.tokens[mine]] * places[1].sae.W_dec.detach()[feature]
+        expected += (rows.view(-1, 4, 8).sum(2) * changes[1].code.values[mine][:, None]).sum(0).abs() / 6
     torch.testing.assert_close(scores[1], expected)
-    assert not scores[0].any() and scores[1].all()
+    assert head_scores(model, places[1:], changes[1:], found[1:]) is None

@@ -20,6 +20,7 @@ FORBIDDEN = {
     "saelab.sae": ("saelab.evaluation", "saelab.features", "saelab.analysis", "saelab.models", "saelab.activations"),
     "saelab.models": ("saelab.sae", "saelab.activations", "saelab.evaluation", "saelab.features", "saelab.analysis"),
     "saelab.activations": ("saelab.sae", "saelab.evaluation", "saelab.features", "saelab.analysis"),
+    "saelab.evaluation": ("saelab.features", "saelab.analysis"),
     "saelab": ("training", "apps", "streamlit", "wandb"),
     "training": ("apps",),
 }

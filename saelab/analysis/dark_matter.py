@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelab.analysis import linear
-from saelab.analysis.linear import Linear, Sums
+from saelab.analysis.linear import Linear, Sums, pieces
 from saelab.errors import UsageError
 
 SCALARS = ("tokens", "square", "norm", "norm_square", "norm_miss")
@@ -64,7 +64,8 @@ def fit(x: Tensor, x_hat: Tensor, intercept: bool = True, ridge: float = 0.0) ->
     """
     _check(x, x_hat)
     sums = Sums(x.shape[1], x.shape[1] + 1)
-    sums.add(x, targets(x - x_hat))
+    for part in pieces(len(x)):
+        sums.add(x[part], targets(x[part] - x_hat[part]))
     return split(linear.solve(sums, intercept, ridge))
 
 
@@ -75,11 +76,13 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
     they need not be. truth [N, D]: the planted signal that a perfect SAE would return. Raises UsageError for shapes that differ.
     """
     _check(x, x_hat)
-    error_ND, linear_ND = x - x_hat, map.error(x)
-    sums = columns(x, error_ND, linear_ND, map.norm(x)).sum(0).numpy()
+    linear_ND = map.error(x)
+    nonlinear_ND = x - x_hat - linear_ND
+    rows = ((x[part], x[part] - x_hat[part], linear_ND[part], map.norm(x[part])) for part in pieces(len(x)))
+    sums = sum(columns(*row).sum(0) for row in rows).numpy()
     return Decomposition(
         linear=linear_ND,
-        nonlinear=error_ND - linear_ND,
+        nonlinear=nonlinear_ND,
         introduced=None if truth is None else x_hat - truth,
         r2=float(r2(sums)),
         r2_dimensions=torch.from_numpy(r2_dimensions(sums)),

@@ -6,7 +6,8 @@ similarities, beside the same for random features of that SAE.
 Shapes: B tokens, F features, G of them that fire, H heads, V vocabulary, K features of a head, R random draws.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,3 +76,27 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
         found = float(themes(similarity_GG[top.indices[:, None], top.indices]))
         rows.append(Head(head, live_G[top.indices], top.values, found, low, high, found < low))
     return rows
+
+
+@torch.no_grad()
+def of_model(saes: Sequence[SAE], cache: Any, n_tokens: int = 100_000, seed: int = 0) -> dict[str, list[Head]]:
+    """`report` for every SAE, by its hook as the cache calls it: SAEs on every layer's head outputs give every head of a model.
+
+    The sample is the first n_tokens held-out tokens of the cache. Raises UsageError for an SAE that does not stand on concatenated
+    head outputs, and for a hook that the cache does not hold.
+    """
+    found = {}
+    for sae in saes:
+        hook = cache.resolve(sae.about["hook"])
+        shape = cache.manifest["hooks"][hook]["shape"]
+        if len(shape) != 2:
+            raise UsageError(f"{hook} has no heads: the report is for SAEs on attn.hook_z, all heads' outputs side by side")
+        codes, tokens, n_read = [], [], 0
+        for chunk in cache.contexts(hook, "held_out"):
+            codes.append(sae.encode(chunk.acts[:, 1:].flatten(0, 1)))
+            tokens.append(chunk.tokens[:, 1:].flatten())
+            n_read += len(tokens[-1])
+            if n_read >= n_tokens:
+                break
+        found[hook] = report(sae, Code.concatenate(codes), torch.cat(tokens), shape[0], seed)
+    return found

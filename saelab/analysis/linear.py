@@ -3,6 +3,7 @@
 Shapes: N tokens, P regressors, Q targets.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 
+PIECE = 4096  # tokens
 NEGLIGIBLE = 1e-11  # share of the largest variance below which a direction of the regressors is rounding error
+
+
+def pieces(n_tokens: int) -> Iterator[slice]:
+    """Rows that are worked on at once, so that their float64 copies take little memory."""
+    return (slice(first, first + PIECE) for first in range(0, n_tokens, PIECE))
 
 
 class Linear(NamedTuple):
@@ -43,12 +50,13 @@ class Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add tokens: x [N, P], y [N, Q]."""
-        x_NP, y_NQ = x.double(), y.double()
-        self.n += len(x_NP)
-        self.x_P += x_NP.sum(0)
-        self.y_Q += y_NQ.sum(0)
-        self.xx_PP.addmm_(x_NP.T, x_NP)
-        self.xy_PQ.addmm_(x_NP.T, y_NQ)
+        self.n += len(x)
+        for part in pieces(len(x)):
+            x_NP, y_NQ = x[part].double(), y[part].double()
+            self.x_P += x_NP.sum(0)
+            self.y_Q += y_NQ.sum(0)
+            self.xx_PP.addmm_(x_NP.T, x_NP)
+            self.xy_PQ.addmm_(x_NP.T, y_NQ)
 
 
 def solve(sums: Sums, intercept: bool = True, ridge: float = 0.0) -> Linear:

@@ -34,16 +34,9 @@ class Parts(NamedTuple):
     error: Tensor
 
 
-def keep(code: Code, keep_N: Tensor) -> Code:
-    """The code with only the pairs where keep_N holds."""
-    counts_B = torch.bincount(code.tokens[keep_N], minlength=code.n_tokens)
-    starts = torch.cat([counts_B.new_zeros(1), counts_B.cumsum(0)])
-    return Code(starts, code.features[keep_N], code.values[keep_N], code.n_features)
-
-
 def fired(code: Code, length: int) -> Code:
     """The code of whole contexts without the pairs of value 0 and those at position 0, on which no SAE is trained."""
-    return keep(code, (code.values.detach() != 0) & (code.tokens % length != 0))
+    return code.where((code.values.detach() != 0) & (code.tokens % length != 0))
 
 
 @torch.no_grad()

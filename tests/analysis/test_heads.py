@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from saelab import SAE, Choice
+from saelab.activations import Cache
 from saelab.analysis import heads
 from saelab.code import Code
 from saelab.errors import UsageError
+from tests.analysis.dictionaries import RESIDUAL, Z, dictionary
 
 
 def code_of(pairs: list[tuple[int, int, float]], n_tokens: int, n_features: int) -> Code:
@@ -55,3 +57,20 @@ def test_a_head_whose_features_share_a_token_is_found():
 def test_a_sample_on_which_too_little_fires_is_refused():
     with pytest.raises(UsageError, match="1 features fire on this sample, a report needs 20"):
         heads.report(SAE(16, 60, Choice(4)), code_of([(0, 0, 1.0)], 1, 60), torch.tensor([3]), n_heads=4)
+
+
+def test_every_head_of_a_model_is_read_from_a_cache(tiny_cache):
+    cache, sae = Cache(tiny_cache), dictionary(Z)
+    (rows,) = heads.of_model([sae], cache, n_tokens=500).values()
+    assert [row.head for row in rows] == [0, 1, 2, 3]
+    chunk = next(cache.contexts(Z, "held_out"))
+    with torch.no_grad():
+        code = sae.encode(chunk.acts[:, 1:].flatten(0, 1))
+    assert chunk.tokens[:, 1:].numel() >= 500  # so that the first chunk is the whole sample
+    alone = heads.report(sae, code, chunk.tokens[:, 1:].flatten(), n_heads=4)
+    assert [row.themes for row in rows] == [row.themes for row in alone]
+
+
+def test_a_hook_without_heads_has_no_report(tiny_cache):
+    with pytest.raises(UsageError, match=r"blocks\.0\.hook_out has no heads: the report is for SAEs on attn\.hook_z"):
+        heads.of_model([dictionary(RESIDUAL)], Cache(tiny_cache))

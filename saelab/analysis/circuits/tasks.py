@@ -13,8 +13,9 @@ from torch import Tensor
 
 from saelab.analysis.circuits.drawing import GENERATORS, Drawn
 from saelab.errors import UsageError
+from saelab.models import answers
+from saelab.models.answers import Metric
 
-Metric = Literal["logit_difference", "probability_difference"]
 METRICS: dict[str, Metric] = {
     "ioi": "logit_difference",
     "greater-than": "probability_difference",
@@ -63,22 +64,8 @@ class _Encoded(NamedTuple):
 
 
 def measure(task: Task, logits: Tensor) -> Tensor:
-    """The task's metric for each prompt [P], from logits [P, T, V] (read at the last position) or [P, V].
-
-    logit_difference: mean logit of the right answers minus mean logit of the wrong ones, in nats. probability_difference: summed
-    probability of the right answers minus that of the wrong ones (Hanna et al. 2023, section 2).
-    """
-    logits_PV = (logits[:, -1] if logits.ndim == 3 else logits).float()
-    values_PV = logits_PV if task.metric == "logit_difference" else logits_PV.softmax(-1)
-    right_P, wrong_P = (_sum(values_PV, ids, task.metric == "logit_difference") for ids in (task.right, task.wrong))
-    return right_P - wrong_P
-
-
-def _sum(values_PV: Tensor, ids_PA: Tensor, mean: bool) -> Tensor:
-    ids_PA = ids_PA.to(values_PV.device)
-    given_PA = ids_PA >= 0
-    total_P = (values_PV.gather(1, ids_PA.clamp(min=0)) * given_PA).sum(1)
-    return total_P / given_PA.sum(1) if mean else total_P
+    """The task's metric for each prompt [P], from logits [P, T, V] or [P, V]; see `saelab.models.answers.measure`."""
+    return answers.measure(task.metric, task.right, task.wrong, logits)
 
 
 class _Reader:
@@ -104,10 +91,10 @@ class _Reader:
         (clean, spans), (corrupted, _) = self.text(drawn.clean), self.text(drawn.corrupted)
         marks = drawn.marks.items()
         positions = {name: next(i for i, (a, b) in enumerate(spans) if a <= mark < b) for name, mark in marks}
-        answers = [self.word(word) for word in (*drawn.right, *drawn.wrong)]
+        coded = [self.word(word) for word in (*drawn.right, *drawn.wrong)]
         right, wrong = ([self.word(word)[0] for word in words] for words in (drawn.right, drawn.wrong))
         encoded = _Encoded(drawn, clean, corrupted, right, wrong, {**positions, "end": len(clean) - 1})
-        long = [(w, len(ids)) for w, ids in zip((*drawn.right, *drawn.wrong), answers, strict=True) if len(ids) != 1]
+        long = [(w, len(ids)) for w, ids in zip((*drawn.right, *drawn.wrong), coded, strict=True) if len(ids) != 1]
         if long:
             return encoded._replace(problem=f"the answer {long[0][0]!r} is {long[0][1]} tokens, not one")
         if len(clean) != len(corrupted):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits.tasks import Metric
+from saelab.models.answers import Metric
 from saelab.errors import UsageError
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from saelab.activations.forward import activations
-from saelab.analysis.circuits.tasks import Task, measure
 from saelab.evaluation.supervised.prompts import Labelled
+from saelab.models import answers
 
 BATCH = 64
 Patch = dict[str, Tensor]  # position -> what stands there instead, [P, D]
@@ -50,6 +50,5 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
 
 
 def metric(prompts: Labelled, logits_PV: Tensor) -> Tensor:
-    """The task's metric for each prompt [P]; see `saelab.analysis.circuits.measure`."""
-    same = (prompts.tokens, prompts.tokens, prompts.right, prompts.wrong)
-    return measure(Task("", *same, prompts.metric, prompts.positions, prompts.labels), logits_PV)
+    """The task's metric for each prompt [P]; see `saelab.models.answers.measure`."""
+    return answers.measure(prompts.metric, prompts.right, prompts.wrong, logits_PV)

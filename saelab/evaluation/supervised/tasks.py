@@ -5,7 +5,7 @@ import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from saelab.analysis.circuits.tasks import Metric
+from saelab.models.answers import Metric
 from saelab.evaluation.supervised.prompts import Row
 from saelab.models import prompts
 

@@ -79,7 +79,7 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
     linear_ND = map.error(x)
     nonlinear_ND = x - x_hat - linear_ND
     rows = ((x[part], x[part] - x_hat[part], linear_ND[part], map.norm(x[part])) for part in pieces(len(x)))
-    sums = sum(columns(*row).sum(0) for row in rows).numpy()
+    sums = torch.stack([columns(*row).sum(0) for row in rows]).sum(0).numpy()
     return Decomposition(
         linear=linear_ND,
         nonlinear=nonlinear_ND,
@@ -97,6 +97,8 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
 def _check(x: Tensor, x_hat: Tensor) -> None:
     if x.ndim != 2 or x.shape != x_hat.shape:
         raise UsageError(f"x has shape {list(x.shape)}, x_hat {list(x_hat.shape)}: both must be [tokens, width]")
+    if not len(x):
+        raise UsageError("no tokens: x and x_hat are empty")
 
 
 # --- scores: functions of sums over tokens, so that documents can be resampled ------------------------------------------

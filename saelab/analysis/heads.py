@@ -82,8 +82,8 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
 def of_model(saes: Sequence[SAE], cache: Any, n_tokens: int = 100_000, seed: int = 0) -> dict[str, list[Head]]:
     """`report` for every SAE, by its hook as the cache calls it: SAEs on every layer's head outputs give every head of a model.
 
-    The sample is the first n_tokens held-out tokens of the cache. Raises UsageError for an SAE that does not stand on concatenated
-    head outputs, and for a hook that the cache does not hold.
+    The sample is the first n_tokens held-out tokens of the cache. Raises UsageError for an SAE that does not stand on head
+    outputs side by side, and for a hook that the cache does not hold.
     """
     found = {}
     for sae in saes:

@@ -56,6 +56,18 @@ def test_nonlinear_error_is_flat_in_dense_noise_only_for_a_signal_of_low_rank():
     assert nonlinear(2, 1.0) < 1.1 * nonlinear(2, 0.0)
 
 
+def test_many_tokens_are_worked_on_in_pieces_and_none_is_left_out(monkeypatch):
+    _, x, x_hat, _ = planted(D, 1.0, 1.0, 2500, seed=5)
+    whole = dark.decompose(x, x_hat, dark.fit(x, x_hat))
+    sizes, columns = [], dark.columns
+    monkeypatch.setattr(dark, "columns", lambda x, *rest: sizes.append(len(x)) or columns(x, *rest))
+    monkeypatch.setattr(linear, "PIECE", 1000)
+    pieces = dark.decompose(x, x_hat, dark.fit(x, x_hat))
+    assert sizes == [1000, 1000, 500]
+    assert pieces.r2 == pytest.approx(whole.r2, abs=1e-9) and pieces.norm_r2 == pytest.approx(whole.norm_r2, abs=1e-9)
+    torch.testing.assert_close(pieces.nonlinear, whole.nonlinear)
+
+
 def test_the_parts_sum_to_the_whole_and_are_orthogonal_where_they_were_fitted():
     x = torch.randn(3000, 24, generator=torch.Generator().manual_seed(0)) + 3
     x_hat = (x.relu() - 0.3) * 0.9
@@ -202,3 +214,17 @@ def test_error_norms_are_told_from_what_they_depend_on_and_from_nothing_else():
     assert abs(other.r2[0]) < 0.01 and abs(other.added[0]) < 0.01 and other.null == -1 / 3998
     with pytest.raises(UsageError, match="at least two"):
         scaling.norms_told(norm, nonlinear, noise, torch.zeros(8000))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((5, 3), (5, 4)), r"x has shape \[5, 3\], x_hat \[5, 4\]: both must be \[tokens, width\]"),
+        (((5,), (5,)), r"x has shape \[5\]"),
+        (((0, 3), (0, 3)), "no tokens"),
+    ],
+)
+def test_what_is_no_pair_of_activations_is_refused(shapes, message: str):
+    x, x_hat = map(torch.zeros, shapes)
+    with pytest.raises(UsageError, match=message):
+        dark.fit(x, x_hat)

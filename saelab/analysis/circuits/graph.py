@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saelab.analysis import frozen
 from saelab.analysis.attribution import bias
-from saelab.analysis.parts import Parts, Site, keep, sites, split
+from saelab.analysis.parts import Parts, Site, sites, split
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import spmm
@@ -95,9 +95,9 @@ def take_apart(model: Any, tokens_T: Tensor, saes: list[SAE], most: int = FEATUR
 def _place(site: Site, parts: Parts, least: float) -> Place:
     """The place with its features of |value| >= least; the others' part of the activation joins the error."""
     strong_N = parts.code.values.abs() >= least
-    rest = keep(parts.code, ~strong_N)
+    rest = parts.code.where(~strong_N)
     error_CTD = parts.error + spmm(rest, site.sae.W_dec.detach()).view_as(parts.error)
-    return Place(site.write, site, Parts(keep(parts.code, strong_N), parts.shift, error_CTD))
+    return Place(site.write, site, Parts(parts.code.where(strong_N), parts.shift, error_CTD))
 
 
 def _outputs(logits_V: Tensor) -> Tensor:

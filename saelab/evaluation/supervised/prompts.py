@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.models.answers import Metric
 from saelab.errors import UsageError
+from saelab.models.answers import Metric
 
 
 class Row(NamedTuple):

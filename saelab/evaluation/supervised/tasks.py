@@ -5,9 +5,9 @@ import string
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from saelab.models.answers import Metric
 from saelab.evaluation.supervised.prompts import Row
 from saelab.models import prompts
+from saelab.models.answers import Metric
 
 VALUES = 50  # of each attribute that is a word: every one is seen often enough to estimate its code
 World = dict[str, str]

@@ -126,17 +126,21 @@ def heads(rows: Sequence[dict]) -> go.Figure:
     return figure.update_xaxes(title="head", dtick=1, showgrid=False).update_yaxes(title="layer", dtick=1, showgrid=False)
 
 
-def faithfulness(points: Sequence[dict], unit: str = "heads") -> go.Figure:
-    """Faithfulness ({size, value, low, high}) by circuit size, its 95% interval shaded, 1 as a line.
+def faithfulness(points: Sequence[dict], unit: str = "heads", left: Sequence[dict] = ()) -> go.Figure:
+    """Faithfulness ({size, value, low, high}) by circuit size, its 95% interval shaded, 1 as a line; left: what is left without.
 
     Heads on a linear axis; nodes, of which there are thousands, on a logarithmic one, without the empty circuit.
     """
-    points = [point for point in points if unit == "heads" or point["size"]]
-    size = [point["size"] for point in points]
-    band = [point["high"] for point in points] + [point["low"] for point in points][::-1]
-    shade = go.Scatter(x=size + size[::-1], y=band, fill="toself", line={"width": 0}, fillcolor=GRID, hoverinfo="skip")
-    line = go.Scatter(x=size, y=[point["value"] for point in points], mode="lines+markers", line={"color": ACCENT, "width": 1.5})
-    figure = _styled(go.Figure([shade, line]), 230)
+    figure, few = _styled(go.Figure(), 230), unit == "heads"
+    for name, color, curve in (("kept", ACCENT, points), ("removed", NEGATIVE, left)):
+        curve = [point for point in curve if few or point["size"]]
+        size = [point["size"] for point in curve]
+        band = [point["high"] for point in curve] + [point["low"] for point in curve][::-1]
+        hover = f"%{{x}} {unit} {name}: %{{y:.3g}}<extra></extra>"
+        shade = go.Scatter(x=size + size[::-1], y=band, mode="lines", fill="toself", line={"width": 0}, hoverinfo="skip")
+        line = go.Scatter(x=size, y=[point["value"] for point in curve], mode="lines+markers", hovertemplate=hover)
+        if curve:
+            figure.add_traces([shade.update(fillcolor=GRID), line.update(line={"color": color, "width": 1.5})])
     figure.add_hline(1, line={"color": QUIET, "width": 1, "dash": "dot"})
-    figure.update_xaxes(title=f"{unit} kept", type="linear" if unit == "heads" else "log", dtick=None if unit == "heads" else 1)
-    return figure.update_yaxes(title="faithfulness")
+    figure.update_xaxes(title=f"{unit} {'kept or removed' if left else 'kept'}", type="linear" if few else "log")
+    return figure.update_xaxes(dtick=None if few else 1).update_yaxes(title="faithfulness")

@@ -31,8 +31,13 @@ def usage() -> str:
 
 def _sentence(box: str) -> str:
     """tyro's boxed complaint as one line."""
-    lines = [re.sub(r"[│╭╮╰╯─]+", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    return " ".join(line for line in lines if line and line != "Parsing error")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    frame = r"^[│|+╭╰]|[│|+╮╯]$|─+|-{4,}"  # drawn in ASCII where the terminal's encoding has no other
+    lines = [re.sub(frame, " ", line.strip()).strip() for line in plain]
+    text = " ".join(line for line in lines if line and line != "Parsing error")
+    text = re.sub(r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])", "", text)  # the box's title
+    text = re.sub(r" Got errors: .*?(?= Argument helptext| For full|$)| Argument helptext: .*?(?= For full|$)", "", text)
+    return re.sub(r"\.? For full helptext, (?:run|see) (.*)$", r"; see \1", text)
 
 
 def parse(verb: str, argv: list[str]):

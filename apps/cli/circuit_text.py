@@ -41,7 +41,9 @@ def _nodes(result: dict) -> str:
     width = max(map(len, ends), default=0)
     edges = [f"{end:{width}} {edge['score']:10.4f}" for end, edge in zip(ends, result["edges"], strict=False)]
     title = f"strongest of {result['n_nodes']:,} nodes at {len(result['hooks'])} hook points (effect of the corrupted value)"
-    return "\n".join([title, *rows, "", "strongest direct edges", *edges])
+    heads = ", ".join(f"a{row['layer']}.h{row['head']} {row['score']:.3f}" for row in result["heads"][:SHOWN])
+    lines = [title, *rows, "", "strongest direct edges", *edges]
+    return "\n".join([*lines, "", f"heads, by the effects of features through them: {heads}"] if heads else lines)
 
 
 def _node_curve(result: dict) -> str:

@@ -117,6 +117,8 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
         (["--method", "eapig"], "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes"),
         (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
         (["--repeats", "0"], "repeats=0: at least one is needed"),
+        (["--prompts", "0"], "prompts=0: at least one is needed"),
+        (["--held-out", "1"], "held_out=1: at least two are needed for an interval"),
         (["--run", "x", "--method", "eap"], "--run is for codes and codes-raw, which read heads with an SAE, and for"),
         (["--run", "x", "--run", "y", "--method", "codes"], "codes reads heads with one SAE: name one --run, not 2"),
         (["--method", "feature-circuit"], "feature-circuit needs SAEs of this model: name each run with --run"),

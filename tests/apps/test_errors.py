@@ -149,3 +149,24 @@ def test_debug_shows_the_traceback(tmp_path: Path):
 
     with pytest.raises(UsageError):
         main(["eval", str(tmp_path), "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["browse", "--no-open"], "saelab browse: Unrecognized options: --no-open; see saelab browse --help"),
+        (["train", "--k"], "saelab train: Missing value for argument '--k'. Expected 1 values; see saelab train --help"),
+        (
+            ["circuits", "--repeats", "two"],
+            "saelab circuits: Error parsing --repeats: invalid literal for int() with base 10: 'two'; see saelab circuits --help",
+        ),
+        (
+            ["browse", "--port", "x"],
+            "saelab browse: Error parsing --port: no type matching {None}|INT could be instantiated from ['x']; "
+            "see saelab browse --help",
+        ),
+    ],
+)
+def test_a_command_line_that_does_not_parse_is_told_in_one_short_line(capsys, command: list[str], message: str):
+    assert main(command) == 2
+    assert last_line(capsys) == message

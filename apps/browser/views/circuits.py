@@ -21,11 +21,12 @@ by_feature = "nodes" in shown
 left, right = st.columns(2, gap="medium")
 with left:
     if shown["heads"]:
-        state.html("<h2>Heads <small>scores; orange helps the task</small></h2>")
+        meaning = "summed |effect| of the features through each" if by_feature else "scores; orange helps the task"
+        state.html(f"<h2>Heads <small>{meaning}</small></h2>")
         st.plotly_chart(charts.heads(shown["heads"]), config=QUIET, key="heads")
-    what = "best nodes kept, the others at their mean" if by_feature else "best heads kept, the others resampled"
+    what = "best nodes kept (green), removed (blue); 0: all at their mean" if by_feature else "best heads kept, rest resampled"
     state.html(f"<h2>Faithfulness <small>{what}; 95% over prompts</small></h2>")
-    curve = charts.faithfulness(shown["faithfulness"], "nodes" if by_feature else "heads")
+    curve = charts.faithfulness(shown["faithfulness"], "nodes" if by_feature else "heads", shown.get("completeness", ()))
     st.plotly_chart(curve, config=QUIET, key="faithfulness")
     if by_feature:
         state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:ROWS]))

@@ -69,8 +69,10 @@ def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
 def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
     """The most active latent of each output, [P, K]; n_features where none is active.
 
-    Raises UsageError for an SAE of another width.
+    Raises UsageError for an SAE of another width, and for a transcoder, whose latents stand for something else's output.
     """
+    if sae.transcoder:
+        raise UsageError("codes read heads with an SAE, this is a transcoder: take, for example, an SAE trained at hook_attn_out")
     if sae.d_model != outputs_PKD.shape[-1]:
         raise UsageError(
             f"this SAE reads vectors of width {sae.d_model}, the heads write {outputs_PKD.shape[-1]} wide into the residual "

@@ -48,6 +48,10 @@ class Plan(NamedTuple):
             raise UsageError(f"unknown truth {self.truth!r}: there are {', '.join(TRUTHS)}")
         if self.repeats < 1:
             raise UsageError(f"repeats={self.repeats}: at least one is needed, and three for an interval")
+        if self.prompts is not None and self.prompts < 1:
+            raise UsageError(f"prompts={self.prompts}: at least one is needed")
+        if self.held_out < 2:
+            raise UsageError(f"held_out={self.held_out}: at least two are needed for an interval")
 
 
 class Known(NamedTuple):

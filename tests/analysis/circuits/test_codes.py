@@ -81,6 +81,8 @@ def test_head_outputs_are_the_mean_over_positions_of_what_the_heads_add(tiny_mod
 def test_an_sae_of_another_width_is_refused():
     with pytest.raises(UsageError, match=r"reads vectors of width 4, the heads write 32 wide .* hook_attn_out"):
         codes.code_of(SAE(4, 3, Threshold()), torch.zeros(2, 3, 32))
+    with pytest.raises(UsageError, match="codes read heads with an SAE, this is a transcoder"):
+        codes.code_of(SAE(32, 3, Threshold(), transcoder=True), torch.zeros(2, 3, 32))
 
 
 def test_any_sae_of_the_streams_width_can_read_the_codes(tiny_model):

@@ -38,6 +38,8 @@ class Args(Common):
     """training tokens to fit the linear maps on, at most"""
     held_out: Count = 50_000
     """held-out tokens to score on, at most"""
+    ridge: float = 0.0
+    """ridge of the linear maps, added to the activations' covariance; above 0 they can be fitted on fewer tokens"""
     errors: Path | None = None
     """also write the error of the (one) run and its parts as an activation cache into this folder, to train SAEs on"""
 
@@ -63,7 +65,8 @@ def run(args: Args) -> int:
     model = models.load(about["name"])
     n_tokens, n_held_out = min(args.tokens, cache.n_tokens()), min(args.held_out, cache.n_tokens("held_out"))
     with tqdm(total=n_tokens + n_held_out, unit="token", file=sys.stderr, disable=None) as bar:
-        fields = analyse(saes, cache, model, n_tokens=args.tokens, n_held_out=args.held_out, seed=args.seed, progress=upto(bar))
+        sizes = {"n_tokens": args.tokens, "n_held_out": args.held_out, "ridge": args.ridge}
+        fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=upto(bar))
     result = document("dark-matter", args.seed, **fields)
     for entry in result["runs"]:
         write_json(Path(entry["run"]) / "dark-matter.json", {**result, "runs": [entry]})
@@ -108,7 +111,8 @@ def table(result: dict) -> str:
             lines.append(" ".join([f"{bound:>{width}}", *(f"{entry[key][bound]:11.4f}" for _, key in COLUMNS)]))
     lines.append("\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained")
     for entry in result["runs"]:
-        lines.append(f"{entry['run']}, null {entry['linear_r2_null']:.5f}")
+        null = entry["linear_r2_null"]
+        lines.append(f"{entry['run']}, null {'undefined' if null is None else format(null, '.5f')}")
         for name, control in entry["controls"].items():
             lines.append(
                 f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm {control['norm_r2']['value']:8.4f}"

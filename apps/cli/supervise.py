@@ -77,6 +77,8 @@ def _rows(args: Args) -> tuple[list, list, Any]:
         return supervised.rows(args.task, args.prompts, 2 * args.seed), tests, supervised.TASKS[args.task].metric
     path = Path(args.task)
     if not path.is_file():
+        if path.suffix == ".jsonl":
+            raise UsageError(f"no file {path}")
         known = ", ".join(supervised.TASKS)
         raise UsageError(f"no task {args.task!r}; there are {known}, or name a .jsonl file of labelled prompts")
     rows = supervised.read(path)

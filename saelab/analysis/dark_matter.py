@@ -38,7 +38,7 @@ class Decomposition(NamedTuple):
     introduced: Tensor | None
     r2: float
     r2_dimensions: Tensor
-    r2_null: float
+    r2_null: float | None
     norm_r2: float
     fvu: float
     fvu_linear: float

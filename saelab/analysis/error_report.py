@@ -63,10 +63,10 @@ class Subject:
             errors = self.control_errors(x_ND, error_ND)
             self.controls.add(x_ND, torch.cat([dark_matter.targets(e) for e in errors], 1))
 
-    def solve(self) -> None:
+    def solve(self, ridge: float) -> None:
         """Fit the maps. Raises UsageError for too few tokens."""
-        self.maps["sae"] = dark_matter.split(linear.solve(self.own))
-        whole = linear.solve(self.controls)
+        self.maps["sae"] = dark_matter.split(linear.solve(self.own, ridge=ridge))
+        whole = linear.solve(self.controls, ridge=ridge)
         for i, name in enumerate(CONTROLS):
             part = slice(i * (self.sae.d_model + 1), (i + 1) * (self.sae.d_model + 1))
             self.maps[name] = dark_matter.split(whole._replace(weight=whole.weight[:, part], bias=whole.bias[part]))
@@ -97,17 +97,19 @@ def analyse(
     *,
     n_tokens: int = 500_000,
     n_held_out: int = 50_000,
+    ridge: float = 0.0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of the `dark-matter` document for SAEs by name: `runs`, and `scaling` across them.
 
-    n_tokens: training tokens the maps are fitted on, at most; n_held_out: tokens they are scored on, at most. The model's loss is
-    measured with x_hat, with either part of the error added back, and with noise of that part's length. progress(tokens done).
-    Raises UsageError for an SAE of another width than the cache, a transcoder, too few tokens, or no held-out documents.
+    n_tokens: training tokens the maps are fitted on, at most; n_held_out: tokens they are scored on, at most; ridge: see
+    `linear.solve`. The model's loss is measured with x_hat, with either part of the error added back, and with noise of that
+    part's length. progress(tokens done). Raises UsageError for an SAE of another width than the cache, a transcoder, too few
+    tokens, or no held-out documents.
     """
     subjects = {name: Subject(sae, _checked(name, sae, cache, model), seed) for name, sae in saes.items()}
-    n_read = _fit(list(subjects.values()), cache, n_tokens, seed, progress or (lambda n: None))
+    n_read = _fit(list(subjects.values()), cache, n_tokens, ridge, seed, progress or (lambda n: None))
     owners_N = _score(list(subjects.values()), cache, model, n_held_out, lambda n: progress and progress(n_read + n))
     runs = [_fields(name, subject, seed) for name, subject in subjects.items()]
     tables = [subject.sums["sae"].table() for subject in subjects.values()]
@@ -126,7 +128,7 @@ def _checked(name: str, sae: SAE, cache: Any, model: Any) -> str:
     return hook
 
 
-def _fit(subjects: list[Subject], cache: Any, n_tokens: int, seed: int, progress: Progress) -> int:
+def _fit(subjects: list[Subject], cache: Any, n_tokens: int, ridge: float, seed: int, progress: Progress) -> int:
     """Fit every subject's maps on shuffled training tokens; how many were read."""
     available = min(n_tokens, cache.n_tokens("train"))
     size = min(BATCH, available)
@@ -137,7 +139,7 @@ def _fit(subjects: list[Subject], cache: Any, n_tokens: int, seed: int, progress
             subject.add(x[subject.hook])
         progress((number + 1) * size)
     for subject in subjects:
-        subject.solve()
+        subject.solve(ridge)
     return available // size * size
 
 

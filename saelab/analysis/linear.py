@@ -33,9 +33,13 @@ class Linear(NamedTuple):
         return x @ self.weight.to(x) + self.bias.to(x)
 
     @property
-    def null(self) -> float:
-        """The R^2 on other tokens of targets that have nothing to do with x: -p / (n - p - 1) with p = rank."""
-        return -self.rank / (self.n_tokens - self.rank - 1)
+    def null(self) -> float | None:
+        """The R^2 on other tokens of targets that have nothing to do with x: -p / (n - p - 1) with p = rank.
+
+        None where there are no more tokens than that, which only a ridge can fit on.
+        """
+        free = self.n_tokens - self.rank - 1
+        return -self.rank / free if free > 0 else None
 
 
 class Sums:

@@ -157,9 +157,18 @@ def test_reductions_lower_what_they_can_and_not_what_they_cannot(runs: list[Path
     assert told.share(owners)[0] > 0.01 > nothing.share(owners)[0] > -0.05
 
 
+def test_a_ridge_fits_on_fewer_tokens_than_regressors_and_has_no_null(tiny_cache: Path, tiny_model: Path, runs: list[Path]):
+    sae, cache, model = SAE.load(runs[0]), Cache(tiny_cache), models.load(tiny_model)
+    (few,) = analyse({"few": sae}, cache, model, n_tokens=20, n_held_out=600, ridge=0.1)["runs"]
+    assert few["linear_r2_null"] is None and few["controls"]["dead"]["linear_r2"]["value"] < 0.99
+    (held,) = analyse({"held": sae}, cache, model, n_tokens=2000, n_held_out=600, ridge=1e6)["runs"]
+    assert abs(held["linear_r2"]["value"]) < 0.01  # such a ridge allows no weight at all
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
+        (["{run}", "--ridge", "-1"], "ridge=-1.0 is negative: 0 or more"),
         ([], "no run named: saelab dark-matter RUN"),
         (["{run}", "--tokens", "20"], "20 tokens are too few to fit 32 regressors: at least 34 are needed"),
         (["{run}", "--cache", "{wide}"], "was made by"),

@@ -56,6 +56,7 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
     [
         ([], "no run folder named"),
         (["{run}", "--task", "addition"], "no task 'addition'; there are ioi, greater-than, docstring"),
+        (["{run}", "--task", "letters.jsonl"], "no file letters.jsonl"),
         (["{run}", "--task", "{prompts}", "--position", "middle"], "no position 'middle'; these prompts have end"),
         (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
         (["{run}", "--tests", "1"], "prompts=2000, tests=1"),

@@ -96,6 +96,10 @@ class Cache:
         """D at a hook."""
         return self.manifest["hooks"][self.resolve(hook)]["width"]
 
+    def whole(self, hook: str) -> str | None:
+        """The model's hook of whose activation a derived one, such as an SAE's error, is a part; None for a hook of the model."""
+        return self.manifest["hooks"][self.resolve(hook)].get("part_of")
+
     def document_names(self) -> list[str]:
         """The name of each document, by the number that `Contexts.documents` holds."""
         return json.loads((self.path / self.manifest["documents"]["file"]).read_text())

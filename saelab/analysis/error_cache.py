@@ -48,7 +48,7 @@ def write_errors(
         if progress:
             progress(done)
     entry = manifest["hooks"][hook]
-    manifest["hooks"] = {name: {**entry, "aliases": []} for name in names}
+    manifest["hooks"] = {name: {**entry, "aliases": [], "part_of": hook} for name in names}
     manifest["settings"] |= {"hooks": names, "gradients": False}
     manifest["moments"] = _save(out / "moments.safetensors", moments)
     shutil.copyfile(cache.path / manifest["documents"]["file"], out / manifest["documents"]["file"])

@@ -3,13 +3,10 @@
 Shapes: C contexts, T positions, D width, V vocabulary.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-Splice = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()

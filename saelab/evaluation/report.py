@@ -94,20 +94,28 @@ def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, n
 
 
 class _Evaluation:
-    """Tallies of an SAE, its controls and its references over chunks of contexts."""
+    """Tallies of an SAE, its controls and its references over chunks of contexts.
 
-    def __init__(self, model: Any, hooks: tuple[str, str], saes: dict[str, SAE], rows: dict[str, Reconstruct]) -> None:
-        self.model, self.hooks = model, hooks
+    hooks: what the SAE reads and what it explains; whole: the hook of whose activation the SAE explains a part that the model has
+    no hook for, such as another SAE's error (None: it explains all of it).
+    """
+
+    def __init__(
+        self, model: Any, hooks: tuple[str, str], whole: str | None, saes: dict[str, SAE], rows: dict[str, Reconstruct]
+    ) -> None:
+        self.model, self.hooks, self.whole = model, hooks, whole
         self.coded: dict[str, Reconstruct] = {name: partial(_reconstruct, each) for name, each in saes.items()}
         self.rows, sae = rows | self.coded, saes["sae"]
         self.tallies = {name: Tally(sae.n_features, len(sae.b_dec)) for name in self.rows}
         self.chance = random_init(sae, 12345) if sae.levels is None else None  # levels of another SAE mean nothing to it
         self.chance_fired_F = torch.zeros(sae.n_features)
 
-    def add(self, tokens_CT: Tensor, documents_CT: Tensor) -> None:
-        """Run the model clean and with every row spliced in, and add what was measured."""
-        clean, acts = clean_run(self.model, tokens_CT, list(set(self.hooks)))
-        x_CTD, target_CTD = acts[self.hooks[0]], acts[self.hooks[1]]
+    def add(self, tokens_CT: Tensor, documents_CT: Tensor, cached_CTD: Tensor) -> None:
+        """Run the model clean and with every row spliced in, and add what was measured. cached_CTD: read only for a part."""
+        spliced_at = self.whole or self.hooks[1]
+        clean, acts = clean_run(self.model, tokens_CT, [self.whole] if self.whole else list(set(self.hooks)))
+        x_CTD, target_CTD = (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
+        rest_CTD = acts[spliced_at] - target_CTD
         owner_N, owner_P = documents_CT[:, 1:].flatten().numpy(), documents_CT[:, 1:-1].flatten().numpy()
         target_ND = target_CTD[:, 1:].flatten(0, 1)
         columns = {"clean": next_token_loss(clean, tokens_CT).flatten().numpy()}
@@ -115,9 +123,9 @@ class _Evaluation:
         for name, reconstruct in self.rows.items():
             source_CTD = x_CTD if name in self.coded else target_CTD
             x_hat_ND, code = reconstruct(source_CTD[:, 1:].flatten(0, 1))
-            replacement_CTD = target_CTD.clone()
-            replacement_CTD[:, 1:] = x_hat_ND.view_as(target_CTD[:, 1:])
-            spliced = spliced_run(self.model, tokens_CT, self.hooks[1], replacement_CTD)
+            replacement_CTD = rest_CTD.clone()
+            replacement_CTD[:, 1:] += x_hat_ND.view_as(target_CTD[:, 1:])
+            spliced = spliced_run(self.model, tokens_CT, spliced_at, replacement_CTD)
             columns["spliced"] = next_token_loss(spliced, tokens_CT).flatten().numpy()
             columns["kl"] = divergence(clean, spliced).flatten().numpy()
             if name in ("zero", "mean"):
@@ -152,6 +160,7 @@ def evaluate(
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of its cache.
 
     Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an SAE that learned nothing gets.
+    Of an SAE on a part of an activation (another SAE's error), the rest of the activation stays as the model has it.
     controls: further SAEs at the same hook, by name, measured on the same tokens (field `controls`, only if there are any).
     Raises UsageError if the SAE's width is not the cache's, or the cache has no held-out document.
     """
@@ -160,12 +169,12 @@ def evaluate(
         raise UsageError(f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}")
     l0 = getattr(sae.sparsify, "k", None) or 32
     rows = references(cache.moments(target, "train"), min(l0, len(sae.b_dec)))
-    run = _Evaluation(model, (source, target), {**(controls or {}), "sae": sae}, rows)
+    run = _Evaluation(model, (source, target), cache.whole(source), {**(controls or {}), "sae": sae}, rows)
     n_read = 0
     for chunk in cache.contexts(source, "held_out"):
         for first in range(0, len(chunk.tokens), 16):
-            tokens_CT, documents_CT = chunk.tokens[first : first + 16], chunk.documents[first : first + 16]
-            run.add(tokens_CT, documents_CT)
+            tokens_CT, acts_CTD, documents_CT = (column[first : first + 16] for column in chunk)
+            run.add(tokens_CT, documents_CT, acts_CTD)
             n_read += tokens_CT[:, 1:].numel()
             if progress:
                 progress(n_read)

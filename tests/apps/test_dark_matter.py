@@ -16,7 +16,9 @@ from saelab import SAE, Choice, models
 from saelab.activations import Cache
 from saelab.analysis import dark_matter as dark
 from saelab.analysis import reduce
+from saelab.analysis.error_cache import write_errors
 from saelab.analysis.error_report import analyse
+from saelab.evaluation.report import evaluate
 from tests import toy_index
 from tests.conftest import HOOK, ROOT, make_cache, make_model
 
@@ -141,6 +143,27 @@ def test_an_error_cache_trains_and_its_parts_sum_up(runs: list[Path], tiny_cache
     assert main(["train", "--cache", str(out), "--hook", nonlinear, "--out", str(tmp_path / "trained"), *options]) == 0
     assert main(["dark-matter", str(tmp_path / "run"), "--held-out", "500", "--errors", str(out)]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
+
+
+def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_place(
+    runs: list[Path], tiny_cache: Path, tiny_model: Path, tmp_path: Path
+):
+    """Without its error an activation is the first SAE's reconstruction, so that zeroing the one is splicing the other."""
+    cache, model, base = Cache(tiny_cache), models.load(tiny_model), SAE.load(runs[3])
+    errors = Cache(write_errors(base, cache, tmp_path / "errors"))
+    whole, _, nonlinear = errors.hooks
+    sae = SAE(32, 16, Choice(2), seed=3)
+    found = {}
+    for hook in (whole, nonlinear):
+        sae.about = {"hook": hook}
+        found[hook] = evaluate(sae, errors, model, n_tokens=2000)
+        assert found[hook]["references"]["identity"]["ce_recovered"]["value"] == pytest.approx(1, abs=1e-4)
+    spliced = evaluate(base, cache, model, n_tokens=2000)["ce_spliced"]
+    assert found[whole]["ce_ablated"] == pytest.approx(spliced, abs=1e-5)
+    assert abs(found[nonlinear]["ce_ablated"] - spliced) > 1e-4
+    errors.manifest["hooks"][nonlinear].pop("part_of")
+    with pytest.raises(KeyError):
+        evaluate(sae, errors, model, n_tokens=2000)
 
 
 def test_reductions_lower_what_they_can_and_not_what_they_cannot(runs: list[Path], tiny_cache: Path):

@@ -80,8 +80,9 @@ def of_task(model: Any, name: str, form: Form, seed: int) -> list[Claim]:
 
 
 def _level(claim: str, theirs: float, values: Any) -> Claim:
-    """Whether our mean AUC reaches theirs."""
+    """Whether our mean AUC, whose interval is cut to [0, 1], reaches theirs."""
     value, low, high = over_seeds(values)
+    low, high = (None if bound is None else min(max(bound, 0.0), 1.0) for bound in (low, high))
     return Claim(claim, f"{theirs:.3f}", value, low, high, judge(low, high, above=theirs))
 
 

@@ -4,7 +4,7 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench clean
+.PHONY: demo test install lint format bench bounds clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
@@ -26,6 +26,11 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
+
+# The CPU kernels with every array index checked: too slow for each commit, worth a night.
+bounds: $(VENV)/.installed-dev
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-bounds $(BIN)/python -m pytest \
+		tests/kernels/test_choose.py tests/kernels/test_certificate.py tests/kernels/test_sparse.py tests/kernels/test_step.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from apps.browser import supervised as section
+from apps.browser.draw import number
+from apps.browser.runs import PLACES
 from apps.cli import main
 from tests.conftest import ROOT
 
@@ -49,6 +52,20 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
     assert documents[0]["sufficiency"] == documents[1]["sufficiency"] == shown["sufficiency"]
     assert text.count("edit agreement by features changed") == 2
     assert all(f"\n{name} " in text for name in ("supervised", "supervised_mean", "sae", "frozen_decoder", "random_init", "null"))
+
+
+def test_the_overview_shows_what_was_compared(run: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch):
+    from streamlit.testing.v1 import AppTest
+
+    assert main(["supervise", str(run), "--task", str(prompts)]) == 0
+    found = json.loads((run / "supervise-letters.json").read_text())
+    shown = section.section(found)
+    assert shown.count("<tr>") == 2 * (1 + len(found["sufficiency"])) + 1 and "<b>this SAE</b>" in shown
+    assert f"<b>{number(found['f1']['sae']['value'])}</b>" in shown and "edit agreement by features changed" in shown
+    assert "<i>" not in section.section({**found, "task": "<i>"})
+    monkeypatch.setenv(PLACES, json.dumps([str(run)]))
+    page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()
+    assert not page.exception and "Supervised: letters" in "".join(e.proto.body for e in page.get("html"))
 
 
 @pytest.mark.parametrize(

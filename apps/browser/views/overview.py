@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from apps.browser import charts, dark_matter, draw, load, state, tables
+from apps.browser import charts, dark_matter, draw, load, state, supervised, tables
 
 QUIET = {"displayModeBar": False}
 
@@ -12,6 +12,8 @@ state.html(tables.about(name, sae))
 state.html(tables.report(report, str(folder)))
 if dark := load.document(folder, "dark-matter.json"):
     state.html(dark_matter.section(dark))
+for path in sorted(folder.glob("supervise-*.json")):
+    state.html(supervised.section(load.document(folder, path.name)))
 if figure := charts.curves(rows):
     state.html("<h2>Training <small>over tokens</small></h2>")
     st.plotly_chart(figure, config=QUIET, key="curves")

@@ -49,7 +49,7 @@ def test_where_the_metric_is_linear_every_effect_is_that_of_patching(model):
     (change,), (found,) = features.effects(model, TASK, places, steps=1)
     ((_, x_PTD),) = features.record(model, TASK.clean, places)
     before_P = metric(model, {})
-    for pair in range(0, len(found.code.values), 5):
+    for pair in range(0, len(found.code.values), 25):
         prompt, position = divmod(int(found.code.tokens[pair]), TASK.clean.shape[1])
         moved = x_PTD.clone()
         moved[prompt, position] += change.code.values[pair] * sae.W_dec.detach()[found.code.features[pair]]

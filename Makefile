@@ -27,7 +27,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
 
-# The CPU kernels with every array index checked: too slow for each commit, worth a night.
+# The CPU kernels with every array index checked.
 bounds: $(VENV)/.installed-dev
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-bounds $(BIN)/python -m pytest \
 		tests/kernels/test_choose.py tests/kernels/test_certificate.py tests/kernels/test_sparse.py tests/kernels/test_step.py

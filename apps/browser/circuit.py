@@ -24,7 +24,7 @@ def about(shown: dict[str, Any]) -> str:
         pairs.append(("nodes", f"{shown['n_nodes']:,}", f"features and errors at {len(shown['hooks'])} hook points"))
     else:
         pairs.append(("CPR", number(shown["cpr"]), "area under faithfulness, heads by signed score"))
-        pairs.append(("CMD", number(shown["cmd"]), "area under |1 - faithfulness|, heads by size of score; 0 is best"))
+    pairs.append(("CMD", number(shown["cmd"]), "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best"))
     return head + stats(pairs)
 
 

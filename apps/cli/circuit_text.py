@@ -50,6 +50,7 @@ def _node_curve(result: dict) -> str:
     rows = zip(result["faithfulness"], result["completeness"], strict=True)
     lines = ["nodes kept: faithfulness; removed: what is left (0 where nothing is missing); 95% over prompts"]
     lines += [f"{kept['size']:7,} {_point(kept)} {_point(left)}" for kept, left in rows]
+    lines.append(f"CMD {result['cmd']:.3f} (log axis {result['cmd_log']:.3f})")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from saelab.analysis.parts import Site, sites
 from saelab.errors import UsageError
 from saelab.sae import SAE
 
-SIZES = (10, 30, 100, 300, 1000, 3000)
+SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000)
 EDGE_PROMPTS = 16
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from saelab import models
-from saelab.analysis.circuits import ablation
+from saelab.analysis.circuits import ablation, curves
 from saelab.analysis.circuits.feature_circuit import FeatureCircuit, feature_circuit
 from saelab.analysis.circuits.features import ERROR, Nodes
 from saelab.analysis.circuits.report import Plan, Progress, compared, head_rows, known
@@ -40,6 +40,7 @@ def feature_report(model: Any, plan: Plan, saes: list[SAE], *, progress: Progres
     fields, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
     metrics = {"clean": found.curve.metric_clean, "corrupted": ablation.mean(base.corrupted), "empty": found.curve.metric_empty}
     intervals |= {f"metric_{name}": list(values[1:]) for name, values in metrics.items()}
+    cmd = curves.cmd([curves.Point(point.size, *point.faithfulness) for point in found.curve.points])
     return {
         "task": plan.task,
         "method": FEATURES,
@@ -52,6 +53,9 @@ def feature_report(model: Any, plan: Plan, saes: list[SAE], *, progress: Progres
         "edges": edge_rows(found),
         "heads": [] if found.heads is None else head_rows(found.heads),
         **fields,
+        "cpr": None,  # it ranks by signed score; features are ranked by the size of their effect
+        "cmd": cmd.linear,
+        "cmd_log": cmd.log,
         "faithfulness": [_point(point.size, point.faithfulness) for point in found.curve.points],
         "completeness": [_point(point.size, point.completeness) for point in found.curve.points],
         "intervals": intervals,

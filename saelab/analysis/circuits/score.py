@@ -141,7 +141,7 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def score(model: Any, task: Task, method_name: str, **options: Any) -> Scores:
+def score(model: Any, task: Task, method_name: str = "eap-ig", **options: Any) -> Scores:
     """Score every head, and where the method can every MLP and edge, of a model (a TransformerBridge) by a method of METHODS.
 
     options: fields of `Options`. Raises UsageError for an unknown method, and where the method cannot work on this model.

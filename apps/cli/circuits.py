@@ -34,7 +34,7 @@ class Args(Common):
     truth: str = "measured"
     """measured (every head of this model resampled), published (of GPT-2 small), none"""
     device: str = "cpu"
-    """device the model runs on"""
+    """device the model runs on (feature-circuit: cpu)"""
 
 
 def run(args: Args) -> int:
@@ -45,7 +45,7 @@ def run(args: Args) -> int:
 
     plan = report.Plan(args.task, args.method, args.prompts, args.repeats, args.held_out, args.truth, args.seed)  # type: ignore[arg-type]
     plan.check()
-    check_runs(args.method, args.run)
+    check_runs(args.method, args.run, args.device)
     saes = [SAE.load(folder) for folder in args.run]
     model = models.load(args.model, args.device)
 
@@ -67,12 +67,14 @@ def run(args: Args) -> int:
     return 0
 
 
-def check_runs(method: str, runs: tuple[Path, ...]) -> None:
-    """Raise UsageError for runs that a method has no use for."""
+def check_runs(method: str, runs: tuple[Path, ...], device: str) -> None:
+    """Raise UsageError for runs that a method has no use for, and for a device that it does not run on."""
     from saelab.errors import UsageError
 
     if runs and not method.startswith(("codes", "feature-circuit")):
         readers = "codes and codes-raw, which read heads with an SAE, and for feature-circuit"
         raise UsageError(f"--run is for {readers}; {method} needs none")
+    if method == "feature-circuit" and device != "cpu":
+        raise UsageError(f"feature-circuit runs on the cpu only, not on {device}")
     if len(runs) > 1 and method.startswith("codes"):
         raise UsageError(f"{method} reads heads with one SAE: name one --run, not {len(runs)}")

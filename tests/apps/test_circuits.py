@@ -121,6 +121,7 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
         (["--held-out", "1"], "held_out=1: at least two are needed for an interval"),
         (["--run", "x", "--method", "eap"], "--run is for codes and codes-raw, which read heads with an SAE, and for"),
         (["--run", "x", "--run", "y", "--method", "codes"], "codes reads heads with one SAE: name one --run, not 2"),
+        (["--method", "feature-circuit", "--device", "cuda"], "feature-circuit runs on the cpu only, not on cuda"),
         (["--method", "feature-circuit"], "feature-circuit needs SAEs of this model: name each run with --run"),
         (["--run", "x", "--method", "codes"], "x has no sae.json"),
         (["--task", "agreement", "--held-out", "24"], "this model does not do the task agreement: its logit difference is"),

@@ -36,31 +36,37 @@ def feature_report(model: Any, plan: Plan, saes: list[SAE], *, progress: Progres
     found = feature_circuit(model, drawn, held_out, saes, seed=plan.seed)
     seconds = time.perf_counter() - started
     progress("comparing")
-    truth = None if found.heads is None else known(model, plan, held_out)
-    fields, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
     metrics = {"clean": found.curve.metric_clean, "corrupted": ablation.mean(base.corrupted), "empty": found.curve.metric_empty}
-    intervals |= {f"metric_{name}": list(values[1:]) for name, values in metrics.items()}
-    cmd = curves.cmd([curves.Point(point.size, *point.faithfulness) for point in found.curve.points])
+    truth = None if found.heads is None else known(model, plan, held_out)
+    agreed, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
     return {
         "task": plan.task,
         "method": FEATURES,
         "model": models.identity(model)["name"],
         "metric": held_out.metric,
         **{f"metric_{name}": values[0] for name, values in metrics.items()},
+        **_circuit(found),
+        **agreed,
+        "intervals": intervals | {f"metric_{name}": list(values[1:]) for name, values in metrics.items()},
+        "seconds": seconds,
+        "prompts": {"scoring": len(drawn.clean), "repeats": 1, "held_out": plan.held_out},
+    }
+
+
+def _circuit(found: FeatureCircuit) -> dict[str, Any]:
+    """The fields that say what was found and how good it is by itself."""
+    cmd = curves.cmd([curves.Point(point.size, *point.faithfulness) for point in found.curve.points])
+    return {
         "hooks": found.hooks,
         "n_nodes": len(found.nodes.effect),
         "nodes": node_rows(found.nodes.top(NODES), found.hooks),
         "edges": edge_rows(found),
         "heads": [] if found.heads is None else head_rows(found.heads),
-        **fields,
         "cpr": None,  # it ranks by signed score; features are ranked by the size of their effect
         "cmd": cmd.linear,
         "cmd_log": cmd.log,
         "faithfulness": [_point(point.size, point.faithfulness) for point in found.curve.points],
         "completeness": [_point(point.size, point.completeness) for point in found.curve.points],
-        "intervals": intervals,
-        "seconds": seconds,
-        "prompts": {"scoring": len(drawn.clean), "repeats": 1, "held_out": plan.held_out},
     }
 
 

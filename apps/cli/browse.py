@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from apps.cli.common import Common, document, show
+from apps.cli.common import Common, Number, document, show
 from saelab.errors import UsageError
 
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ class Args(Common):
 
     runs: Positional[tuple[Path, ...]] = (Path("runs"),)
     """runs, or folders that hold runs"""
-    port: int | None = None
+    port: Number = None
     """port to listen on (default: the first free one from 8501)"""
 
 

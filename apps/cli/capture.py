@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import UseAppendAction
 
-from apps.cli.common import Common, Count, document, show
+from apps.cli.common import Common, Count, Number, document, show
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Args(Common):
     """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
     out: Path = Path("cache")
     """folder of the cache"""
-    context: int | None = None
+    context: Number = None
     """positions per context (default: the model's, at most 1024)"""
     gradients: bool = False
     """also cache the loss's gradient at each hook point"""

@@ -8,7 +8,7 @@ from typing import Any
 from tyro.conf import UseAppendAction
 
 from apps.cli import circuit_text
-from apps.cli.common import Common, document, show
+from apps.cli.common import Common, Folder, Number, document, show
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Args(Common):
     """bundled, a folder in Hugging Face layout, or a hub name"""
     run: UseAppendAction[tuple[Path, ...]] = ()
     """run whose SAE reads the codes (default: a small one trained on the spot); for feature-circuit several, a hook each"""
-    out: Path | None = None
+    out: Folder = None
     """folder for circuit.json (default: circuits/TASK-METHOD)"""
-    prompts: int | None = None
+    prompts: Number = None
     """prompts per scoring (default: the method's own)"""
     repeats: int = 3
     """scorings on fresh prompts, which give the intervals (feature-circuit: always one)"""

@@ -4,8 +4,10 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 
@@ -28,6 +30,11 @@ Count = Annotated[
         str_from_instance=lambda value: [str(value)],
     ),
 ]
+
+# Options whose help says by itself what happens without them.
+Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="[RUN ...]", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
+Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)

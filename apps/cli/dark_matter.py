@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
-from apps.cli.common import Common, Count, document, show, upto
+from apps.cli.common import Common, Count, Folder, Runs, document, show, upto
 from saelab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +28,9 @@ COLUMNS = (
 class Args(Common):
     """Options of `saelab dark-matter`."""
 
-    runs: Positional[tuple[Path, ...]] = ()
+    runs: Runs = ()
     """run folders: SAEs of several widths, sparsifiers or layers of one model"""
-    cache: Path | None = None
+    cache: Folder = None
     """activation cache (default: the one the runs were trained on)"""
     tokens: Count = 500_000
     """training tokens to fit the linear maps on, at most"""
@@ -40,7 +38,7 @@ class Args(Common):
     """held-out tokens to score on, at most"""
     ridge: float = 0.0
     """ridge of the linear maps, added to the activations' covariance; above 0 they can be fitted on fewer tokens"""
-    errors: Path | None = None
+    errors: Folder = None
     """also write the error of the (one) run and its parts as an activation cache into this folder, to train SAEs on"""
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from apps.cli.common import Common, Count
+from apps.cli.common import Common, Count, Number
 
 HOOK = "blocks.1.hook_resid_post"
 TOKENS = 2_080_000
@@ -20,7 +20,7 @@ class Args(Common):
     """run folder; the cache and the second seed's run lie beside it"""
     no_browse: bool = False
     """stop before the browser"""
-    port: int | None = None
+    port: Number = None
     """port of the browser (default: a free one)"""
     tokens: Count = TOKENS
     """positions to capture; training takes the demo recipe's tokens in proportion"""

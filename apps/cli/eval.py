@@ -9,9 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
-from apps.cli.common import Common, Count, document, show, upto
+from apps.cli.common import Common, Count, Folder, Runs, document, show, upto
 from apps.cli.report_tables import ROWS, beside, probes, side_by_side, table
 from saelab.errors import UsageError
 
@@ -28,9 +26,9 @@ PROBE_PROMPTS = 1000
 class Args(Common):
     """Options of `saelab eval`."""
 
-    runs: Positional[tuple[Path, ...]] = ()
+    runs: Runs = ()
     """run folders; several are shown side by side"""
-    cache: Path | None = None
+    cache: Folder = None
     """activation cache (default: the one the run was trained on)"""
     tokens: Count = 200_000
     """held-out tokens to read, at most"""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from apps.cli.common import Common, Count, document, show, upto
+from apps.cli.common import Common, Count, Folder, document, show, upto
 from saelab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Args(Common):
     """tokens to read, such as 500k or 2M"""
     split: Literal["train", "held_out"] = "train"
     """which documents to read"""
-    cache: Path | None = None
+    cache: Folder = None
     """activation cache (default: the one the run was trained on)"""
 
 

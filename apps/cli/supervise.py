@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import UseAppendAction
 
-from apps.cli.common import Common, document, show
+from apps.cli.common import Common, Runs, document, show
 
 SCORES = {
     "sufficiency": "sufficiency",
@@ -24,7 +24,7 @@ SCORES = {
 class Args(Common):
     """Options of `saelab supervise`."""
 
-    runs: Positional[tuple[Path, ...]] = ()
+    runs: Runs = ()
     """run folders"""
     task: str = "ioi"
     """ioi, greater-than, docstring, or a .jsonl file of labelled prompts: "prompt", "answers", "attributes", optionally "wrong",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from apps.browser.draw import number, text
+from apps.browser.draw import estimate, number, text
 
 PARTS = (("error", "fvu", None, None), ("linear", "fvu_linear", "share_linear", "ce_share_linear"),
          ("nonlinear", "fvu_nonlinear", "share_nonlinear", "ce_share_nonlinear"))  # fmt: skip
@@ -33,13 +33,8 @@ def section(found: Mapping[str, Any]) -> str:
     return f"<h2>Dark matter <small>{size}</small></h2>{split}{scores}"
 
 
-def _cell(metric: Mapping[str, Any]) -> str:
-    interval = f"{number(metric['low'])} to {number(metric['high'])}"
-    return f'<b>{number(metric["value"])}</b> <span class="quiet">{interval}</span>'
-
-
 def _part(entry: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: str | None) -> str:
-    cells = [_cell(entry[key]) if key else "–" for key in (fvu, share, loss)]
+    cells = [estimate(entry[key]) if key else "–" for key in (fvu, share, loss)]
     cells.append(number(entry[loss]["null"]) if loss else "–")
     body = "".join(f'<td class="n">{cell}</td>' for cell in cells)
     return f"<tr><td>{name}</td>{body}</tr>"

@@ -3,7 +3,7 @@
 A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab opens it by itself.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if value and abs(value) < 1e-4:
         return f"{value:.1e}".replace("-", "−")
     return f"{value:#.{digits}g}".rstrip(".").replace("-", "−")
+
+
+def estimate(metric: Mapping[str, Any]) -> str:
+    """A metric ({value, low, high}) with its interval, where it has one."""
+    if metric["value"] is None or metric["low"] is None:
+        return number(metric["value"])
+    return f'<b>{number(metric["value"])}</b> <span class="quiet">{number(metric["low"])} to {number(metric["high"])}</span>'
 
 
 def percent(value: float) -> str:

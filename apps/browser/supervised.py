@@ -3,43 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from apps.browser.draw import number, text
-
-SCORES = (
-    ("sufficiency", "sufficiency", "share of the metric that stays with the reconstruction in the activation's place"),
-    ("necessity", "necessity", "share of mean ablation's damage that taking the reconstruction away does"),
-    ("edit_agreement", "edit agreement", "share of edits after which the model predicts as after the ground-truth patch"),
-    ("edit_success", "edit success", "the same among edits that the ground-truth patch makes change the prediction"),
-    ("edit_magnitude", "edit magnitude", "share of the reconstruction that an edit removes: small where attributes are apart"),
-    ("f1", "F1", "of the best feature for each attribute value"),
-)
+from apps.browser.draw import estimate, number, text
+from apps.cli.supervise import SCORES
 
 
 def section(found: Mapping[str, Any]) -> str:
     """The section for one of a run's supervise-TASK.json."""
     unit = f"{found['metric'].replace('_', ' ')} {number(found['metric_clean'])}, {number(found['metric_mean'])} mean-ablated"
     size = f"{found['prompts']['fit']:,} prompts fitted, {found['prompts']['test']:,} tested; {unit}"
-    heads = "".join(f'<th class="n" title="{text(why)}">{name}</th>' for _, name, why in SCORES)
+    heads = "".join(f'<th class="n" title="{text(why)}">{name}</th>' for name, why in SCORES.values())
     rows = "".join(_row(found, name) for name in found["sufficiency"])
-    nulls = "".join(f'<td class="n">{number(found[key]["sae"]["null"])}</td>' for key, _, _ in SCORES)
+    nulls = "".join(f'<td class="n">{number(found[key]["sae"]["null"])}</td>' for key in SCORES)
     table = f'<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}<tr><td class="quiet">null</td>{nulls}</tr></tbody>'
     title = f"<h2>Supervised: {text(found['task'])} <small>{text(size)}</small></h2>"
     return f'{title}<table class="grid report">{table}</table>{_edits(found)}'
 
 
 def _row(found: Mapping[str, Any], name: str) -> str:
-    cells = "".join(f'<td class="n">{_cell(found[key][name])}</td>' for key, _, _ in SCORES)
+    cells = "".join(f'<td class="n">{estimate(found[key][name])}</td>' for key in SCORES)
     return f"<tr><td>{_name(name)}</td>{cells}</tr>"
 
 
 def _name(name: str) -> str:
     return "<b>this SAE</b>" if name == "sae" else text(name.replace("_", " "))
-
-
-def _cell(metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None or metric["low"] is None:
-        return number(metric["value"])
-    return f'<b>{number(metric["value"])}</b> <span class="quiet">{number(metric["low"])} to {number(metric["high"])}</span>'
 
 
 def _edits(found: Mapping[str, Any]) -> str:

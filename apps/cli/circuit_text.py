@@ -15,9 +15,8 @@ def _interval(bounds: list | None) -> str:
 
 def text(result: dict, out: Path) -> str:
     """The report for people."""
-    middle = [_nodes(result)] if "nodes" in result else [_scores(result)]
-    curve = _node_curve(result) if "nodes" in result else _head_curve(result)
-    parts = [_head(result), *middle, _truth(result), curve]
+    found, curve = (_nodes, _node_curve) if "nodes" in result else (_scores, _head_curve)
+    parts = [_head(result), found(result), _truth(result), curve(result)]
     return "\n\n".join([*parts, f"{out / 'circuit.json'} written; next: saelab browse {out}"])
 
 

@@ -10,13 +10,13 @@ from tyro.conf import UseAppendAction
 
 from apps.cli.common import Common, Runs, document, show
 
-SCORES = {
-    "sufficiency": "sufficiency",
-    "necessity": "necessity",
-    "edit_agreement": "edit agreement",
-    "edit_success": "edit success",
-    "edit_magnitude": "edit magnitude",
-    "f1": "F1",
+SCORES = {  # as the browser shows them too
+    "sufficiency": ("sufficiency", "share of the metric that stays with the reconstruction in the activation's place"),
+    "necessity": ("necessity", "share of mean ablation's damage that taking the reconstruction away does"),
+    "edit_agreement": ("edit agreement", "share of edits after which the model predicts as after the ground-truth patch"),
+    "edit_success": ("edit success", "the same among edits whose ground-truth patch changes the prediction"),
+    "edit_magnitude": ("edit magnitude", "share of the reconstruction that an edit removes: small where attributes are apart"),
+    "f1": ("F1", "of the best feature for each attribute value"),
 }
 
 
@@ -110,7 +110,7 @@ def table(result: dict) -> str:
     names = list(result["sufficiency"])
     head = f"{result['run']}: {result['task']} at {result['hook']}, positions {', '.join(result['positions'])}"
     metric = f"{result['metric'].replace('_', ' ')} {result['metric_clean']:.3f} clean, {result['metric_mean']:.3f} mean-ablated"
-    lines = [f"{head}; {metric}", "", f"{'':17}" + "".join(f"{label:>22}" for label in SCORES.values())]
+    lines = [f"{head}; {metric}", "", f"{'':17}" + "".join(f"{label:>22}" for label, _ in SCORES.values())]
     for name in names:
         lines.append(f"{name:17}" + "".join(_cell(result[score][name]) for score in SCORES))
     nulls = (result[score]["sae"]["null"] for score in SCORES)

@@ -54,13 +54,12 @@ class Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add tokens: x [N, P], y [N, Q]."""
-        self.n += len(x)
-        for part in pieces(len(x)):
-            x_NP, y_NQ = x[part].double(), y[part].double()
-            self.x_P += x_NP.sum(0)
-            self.y_Q += y_NQ.sum(0)
-            self.xx_PP.addmm_(x_NP.T, x_NP)
-            self.xy_PQ.addmm_(x_NP.T, y_NQ)
+        x_NP, y_NQ = x.double(), y.double()
+        self.n += len(x_NP)
+        self.x_P += x_NP.sum(0)
+        self.y_Q += y_NQ.sum(0)
+        self.xx_PP.addmm_(x_NP.T, x_NP)
+        self.xy_PQ.addmm_(x_NP.T, y_NQ)
 
 
 def solve(sums: Sums, intercept: bool = True, ridge: float = 0.0) -> Linear:
@@ -87,7 +86,8 @@ def solve(sums: Sums, intercept: bool = True, ridge: float = 0.0) -> Linear:
 def fit(x: Tensor, y: Tensor, intercept: bool = True, ridge: float = 0.0) -> Linear:
     """The best linear map from x [N, P] to y [N, Q]; see `solve`. Raises UsageError for too few tokens."""
     sums = Sums(x.shape[1], y.shape[1])
-    sums.add(x, y)
+    for part in pieces(len(x)):
+        sums.add(x[part], y[part])
     return solve(sums, intercept, ridge)
 
 

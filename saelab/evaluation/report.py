@@ -124,11 +124,14 @@ def evaluate(
     Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an SAE that learned nothing gets.
     Of an SAE on a part of an activation (another SAE's error), the rest of the activation stays as the model has it.
     controls: further SAEs at the same hook, by name, measured on the same tokens (field `controls`, only if there are any).
-    Raises UsageError if the SAE's width is not the cache's, or the cache has no held-out document.
+    Raises UsageError if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder from a
+    part of an activation.
     """
     source, target = sae.about["hook"], sae.about.get("target") or sae.about["hook"]
     if cache.width(source) != sae.d_model:
         raise UsageError(f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}")
+    if cache.whole(source) and target != source:
+        raise UsageError(f"{source} is a part of an activation: an SAE from it to {target} has no place in the model")
     l0 = getattr(sae.sparsify, "k", None) or 32
     rows = references(cache.moments(target, "train"), min(l0, len(sae.b_dec)))
     run = _Evaluation(model, (source, target), cache.whole(source), {**(controls or {}), "sae": sae}, rows)

@@ -69,7 +69,12 @@ def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_th
     sizes = [point["size"] for point in result["faithfulness"]]
     assert sizes[0] == 0 and sizes[-1] == result["n_nodes"] == len({row["name"] for row in result["nodes"]})
     named = {row["name"] for row in result["nodes"][:60]} | {"metric"}
-    assert {edge["source"] for edge in result["edges"]} | {edge["target"] for edge in result["edges"]} <= named
+    sources, targets = ({edge[end] for edge in result["edges"]} for end in ("source", "target"))
+    assert sources | targets <= named and "metric" in targets - sources
+    last = f"{result['hooks'][-1]}/"
+    assert all(edge["target"] == "metric" for edge in result["edges"] if edge["source"].startswith(last)), (
+        "nothing acts backwards"
+    )
     error = next(row for row in result["nodes"] if row["feature"] is None)
     assert error["name"] == f"{error['hook']}/error"
 

@@ -161,6 +161,10 @@ def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_pla
     spliced = evaluate(base, cache, model, n_tokens=2000)["ce_spliced"]
     assert found[whole]["ce_ablated"] == pytest.approx(spliced, abs=1e-5)
     assert abs(found[nonlinear]["ce_ablated"] - spliced) > 1e-4
+    sae.about = {"hook": whole, "target": nonlinear}
+    with pytest.raises(ValueError, match="is a part of an activation: an SAE from it to"):
+        evaluate(sae, errors, model, n_tokens=2000)
+    sae.about = {"hook": nonlinear}
     errors.manifest["hooks"][nonlinear].pop("part_of")
     with pytest.raises(KeyError):
         evaluate(sae, errors, model, n_tokens=2000)

@@ -90,7 +90,7 @@ def _edges_by_activation(model: Any, task: Task, points: list[float]) -> Tensor:
         for point in points:
             new = gradients(model, task, [place.hook for place in later], [_moved(hook, step_PTD * (point - 1))])
             found = [a + b for a, b in zip(found, new, strict=True)]
-        scores_PUR = _scores(change_UPTD[:last], later, found)[:, first:] if later else step_PTD.new_zeros(0)
+        scores_PUR = _scores(change_UPTD[:last], later, found)[:, first:]
         rows.append(torch.nn.functional.pad(scores_PUR, (sum(place.width for place in places) - scores_PUR.shape[2], 0)))
     return torch.cat(rows, 1) / len(points)
 

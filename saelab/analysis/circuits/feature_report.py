@@ -55,7 +55,9 @@ def feature_report(model: Any, plan: Plan, saes: list[SAE], *, progress: Progres
 
 def _circuit(found: FeatureCircuit) -> dict[str, Any]:
     """The fields that say what was found and how good it is by itself."""
-    cmd = curves.cmd([curves.Point(point.size, *point.faithfulness) for point in found.curve.points])
+    kept = [curves.Point(point.size, *point.faithfulness) for point in found.curve.points]
+    removed = [curves.Point(point.size, *point.completeness) for point in found.curve.points]
+    cmd = curves.cmd(kept)
     return {
         "hooks": found.hooks,
         "n_nodes": len(found.nodes.effect),
@@ -65,13 +67,9 @@ def _circuit(found: FeatureCircuit) -> dict[str, Any]:
         "cpr": None,  # it ranks by signed score; features are ranked by the size of their effect
         "cmd": cmd.linear,
         "cmd_log": cmd.log,
-        "faithfulness": [_point(point.size, point.faithfulness) for point in found.curve.points],
-        "completeness": [_point(point.size, point.completeness) for point in found.curve.points],
+        "faithfulness": [point._asdict() for point in kept],
+        "completeness": [point._asdict() for point in removed],
     }
-
-
-def _point(size: int, values: tuple[float, float, float]) -> dict[str, Any]:
-    return dict(zip(("size", "value", "low", "high"), (size, *values), strict=True))
 
 
 def node_rows(nodes: Nodes, hooks: list[str]) -> list[dict[str, Any]]:

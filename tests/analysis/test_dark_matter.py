@@ -58,7 +58,7 @@ def test_nonlinear_error_is_flat_in_dense_noise_only_for_a_signal_of_low_rank():
 
 def test_many_tokens_are_worked_on_in_pieces_and_none_is_left_out(monkeypatch):
     _, x, x_hat, _ = planted(D, 1.0, 1.0, 2500, seed=5)
-    whole = dark.decompose(x, x_hat, dark.fit(x, x_hat))
+    whole, plain = dark.decompose(x, x_hat, dark.fit(x, x_hat)), linear.fit(x, x_hat)
     sizes, columns = [], dark.columns
     monkeypatch.setattr(dark, "columns", lambda x, *rest: sizes.append(len(x)) or columns(x, *rest))
     monkeypatch.setattr(linear, "PIECE", 1000)
@@ -66,6 +66,9 @@ def test_many_tokens_are_worked_on_in_pieces_and_none_is_left_out(monkeypatch):
     assert sizes == [1000, 1000, 500]
     assert pieces.r2 == pytest.approx(whole.r2, abs=1e-9) and pieces.norm_r2 == pytest.approx(whole.norm_r2, abs=1e-9)
     torch.testing.assert_close(pieces.nonlinear, whole.nonlinear)
+    again = linear.fit(x, x_hat)
+    assert again.n_tokens == plain.n_tokens == 2500
+    torch.testing.assert_close(again.weight, plain.weight)
 
 
 def test_the_parts_sum_to_the_whole_and_are_orthogonal_where_they_were_fitted():

@@ -62,6 +62,8 @@ def test_the_overview_shows_what_was_compared(run: Path, prompts: Path, monkeypa
     shown = section.section(found)
     assert shown.count("<tr>") == 2 * (1 + len(found["sufficiency"])) + 1 and "<b>this SAE</b>" in shown
     assert f"<b>{number(found['f1']['sae']['value'])}</b>" in shown and "edit agreement by features changed" in shown
+    edits = shown.split("edit agreement by features changed")[1]
+    assert all(f'<td class="n">{number(row["edit_agreement"]["value"])}</td>' in edits for row in found["edits"])
     assert "<i>" not in section.section({**found, "task": "<i>"})
     monkeypatch.setenv(PLACES, json.dumps([str(run)]))
     page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()

@@ -65,6 +65,22 @@ def test_a_writers_edges_sum_to_its_node_score(tiny):
         torch.testing.assert_close(edges_PUR.sum(2), nodes_PU, rtol=1e-4, atol=1e-5 * float(nodes_PU.abs().max()))
 
 
+def test_a_single_step_is_the_gradient_of_the_clean_run(tiny):
+    model, task = tiny
+    seen = {}
+
+    def keep(acts, hook):
+        seen["x"] = acts.detach().clone().requires_grad_()
+        return seen["x"]
+
+    logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[("blocks.0.hook_in", keep)])
+    (gradient_PTD,) = torch.autograd.grad(measure(task, logits).sum(), seen["x"])
+    change_PTD = written(model, task.clean)[0] - written(model, task.corrupted)[0]
+    expected_P = (change_PTD * gradient_PTD).sum((1, 2))
+    torch.testing.assert_close(attribution.node_scores(model, task)[:, 0], expected_P)
+    assert not torch.allclose(attribution.node_scores(model, task, 2)[:, 0], expected_P, rtol=1e-2)
+
+
 def test_the_switches_are_as_before(tiny):
     model, _ = tiny
     with split_inputs(model):

@@ -1,7 +1,9 @@
-"""What a pass over one cache costs several runs, beside the sum of their bare steps: `python benchmarks/sweep.py --cache DIR`.
+"""What a pass over one cache costs several runs, beside the sum of their bare steps: `python
+benchmarks/sweep.py --cache DIR`.
 
-A bare step is choosing, decoding and the update alone, of one run, on batches that are already in memory and scaled. The pass
-adds reading and shuffling the cache, scaling, AuxK, counters, records and checkpoints. Passes and bare steps take turns.
+A bare step is choosing, decoding and the update alone, of one run, on batches that are already in
+memory and scaled. The pass adds reading and shuffling the cache, scaling, AuxK, counters, records
+and checkpoints. Passes and bare steps take turns.
 """
 
 import argparse
@@ -29,20 +31,26 @@ RESULTS = Path(__file__).parent / "results"
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="A pass of several runs beside the sum of their bare steps.")
+    parser = argparse.ArgumentParser(
+        description="A pass of several runs beside the sum of their bare steps."
+    )
     parser.add_argument("--cache", required=True)
     parser.add_argument("--hook")
     parser.add_argument("--k", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--features", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--batch", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--out", type=Path, help=f"JSON file (default: {RESULTS.name}/<machine>.json)")
+    parser.add_argument(
+        "--out", type=Path, help=f"JSON file (default: {RESULTS.name}/<machine>.json)"
+    )
     return parser.parse_args()
 
 
 def members(args: argparse.Namespace, folder: Path) -> list[training.Config]:
     """One run for each k and F."""
-    base = training.Config(cache=args.cache, hook=args.hook, batch=args.batch, tokens=args.steps * args.batch, lr=0.002)
+    base = training.Config(
+        cache=args.cache, hook=args.hook, batch=args.batch, tokens=args.steps * args.batch, lr=0.002
+    )
     shapes = [(k, n) for n in args.features for k in args.k]
     return [replace(base, k=k, features=n, out=str(folder / f"{k}-{n}")) for k, n in shapes]
 
@@ -83,7 +91,9 @@ def main() -> None:
         for turn in range(2):
             configs = members(args, Path(folder) / str(turn))
             passes.append(statistics.median(of_the_pass(configs)))
-            steps.append(sum(statistics.median(bare_steps(config, args.steps)) for config in configs))
+            steps.append(
+                sum(statistics.median(bare_steps(config, args.steps)) for config in configs)
+            )
     one, total = min(passes), min(steps)
     print(
         f"{len(configs)} runs: {1e3 * one:.0f} ms a step of the pass, {1e3 * total:.0f} ms their bare steps: {one / total:.2f}x"

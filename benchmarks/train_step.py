@@ -1,7 +1,8 @@
 """A whole training step beside its peers, in one run: `python benchmarks/train_step.py --help`.
 
-Every entry does the same work on the same random input: encode, keep k, decode, squared error, backward, Adam, unit decoder rows.
-Each peer runs in a process of its own, in its own environment where `--peer NAME=PYTHON` names one.
+Every entry does the same work on the same random input: encode, keep k, decode, squared error,
+backward, Adam, unit decoder rows. Each peer runs in a process of its own, in its own environment
+where `--peer NAME=PYTHON` names one.
 """
 
 import argparse
@@ -16,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a peer's environment has n
 
 import torch
 
-from saelab import benchmark
-from saelab.benchmark import Shape, Step
+from training import benchmark
+from training.benchmark import Shape, Step
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,7 +28,9 @@ def sparsify_peer(shape: Shape) -> Step:
     from sparsify import SparseCoder, SparseCoderConfig  # type: ignore[import-not-found]
 
     x_BD = benchmark.tokens(shape)
-    coder = SparseCoder(shape.width, SparseCoderConfig(num_latents=shape.features, k=shape.k), dtype=torch.float32)
+    coder = SparseCoder(
+        shape.width, SparseCoderConfig(num_latents=shape.features, k=shape.k), dtype=torch.float32
+    )
     optimiser = torch.optim.Adam(coder.parameters(), lr=benchmark.DENSE_LR, fused=True)
 
     def step() -> None:
@@ -47,11 +50,19 @@ def sae_lens_peer(shape: Shape) -> Step:
     from sae_lens.saes.sae import TrainStepInput  # type: ignore[import-not-found]
 
     x_BD = benchmark.tokens(shape)
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=shape.width, d_sae=shape.features, k=shape.k, device="cpu"))
+    sae = TopKTrainingSAE(
+        TopKTrainingSAEConfig(d_in=shape.width, d_sae=shape.features, k=shape.k, device="cpu")
+    )
     optimiser = torch.optim.Adam(sae.parameters(), lr=benchmark.DENSE_LR, fused=True)
 
     def step() -> None:
-        given = TrainStepInput(sae_in=x_BD, coefficients={}, dead_neuron_mask=None, n_training_steps=0, is_logging_step=False)
+        given = TrainStepInput(
+            sae_in=x_BD,
+            coefficients={},
+            dead_neuron_mask=None,
+            n_training_steps=0,
+            is_logging_step=False,
+        )
         loss = sae.training_forward_pass(given).loss
         optimiser.zero_grad()
         loss.backward()
@@ -85,13 +96,27 @@ PEERS: dict[str, Callable[[Shape], Step]] = {
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description="A whole training step beside its peers, in one run.")
+    parser = argparse.ArgumentParser(
+        description="A whole training step beside its peers, in one run."
+    )
     for name, default in Shape()._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--screen", choices=("float32", "bfloat16"), help="screen in this dtype, whatever the probe found")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="interpreter that has this peer")
-    parser.add_argument("--out", type=Path, help="JSON file (default: benchmarks/results/<machine>.json)")
+    parser.add_argument(
+        "--screen",
+        choices=("float32", "bfloat16"),
+        help="screen in this dtype, whatever the probe found",
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME=PYTHON",
+        help="interpreter that has this peer",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON file (default: benchmarks/results/<machine>.json)"
+    )
     parser.add_argument("--run-peer", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -99,7 +124,9 @@ def arguments() -> argparse.Namespace:
 def peer(name: str, python: str, shape: Shape, repeats: int) -> dict:
     """The peer's price in its own interpreter; {"missing": why} where it does not run there."""
     numbers = [f"--{key}={value}" for key, value in {**shape._asdict(), "repeats": repeats}.items()]
-    run = subprocess.run([python, __file__, "--run-peer", name, *numbers], capture_output=True, text=True)
+    run = subprocess.run(
+        [python, __file__, "--run-peer", name, *numbers], capture_output=True, text=True
+    )
     if run.returncode:
         return {"missing": run.stderr.strip().splitlines()[-1]}
     return json.loads(run.stdout.splitlines()[-1])
@@ -111,18 +138,34 @@ def main() -> None:
     shape = Shape(args.width, args.features, args.k, args.batch)
     if args.run_peer:
         make = PEERS[args.run_peer]
-        print(json.dumps(benchmark.measure(lambda: make(shape), benchmark.product(shape), args.repeats)._asdict()))
+        print(
+            json.dumps(
+                benchmark.measure(
+                    lambda: make(shape), benchmark.product(shape), args.repeats
+                )._asdict()
+            )
+        )
         return
     from apps.cli import bench
 
-    interpreters = {**dict.fromkeys(PEERS, sys.executable), **dict(pair.split("=", 1) for pair in args.peer)}
+    interpreters = {
+        **dict.fromkeys(PEERS, sys.executable),
+        **dict(pair.split("=", 1) for pair in args.peer),
+    }
     prices = bench.measured(shape, args.repeats, (), args.screen)
-    prices |= {name: peer(name, python, shape, args.repeats) for name, python in interpreters.items()}
+    prices |= {
+        name: peer(name, python, shape, args.repeats) for name, python in interpreters.items()
+    }
     print(bench.table(prices))
     out = args.out or RESULTS / f"train_step_{platform.node()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     numbers = {**shape._asdict(), "repeats": args.repeats, "screen": args.screen}
-    result = {"schema": "saelab/bench/1", "machine": bench.explained(), "shape": numbers, "prices": prices}
+    result = {
+        "schema": "saelab/bench/1",
+        "machine": bench.explained(),
+        "shape": numbers,
+        "prices": prices,
+    }
     out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,6 +1,8 @@
-"""How many pairs of a batch each feature gets under a feature budget: shares by Zipf's law, in whole numbers.
+"""How many pairs of a batch each feature gets under a feature budget: shares by Zipf's law, in
+whole numbers.
 
-Shapes: F features. Ayonrinde 2024 (arXiv 2411.02124): feature budgets follow a Zipf law fitted to the densities.
+Shapes: F features. Ayonrinde 2024 (arXiv 2411.02124): feature budgets follow a Zipf law fitted to
+the densities.
 """
 
 from typing import NamedTuple
@@ -12,7 +14,8 @@ FITTED = 0.9  # share of the ranks that a fit uses: the rarest features fall off
 
 
 class Zipf(NamedTuple):
-    """density = scale x (rank + shift)^-exponent, the densest feature having rank 1; r2: of the fit to log densities."""
+    """density = scale x (rank + shift)^-exponent, the densest feature having rank 1; r2: of the fit
+    to log densities."""
 
     exponent: float = 1.0
     shift: float = 0.0
@@ -20,16 +23,21 @@ class Zipf(NamedTuple):
     r2: float = 0.0
 
     def expected(self, density_F: Tensor) -> Tensor:
-        """[F]: the density that the law gives each feature at its rank among density_F; ties rank by feature number."""
+        """[F]: the density that the law gives each feature at its rank among density_F; ties rank
+        by feature number."""
         order_F = torch.sort(density_F, descending=True, stable=True).indices
-        ranks_F = torch.empty_like(order_F).scatter_(0, order_F, torch.arange(1, len(order_F) + 1, device=order_F.device))
+        ranks_F = torch.empty_like(order_F).scatter_(
+            0, order_F, torch.arange(1, len(order_F) + 1, device=order_F.device)
+        )
         return (self.scale * (ranks_F.double() + self.shift) ** -self.exponent).to(density_F.dtype)
 
 
 def fit_zipf(density_F: Tensor) -> Zipf:
-    """The law closest to the positive densities: least squares of log density, ranks weighted equally in log rank.
+    """The law closest to the positive densities: least squares of log density, ranks weighted
+    equally in log rank.
 
-    Exponent and scale are solved for, the shift is the best of 0, 1, 2, 4, ... up to F. Zipf() if fewer than 3 are positive.
+    Exponent and scale are solved for, the shift is the best of 0, 1, 2, 4, ... up to F. Zipf() if
+    fewer than 3 are positive.
     """
     positive = density_F[density_F > 0].double().sort(descending=True).values
     if len(positive) < 3:
@@ -46,17 +54,23 @@ def fit_zipf(density_F: Tensor) -> Zipf:
         slope = float((weight_N * x_N * centred_N).sum() / (weight_N * x_N.square()).sum())
         missed = float((weight_N * (centred_N - slope * x_N).square()).sum())
         scale = float((weight_N * log_N).sum()) - slope * mean
-        found = Zipf(-slope, shift, float(torch.tensor(scale, dtype=torch.float64).exp()), 1 - missed / max(total, 1e-30))
+        found = Zipf(
+            -slope,
+            shift,
+            float(torch.tensor(scale, dtype=torch.float64).exp()),
+            1 - missed / max(total, 1e-30),
+        )
         best = found if best is None or found.r2 > best.r2 else best
     assert best is not None
     return best
 
 
 def whole(share_F: Tensor, total: int, most: int) -> Tensor:
-    """[F] int64 proportional to share_F [F], at least 1 and at most `most` each, `total` altogether.
+    """[F] int64 proportional to share_F [F], at least 1 and at most `most` each, `total`
+    altogether.
 
-    What a feature cannot take goes to the others in proportion; fractions are carried from feature to feature.
-    Raises ValueError unless F <= total <= F x most.
+    What a feature cannot take goes to the others in proportion; fractions are carried from feature
+    to feature. Raises ValueError unless F <= total <= F x most.
     """
     n = len(share_F)
     if not n <= total <= n * most:

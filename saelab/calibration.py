@@ -1,4 +1,5 @@
-"""Inference levels of a batch or feature budget: the budget applied once to a large sample of tokens as a single batch.
+"""Inference levels of a batch or feature budget: the budget applied once to a large sample of
+tokens as a single batch.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -14,12 +15,20 @@ from saelab.sparsify import Choice, Threshold
 ROWS = 1024  # tokens coded at a time
 
 
-def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choice, share_F: Tensor | None = None) -> Tensor:
-    """[F]: just below the smallest score that `choice` keeps over all pieces (centred activations [B, D]) taken as one batch.
+def levels(
+    pieces: list[Tensor],
+    W_enc_FD: Tensor,
+    b_enc_F: Tensor,
+    choice: Choice,
+    share_F: Tensor | None = None,
+) -> Tensor:
+    """[F]: just below the smallest score that `choice` keeps over all pieces (centred activations
+    [B, D]) taken as one batch.
 
-    Equal entries for a batch budget. share_F: what a feature budget is shared out by (default: equally). A feature that no
-    positive score reaches, or with fewer than its budget, gets level 0.
-    Scores above a guess (half of the first piece's level) are collected; where too few pass, the guess is lowered, and again.
+    Equal entries for a batch budget. share_F: what a feature budget is shared out by (default:
+    equally). A feature that no positive score reaches, or with fewer than its budget, gets level 0.
+    Scores above a guess (half of the first piece's level) are collected; where too few pass, the
+    guess is lowered, and again.
     """
     n_tokens = sum(len(piece) for piece in pieces)
     wanted_F = equal_budget(choice.k, n_tokens, len(W_enc_FD)).to(W_enc_FD.device)
@@ -28,9 +37,16 @@ def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choi
     if choice.over == "batch":
         wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
     plain, first_BD = Choice(choice.k, choice.over, choice.signed), pieces[0][: 4 * ROWS]
-    part_F = (wanted_F * len(first_BD) / n_tokens).ceil().long() if choice.over == "feature" else None
+    part_F = (
+        (wanted_F * len(first_BD) / n_tokens).ceil().long() if choice.over == "feature" else None
+    )
     first = kernels.choose(first_BD, W_enc_FD, b_enc_F, plain, budget=part_F)
-    low_F = _kth_largest(first.features, first.values.abs(), wanted_F * 0 + 2**62, choice.over == "batch") / 2
+    low_F = (
+        _kth_largest(
+            first.features, first.values.abs(), wanted_F * 0 + 2**62, choice.over == "batch"
+        )
+        / 2
+    )
     while True:
         features_N, scores_N = _above(low_F, pieces, W_enc_FD, b_enc_F, choice.signed)
         group_N = torch.zeros_like(features_N) if choice.over == "batch" else features_N
@@ -44,16 +60,25 @@ def levels(pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, choice: Choi
         low_F = torch.where(short_F, torch.where(low_F < 1e-3 * low_F.max(), 0, low_F / 4), low_F)
 
 
-def _above(low_F: Tensor, pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, signed: bool) -> tuple[Tensor, Tensor]:
+def _above(
+    low_F: Tensor, pieces: list[Tensor], W_enc_FD: Tensor, b_enc_F: Tensor, signed: bool
+) -> tuple[Tensor, Tensor]:
     """Features and scores of all pairs whose score exceeds low_F."""
     form = Threshold(signed=signed)
-    codes = (kernels.choose(x_BD, W_enc_FD, b_enc_F, form, level=low_F) for piece in pieces for x_BD in piece.split(ROWS))
+    codes = (
+        kernels.choose(x_BD, W_enc_FD, b_enc_F, form, level=low_F)
+        for piece in pieces
+        for x_BD in piece.split(ROWS)
+    )
     pairs = [(code.features, code.values.abs()) for code in codes]
     return torch.cat([f for f, _ in pairs]), torch.cat([v for _, v in pairs])
 
 
-def _kth_largest(features_N: Tensor, scores_N: Tensor, wanted_F: Tensor, over_batch: bool) -> Tensor:
-    """[F]: the wanted-th largest score per feature (or over the batch), the smallest if there are fewer, 0 if there is none."""
+def _kth_largest(
+    features_N: Tensor, scores_N: Tensor, wanted_F: Tensor, over_batch: bool
+) -> Tensor:
+    """[F]: the wanted-th largest score per feature (or over the batch), the smallest if there are
+    fewer, 0 if there is none."""
     if over_batch:
         n = min(int(wanted_F[0]), len(scores_N))
         value = scores_N.topk(n).values[-1] if n else scores_N.new_zeros(())

@@ -14,8 +14,9 @@ from torch import Tensor
 class Code:
     """The pairs of B tokens over F features.
 
-    starts [B+1] int64: token b owns pairs starts[b] to starts[b+1]. features [N] int64: ascending within a token, none twice.
-    values [N]: activations; a pair may carry 0, which decodes to nothing, did not fire and gets no gradient.
+    starts [B+1] int64: token b owns pairs starts[b] to starts[b+1]. features [N] int64: ascending
+    within a token, none twice. values [N]: activations; a pair may carry 0, which decodes to
+    nothing, did not fire and gets no gradient.
     """
 
     starts: Tensor
@@ -33,14 +34,17 @@ class Code:
     def tokens(self) -> Tensor:
         """[N] int64: the token of each pair."""
         counts_B = self.starts.diff()
-        return torch.repeat_interleave(torch.arange(self.n_tokens, device=counts_B.device), counts_B)
+        return torch.repeat_interleave(
+            torch.arange(self.n_tokens, device=counts_B.device), counts_B
+        )
 
     def with_values(self, values: Tensor) -> "Code":
         """The same pairs with other values [N]; shares the sort by feature."""
         return replace(self, values=values)
 
     def by_feature(self) -> tuple[Tensor, Tensor]:
-        """The pairs grouped by feature: (order [N]: pair numbers, by feature, then token; starts [F+1]). Computed once."""
+        """The pairs grouped by feature: (order [N]: pair numbers, by feature, then token; starts
+        [F+1]). Computed once."""
         if not self._by_feature:
             self._by_feature["order"] = torch.sort(self.features, stable=True).indices
             counts_F = torch.bincount(self.features, minlength=self.n_features)
@@ -48,13 +52,16 @@ class Code:
         return self._by_feature["order"], self._by_feature["starts"]
 
     def by_value(self) -> Tensor:
-        """[N] int64: pair numbers, token by token, within a token by falling |value|, ties to the lower feature."""
+        """[N] int64: pair numbers, token by token, within a token by falling |value|, ties to the
+        lower feature."""
         order_N = torch.sort(self.values.detach().abs(), descending=True, stable=True).indices
         return order_N[torch.sort(self.tokens[order_N], stable=True).indices]
 
     def ranks(self) -> Tensor:
         """[N] int64: the place of each pair in its token's order by value, 0 for the largest."""
-        place_N = torch.arange(len(self.features), device=self.features.device) - self.starts[self.tokens]
+        place_N = (
+            torch.arange(len(self.features), device=self.features.device) - self.starts[self.tokens]
+        )
         return torch.empty_like(place_N).scatter_(0, self.by_value(), place_N)
 
     def where(self, mask_N: Tensor) -> "Code":
@@ -76,16 +83,22 @@ class Code:
 
     @staticmethod
     def from_mask(values_BF: Tensor, mask_BF: Tensor) -> "Code":
-        """The pairs where mask_BF holds, with their values; features ascend because nonzero runs row by row."""
+        """The pairs where mask_BF holds, with their values; features ascend because nonzero runs
+        row by row."""
         token_N, feature_N = mask_BF.nonzero(as_tuple=True)
         starts = torch.cat([token_N.new_zeros(1), mask_BF.sum(1).cumsum(0)])
         return Code(starts, feature_N, values_BF[token_N, feature_N], mask_BF.shape[1])
 
     @staticmethod
     def concatenate(parts: Sequence["Code"]) -> "Code":
-        """The code of the tokens of all parts (at least one) in order. Raises ValueError if their n_features differ."""
+        """The code of the tokens of all parts (at least one) in order. Raises ValueError if their
+        n_features differ."""
         if len({part.n_features for part in parts}) != 1:
-            raise ValueError(f"codes over {sorted({part.n_features for part in parts})} features have no common code")
+            raise ValueError(
+                f"codes over {sorted({part.n_features for part in parts})} features have no common code"
+            )
         starts = torch.cat([parts[0].starts[:1], *(part.starts.diff() for part in parts)]).cumsum(0)
-        features, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values"))
+        features, values = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values")
+        )
         return Code(starts, features, values, parts[0].n_features)

@@ -2,8 +2,10 @@
 
 
 class UsageError(ValueError):
-    """The command line, or something it names, is wrong (exit code 2). The message says what, and what would be right."""
+    """The command line, or something it names, is wrong (exit code 2). The message says what, and
+    what would be right."""
 
 
 class FailedRun(RuntimeError):
-    """It failed under way: checksum, full disk, non-finite numbers (exit code 1). The message says where."""
+    """It failed under way: checksum, full disk, non-finite numbers (exit code 1). The message says
+    where."""

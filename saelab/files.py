@@ -8,7 +8,8 @@ from typing import Any
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, fsync it, then rename it to `path`; on any error nothing remains."""
+    """Let `write` fill a temporary neighbour of `path`, fsync it, then rename it to `path`; on any
+    error nothing remains."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,4 +35,9 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_atomic(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8"))
+    write_atomic(
+        path,
+        lambda temporary: temporary.write_text(
+            json.dumps(value, indent=1) + "\n", encoding="utf-8"
+        ),
+    )

@@ -1,4 +1,5 @@
-"""SAE: a sparse autoencoder (or transcoder) over one hook point: parameters, encoding, decoding, its inference form, its file.
+"""SAE: a sparse autoencoder (or transcoder) over one hook point: parameters, encoding, decoding,
+its inference form, its file.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -22,16 +23,23 @@ from saelab.sparsify import Choice, Sparsify, Threshold
 
 SCHEMA = "saelab/sae/1"
 CALIBRATION_TOKENS = 500_000
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6, torch.bfloat16: 3e-2, torch.float16: 1e-2}  # of the probe error
+TOLERANCE = {
+    torch.float32: 1e-3,
+    torch.float64: 1e-6,
+    torch.bfloat16: 3e-2,
+    torch.float16: 1e-2,
+}  # of the probe error
 
 
 class SAE(nn.Module):
-    """pre = (x - b_dec) W_enc^T + b_enc; z keeps the pairs `sparsify` picks; x_hat = z W_dec + b_dec.
+    """pre = (x - b_dec) W_enc^T + b_enc; z keeps the pairs `sparsify` picks; x_hat = z W_dec +
+    b_dec.
 
-    W_enc [F, D], b_enc [F], W_dec [F, D_out] with rows of unit norm, b_dec [D_out]. A transcoder (a target other than the input)
-    subtracts nothing from its input, may have D_out != D, and an optional linear skip [D_out, D].
-    levels [F]: inference thresholds of batch and feature budgets (see `calibrate`), or those a Threshold with a bandwidth learns.
-    Raises UsageError if k exceeds n_features.
+    W_enc [F, D], b_enc [F], W_dec [F, D_out] with rows of unit norm, b_dec [D_out]. A transcoder (a
+    target other than the input) subtracts nothing from its input, may have D_out != D, and an
+    optional linear skip [D_out, D]. levels [F]: inference thresholds of batch and feature budgets
+    (see `calibrate`), or those a Threshold with a bandwidth learns. Raises UsageError if k exceeds
+    n_features.
     """
 
     def __init__(
@@ -49,12 +57,18 @@ class SAE(nn.Module):
         if isinstance(sparsify, Choice) and sparsify.k > n_features:
             raise UsageError(f"k={sparsify.k} is more than n_features={n_features}")
         if d_out not in (None, d_model) and not transcoder:
-            raise UsageError(f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it")
+            raise UsageError(
+                f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it"
+            )
         self.sparsify, self.transcoder = sparsify, transcoder
-        rows_FD = torch.randn(n_features, d_out or d_model, generator=torch.Generator().manual_seed(seed))
+        rows_FD = torch.randn(
+            n_features, d_out or d_model, generator=torch.Generator().manual_seed(seed)
+        )
         self.W_dec = nn.Parameter(nn.functional.normalize(rows_FD, dim=1))
         tied = not transcoder
-        self.W_enc = nn.Parameter(self.W_dec.detach().clone() if tied else _unit_rows(n_features, d_model, seed + 1))
+        self.W_enc = nn.Parameter(
+            self.W_dec.detach().clone() if tied else _unit_rows(n_features, d_model, seed + 1)
+        )
         self.b_enc = nn.Parameter(torch.zeros(n_features))
         self.b_dec = nn.Parameter(torch.zeros(d_out or d_model))
         self.W_skip = nn.Parameter(torch.zeros(d_out or d_model, d_model)) if skip else None
@@ -77,15 +91,17 @@ class SAE(nn.Module):
 
     @property
     def learns_levels(self) -> bool:
-        """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU in training)."""
+        """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU in
+        training)."""
         return isinstance(self.sparsify, Threshold) and self.sparsify.bandwidth > 0
 
     def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
-        """The code of activations [..., D], leading dimensions flattened; values are differentiable in x and the parameters.
+        """The code of activations [..., D], leading dimensions flattened; values are differentiable
+        in x and the parameters.
 
-        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is above 0.
-        budget [F]: pairs per feature of this batch.
-        Raises ValueError for a width other than d_model.
+        grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is
+        above 0. budget [F]: pairs per feature of this batch. Raises ValueError for a width other
+        than d_model.
         """
         x_BD = x.reshape(-1, x.shape[-1])
         if grad is not None:
@@ -93,26 +109,38 @@ class SAE(nn.Module):
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         weights = (self.W_enc.detach(), self.b_enc.detach())
         code = kernels.choose(
-            centred_BD, *weights, self.sparsify, grad=grad, W_dec=self.W_dec.detach(), budget=budget, level=self.levels
+            centred_BD,
+            *weights,
+            self.sparsify,
+            grad=grad,
+            W_dec=self.W_dec.detach(),
+            budget=budget,
+            level=self.levels,
         )
         if not torch.is_grad_enabled():
             return code
-        code = autograd.encode(code, x_BD, None if self.transcoder else self.b_dec, self.W_enc, self.b_enc)
+        code = autograd.encode(
+            code, x_BD, None if self.transcoder else self.b_dec, self.W_enc, self.b_enc
+        )
         if self.levels is not None and self.learns_levels:
             return jump.through(code, self.levels, self.sparsify.bandwidth)  # type: ignore[union-attr]
         return code
 
     def decode(self, code: Code) -> Tensor:
-        """x_hat [B, D_out] of a code (a skip connection, which needs x, is added by calling the SAE)."""
+        """x_hat [B, D_out] of a code (a skip connection, which needs x, is added by calling the
+        SAE)."""
         return autograd.decode(code, self.W_dec) + self.b_dec
 
     def base(self, x_BD: Tensor) -> Tensor:
-        """What an empty code decodes to: b_dec [D_out], plus the skip of x if there is one [B, D_out]."""
+        """What an empty code decodes to: b_dec [D_out], plus the skip of x if there is one [B,
+        D_out]."""
         return self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip.T
 
     def forward(self, x: Tensor, grad: Tensor | None = None) -> Tensor:
         """x_hat [..., D_out] of x [..., D]."""
-        x_hat_BD = autograd.decode(self.encode(x, grad), self.W_dec) + self.base(x.reshape(-1, self.d_model))
+        x_hat_BD = autograd.decode(self.encode(x, grad), self.W_dec) + self.base(
+            x.reshape(-1, self.d_model)
+        )
         return x_hat_BD.reshape(*x.shape[:-1], -1)
 
     @torch.no_grad()
@@ -122,7 +150,8 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def fold_scale(self, scale: float, scale_out: float | None = None) -> None:
-        """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones; values grow by the target's."""
+        """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones;
+        values grow by the target's."""
         out = scale if scale_out is None else scale_out
         self.W_enc *= out / scale
         self.b_enc *= out
@@ -133,12 +162,19 @@ class SAE(nn.Module):
             self.levels *= out
 
     @torch.no_grad()
-    def calibrate(self, batches: Iterable[Tensor], n_tokens: int = CALIBRATION_TOKENS, share: Tensor | None = None) -> None:
-        """Set the levels: the training budget applied once to the first n_tokens of `batches` ([B, D] each) as a single batch.
+    def calibrate(
+        self,
+        batches: Iterable[Tensor],
+        n_tokens: int = CALIBRATION_TOKENS,
+        share: Tensor | None = None,
+    ) -> None:
+        """Set the levels: the training budget applied once to the first n_tokens of `batches` ([B,
+        D] each) as a single batch.
 
-        Batch budget: one level, the smallest kept score. Feature budget: one per feature, shared out in proportion to `share` [F]
-        (default: equally). Scores leave the gradient out. Never below 0; a level is just below
-        the smallest kept value, which so still passes. Token budgets and thresholds need none. Raises UsageError without tokens.
+        Batch budget: one level, the smallest kept score. Feature budget: one per feature, shared
+        out in proportion to `share` [F] (default: equally). Scores leave the gradient out. Never
+        below 0; a level is just below the smallest kept value, which so still passes. Token budgets
+        and thresholds need none. Raises UsageError without tokens.
         """
         if isinstance(self.sparsify, Threshold) or self.sparsify.over == "token":
             return
@@ -160,8 +196,14 @@ class SAE(nn.Module):
         Raises UsageError if its levels have not been calibrated.
         """
         form = sparsify.inference_form(self.sparsify)
-        if isinstance(form, Threshold) and isinstance(self.sparsify, Choice) and self.levels is None:
-            raise UsageError(f"{self.sparsify} has no inference levels yet: call calibrate(batches) first")
+        if (
+            isinstance(form, Threshold)
+            and isinstance(self.sparsify, Choice)
+            and self.levels is None
+        ):
+            raise UsageError(
+                f"{self.sparsify} has no inference levels yet: call calibrate(batches) first"
+            )
         twin = copy.copy(self)
         twin._parameters, twin._buffers = dict(self._parameters), dict(self._buffers)
         twin.sparsify = form
@@ -170,12 +212,15 @@ class SAE(nn.Module):
     def save(self, directory: Path | str, probe: Tensor | None = None) -> None:
         """Write sae.safetensors and sae.json into `directory`, each atomically.
 
-        probe [n, D]: raw activations whose reconstruction error is stored and checked by `load` (default: Gaussian rows).
+        probe [n, D]: raw activations whose reconstruction error is stored and checked by `load`
+        (default: Gaussian rows).
         """
         directory = Path(directory)
         if probe is None:
             probe = torch.randn(16, self.d_model, generator=torch.Generator().manual_seed(0))
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        tensors = {
+            name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()
+        }
         tensors["probe"] = probe.to(self.W_enc.dtype).cpu().contiguous()
         tensors["probe_error"] = _probe_error(self, tensors["probe"])
         header = {
@@ -193,25 +238,37 @@ class SAE(nn.Module):
 
     @staticmethod
     def load(directory: Path | str) -> "SAE":
-        """Read an SAE from its directory or from the run that holds it in `sae/`, and check that it is the function saved.
+        """Read an SAE from its directory or from the run that holds it in `sae/`, and check that it
+        is the function saved.
 
-        Raises UsageError for a missing file or an unknown schema, FailedRun if the probe's reconstruction error differs.
+        Raises UsageError for a missing file or an unknown schema, FailedRun if the probe's
+        reconstruction error differs.
         """
         directory = Path(directory)
         if not (directory / "sae.json").exists() and (directory / "sae").is_dir():
             directory = directory / "sae"
         for name in ("sae.json", "sae.safetensors"):
             if not (directory / name).is_file():
-                raise UsageError(f"{directory} has no {name}: not the directory of an SAE or of a finished run")
+                raise UsageError(
+                    f"{directory} has no {name}: not the directory of an SAE or of a finished run"
+                )
         header = json.loads((directory / "sae.json").read_text())
         if header.get("schema") != SCHEMA:
-            raise UsageError(f"{directory / 'sae.json'} has schema {header.get('schema')!r}, this version reads {SCHEMA!r}")
+            raise UsageError(
+                f"{directory / 'sae.json'} has schema {header.get('schema')!r}, this version reads {SCHEMA!r}"
+            )
         try:
             tensors = load_file(directory / "sae.safetensors")
         except Exception as error:
-            raise FailedRun(f"{directory / 'sae.safetensors'} cannot be read ({error}): damaged or cut short") from None
+            raise FailedRun(
+                f"{directory / 'sae.safetensors'} cannot be read ({error}): damaged or cut short"
+            ) from None
         form = sparsify.from_dict(header["sparsify"])
-        shape = {"d_out": header["d_out"], "transcoder": header["transcoder"], "skip": header["skip"]}
+        shape = {
+            "d_out": header["d_out"],
+            "transcoder": header["transcoder"],
+            "skip": header["skip"],
+        }
         sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
         probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
         if not sae.learns_levels:
@@ -223,18 +280,24 @@ class SAE(nn.Module):
 
 
 def unit_gradient(grad_BD: Tensor) -> Tensor:
-    """Each token's gradient divided by its root mean square, so that beta means the same at every token and layer."""
+    """Each token's gradient divided by its root mean square, so that beta means the same at every
+    token and layer."""
     return grad_BD / grad_BD.square().mean(1, keepdim=True).sqrt().clamp_min(1e-20)
 
 
 def _unit_rows(n_rows: int, width: int, seed: int) -> Tensor:
-    return nn.functional.normalize(torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+    return nn.functional.normalize(
+        torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed)), dim=1
+    )
 
 
 @torch.no_grad()
 def _probe_error(sae: SAE, probe_BD: Tensor) -> Tensor:
-    """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [n, 2]: together they pin the function down."""
-    beta_free = sae if not isinstance(sae.sparsify, Choice) or not sae.sparsify.beta else sae.frozen()
+    """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [n, 2]: together
+    they pin the function down."""
+    beta_free = (
+        sae if not isinstance(sae.sparsify, Choice) or not sae.sparsify.beta else sae.frozen()
+    )
     x_hat_BD = beta_free(probe_BD.to(sae.W_enc.device)).cpu()
     error_BD = x_hat_BD if sae.transcoder else probe_BD - x_hat_BD
     return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)

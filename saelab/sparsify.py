@@ -1,4 +1,5 @@
-"""Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level that pairs must pass."""
+"""Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level
+that pairs must pass."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,8 +13,9 @@ Over = Literal["token", "feature", "batch"]
 class Choice:
     """Keep the pairs with the highest scores within a budget of k pairs per token on average.
 
-    over "token": k per token. "batch": k x B over the batch. "feature": k x B over the batch, shared out among the features.
-    Score: relu(pre), or |pre| if signed; times 1 + beta |W_dec . g| for a gradient g of the model's loss.
+    over "token": k per token. "batch": k x B over the batch. "feature": k x B over the batch,
+    shared out among the features. Score: relu(pre), or |pre| if signed; times 1 + beta |W_dec . g|
+    for a gradient g of the model's loss.
     """
 
     k: int
@@ -32,9 +34,11 @@ class Choice:
 
 @dataclass(frozen=True)
 class Threshold:
-    """Keep the pairs whose pre-activation (its absolute value, if signed) passes a level; the SAE may hold a level per feature.
+    """Keep the pairs whose pre-activation (its absolute value, if signed) passes a level; the SAE
+    may hold a level per feature.
 
-    bandwidth: width of the window around the level in which pairs are reported with value 0, for the straight-through gradient.
+    bandwidth: width of the window around the level in which pairs are reported with value 0, for
+    the straight-through gradient.
     """
 
     level: float = 0.0
@@ -56,7 +60,8 @@ SCORES = {
 }
 BUDGETS: dict[str, Over] = {"topk": "token", "mutual-choice": "batch", "feature-choice": "feature"}
 
-# name: sparsifier at k. The field's names, then every score with every budget; a new variant is a new row.
+# name: sparsifier at k. The field's names, then every score with every budget; a new variant is a
+# new row.
 TABLE: dict[str, Callable[[int], Sparsify]] = {
     "topk": Choice,
     "abstopk": partial(Choice, signed=True),
@@ -76,14 +81,16 @@ TABLE: dict[str, Callable[[int], Sparsify]] = {
 
 
 def named(name: str, k: int) -> Sparsify:
-    """The sparsifier of that name at k pairs per token. Raises ValueError listing the names if there is none."""
+    """The sparsifier of that name at k pairs per token. Raises ValueError listing the names if
+    there is none."""
     if name not in TABLE:
         raise ValueError(f"no sparsifier {name!r}; there are {', '.join(TABLE)}")
     return TABLE[name](k)
 
 
 def inference_form(sparsify: Sparsify) -> Sparsify:
-    """What a token alone is coded with: token budgets without the gradient's boost; levels for the other budgets."""
+    """What a token alone is coded with: token budgets without the gradient's boost; levels for the
+    other budgets."""
     if isinstance(sparsify, Threshold):
         return Threshold(sparsify.level, sparsify.signed)
     if sparsify.over == "token":

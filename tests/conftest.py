@@ -1,4 +1,5 @@
-"""Fixtures shared by all tests: real assets where they exist, and one tiny model, corpus, cache and run for the whole session."""
+"""Fixtures shared by all tests: real assets where they exist, and one tiny model, corpus, cache and
+run for the whole session."""
 
 import os
 import random
@@ -33,7 +34,8 @@ def bundled() -> str:
 
 
 def make_model(folder: Path, seed: int = 0) -> Path:
-    """A random 2-layer GPT-2 of width 32, context 32, with a byte-level tokenizer, in Hugging Face layout."""
+    """A random 2-layer GPT-2 of width 32, context 32, with a byte-level tokenizer, in Hugging Face
+    layout."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -43,9 +45,19 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     end = "<|endoftext|>"
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=32)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=end, eos_token=end, model_max_length=32
+    )
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=257, n_positions=32, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=257,
+        n_positions=32,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     model = GPT2LMHeadModel(config)
     for parameter in model.parameters():
         parameter.data *= 3
@@ -63,7 +75,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 90 text files of random words, ten of which are held out by their names."""
-    from saelab.models.corpus import held_out
+    from saelab.documents import held_out
 
     folder, rng = tmp_path_factory.mktemp("corpus"), random.Random(0)
     words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
@@ -82,13 +94,18 @@ def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Pat
 
     loaded = models.load(model)
     options = {"n_tokens": 16_000, "dtype": "float32", "hooks": [HOOK, SECOND_HOOK], **options}
-    settings, hooks = capture.settings_for(loaded, str(text), options.pop("hooks"), options.pop("n_tokens"), **options)
+    settings, hooks = capture.settings_for(
+        loaded, str(text), options.pop("hooks"), options.pop("n_tokens"), **options
+    )
     return capture.capture(loaded, replace(settings, shard_contexts=64), hooks, out)
 
 
 @pytest.fixture(scope="session")
-def tiny_cache(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished cache of the tiny model over the tiny corpus, two hooks, float32. Read only: tests that change it copy it."""
+def tiny_cache(
+    tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A finished cache of the tiny model over the tiny corpus, two hooks, float32. Read only: tests
+    that change it copy it."""
     return make_cache(tiny_model, tiny_corpus, tmp_path_factory.mktemp("caches") / "tiny")
 
 
@@ -98,5 +115,14 @@ def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     import training
 
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    config = training.Config(cache=str(tiny_cache), out=str(out), hook=HOOK, features=64, k=4, tokens=40_000, batch=256, lr=0.003)
+    config = training.Config(
+        cache=str(tiny_cache),
+        out=str(out),
+        hook=HOOK,
+        features=64,
+        k=4,
+        tokens=40_000,
+        batch=256,
+        lr=0.003,
+    )
     return training.train(config)

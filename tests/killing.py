@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 
 def _fork(work: Callable[[Callable[[int], None]], object]) -> tuple[int, int]:
-    """Run `work(progress)` in a fork; its process id and a pipe that receives one byte per progress call."""
+    """Run `work(progress)` in a fork; its process id and a pipe that receives one byte per progress
+    call."""
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of fork where threads run; the child starts none
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python 3.12 warns of fork where threads run; the child starts none
         child = os.fork()
     if not child:
         os.close(read)
@@ -31,9 +34,11 @@ def run(work: Callable[[], object]) -> None:
 
 
 def run_and_kill(work: Callable[[Callable[[int], None]], object], after: int, delay: float) -> int:
-    """Fork, run `work(progress)`, and SIGKILL it `delay` seconds after its `after`-th progress call.
+    """Fork, run `work(progress)`, and SIGKILL it `delay` seconds after its `after`-th progress
+    call.
 
-    Returns the number of progress calls seen. The child inherits loaded modules, so that a kill costs no second import.
+    Returns the number of progress calls seen. The child inherits loaded modules, so that a kill
+    costs no second import.
     """
     child, read = _fork(work)
     seen = 0

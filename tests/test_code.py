@@ -7,7 +7,12 @@ from saelab import Code
 
 def by_hand() -> Code:
     """Token 0: f0=1, f2=-5. Token 1: nothing. Token 2: f1=0, f2=2, f3=3."""
-    return Code(torch.tensor([0, 2, 2, 5]), torch.tensor([0, 2, 1, 2, 3]), torch.tensor([1.0, -5.0, 0.0, 2.0, 3.0]), 4)
+    return Code(
+        torch.tensor([0, 2, 2, 5]),
+        torch.tensor([0, 2, 1, 2, 3]),
+        torch.tensor([1.0, -5.0, 0.0, 2.0, 3.0]),
+        4,
+    )
 
 
 def test_a_code_by_hand_is_the_dense_matrix_it_means():
@@ -41,5 +46,7 @@ def test_ranks_and_parts_of_a_code():
     code = by_hand()
     assert code.ranks().tolist() == [1, 0, 2, 1, 0]
     largest = code.where(code.ranks() == 0)
-    assert torch.equal(largest.to_dense(), torch.tensor([[0.0, 0, -5, 0], [0, 0, 0, 0], [0, 0, 0, 3]]))
+    assert torch.equal(
+        largest.to_dense(), torch.tensor([[0.0, 0, -5, 0], [0, 0, 0, 0], [0, 0, 0, 3]])
+    )
     assert largest.starts.tolist() == [0, 1, 1, 2]

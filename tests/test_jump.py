@@ -1,4 +1,5 @@
-"""Learned levels: straight-through gradients by hand, and the twin that sees only the upper half of the window."""
+"""Learned levels: straight-through gradients by hand, and the twin that sees only the upper half of
+the window."""
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ def sae_of(u: float) -> tuple[SAE, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("u", "value", "near"), [(0.7, 0.0, False), (0.9, 0.0, True), (1.1, 1.1, True), (1.3, 1.3, False), (-0.9, 0.0, False)]
+    ("u", "value", "near"),
+    [(0.7, 0.0, False), (0.9, 0.0, True), (1.1, 1.1, True), (1.3, 1.3, False), (-0.9, 0.0, False)],
 )
 def test_values_and_gradients_of_one_unit(u, value, near):
     sae, x = sae_of(u)
@@ -44,7 +46,8 @@ def test_a_window_of_firing_pairs_alone_would_be_caught():
 
 
 def test_the_expected_gradient_is_that_of_the_smoothed_loss():
-    """Averaged over u, the straight-through gradient of E[L0] and E[z] equals the derivative of the averages in the level."""
+    """Averaged over u, the straight-through gradient of E[L0] and E[z] equals the derivative of the
+    averages in the level."""
     u = torch.linspace(0, 3, 30_001)[:, None]
     sae = SAE(1, 1, Threshold(1.0, bandwidth=EPS)).double()
     sae.W_enc.data, sae.W_dec.data = torch.ones(1, 1).double(), torch.ones(1, 1).double()
@@ -52,7 +55,9 @@ def test_the_expected_gradient_is_that_of_the_smoothed_loss():
     (by_count,) = torch.autograd.grad(jump.l0(code, sae.levels, EPS), sae.levels, retain_graph=True)
     (by_value,) = torch.autograd.grad(code.values.sum() / len(u), sae.levels)
     # u uniform on [0, 3]: E[L0] = (3 - level) / 3, E[z] = (9 - level^2) / 6
-    assert by_count.item() == pytest.approx(-1 / 3, rel=1e-3) and by_value.item() == pytest.approx(-1 / 3, rel=1e-3)
+    assert by_count.item() == pytest.approx(-1 / 3, rel=1e-3) and by_value.item() == pytest.approx(
+        -1 / 3, rel=1e-3
+    )
 
 
 def test_the_inference_form_of_learned_levels_is_saved(tmp_path):

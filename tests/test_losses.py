@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from saelab import kernels, losses
+from saelab import kernels
 from saelab.code import Code
 from saelab.kernels import autograd
 from saelab.sparsify import Choice
+from training import losses
 
 
 def test_a_mean_predictor_has_reconstruction_loss_one():
@@ -63,14 +64,25 @@ def test_aux_k_reaches_encoder_and_decoder_of_the_dead_and_neither_input_nor_res
 
 def test_a_vanished_residual_gives_no_loss_instead_of_nan():
     eye = torch.eye(2)
-    assert losses.aux_k(torch.zeros(3, 2), torch.zeros(3, 2), eye, torch.zeros(2), eye, 1).item() == 0
+    assert (
+        losses.aux_k(torch.zeros(3, 2), torch.zeros(3, 2), eye, torch.zeros(2), eye, 1).item() == 0
+    )
 
 
 def test_signed_aux_k_takes_the_largest_sizes_with_their_signs():
-    x, error, eye = torch.tensor([[-2.0, 1.0], [0.0, 3.0]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]]), torch.eye(2)
-    # codes are [[-2,0],[0,3]]; e_hat - e = [[-1,0],[0,2]]: 5; spread of e about its mean (-.5,.5): 1
-    assert losses.aux_k(x, error, eye, torch.zeros(2), eye, 1, signed=True).item() == pytest.approx(5.0)
-    assert losses.aux_k(x, error, eye, torch.zeros(2), eye, 1).item() == pytest.approx(6.0)  # [[0,1],[0,3]]: 1 + 1 + 4
+    x, error, eye = (
+        torch.tensor([[-2.0, 1.0], [0.0, 3.0]]),
+        torch.tensor([[-1.0, 0.0], [0.0, 1.0]]),
+        torch.eye(2),
+    )
+    # codes are [[-2,0],[0,3]]; e_hat - e = [[-1,0],[0,2]]: 5; spread of e about its mean (-.5,.5):
+    # 1
+    assert losses.aux_k(x, error, eye, torch.zeros(2), eye, 1, signed=True).item() == pytest.approx(
+        5.0
+    )
+    assert losses.aux_k(x, error, eye, torch.zeros(2), eye, 1).item() == pytest.approx(
+        6.0
+    )  # [[0,1],[0,3]]: 1 + 1 + 4
 
 
 class Nested:
@@ -101,7 +113,10 @@ def test_matryoshka_is_the_mean_over_truncated_dictionaries():
     n = Nested()
     nest = losses.nest("matryoshka", 4, 12, (3, 6))
     assert nest == losses.Nest("feature", (3, 6, 12), (1 / 3,) * 3)
-    truncated = [n.plain(n.code.with_values(torch.where(n.code.features < end, n.code.values, 0))) for end in nest.ends]
+    truncated = [
+        n.plain(n.code.with_values(torch.where(n.code.features < end, n.code.values, 0)))
+        for end in nest.ends
+    ]
     torch.testing.assert_close(n.loss(nest), sum(truncated) / 3)
     first = losses.Nest("feature", (3,), (1.0,))
     (gradient,) = torch.autograd.grad(n.loss(first), n.W_dec)
@@ -134,7 +149,9 @@ def test_the_own_code_of_multi_k_is_that_of_k():
     n = Nested()
     wide = kernels.choose(n.x, n.W_dec.detach(), torch.zeros(12), Choice(8))
     own = losses.nest("multi-k", 2, 12).own(wide)
-    assert torch.equal(own.to_dense(), kernels.choose(n.x, n.W_dec.detach(), torch.zeros(12), Choice(2)).to_dense())
+    assert torch.equal(
+        own.to_dense(), kernels.choose(n.x, n.W_dec.detach(), torch.zeros(12), Choice(2)).to_dense()
+    )
 
 
 def test_penalties_by_hand():

@@ -23,11 +23,18 @@ def indexed(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_the_first_cell_to_the_last(path: Path, indexed: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_notebook_runs_from_the_first_cell_to_the_last(
+    path: Path, indexed: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("SAELAB_RUN", str(indexed))
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)
 
 

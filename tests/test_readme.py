@@ -1,4 +1,5 @@
-"""The README's first minute, at a twentieth of its size: the commands exist, run, and print what the README shows."""
+"""The README's first minute, at a twentieth of its size: the commands exist, run, and print what
+the README shows."""
 
 import re
 import shlex
@@ -45,7 +46,14 @@ def test_a_second_demo_in_the_same_place_is_refused(demo: Path, capsys: pytest.C
 
 def test_the_readme_shows_what_the_demo_prints():
     assert stages(README) == ["capture", "train", "eval", "index"]
-    for words in ("training and", "held-out tokens at blocks.1.hook_out", "FVU", "CE recovered", "identity", "done in"):
+    for words in (
+        "training and",
+        "held-out tokens at blocks.1.hook_out",
+        "FVU",
+        "CE recovered",
+        "identity",
+        "done in",
+    ):
         assert words in README, words
 
 
@@ -60,10 +68,14 @@ def test_the_readmes_python_runs_on_the_demos_run(demo: Path):
 def test_every_command_of_the_readme_parses(monkeypatch: pytest.MonkeyPatch):
     from apps.cli import parse
 
-    commands = [shlex.split(line) for line in re.findall(r"^\.venv/bin/saelab (.*)$", README, re.MULTILINE)]
+    commands = [
+        shlex.split(line) for line in re.findall(r"^\.venv/bin/saelab (.*)$", README, re.MULTILINE)
+    ]
     assert {command[0] for command in commands} == set(VERBS) - {"demo"}
     for verb, *argv in commands:
         parse(verb, argv)
     monkeypatch.chdir(ROOT)
     makefile = (ROOT / "Makefile").read_text()
-    assert all(f"{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE))
+    assert all(
+        f"{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.MULTILINE)
+    )

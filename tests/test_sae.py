@@ -1,4 +1,5 @@
-"""SAE: tied start, transcoder flag, inference form, verified file; and the known-bad SAEs that loading must refuse."""
+"""SAE: tied start, transcoder flag, inference form, verified file; and the known-bad SAEs that
+loading must refuse."""
 
 import json
 
@@ -93,7 +94,10 @@ def test_folding_the_scale_back_gives_an_sae_of_raw_activations(x):
     torch.testing.assert_close(raw(3.0 * x), 3.0 * sae(x))
 
 
-@pytest.mark.parametrize("choice", [Choice(4), Choice(4, "batch"), Choice(4, "feature", signed=True), Choice(3, signed=True)])
+@pytest.mark.parametrize(
+    "choice",
+    [Choice(4), Choice(4, "batch"), Choice(4, "feature", signed=True), Choice(3, signed=True)],
+)
 def test_a_saved_sae_is_the_same_function_bit_for_bit(x, choice, tmp_path):
     sae = new(choice)
     sae.calibrate([x])
@@ -101,7 +105,11 @@ def test_a_saved_sae_is_the_same_function_bit_for_bit(x, choice, tmp_path):
     sae.about = {"hook": "blocks.1.hook_out"}
     sae.save(tmp_path, x[:8])
     again = SAE.load(tmp_path)
-    assert torch.equal(again(x), sae(x)) and again.about == sae.about and again.sparsify == sae.sparsify
+    assert (
+        torch.equal(again(x), sae(x))
+        and again.about == sae.about
+        and again.sparsify == sae.sparsify
+    )
 
 
 def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
@@ -110,7 +118,9 @@ def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
     generator = torch.Generator().manual_seed(0)
     twins = {
         "shrunk": {"W_dec": good["W_dec"] * 0.9},
-        "rotated": {"W_dec": good["W_dec"] @ torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q},
+        "rotated": {
+            "W_dec": good["W_dec"] @ torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+        },
         "permuted": {"W_dec": good["W_dec"].roll(1, 0)},
         "shifted": {"b_dec": good["b_dec"] + 0.05},
         "encoder": {"W_enc": good["W_enc"] * 1.05},
@@ -149,8 +159,12 @@ def test_k_above_the_number_of_features_is_refused():
 def test_gradients_of_the_whole_sae_pass_gradcheck(over):
     sae = SAE(5, 9, Choice(2, over)).double()
     for parameter in sae.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    x = torch.randn(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        parameter.data += 0.1 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(0)
+        )
+    x = torch.randn(
+        6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True
+    )
     parameters = list(sae.parameters())
     assert torch.autograd.gradcheck(lambda *_: sae(x), [x, *parameters])
 

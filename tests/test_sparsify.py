@@ -1,4 +1,5 @@
-"""Every sparsifier against examples worked by hand (the Mutual/Feature Choice example: Ayonrinde 2024's constraints)."""
+"""Every sparsifier against examples worked by hand (the Mutual/Feature Choice example: Ayonrinde
+2024's constraints)."""
 
 import re
 
@@ -15,8 +16,16 @@ PRE = torch.tensor([[9.0, 1.0, 0.5, 0.2], [8.0, 7.0, 6.0, 0.1], [0.4, 0.3, 2.0, 
 def kept(pre: torch.Tensor, form: sparsify.Sparsify, **options) -> set[tuple[int, int]]:
     """The pairs chosen when the encoder is the identity."""
     with kernels.backend("reference"):
-        code = kernels.choose(pre, torch.eye(pre.shape[1]), torch.zeros(pre.shape[1]), form, **options)
-    return {(t, f) for t, f, v in zip(code.tokens.tolist(), code.features.tolist(), code.values.tolist(), strict=True) if v}
+        code = kernels.choose(
+            pre, torch.eye(pre.shape[1]), torch.zeros(pre.shape[1]), form, **options
+        )
+    return {
+        (t, f)
+        for t, f, v in zip(
+            code.tokens.tolist(), code.features.tolist(), code.values.tolist(), strict=True
+        )
+        if v
+    }
 
 
 def test_topk_takes_the_best_of_each_token():
@@ -30,7 +39,11 @@ def test_mutual_choice_takes_the_best_of_the_batch_and_may_leave_a_token_empty()
 def test_feature_choice_takes_the_best_of_each_feature():
     budget = torch.tensor([1, 1, 1, 1])
     assert kept(PRE, Choice(1, "feature"), budget=budget) == {(0, 0), (1, 1), (1, 2), (0, 3)}
-    assert kept(PRE, Choice(1, "feature"), budget=torch.tensor([2, 0, 0, 1])) == {(0, 0), (1, 0), (0, 3)}
+    assert kept(PRE, Choice(1, "feature"), budget=torch.tensor([2, 0, 0, 1])) == {
+        (0, 0),
+        (1, 0),
+        (0, 3),
+    }
 
 
 def test_abstopk_keeps_the_sign():
@@ -55,7 +68,9 @@ def test_a_gradient_changes_who_wins_and_never_the_value():
     options = {"grad": effect, "W_dec": torch.eye(3)}
     with kernels.backend("reference"):
         code = kernels.choose(pre, torch.eye(3), torch.zeros(3), Choice(1, beta=1.0), **options)
-        mirrored = kernels.choose(pre, torch.eye(3), torch.zeros(3), Choice(1, beta=1.0), grad=-effect, W_dec=torch.eye(3))
+        mirrored = kernels.choose(
+            pre, torch.eye(3), torch.zeros(3), Choice(1, beta=1.0), grad=-effect, W_dec=torch.eye(3)
+        )
     assert (code.features.tolist(), code.values.tolist()) == ([2], [1.0])
     assert mirrored.features.tolist() == [2]
     assert kept(pre, Choice(1, beta=0.0), **options) == {(0, 0)}
@@ -63,7 +78,9 @@ def test_a_gradient_changes_who_wins_and_never_the_value():
 
 def test_a_threshold_reports_its_window_with_value_zero():
     with kernels.backend("reference"):
-        code = kernels.choose(PRE, torch.eye(4), torch.zeros(4), Threshold(level=0.45, bandwidth=0.2))
+        code = kernels.choose(
+            PRE, torch.eye(4), torch.zeros(4), Threshold(level=0.45, bandwidth=0.2)
+        )
     assert code.features.tolist() == [0, 1, 2, 0, 1, 2, 0, 2]
     assert code.values.tolist() == [9.0, 1.0, 0.5, 8.0, 7.0, 6.0, 0.0, 2.0]
 
@@ -82,11 +99,20 @@ def test_a_token_budget_is_filled_up_with_silent_pairs():
 
 
 def test_every_score_goes_with_every_budget():
-    assert sparsify.named("signed-gradient-feature-choice", 8) == Choice(8, "feature", signed=True, beta=1.0)
-    assert sparsify.named("signed-topk", 8) == sparsify.named("abstopk", 8) == Choice(8, signed=True)
+    assert sparsify.named("signed-gradient-feature-choice", 8) == Choice(
+        8, "feature", signed=True, beta=1.0
+    )
+    assert (
+        sparsify.named("signed-topk", 8) == sparsify.named("abstopk", 8) == Choice(8, signed=True)
+    )
     assert sparsify.named("gradient-topk", 8) == sparsify.named("g-sae", 8) == Choice(8, beta=1.0)
     forms = {sparsify.named(name, 8) for name in sparsify.TABLE}
-    choices = {Choice(8, over, signed, beta) for over in ("token", "batch", "feature") for signed in (0, 1) for beta in (0, 1)}
+    choices = {
+        Choice(8, over, signed, beta)
+        for over in ("token", "batch", "feature")
+        for signed in (0, 1)
+        for beta in (0, 1)
+    }
     assert choices < forms
 
 
@@ -108,8 +134,16 @@ def test_every_named_sparsifier_survives_yaml_and_has_an_inference_form(name):
         (lambda: Threshold(bandwidth=-1), "bandwidth=-1"),
         (lambda: kept(PRE, Choice(5)), "k=5 is more than n_features=4"),
         (lambda: kept(PRE, Choice(1, beta=1.0)), "needs the gradient"),
-        (lambda: kept(PRE, Choice(1, "feature"), budget=torch.tensor([4, 0, 0, 0])), "budget of 4 pairs is more than the 3"),
-        (lambda: kept(PRE[:, :3], Choice(1)).union(kernels.choose(PRE, torch.eye(3), torch.zeros(3), Choice(1))), "[3, 4]"),
+        (
+            lambda: kept(PRE, Choice(1, "feature"), budget=torch.tensor([4, 0, 0, 0])),
+            "budget of 4 pairs is more than the 3",
+        ),
+        (
+            lambda: kept(PRE[:, :3], Choice(1)).union(
+                kernels.choose(PRE, torch.eye(3), torch.zeros(3), Choice(1))
+            ),
+            "[3, 4]",
+        ),
     ],
 )
 def test_wrong_values_are_refused_with_their_numbers(make, words):
@@ -120,5 +154,7 @@ def test_wrong_values_are_refused_with_their_numbers(make, words):
 def test_non_finite_input_is_counted_and_located():
     bad = PRE.clone()
     bad[1, 2] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"1 of 12 entries of x are not finite, first at \[1, 2\]"):
+    with pytest.raises(
+        FloatingPointError, match=r"1 of 12 entries of x are not finite, first at \[1, 2\]"
+    ):
         kept(bad, Choice(1))

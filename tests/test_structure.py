@@ -15,10 +15,35 @@ ROOT = Path(__file__).parents[1]
 FORBIDDEN = {
     "saelab.code": ("saelab.",),
     "saelab.sparsify": ("saelab.",),
-    "saelab.kernels": ("saelab.sae", "saelab.losses", "saelab.evaluation", "saelab.features", "saelab.analysis", "saelab.models"),
-    "saelab.losses": ("saelab.sae", "saelab.evaluation", "saelab.features", "saelab.analysis", "saelab.models"),
-    "saelab.sae": ("saelab.evaluation", "saelab.features", "saelab.analysis", "saelab.models", "saelab.activations"),
-    "saelab.models": ("saelab.sae", "saelab.activations", "saelab.evaluation", "saelab.features", "saelab.analysis"),
+    "saelab.kernels": (
+        "saelab.sae",
+        "training.losses",
+        "saelab.evaluation",
+        "saelab.features",
+        "saelab.analysis",
+        "saelab.models",
+    ),
+    "training.losses": (
+        "saelab.sae",
+        "saelab.evaluation",
+        "saelab.features",
+        "saelab.analysis",
+        "saelab.models",
+    ),
+    "saelab.sae": (
+        "saelab.evaluation",
+        "saelab.features",
+        "saelab.analysis",
+        "saelab.models",
+        "saelab.activations",
+    ),
+    "saelab.models": (
+        "saelab.sae",
+        "saelab.activations",
+        "saelab.evaluation",
+        "saelab.features",
+        "saelab.analysis",
+    ),
     "saelab.activations": ("saelab.sae", "saelab.evaluation", "saelab.features", "saelab.analysis"),
     "saelab.evaluation": ("saelab.features", "saelab.analysis"),
     "saelab": ("training", "apps", "streamlit", "wandb"),
@@ -39,15 +64,30 @@ def imports(path: Path) -> set[str]:
 
 def offences(module: str, imported: set[str]) -> list[str]:
     """The imports that point the wrong way."""
-    rules = [rule for prefix, rule in FORBIDDEN.items() if module == prefix or module.startswith(prefix + ".")]
-    bad = {name for rule in rules for prefix in rule for name in imported if (name + ".").startswith(prefix.rstrip(".") + ".")}
+    rules = [
+        rule
+        for prefix, rule in FORBIDDEN.items()
+        if module == prefix or module.startswith(prefix + ".")
+    ]
+    bad = {
+        name
+        for rule in rules
+        for prefix in rule
+        for name in imported
+        if (name + ".").startswith(prefix.rstrip(".") + ".")
+    }
     return sorted(name for name in bad if name != module and not name.startswith(module + "."))
 
 
 def modules() -> list[tuple[str, Path]]:
     """Dotted name and path of every module of the three packages."""
-    files = [p for package in ("saelab", "training", "apps") for p in (ROOT / package).rglob("*.py")]
-    return [(".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), p) for p in files]
+    files = [
+        p for package in ("saelab", "training", "apps") for p in (ROOT / package).rglob("*.py")
+    ]
+    return [
+        (".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), p)
+        for p in files
+    ]
 
 
 def test_imports_point_one_way():
@@ -62,16 +102,24 @@ def test_an_import_that_points_backwards_is_caught():
 
 
 def test_importing_saelab_loads_torch_and_nothing_heavier():
-    heavy = "transformers transformer_lens streamlit wandb numba triton datasets sklearn plotly pandas"
+    heavy = (
+        "transformers transformer_lens streamlit wandb numba triton datasets sklearn plotly pandas"
+    )
     code = f"import sys, saelab; print([m for m in {heavy.split()} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_help_answers_at_once_and_loads_no_torch():
-    code = "import sys; from apps.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from apps.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    )
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     assert "capture" in done.stdout
     assert time.perf_counter() - started < 1.5
 

@@ -1,4 +1,5 @@
-"""A small SAE, synthetic activations and a hostile vocabulary: enough for a whole index in a tenth of a second.
+"""A small SAE, synthetic activations and a hostile vocabulary: enough for a whole index in a tenth
+of a second.
 
 Shapes: C contexts of T positions, D width, F features, V vocabulary.
 """
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saelab import SAE, Choice
-from saelab.features import index
+from saelab.features import build as index
 
 C, T, D, F, K = 60, 48, 8, 24, 3
 DEAD = 5
@@ -75,7 +76,8 @@ class Chunk(NamedTuple):
 
 
 class Cache:
-    """Synthetic activations: the direction of the token, that of the previous one, and noise; in chunks of `size` contexts."""
+    """Synthetic activations: the direction of the token, that of the previous one, and noise; in
+    chunks of `size` contexts."""
 
     def __init__(self, size: int = 7, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -84,12 +86,17 @@ class Cache:
         self.tokens[:, 0] = 0
         directions_VD = 3 * torch.randn(len(TEXTS), D, generator=generator)
         noise_CTD = torch.randn(C, T, D, generator=generator)
-        self.acts = directions_VD[self.tokens] + 0.5 * directions_VD[self.tokens.roll(1, 1)] + noise_CTD
+        self.acts = (
+            directions_VD[self.tokens] + 0.5 * directions_VD[self.tokens.roll(1, 1)] + noise_CTD
+        )
         self.documents = torch.arange(C * T).reshape(C, T) // 100
 
     def document_names(self) -> list[str]:
         """A name per document, one of them hostile."""
-        return [f"file{number}.py" if number else "<img src=x onerror=window.pwned=1>.py" for number in range(C * T // 100 + 1)]
+        return [
+            f"file{number}.py" if number else "<img src=x onerror=window.pwned=1>.py"
+            for number in range(C * T // 100 + 1)
+        ]
 
     def contexts(self, hook: str, split: str) -> Iterator[Chunk]:
         """The chunks, whatever the hook and split."""
@@ -139,7 +146,10 @@ REPORT = {
     "l0": {"value": 3.0, "low": 3.0, "high": 3.0, "null": None},
     "ce_recovered": {"value": 0.975, "low": 0.97, "high": 0.98, "null": 0.0},
     "tokens": 2048,
-    "references": {"identity": {"fvu": 0.0, "l0": 8, "ce_recovered": {"value": 1.0}}, "<b>zero": {"fvu": 1.2}},
+    "references": {
+        "identity": {"fvu": 0.0, "l0": 8, "ce_recovered": {"value": 1.0}},
+        "<b>zero": {"fvu": 1.2},
+    },
 }
 
 
@@ -148,7 +158,19 @@ def make_run(folder: Path, *, signed: bool = False) -> Path:
     sae(signed=signed).save(folder / "sae")
     build(folder / "features.db", signed=signed)
     (folder / "config.yaml").write_text("k: 3\n")
-    rows = [{"step": s, "tokens": 100 * s, "loss": 9 / (s + 1), "fvu": 1 / (s + 1), "l0": 3.0, "dead": s % 4} for s in range(20)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 20, "tok')
+    rows = [
+        {
+            "step": s,
+            "tokens": 100 * s,
+            "loss": 9 / (s + 1),
+            "fvu": 1 / (s + 1),
+            "l0": 3.0,
+            "dead": s % 4,
+        }
+        for s in range(20)
+    ]
+    (folder / "metrics.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 20, "tok'
+    )
     (folder / "report.json").write_text(json.dumps(REPORT))
     return folder

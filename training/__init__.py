@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from training import config
-from training.config import Config
+from . import config
+from .config import Config
 
 __all__ = ["Config", "config", "train"]
 
 
 def train(configs: Config | Sequence[Config], **options: Any) -> Any:
     """Train one SAE per config in one pass; see `training.loop.train`."""
-    from training import loop
+    from . import loop
 
     return loop.train(configs, **options)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 from saelab.sparsify import Choice
-from training.config import Config
+
+from .config import Config
 
 
 def problems(config: Config) -> Iterator[str]:
-    """What is wrong, and what would be right, with the numbers. Raises UsageError for a sparsifier that does not exist."""
+    """What is wrong, and what would be right, with the numbers. Raises UsageError for a sparsifier
+    that does not exist."""
     if not config.cache:
         yield "no cache named: --cache DIR (make one with `saelab capture`)"
     if not config.out:
@@ -50,12 +52,19 @@ def _of_sparsifier(config: Config) -> Iterator[str]:
 
 def _of_loss(config: Config) -> Iterator[str]:
     form, loss = config.form, config.loss
-    if loss in ("hierarchical", "multi-k") and form not in (Choice(config.k), Choice(config.k, signed=True)):
+    if loss in ("hierarchical", "multi-k") and form not in (
+        Choice(config.k),
+        Choice(config.k, signed=True),
+    ):
         yield f"loss={loss} orders the values of each token: it goes with topk and abstopk, not with {config.sparsify}"
     if loss == "multi-k" and 4 * config.k > config.features:
         yield f"loss=multi-k codes 4k={4 * config.k} pairs per token, more than features={config.features}"
     most = {"matryoshka": config.features, "hierarchical": config.k}.get(loss, 0)
     ends = list(config.prefixes)
     if ends != sorted(set(ends)) or not all(0 < end <= most for end in ends):
-        what = f"must rise, from 1 to at most {most}" if most else "belong to loss=matryoshka or loss=hierarchical"
+        what = (
+            f"must rise, from 1 to at most {most}"
+            if most
+            else "belong to loss=matryoshka or loss=hierarchical"
+        )
         yield f"prefixes={ends} {what}"

@@ -1,4 +1,5 @@
-"""One training run as a frozen value, its YAML form, and the checks that need nothing but its own fields."""
+"""One training run as a frozen value, its YAML form, and the checks that need nothing but its own
+fields."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,24 +24,30 @@ class Config:
     target: str | None = None
     """hook point to predict instead of the input: makes a transcoder"""
     sparsify: str = "topk"
-    """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu; or, with signed or gradient
-    scores, signed-, gradient- or signed-gradient- before topk, mutual-choice or feature-choice"""
+    """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu;
+    or, with signed or gradient scores, signed-, gradient- or signed-gradient- before topk,
+    mutual-choice or feature-choice"""
     k: int = 32
     """pairs per token, on average; of jumprelu the L0 that its penalty aims at"""
     beta: float | None = None
-    """weight of the gradient in the score (default: the sparsifier's own: 1 for g-sae and gradient-*, else 0)"""
+    """weight of the gradient in the score (default: the sparsifier's own: 1 for g-sae and
+    gradient-*, else 0)"""
     shares: Literal["equal", "zipf"] = "equal"
     """how a feature budget is shared out: equally, or by Zipf's law of the rank"""
     mutual: float = 0.0
-    """share of the steps that a feature budget starts as a batch budget, whose densities then give the ranks and Zipf's law"""
+    """share of the steps that a feature budget starts as a batch budget, whose densities then give
+    the ranks and Zipf's law"""
     skip: bool = False
     """give a transcoder a linear skip connection"""
     loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
-    """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j largest values, k and 4k"""
+    """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j
+    largest values, k and 4k"""
     prefixes: tuple[int, ...] = ()
-    """where matryoshka's prefixes or hierarchical's numbers of values end (default: F/16, F/8, F/4, F/2, F; 1 to k)"""
+    """where matryoshka's prefixes or hierarchical's numbers of values end (default: F/16, F/8, F/4,
+    F/2, F; 1 to k)"""
     penalty: Literal["none", "l0", "tanh", "l1"] | None = None
-    """of jumprelu and relu: (L0 / k - 1)^2, tanh(4 |values|) / k or |values| / k (default: l0 for jumprelu, l1 for relu)"""
+    """of jumprelu and relu: (L0 / k - 1)^2, tanh(4 |values|) / k or |values| / k (default: l0 for
+    jumprelu, l1 for relu)"""
     penalty_weight: float | None = None
     """weight of the penalty (default: 1 for l0, else 0.1)"""
     features: int = 4096
@@ -62,17 +69,20 @@ class Config:
     clip: float | None = None
     """largest global norm of the gradient (default: unlimited)"""
     ema: float | None = None
-    """decay of a moving average of the weights, which is then what is saved (default: the last weights are)"""
+    """decay of a moving average of the weights, which is then what is saved (default: the last
+    weights are)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the parameters in training; they are saved as float32"""
     aux: float = 1 / 32
     """weight of the AuxK loss"""
     aux_zipf: float = 0.0
-    """features rarer than this share of what Zipf's law expects at their rank take part in AuxK (0: dead ones only)"""
+    """features rarer than this share of what Zipf's law expects at their rank take part in AuxK (0:
+    dead ones only)"""
     k_aux: int | None = None
     """dead features per token in AuxK (default: D / 2)"""
     dead_window: int | None = None
-    """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the run if that is shorter)"""
+    """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the
+    run if that is shorter)"""
     calibration: int = 500_000
     """tokens whose activations set the inference levels of batch and feature budgets"""
     order_seed: int = 0
@@ -95,17 +105,21 @@ class Config:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: as given, or 2e-4 / sqrt(F / 2^14) (Gao et al. 2024, the field's usual constant)."""
+        """The peak learning rate: as given, or 2e-4 / sqrt(F / 2^14) (Gao et al. 2024, the field's
+        usual constant)."""
         return self.lr if self.lr is not None else 2e-4 / (self.features / 2**14) ** 0.5
 
     @property
     def window(self) -> int:
         """Tokens without firing after which a feature is dead."""
-        return self.dead_window if self.dead_window is not None else min(10_000_000, self.tokens // 10)
+        return (
+            self.dead_window if self.dead_window is not None else min(10_000_000, self.tokens // 10)
+        )
 
     @property
     def form(self) -> "Sparsify":
-        """The sparsifier in training. Raises UsageError for an unknown name, or a beta for one without a score."""
+        """The sparsifier in training. Raises UsageError for an unknown name, or a beta for one
+        without a score."""
         from saelab.sparsify import Threshold, named
 
         try:
@@ -113,7 +127,9 @@ class Config:
             if self.beta is None:
                 return form
             if isinstance(form, Threshold):
-                raise UsageError(f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or feature-choice")
+                raise UsageError(
+                    f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or feature-choice"
+                )
             return replace(form, beta=self.beta)
         except ValueError as error:
             raise UsageError(str(error)) from None
@@ -122,24 +138,34 @@ class Config:
     def penalty_of(self) -> tuple[str, float]:
         """Name and weight of the penalty."""
         name = self.penalty or {"jumprelu": "l0", "relu": "l1"}.get(self.sparsify, "none")
-        return name, self.penalty_weight if self.penalty_weight is not None else {"l0": 1.0}.get(name, 0.1)
+        return name, self.penalty_weight if self.penalty_weight is not None else {"l0": 1.0}.get(
+            name, 0.1
+        )
 
     def check(self) -> None:
         """Raise UsageError, with the numbers, for fields that cannot go together."""
-        from training.checks import problems
+        from .checks import problems
 
         for problem in problems(self):
             raise UsageError(problem)
 
     def differing(self, other: "Config") -> str:
-        """`field: mine / other's` for each field that changes the result; the run's place and logging do not."""
+        """`field: mine / other's` for each field that changes the result; the run's place and
+        logging do not."""
         free = {"out", "wandb", "log_every", "cache"}
-        pairs = ((f.name, getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in free)
-        return ", ".join(f"{name}: {mine!r} / {theirs!r}" for name, mine, theirs in pairs if mine != theirs)
+        pairs = (
+            (f.name, getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.name not in free
+        )
+        return ", ".join(
+            f"{name}: {mine!r} / {theirs!r}" for name, mine, theirs in pairs if mine != theirs
+        )
 
 
 def values(path: Path | str) -> dict[str, Any]:
-    """The fields in a YAML file, lists as tuples. Raises UsageError for an unknown field or a bad file."""
+    """The fields in a YAML file, lists as tuples. Raises UsageError for an unknown field or a bad
+    file."""
     import yaml
 
     try:
@@ -147,19 +173,25 @@ def values(path: Path | str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
     known = [f.name for f in fields(Config)]
-    unknown = [name for name in found if name not in known] if isinstance(found, dict) else ["(not a mapping)"]
+    unknown = (
+        [name for name in found if name not in known]
+        if isinstance(found, dict)
+        else ["(not a mapping)"]
+    )
     if unknown:
         raise UsageError(f"{path}: no field {', '.join(unknown)}; there are {', '.join(known)}")
     return {name: plain(value) for name, value in found.items()}
 
 
 def read(path: Path | str) -> Config:
-    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an unknown field or a bad file."""
+    """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an
+    unknown field or a bad file."""
     return replace(Config(), **values(path))
 
 
 def plain(value: Any) -> Any:
-    """A YAML value as a field's: lists as tuples, and `1e-3`, which YAML 1.1 reads as text, as a number."""
+    """A YAML value as a field's: lists as tuples, and `1e-3`, which YAML 1.1 reads as text, as a
+    number."""
     if isinstance(value, list):
         return tuple(plain(one) for one in value)
     if isinstance(value, str):

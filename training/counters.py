@@ -1,4 +1,5 @@
-"""How often each feature of a run fires, counted in tokens: which are dead, dense, or rarer than Zipf's law expects.
+"""How often each feature of a run fires, counted in tokens: which are dead, dense, or rarer than
+Zipf's law expects.
 
 Shapes: F features.
 """
@@ -7,13 +8,15 @@ import torch
 from torch import Tensor
 
 from saelab.budgets import fit_zipf
-from training.config import Config
+
+from .config import Config
 
 DENSE = 0.1
 
 
 class Counters:
-    """silent_F: tokens since each feature fired. The density is an average over about the last `config.window` tokens."""
+    """silent_F: tokens since each feature fired. The density is an average over about the last
+    `config.window` tokens."""
 
     def __init__(self, config: Config) -> None:
         self.window, self.below = config.window, config.aux_zipf
@@ -41,15 +44,22 @@ class Counters:
         return float((self.density_F > DENSE).float().mean())
 
     def rare(self) -> Tensor:
-        """[F] bool: dead, or with a density below `config.aux_zipf` times what Zipf's law, fitted to all, expects at its rank."""
+        """[F] bool: dead, or with a density below `config.aux_zipf` times what Zipf's law, fitted
+        to all, expects at its rank."""
         dead_F = self.silent_F >= self.window
         if not self.below or self.n_tokens < self.window:
             return dead_F
-        return dead_F | (self.density_F < self.below * fit_zipf(self.density_F).expected(self.density_F))
+        return dead_F | (
+            self.density_F < self.below * fit_zipf(self.density_F).expected(self.density_F)
+        )
 
     def state(self) -> dict[str, Tensor]:
         """To be saved."""
-        return {"silent": self.silent_F, "density": self.density_F, "counted": torch.tensor(self.n_tokens)}
+        return {
+            "silent": self.silent_F,
+            "density": self.density_F,
+            "counted": torch.tensor(self.n_tokens),
+        }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""

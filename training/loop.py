@@ -8,41 +8,55 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from training import checkpoint
-from training import config as configs_
-from training.config import Config
-from training.record import Record
-from training.run import Run, Step
+
+from . import checkpoint
+from . import config as configs_
+from .config import Config
+from .record import Record
+from .run import Run, Step
 
 SAMPLE_TOKENS = 100_000  # for scale, variance and geometric median
 
 Progress = Callable[[int, int, list[Step]], None]
 
 
-def train(configs: Config | Sequence[Config], *, resume: bool = False, progress: Progress | None = None) -> Path | list[Path]:
-    """Train one SAE per config in a single pass over their common cache; returns the run folder, or a list of them.
+def train(
+    configs: Config | Sequence[Config], *, resume: bool = False, progress: Progress | None = None
+) -> Path | list[Path]:
+    """Train one SAE per config in a single pass over their common cache; returns the run folder, or
+    a list of them.
 
-    resume: go on from the newest checkpoint of each run folder; the result equals an uninterrupted run's, bit for bit on a CPU.
-    progress(step, n_steps, what each run measured) is called after every step.
-    Raises UsageError for configs that cannot share a pass, an occupied run folder, or a checkpoint of another configuration.
+    resume: go on from the newest checkpoint of each run folder; the result equals an uninterrupted
+    run's, bit for bit on a CPU. progress(step, n_steps, what each run measured) is called after
+    every step. Raises UsageError for configs that cannot share a pass, an occupied run folder, or a
+    checkpoint of another configuration.
     """
     several = [configs] if isinstance(configs, Config) else list(configs)
     cache = _common_cache(several)
     hooks = [_hooks(config, cache) for config in several]
-    gradients = [_gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)]
+    gradients = [
+        _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
+    ]
     folders = [_open_folder(config, resume) for config in several]
     batch, seed = several[0].batch, several[0].order_seed
     names = sorted({name for pair in hooks for name in pair})
     sample = _sample(cache, names, batch, seed)
     runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
     first = _restore(runs, folders) if resume else 0
-    records = [Record(folder, config, first) for folder, config in zip(folders, several, strict=True)]
-    stream = cache.batches([*names, *sorted({name for name in gradients if name})], batch, seed, start=first)
+    records = [
+        Record(folder, config, first) for folder, config in zip(folders, several, strict=True)
+    ]
+    stream = cache.batches(
+        [*names, *sorted({name for name in gradients if name})], batch, seed, start=first
+    )
     started = time.perf_counter()
     try:
         for number in range(first, several[0].n_steps):
             x = next(stream)
-            done = [run.step(x[a], x[b], x[g] if g else None) for run, (a, b), g in zip(runs, hooks, gradients, strict=True)]
+            done = [
+                run.step(x[a], x[b], x[g] if g else None)
+                for run, (a, b), g in zip(runs, hooks, gradients, strict=True)
+            ]
             rate = (number + 1 - first) * batch / (time.perf_counter() - started)
             _record(runs, records, done, round(rate))
             _checkpoint(runs, folders)
@@ -59,7 +73,8 @@ def train(configs: Config | Sequence[Config], *, resume: bool = False, progress:
 
 
 def _common_cache(configs: list[Config]) -> Cache:
-    """The cache that all configs name, verified. Raises UsageError if they differ in what a pass has only one of."""
+    """The cache that all configs name, verified. Raises UsageError if they differ in what a pass
+    has only one of."""
     if not configs:
         raise UsageError("no runs to train")
     for config in configs:
@@ -67,7 +82,9 @@ def _common_cache(configs: list[Config]) -> Cache:
         for name in ("cache", "batch", "tokens", "order_seed"):
             mine, theirs = getattr(config, name), getattr(configs[0], name)
             if mine != theirs:
-                raise UsageError(f"runs of one pass must share {name}: {theirs!r} and {mine!r} differ")
+                raise UsageError(
+                    f"runs of one pass must share {name}: {theirs!r} and {mine!r} differ"
+                )
     if len({config.out for config in configs}) < len(configs):
         raise UsageError("runs of one pass need run folders of their own")
     cache = Cache(configs[0].cache)
@@ -84,7 +101,8 @@ def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
 
 
 def _gradient(config: Config, cache: Cache, target: str) -> str | None:
-    """The array of gradients that a run's scores need, None if they need none. Raises UsageError if the cache lacks it."""
+    """The array of gradients that a run's scores need, None if they need none. Raises UsageError if
+    the cache lacks it."""
     if not getattr(config.form, "beta", 0):
         return None
     if not cache.manifest["settings"]["gradients"]:
@@ -102,10 +120,14 @@ def _open_folder(config: Config, resume: bool) -> Path:
     if resume and existing.exists():
         differing = config.differing(configs_.read(existing))
         if differing:
-            raise UsageError(f"{folder} holds a run of another configuration (asked / held): {differing}")
+            raise UsageError(
+                f"{folder} holds a run of another configuration (asked / held): {differing}"
+            )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "another run" if existing.exists() else "other files"
-        raise UsageError(f"{folder} already holds {what}: choose another --out, or --resume to go on with it")
+        raise UsageError(
+            f"{folder} already holds {what}: choose another --out, or --resume to go on with it"
+        )
     configs_.write(config, existing)
     return folder
 
@@ -125,14 +147,21 @@ def _restore(runs: list[Run], folders: list[Path]) -> int:
             run.load_state(tensors)
     done = {run.n_done for run in runs}
     if len(done) > 1:
-        raise FailedRun(f"the runs' checkpoints are of different steps: {sorted(done)}; resume each by itself")
+        raise FailedRun(
+            f"the runs' checkpoints are of different steps: {sorted(done)}; resume each by itself"
+        )
     return done.pop()
 
 
 def _record(runs: list[Run], records: list[Record], done: list[Step], rate: int) -> None:
     for run, record, step in zip(runs, records, done, strict=True):
         if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
-            record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **step.row(), tokens_per_second=rate)
+            record.row(
+                step=run.n_done,
+                tokens=run.n_done * run.config.batch,
+                **step.row(),
+                tokens_per_second=rate,
+            )
 
 
 def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
@@ -142,10 +171,13 @@ def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
 
 
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
-    """Write the inference form, on raw activations, to sae/. The run's own weights stay as they are."""
+    """Write the inference form, on raw activations, to sae/. The run's own weights stay as they
+    are."""
     config, final = run.config, run.final()
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
-    final.calibrate(batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F)
+    final.calibrate(
+        batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F
+    )
     final = final.frozen()
     final.about = {
         "model": cache.manifest["model"],

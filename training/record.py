@@ -6,16 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from training.config import Config
+from .config import Config
 
 
 class Record:
-    """Appends rows to metrics.jsonl; on resume, rows after the checkpoint's step are dropped first."""
+    """Appends rows to metrics.jsonl; on resume, rows after the checkpoint's step are dropped
+    first."""
 
     def __init__(self, run: Path, config: Config, first_step: int) -> None:
         path = run / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step]
+        kept = [
+            line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step
+        ]
         self.file = path.open("w", encoding="utf-8")
         self.file.writelines(kept)
         self.wandb = _start_wandb(run, config) if config.wandb else None
@@ -38,4 +41,11 @@ def _start_wandb(run: Path, config: Config) -> Any:
     import wandb
 
     mode = os.environ.get("WANDB_MODE", "offline")
-    return wandb.init(project="saelab", name=run.name, dir=str(run), config=asdict(config), mode=mode, reinit="create_new")  # type: ignore[arg-type]
+    return wandb.init(
+        project="saelab",
+        name=run.name,
+        dir=str(run),
+        config=asdict(config),
+        mode=mode,
+        reinit="create_new",
+    )  # type: ignore[arg-type]

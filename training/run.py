@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from saelab import losses
 from saelab.budgets import Zipf, fit_zipf, whole
 from saelab.calibration import levels
 from saelab.errors import FailedRun
 from saelab.kernels import backend, column_sums
 from saelab.sae import SAE
 from saelab.sparsify import Choice
-from training import updates
-from training.config import Config
-from training.counters import Counters
+
+from . import losses, updates
+from .config import Config
+from .counters import Counters
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
@@ -31,8 +31,9 @@ PROBE_TOKENS = 16
 class Step(NamedTuple):
     """What one step measured on its batch, in training form.
 
-    loss: what was descended; terms: its parts by name, unweighted. l0: pairs with non-zero value per token. dead, dense: shares
-    of F. certified: share of the choices that the first screen certified (None: not screened). lr: learning rate.
+    loss: what was descended; terms: its parts by name, unweighted. l0: pairs with non-zero value
+    per token. dead, dense: shares of F. certified: share of the choices that the first screen
+    certified (None: not screened). lr: learning rate.
     """
 
     loss: float
@@ -50,13 +51,20 @@ class Step(NamedTuple):
 
     def row(self) -> dict[str, float]:
         """Everything by name, flat."""
-        numbers = {"loss": self.loss, **self.terms, "l0": self.l0, "dead": self.dead, "dense": self.dense}
+        numbers = {
+            "loss": self.loss,
+            **self.terms,
+            "l0": self.l0,
+            "dead": self.dead,
+            "dense": self.dense,
+        }
         numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
         return {name: round(value, 8) for name, value in {**numbers, "lr": self.lr}.items()}
 
 
 class Scale(NamedTuple):
-    """One number that input (and target) are divided by so that the mean squared norm is D; variance of the scaled target."""
+    """One number that input (and target) are divided by so that the mean squared norm is D;
+    variance of the scaled target."""
 
     input: float
     target: float
@@ -65,13 +73,16 @@ class Scale(NamedTuple):
 
 def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
     """The scale of a sample of tokens (DESIGN: the first 100k)."""
-    s_in, s_out = (float((t.square().sum(1).mean() / t.shape[1]).sqrt()) or 1.0 for t in (x_BD, target_BD))
+    s_in, s_out = (
+        float((t.square().sum(1).mean() / t.shape[1]).sqrt()) or 1.0 for t in (x_BD, target_BD)
+    )
     variance = float((target_BD - target_BD.mean(0)).square().sum(1).mean()) / s_out**2
     return Scale(s_in, s_out, variance)
 
 
 def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves no more), [D]."""
+    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves
+    no more), [D]."""
     point_D, squares_B = x_BD.mean(0), x_BD.square().sum(1)
     for _ in range(iterations):
         weights_B = (squares_B - 2 * x_BD @ point_D + point_D @ point_D).clamp_min(1e-16).rsqrt()
@@ -82,7 +93,8 @@ def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
 
 
 class Run:
-    """The state of one run. `step` changes it; `state` and `load_state` carry all of it through a checkpoint."""
+    """The state of one run. `step` changes it; `state` and `load_state` carry all of it through a
+    checkpoint."""
 
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
         self.config = config
@@ -94,7 +106,11 @@ class Run:
             self._start_levels(first_BD[:LEVEL_TOKENS] / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
         self.optimiser = updates.for_run(config, self.sae)
-        self.average = {name: p.detach().float().clone() for name, p in self.sae.named_parameters()} if config.ema else {}
+        self.average = (
+            {name: p.detach().float().clone() for name, p in self.sae.named_parameters()}
+            if config.ema
+            else {}
+        )
         self.counters = Counters(config)
         self.budget_F = budget(config, Zipf(), torch.zeros(config.features))
         self.n_done = 0
@@ -116,7 +132,8 @@ class Run:
         return c.learning_rate * min(1.0, up, down)
 
     def step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None = None) -> Step:
-        """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before any weight has changed."""
+        """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before
+        any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
             scaled_BD = x_BD / self.scale.input
             target_BD = scaled_BD if target_BD is x_BD else target_BD / self.scale.target
@@ -128,10 +145,14 @@ class Run:
         certified = updates.certified()
         rare_F = self.counters.rare()
         extra = self._aux(batch.x, forward, rare_F)
-        terms = forward.terms | ({"aux": 0.0 if extra is None else extra.loss} if config.aux else {})
+        terms = forward.terms | (
+            {"aux": 0.0 if extra is None else extra.loss} if config.aux else {}
+        )
         total = forward.loss + config.aux * terms.get("aux", 0.0)
         if not math.isfinite(total):
-            raise FailedRun(f"the loss is {total} at step {self.n_done + 1}; the last good checkpoint is kept")
+            raise FailedRun(
+                f"the loss is {total} at step {self.n_done + 1}; the last good checkpoint is kept"
+            )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extra)
         fired_F = column_sums(forward.code)[1]
@@ -141,7 +162,8 @@ class Run:
         return Step(total, terms, int(fired_F.sum()) / len(batch.x), dead, dense, certified, rate)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
-        """The batch with this step's feature budget; the SAE's sparsifier is set to this step's too, as both change under way."""
+        """The batch with this step's feature budget; the SAE's sparsifier is set to this step's
+        too, as both change under way."""
         config, form = self.config, self.config.form
         if isinstance(form, Choice) and form.over == "feature":
             switch = round(config.mutual * config.n_steps)
@@ -155,40 +177,57 @@ class Run:
         self.sae.sparsify = form
         return batch._replace(budget=self.budget_F)
 
-    def _aux(self, x_BD: Tensor, forward: updates.Forward, rare_F: Tensor) -> "updates.Extra | None":
-        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its gradients; None if none is rare."""
+    def _aux(
+        self, x_BD: Tensor, forward: updates.Forward, rare_F: Tensor
+    ) -> "updates.Extra | None":
+        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its
+        gradients; None if none is rare."""
         n_rare = int(rare_F.sum())
         if not n_rare or not self.config.aux:
             return None
         sae, k_aux = self.sae, self.config.k_aux or x_BD.shape[1] // 2
         silent_F = torch.where(rare_F, self.counters.silent_F, -1)
         rows_A = silent_F.topk(min(n_rare, max(1024, 4 * k_aux))).indices.sort().values
-        W_enc, b_enc, W_dec = weights = [w.detach()[rows_A].float().requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)]
+        W_enc, b_enc, W_dec = weights = [
+            w.detach()[rows_A].float().requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)
+        ]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
         with self.quick_products():
-            loss = losses.aux_k(centred_BD.float(), forward.error().float(), W_enc, b_enc, W_dec, k_aux, sae.sparsify.signed)
+            loss = losses.aux_k(
+                centred_BD.float(),
+                forward.error().float(),
+                W_enc,
+                b_enc,
+                W_dec,
+                k_aux,
+                sae.sparsify.signed,
+            )
         dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
         return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
 
     def quick_products(self) -> AbstractContextManager:
-        """Products of an auxiliary loss in bfloat16 where the probe found it fast and adding up in float32, else as they are.
+        """Products of an auxiliary loss in bfloat16 where the probe found it fast and adding up in
+        float32, else as they are.
 
-        Their relative error is 2^-8, in a gradient of weight 1/32; in float32 they would cost as much as the rest of the step.
+        Their relative error is 2^-8, in a gradient of weight 1/32; in float32 they would cost as
+        much as the rest of the step.
         """
         if self.config.backend not in (None, "cpu") or self.sae.W_enc.device.type != "cpu":
             return contextlib.nullcontext()
-        from saelab.kernels.probe import screen_dtype
+        from saelab.kernels.cpu.probe import screen_dtype
 
         return torch.autocast("cpu", torch.bfloat16, enabled=screen_dtype() == torch.bfloat16)
 
     def _average(self) -> None:
-        """Move the average of the weights towards them; from the first step on it averages over the steps done so far."""
+        """Move the average of the weights towards them; from the first step on it averages over the
+        steps done so far."""
         decay = min(self.config.ema or 0.0, self.n_done / (self.n_done + 1))
         for name, average in self.average.items():
             average.lerp_(self.sae.get_parameter(name).detach().float(), 1 - decay)
 
     def final(self) -> SAE:
-        """The SAE to save, in float32 and in training form, on raw activations: the average of the weights if there is one."""
+        """The SAE to save, in float32 and in training form, on raw activations: the average of the
+        weights if there is one."""
         sae = new_sae(replace(self.config, dtype="float32"), self.sae.d_model, len(self.sae.b_dec))
         sae.load_state_dict({**self.sae.state_dict(), **self.average})
         sae.normalise_decoder()
@@ -202,12 +241,17 @@ class Run:
             tensors |= {f"adam.{name}.first": pair[0], f"adam.{name}.second": pair[1]}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {} if self.budget_F is None else {"budget": self.budget_F}
-        numbers = {"n_done": torch.tensor(self.n_done), "scale": torch.tensor(self.scale, dtype=torch.float64)}
+        numbers = {
+            "n_done": torch.tensor(self.n_done),
+            "scale": torch.tensor(self.scale, dtype=torch.float64),
+        }
         return tensors | self.counters.state() | {"probe": self.probe} | numbers
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self.sae.load_state_dict({k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")})
+        self.sae.load_state_dict(
+            {k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")}
+        )
         for name, pair in self.optimiser.moments().items():
             for moment, part in zip(pair, ("first", "second"), strict=True):
                 moment.copy_(tensors[f"adam.{name}.{part}"])
@@ -221,12 +265,18 @@ class Run:
 
 def new_sae(config: Config, d_model: int, d_out: int) -> SAE:
     """The untrained SAE of a configuration."""
-    shape = {"d_out": d_out, "transcoder": config.target is not None, "skip": config.skip, "seed": config.seed}
+    shape = {
+        "d_out": d_out,
+        "transcoder": config.target is not None,
+        "skip": config.skip,
+        "seed": config.seed,
+    }
     return SAE(d_model, config.features, config.form, **shape).to(getattr(torch, config.dtype))
 
 
 def budget(config: Config, law: Zipf, density_F: Tensor) -> Tensor | None:
-    """[F] int64: pairs per feature of a batch by the law at each feature's rank; None for the default, equal shares."""
+    """[F] int64: pairs per feature of a batch by the law at each feature's rank; None for the
+    default, equal shares."""
     if config.shares == "equal":
         return None
     return whole(law.expected(density_F), config.k * config.batch, config.batch)

@@ -1,4 +1,5 @@
-"""How a step changes the weights: Adam with unit decoder rows, through autograd anywhere, in two fused passes on a CPU.
+"""How a step changes the weights: Adam with unit decoder rows, through autograd anywhere, in two
+fused passes on a CPU.
 
 Shapes: B tokens, F features, A of them with further gradients, D width in, E width out.
 """
@@ -10,20 +11,27 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from saelab import jump, losses
+from saelab import jump
 from saelab.code import Code
 from saelab.kernels import autograd
 from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Choice, Threshold
-from training.config import Config
 
-PENALTIES = {"l0": "l0_target", "tanh": "tanh", "l1": "l1"}  # their names in metrics.jsonl, where l0 is the L0 itself
+from . import losses
+from .config import Config
+
+PENALTIES = {
+    "l0": "l0_target",
+    "tanh": "tanh",
+    "l1": "l1",
+}  # their names in metrics.jsonl, where l0 is the L0 itself
 LEVEL_RATE = 10.0  # of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one number
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 class Extra(NamedTuple):
-    """A further loss over some features [A], ascending, and its gradients dW_enc [A, D], db_enc [A], dW_dec [A, E]."""
+    """A further loss over some features [A], ascending, and its gradients dW_enc [A, D], db_enc
+    [A], dW_dec [A, E]."""
 
     loss: float
     features: Tensor
@@ -33,7 +41,8 @@ class Extra(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Scaled inputs [B, D] and targets [B, E]; raw gradients [B, D] for boosted scores; pairs per feature [F] of this batch."""
+    """Scaled inputs [B, D] and targets [B, E]; raw gradients [B, D] for boosted scores; pairs per
+    feature [F] of this batch."""
 
     x: Tensor
     target: Tensor
@@ -42,7 +51,8 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted. error: gives target - x_hat."""
+    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted.
+    error: gives target - x_hat."""
 
     code: Code
     loss: float
@@ -51,7 +61,8 @@ class Forward(NamedTuple):
 
 
 class Updates(Protocol):
-    """`forward` measures a batch, `update` steps on what it measured; `moments` are Adam's, by parameter, to be saved."""
+    """`forward` measures a batch, `update` steps on what it measured; `moments` are Adam's, by
+    parameter, to be saved."""
 
     def forward(self, batch: Batch, variance: float) -> Forward: ...
 
@@ -61,7 +72,8 @@ class Updates(Protocol):
 
 
 class Autograd:
-    """torch's autograd and Adam, with materialised gradients: any backend, device, dtype, loss and sparsifier."""
+    """torch's autograd and Adam, with materialised gradients: any backend, device, dtype, loss and
+    sparsifier."""
 
     def __init__(self, config: Config, sae: SAE) -> None:
         self.config, self.sae = config, sae
@@ -69,7 +81,10 @@ class Autograd:
         groups = [{"params": [p]} for p in sae.parameters()]
         self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
         for parameter in sae.parameters():
-            zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+            zeros = {
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
             self.adam.state[parameter] = {"step": torch.tensor(0.0), **zeros}
 
     def forward(self, batch: Batch, variance: float) -> Forward:
@@ -101,7 +116,8 @@ class Autograd:
         return table[name](code, k) if name in table else code.values.new_zeros(())
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
-        """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit norm, no level below 0."""
+        """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit
+        norm, no level below 0."""
         self.loss.backward()
         sae = self.sae
         with torch.no_grad():
@@ -126,18 +142,24 @@ class Autograd:
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
-        states = {name: self.adam.state[parameter] for name, parameter in self.sae.named_parameters()}
+        states = {
+            name: self.adam.state[parameter] for name, parameter in self.sae.named_parameters()
+        }
         return {name: (state["exp_avg"], state["exp_avg_sq"]) for name, state in states.items()}
 
 
 class Fused:
-    """The CPU kernels' two passes: no gradient is materialised. For the plain loss of a budget, in float32."""
+    """The CPU kernels' two passes: no gradient is materialised. For the plain loss of a budget, in
+    float32."""
 
     def __init__(self, config: Config, sae: SAE) -> None:
-        from saelab.kernels.cpu_step import Step, Weights
+        from saelab.kernels.cpu.step import Step, Weights
 
         self.config, self.sae = config, sae
-        weights = [Weights(*(f(p.data) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec))) for f in (_same, _zeros, _zeros)]
+        weights = [
+            Weights(*(f(p.data) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
+            for f in (_same, _zeros, _zeros)
+        ]
         self.first, self.second = weights[1], weights[2]
         self.fused = Step(*weights)
 
@@ -152,22 +174,32 @@ class Fused:
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
         """One Adam step of all weights."""
-        from saelab.kernels import cpu_step
+        from saelab.kernels.cpu import step
 
-        more = None if extra is None else cpu_step.Extra(extra.features, extra.W_enc, extra.b_enc, extra.W_dec)
-        self.fused.update(self.done, cpu_step.Adam(rate, number, self.config.beta1, self.config.beta2), more)
+        more = (
+            None
+            if extra is None
+            else step.Extra(extra.features, extra.W_enc, extra.b_enc, extra.W_dec)
+        )
+        self.fused.update(
+            self.done, step.Adam(rate, number, self.config.beta1, self.config.beta2), more
+        )
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
-        return {name: (getattr(self.first, name), getattr(self.second, name)) for name in self.first._fields}
+        return {
+            name: (getattr(self.first, name), getattr(self.second, name))
+            for name in self.first._fields
+        }
 
 
 def certified() -> float | None:
-    """The share of choices since the last call that the CPU backend's first screen certified; None where it screened nothing."""
-    winners = sys.modules.get("saelab.kernels.winners")
+    """The share of choices since the last call that the CPU backend's first screen certified; None
+    where it screened nothing."""
+    winners = sys.modules.get("saelab.kernels.cpu.screen.winners")
     if winners is None or not winners.tally["asked"]:
         return None
-    from saelab.kernels.cpu import certified_fraction
+    from saelab.kernels.cpu.backend import certified_fraction
 
     return certified_fraction()
 
@@ -182,6 +214,15 @@ def _zeros(tensor: Tensor) -> Tensor:
 
 def for_run(config: Config, sae: SAE) -> Updates:
     """Fused where the CPU backend serves the plain loss of a budget, else autograd."""
-    plain = config.loss == "plain" and config.clip is None and config.dtype == "float32" and sae.W_skip is None
+    plain = (
+        config.loss == "plain"
+        and config.clip is None
+        and config.dtype == "float32"
+        and sae.W_skip is None
+    )
     on_cpu = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu"
-    return Fused(config, sae) if plain and on_cpu and isinstance(sae.sparsify, Choice) else Autograd(config, sae)
+    return (
+        Fused(config, sae)
+        if plain and on_cpu and isinstance(sae.sparsify, Choice)
+        else Autograd(config, sae)
+    )

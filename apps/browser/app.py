@@ -1,4 +1,5 @@
-"""The feature browser: `saelab browse` starts it; pages over run directories, their feature indexes, and circuits."""
+"""The feature browser: `saelab browse` starts it; pages over run directories, their feature
+indexes, and circuits."""
 
 from pathlib import Path
 
@@ -10,9 +11,12 @@ HERE = Path(__file__).parent
 
 st.set_page_config(page_title="saelab", layout="wide")
 st.html(HERE / "style.css")
-# The folder is not called `pages`: Streamlit would serve its files by themselves until the first session has run this script.
+# The folder is not called `pages`: Streamlit would serve its files by themselves until the first
+# session has run this script.
 PAGES = {
-    name: st.Page(HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+    name: st.Page(
+        HERE / "views" / f"{name}.py", title=title, url_path=name, default=name == "overview"
+    )
     for name, title in (
         ("overview", "Overview"),
         ("features", "Features"),

@@ -1,6 +1,8 @@
-"""From what an index says to HTML. Every text is escaped here, links carry their page and query, and nothing imports Streamlit.
+"""From what an index says to HTML. Every text is escaped here, links carry their page and query,
+and nothing imports Streamlit.
 
-A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab opens it by itself.
+A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab
+opens it by itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +34,8 @@ MARKS, ALL_MARKS = _marks(GLYPHS), _marks(GLYPHS | BLANK)
 
 
 def text(value: str, spaces: bool = False) -> str:
-    """Escaped text with visible line breaks and tabs; `spaces` shows blanks too, for a token that stands alone."""
+    """Escaped text with visible line breaks and tabs; `spaces` shows blanks too, for a token that
+    stands alone."""
     return value.translate(ALL_MARKS if spaces else MARKS)
 
 
@@ -77,13 +80,15 @@ def percent(value: float) -> str:
 
 
 def shade(activation: float, largest: float) -> str:
-    """The background of a token: orange for positive, blue for negative activations, stronger with |activation|."""
+    """The background of a token: orange for positive, blue for negative activations, stronger with
+    |activation|."""
     strength = min(1.0, abs(activation) / largest) if largest else 0.0
     return f"background-color: rgba({POSITIVE if activation > 0 else NEGATIVE}, {0.12 + 0.78 * strength:.2f})"
 
 
 def shaded(example: Example, first: int, last: int, largest: float) -> str:
-    """Positions first to last of an example: firing tokens shaded with their activation as a tooltip, the peak outlined."""
+    """Positions first to last of an example: firing tokens shaded with their activation as a
+    tooltip, the peak outlined."""
     parts = []
     for position in range(first, last):
         body, activation = text(example.texts[position]), example.activations[position]
@@ -91,7 +96,9 @@ def shaded(example: Example, first: int, last: int, largest: float) -> str:
             parts.append(body)
             continue
         classes = "act peak" if position == example.position else "act"
-        parts.append(f'<span class="{classes}" style="{shade(activation, largest)}" title="{number(activation)}">{body}</span>')
+        parts.append(
+            f'<span class="{classes}" style="{shade(activation, largest)}" title="{number(activation)}">{body}</span>'
+        )
     return "".join(parts)
 
 
@@ -130,7 +137,10 @@ def bands(shown: Sequence[Example], largest: float) -> str:
 
 def stats(pairs: Iterable[tuple[str, str, str]]) -> str:
     """A strip of (name, value as HTML, explanation)."""
-    cells = (f'<div title="{escape(why)}"><dt>{escape(name)}</dt><dd>{value}</dd></div>' for name, value, why in pairs)
+    cells = (
+        f'<div title="{escape(why)}"><dt>{escape(name)}</dt><dd>{value}</dd></div>'
+        for name, value, why in pairs
+    )
     return f'<dl class="stats">{"".join(cells)}</dl>'
 
 
@@ -149,14 +159,21 @@ def matches(found: Sequence[Match]) -> str:
 
 
 def header(found: Feature, n_tokens: int, signed: bool) -> str:
-    """The feature page's first lines: how often and how strongly it fires, and whether other SAEs found it."""
+    """The feature page's first lines: how often and how strongly it fires, and whether other SAEs
+    found it."""
     row = found.row
     if not row.fired:
         return f'<p class="empty">This feature did not fire on {n_tokens:,} tokens.</p>{matches(found.matches)}'
     pairs = [
         ("density", percent(row.density), f"fired on {row.fired:,} of {n_tokens:,} tokens"),
         ("firings", f"{row.fired:,}", "tokens on which the activation is not 0"),
-        ("mean", number(row.mean), "mean |activation| over firing tokens" if signed else "mean activation over firing tokens"),
+        (
+            "mean",
+            number(row.mean),
+            "mean |activation| over firing tokens"
+            if signed
+            else "mean activation over firing tokens",
+        ),
         ("max", number(row.max), "activation of largest size"),
     ]
     if signed:

@@ -1,12 +1,14 @@
-"""Following the links that `draw` makes without reloading the page: a click becomes a rerun of the script."""
+"""Following the links that `draw` makes without reloading the page: a click becomes a rerun of the
+script."""
 
 from urllib.parse import parse_qsl
 
 import streamlit as st
 from streamlit.components.v2 import component
 
-# A plain click on a[data-page] is reported; with a modifier, or from another button, the browser follows the link itself.
-# The arrow keys press the links marked rel=prev and rel=next unless something is being typed.
+# A plain click on a[data-page] is reported; with a modifier, or from another button, the browser
+# follows the link itself. The arrow keys press the links marked rel=prev and rel=next unless
+# something is being typed.
 SCRIPT = """
 export default function ({ setTriggerValue }) {
   const follow = (event) => {
@@ -28,14 +30,16 @@ export default function ({ setTriggerValue }) {
 
 
 def follow(pages: dict[str, "st.Page"], current: str) -> None:
-    """Go where the link that was clicked leads, if one was: on the current page by another query, else to the other page."""
+    """Go where the link that was clicked leads, if one was: on the current page by another query,
+    else to the other page."""
 
     def same_page() -> None:
         clicked = st.session_state["links"].go
         if clicked and clicked["page"] == current:
             st.query_params.from_dict(dict(parse_qsl(clicked["query"])))
 
-    # Registered on every run because a registration belongs to the running server, not to the imported module.
+    # Registered on every run because a registration belongs to the running server, not to the
+    # imported module.
     clicked = component("saelab_links", js=SCRIPT)(key="links", on_go_change=same_page, height=1).go
     if clicked and clicked["page"] in pages and clicked["page"] != current:
         st.switch_page(pages[clicked["page"]], query_params=parse_qsl(clicked["query"]))

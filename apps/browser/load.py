@@ -7,9 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from apps.browser.runs import PLACES, find_runs, is_circuit
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
+
+from .runs import PLACES, find_runs, is_circuit
 
 
 @st.cache_data(ttl=10, show_spinner=False)
@@ -45,11 +46,14 @@ def _opened(stamp: tuple[str, int, int]) -> FeatureIndex:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _lines(stamp: tuple[str, int, int]) -> list[dict]:
-    return [json.loads(line) for line in Path(stamp[0]).read_text().splitlines() if line.endswith("}")]
+    return [
+        json.loads(line) for line in Path(stamp[0]).read_text().splitlines() if line.endswith("}")
+    ]
 
 
 def index(run: Path) -> FeatureIndex | None:
-    """The run's feature index, or None before `saelab index`. Raises UsageError for a damaged one or another version's."""
+    """The run's feature index, or None before `saelab index`. Raises UsageError for a damaged one
+    or another version's."""
     path = run / "features.db"
     return _opened(_stamp(path)) if path.is_file() else None
 
@@ -78,11 +82,15 @@ def feature(opened: FeatureIndex, number: int) -> tuple[Feature, list[Example]]:
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _table(stamp: tuple[str, int, int], sort: str, descending: bool, search: str, limit: int, offset: int) -> Table:
+def _table(
+    stamp: tuple[str, int, int], sort: str, descending: bool, search: str, limit: int, offset: int
+) -> Table:
     return _opened(stamp).table(sort, descending, search, limit, offset)
 
 
-def table(opened: FeatureIndex, sort: str, descending: bool, search: str, limit: int, offset: int) -> Table:
+def table(
+    opened: FeatureIndex, sort: str, descending: bool, search: str, limit: int, offset: int
+) -> Table:
     """A page of the feature table. Raises UsageError for an unknown sort."""
     return _table(_stamp(opened.path), sort, descending, search, limit, offset)
 

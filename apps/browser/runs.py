@@ -1,4 +1,5 @@
-"""Finding run and circuit directories, by the names the browser shows them under. Imports nothing heavy."""
+"""Finding run and circuit directories, by the names the browser shows them under. Imports nothing
+heavy."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,10 +30,14 @@ def _below(folder: Path, depth: int, wanted: Callable[[Path], bool]) -> Iterator
                 yield from _below(entry, depth - 1, wanted)
 
 
-def find_runs(places: Iterable[Path | str], wanted: Callable[[Path], bool] = is_run) -> dict[str, Path]:
-    """The runs (or folders `wanted`) at and below some: name (path below the place, or the place's own name) to absolute folder.
+def find_runs(
+    places: Iterable[Path | str], wanted: Callable[[Path], bool] = is_run
+) -> dict[str, Path]:
+    """The runs (or folders `wanted`) at and below some: name (path below the place, or the place's
+    own name) to absolute folder.
 
-    A name that two runs would share is replaced by the whole path. A place that is no folder holds no runs.
+    A name that two runs would share is replaced by the whole path. A place that is no folder holds
+    no runs.
     """
     found: dict[str, Path] = {}
     for place in (Path(place).absolute() for place in places):

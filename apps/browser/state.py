@@ -1,13 +1,15 @@
-"""What the address says: the run and the feature shown. A menu click drops the query, so the session remembers it."""
+"""What the address says: the run and the feature shown. A menu click drops the query, so the
+session remembers it."""
 
 from pathlib import Path
 from typing import NoReturn
 
 import streamlit as st
 
-from apps.browser import draw, load
 from saelab.errors import UsageError
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
+
+from . import draw, load
 
 
 def html(body: str) -> None:
@@ -22,7 +24,8 @@ def stop(message: str) -> NoReturn:
 
 
 def query(key: str, default: str) -> str:
-    """A part of the address, else what it was in this session, else `default`; the address then says so."""
+    """A part of the address, else what it was in this session, else `default`; the address then
+    says so."""
     value = st.query_params.get(key) or st.session_state.get(f"last_{key}") or default
     st.session_state[f"last_{key}"] = value
     if st.query_params.get(key) != value:
@@ -37,7 +40,9 @@ def search_box(run: str, placeholder: str) -> str:
         st.query_params.from_dict({"run": run, "q": st.session_state["q"]})
 
     st.session_state["q"] = st.query_params.get("q", "")
-    return st.text_input("Search", key="q", placeholder=placeholder, label_visibility="collapsed", on_change=typed)
+    return st.text_input(
+        "Search", key="q", placeholder=placeholder, label_visibility="collapsed", on_change=typed
+    )
 
 
 def run_menu() -> None:
@@ -75,5 +80,7 @@ def index(name: str, folder: Path) -> FeatureIndex:
     except UsageError as error:
         stop(draw.text(str(error)))
     if opened is None:
-        stop(f"{draw.text(name)} has no feature index yet: <code>saelab index {draw.text(str(folder))}</code>")
+        stop(
+            f"{draw.text(name)} has no feature index yet: <code>saelab index {draw.text(str(folder))}</code>"
+        )
     return opened

@@ -1,17 +1,22 @@
-"""The supervised section of a run's overview as HTML: the SAE beside dictionaries built from labels, on one task."""
+"""The supervised section of a run's overview as HTML: the SAE beside dictionaries built from
+labels, on one task."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from apps.browser.draw import estimate, number, text
-from apps.cli.supervise import SCORES
+from ..cli.supervise import SCORES
+from .draw import estimate, number, text
 
 
 def section(found: Mapping[str, Any]) -> str:
     """The section for one of a run's supervise-TASK.json."""
     unit = f"{found['metric'].replace('_', ' ')} {number(found['metric_clean'])}, {number(found['metric_mean'])} mean-ablated"
-    size = f"{found['prompts']['fit']:,} prompts fitted, {found['prompts']['test']:,} tested; {unit}"
-    heads = "".join(f'<th class="n" title="{text(why)}">{name}</th>' for name, why in SCORES.values())
+    size = (
+        f"{found['prompts']['fit']:,} prompts fitted, {found['prompts']['test']:,} tested; {unit}"
+    )
+    heads = "".join(
+        f'<th class="n" title="{text(why)}">{name}</th>' for name, why in SCORES.values()
+    )
     rows = "".join(_row(found, name) for name in found["sufficiency"])
     nulls = "".join(f'<td class="n">{number(found[key]["sae"]["null"])}</td>' for key in SCORES)
     table = f'<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}<tr><td class="quiet">null</td>{nulls}</tr></tbody>'

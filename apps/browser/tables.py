@@ -1,10 +1,12 @@
-"""The larger tables as HTML: features, search results, a run's report. Texts go through `draw`, which escapes them."""
+"""The larger tables as HTML: features, search results, a run's report. Texts go through `draw`,
+which escapes them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apps.browser.draw import link, number, percent, stats, text, tokens
 from saelab.features.records import Passage, Row
+
+from .draw import link, number, percent, stats, text, tokens
 
 COLUMNS = (
     ("feature", "feature"),
@@ -15,10 +17,18 @@ COLUMNS = (
 )
 
 
-def table(rows: Sequence[Row], run: str, state: Mapping[str, Any], other: Mapping[str, Any], links: bool = True) -> str:
-    """The feature table; column heads are links that sort. state: the page's query (sort, descending, q), which links keep.
+def table(
+    rows: Sequence[Row],
+    run: str,
+    state: Mapping[str, Any],
+    other: Mapping[str, Any],
+    links: bool = True,
+) -> str:
+    """The feature table; column heads are links that sort. state: the page's query (sort,
+    descending, q), which links keep.
 
-    other: the summary of the first other SAE, empty if there is none. links: whether the heads sort.
+    other: the summary of the first other SAE, empty if there is none. links: whether the heads
+    sort.
     """
     columns = [*COLUMNS, ("cosine", f"in {text(other['name'])}")] if other else [*COLUMNS]
     if any(row.hit for row in rows):
@@ -26,7 +36,9 @@ def table(rows: Sequence[Row], run: str, state: Mapping[str, Any], other: Mappin
     heads = "".join(_head(key, name, run, state, links) for key, name in columns)
     keys = {key for key, _ in columns}
     body = "".join(_row(row, run, other.get("threshold", 1.0), keys) for row in rows)
-    return f'<table class="grid features"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return (
+        f'<table class="grid features"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    )
 
 
 def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) -> str:
@@ -47,19 +59,34 @@ def _row(row: Row, run: str, threshold: float, keys: set[str]) -> str:
     ]
     if "cosine" in keys:
         verdict = "yes" if abs(row.cosine or 0) >= threshold else "no"
-        cells.append(f'<td class="n"><span class="mark {verdict}">{number(row.cosine, 2)}</span></td>')
+        cells.append(
+            f'<td class="n"><span class="mark {verdict}">{number(row.cosine, 2)}</span></td>'
+        )
     if "matches" in keys and row.hit:
-        found = [*(["token"] if row.hit.token else []), *([f"{row.hit.examples} examples"] if row.hit.examples else [])]
+        found = [
+            *(["token"] if row.hit.token else []),
+            *([f"{row.hit.examples} examples"] if row.hit.examples else []),
+        ]
         cells.append(f'<td class="n">{" + ".join(found)}</td>')
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def passage(shown: Passage, run: str) -> str:
-    """A place in the corpus with the searched text marked, and links to the features at home there."""
+    """A place in the corpus with the searched text marked, and links to the features at home
+    there."""
     marked = set(shown.matched)
-    words = (f"<mark>{text(word)}</mark>" if at in marked else text(word) for at, word in enumerate(shown.texts))
+    words = (
+        f"<mark>{text(word)}</mark>" if at in marked else text(word)
+        for at, word in enumerate(shown.texts)
+    )
     chips = " ".join(
-        link("feature", f'{feature}<span class="n"> {number(peak, 2)}</span>', "chip", run=run, feature=feature)
+        link(
+            "feature",
+            f'{feature}<span class="n"> {number(peak, 2)}</span>',
+            "chip",
+            run=run,
+            feature=feature,
+        )
         for feature, peak in shown.features
     )
     where = f'<span class="where">{text(shown.document)} · context {shown.context}</span>'
@@ -69,21 +96,41 @@ def passage(shown: Passage, run: str) -> str:
 def pages(total: int, offset: int, size: int, run: str, state: Mapping[str, Any]) -> str:
     """Which rows are shown, of how many, and links to the pages before and after."""
     here, last = offset // size, max(0, -(-total // size) - 1)
-    query = {"run": run, "q": state["q"], "sort": state["sort"], "descending": int(state["descending"])}
+    query = {
+        "run": run,
+        "q": state["q"],
+        "sort": state["sort"],
+        "descending": int(state["descending"]),
+    }
     before = link("features", "←", "step prev", page=here - 1, **query) if here else ""
     after = link("features", "→", "step next", page=here + 1, **query) if here < last else ""
-    span = f"{offset + 1:,} to {min(offset + size, total):,} of {total:,} features" if total else "no features"
+    span = (
+        f"{offset + 1:,} to {min(offset + size, total):,} of {total:,} features"
+        if total
+        else "no features"
+    )
     return f'<div class="head"><span class="quiet">{span}</span>{before}{after}</div>'
 
 
 def about(run: str, sae: Mapping[str, Any]) -> str:
-    """The overview's first lines: what the SAE is and what it was trained on. sae: sae.json, empty before training ends."""
+    """The overview's first lines: what the SAE is and what it was trained on. sae: sae.json, empty
+    before training ends."""
     if not sae:
-        return f'<h1>{text(run)}</h1><p class="empty">No SAE here yet: training has not finished.</p>'
+        return (
+            f'<h1>{text(run)}</h1><p class="empty">No SAE here yet: training has not finished.</p>'
+        )
     known, kind = sae.get("about", {}), dict(sae["sparsify"])
-    settings = " ".join(f"{key}={value}" for key, value in kind.items() if key != "kind" and value not in (False, None, 0.0))
+    settings = " ".join(
+        f"{key}={value}"
+        for key, value in kind.items()
+        if key != "kind" and value not in (False, None, 0.0)
+    )
     cells = [
-        ("model", text(str(known.get("model", {}).get("name", "–"))), "model whose activations it reads"),
+        (
+            "model",
+            text(str(known.get("model", {}).get("name", "–"))),
+            "model whose activations it reads",
+        ),
         ("hook", text(str(known.get("hook", "–"))), "hook point"),
         ("features", f"{sae['n_features']:,}", "dictionary size F"),
         ("width", f"{sae['d_model']:,}", "width D of the activations"),
@@ -98,7 +145,11 @@ def about(run: str, sae: Mapping[str, Any]) -> str:
 METRICS = (
     ("fvu", "FVU", "share of the activations' variance the reconstruction misses; lower is better"),
     ("l0", "L0", "features that fire per token"),
-    ("ce_recovered", "CE recovered", "of the loss that zero ablation costs, the share the reconstruction wins back"),
+    (
+        "ce_recovered",
+        "CE recovered",
+        "of the loss that zero ablation costs, the share the reconstruction wins back",
+    ),
     ("ce_recovered_mean", "CE recovered (mean)", "the same, against ablation by the mean"),
     ("kl", "KL", "mean KL divergence of the model's predictions, clean to spliced, in nats"),
     ("cosine", "cosine", "mean cosine of activations and reconstructions"),
@@ -108,16 +159,24 @@ METRICS = (
 
 
 def report(found: Mapping[str, Any], folder: str) -> str:
-    """The metrics with their 95% intervals and nulls beside the reference dictionaries' values. found: report.json or empty."""
+    """The metrics with their 95% intervals and nulls beside the reference dictionaries' values.
+    found: report.json or empty."""
     if not found:
         return f'<p class="empty">Not evaluated yet: <code>saelab eval {text(folder)}</code></p>'
     references = found.get("references", {})
-    heads = "".join(f'<th class="n">{text(name)}</th>' for name in ("this SAE", "95% interval", "null", *references))
+    heads = "".join(
+        f'<th class="n">{text(name)}</th>'
+        for name in ("this SAE", "95% interval", "null", *references)
+    )
     rows = []
     for key, name, why in METRICS:
         if not isinstance(metric := found.get(key), dict):
             continue
-        interval = f"{number(metric.get('low'))} to {number(metric.get('high'))}" if metric.get("low") is not None else "–"
+        interval = (
+            f"{number(metric.get('low'))} to {number(metric.get('high'))}"
+            if metric.get("low") is not None
+            else "–"
+        )
         cells = [f"<b>{number(metric['value'])}</b>", interval, number(metric.get("null"))]
         cells += [number(_value(row.get(key))) for row in references.values()]
         body = "".join(f'<td class="n">{cell}</td>' for cell in cells)
@@ -135,11 +194,23 @@ def indexed(summary: Mapping[str, Any]) -> str:
     """What the index saw, and how many features the other SAEs found."""
     dead, n_features = summary["dead"], summary["n_features"]
     cells = [
-        ("indexed", f"{summary['n_tokens']:,} tokens", f"{summary['n_contexts']:,} contexts of {summary['context']} positions"),
-        ("did not fire", f"{dead:,} of {n_features:,}", "features without a single firing on these tokens"),
+        (
+            "indexed",
+            f"{summary['n_tokens']:,} tokens",
+            f"{summary['n_contexts']:,} contexts of {summary['context']} positions",
+        ),
+        (
+            "did not fire",
+            f"{dead:,} of {n_features:,}",
+            "features without a single firing on these tokens",
+        ),
     ]
     for other in summary["others"]:
         why = f"live features with a match of cosine {other['threshold']:g} or more; random directions reach {other['null']:.2f}"
-        cells.append((f"also in {other['name']}", f"{percent(other['share'])} of live features", why))
-        cells.append(("median best cosine", f"{other['median']:.2f} (random {other['null']:.2f})", why))
+        cells.append(
+            (f"also in {other['name']}", f"{percent(other['share'])} of live features", why)
+        )
+        cells.append(
+            ("median best cosine", f"{other['median']:.2f} (random {other['null']:.2f})", why)
+        )
     return f"<h2>Features</h2>{stats(cells)}"

@@ -6,7 +6,7 @@ import io
 import re
 import sys
 
-from apps.cli.memory import keep_freed_memory
+from .memory import keep_freed_memory
 
 VERBS = {
     "demo": "run the whole main job on the bundled model and open the browser",
@@ -26,17 +26,27 @@ VERBS = {
 def usage() -> str:
     """The text of `saelab --help`."""
     verbs = "\n".join(f"  {verb:12} {help_}" for verb, help_ in VERBS.items())
-    return f"usage: saelab VERB [options]\n\n{verbs}\n\n`saelab VERB --help` lists a verb's options."
+    return (
+        f"usage: saelab VERB [options]\n\n{verbs}\n\n`saelab VERB --help` lists a verb's options."
+    )
 
 
 def _sentence(box: str) -> str:
     """tyro's boxed complaint as one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
-    frame = r"^[│|+╭╰]|[│|+╮╯]$|─+|-{4,}"  # drawn in ASCII where the terminal's encoding has no other
+    frame = (
+        r"^[│|+╭╰]|[│|+╮╯]$|─+|-{4,}"  # drawn in ASCII where the terminal's encoding has no other
+    )
     lines = [re.sub(frame, " ", line.strip()).strip() for line in plain]
     text = " ".join(line for line in lines if line and line != "Parsing error")
-    text = re.sub(r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])", "", text)  # the box's title
-    text = re.sub(r" Got errors: .*?(?= Argument helptext| For full|$)| Argument helptext: .*?(?= For full|$)", "", text)
+    text = re.sub(
+        r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])", "", text
+    )  # the box's title
+    text = re.sub(
+        r" Got errors: .*?(?= Argument helptext| For full|$)| Argument helptext: .*?(?= For full|$)",
+        "",
+        text,
+    )
     return re.sub(r"\.? For full helptext, (?:run|see) (.*)$", r"; see \1", text)
 
 
@@ -51,7 +61,13 @@ def parse(verb: str, argv: list[str]):
     try:
         with contextlib.redirect_stderr(complaint):
             default = module.default(argv) if hasattr(module, "default") else None
-            args = tyro.cli(module.Args, args=argv, prog=f"saelab {verb}", description=module.__doc__, default=default)
+            args = tyro.cli(
+                module.Args,
+                args=argv,
+                prog=f"saelab {verb}",
+                description=module.__doc__,
+                default=default,
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -88,6 +104,10 @@ def main(argv: list[str] | None = None) -> int:
         from saelab.errors import UsageError
 
         text = " ".join(str(error).split()) or type(error).__name__
-        kind = "" if isinstance(error, (UsageError, RuntimeError, OSError)) else f"{type(error).__name__}: "
+        kind = (
+            ""
+            if isinstance(error, (UsageError, RuntimeError, OSError))
+            else f"{type(error).__name__}: "
+        )
         print(f"saelab {argv[0]}: {kind}{text}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

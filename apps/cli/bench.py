@@ -1,12 +1,14 @@
-"""Time a whole training step on this machine: every sparsifier, the dense step, and the product they are compared with."""
+"""Time a whole training step on this machine: every sparsifier, the dense step, and the product
+they are compared with."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-from apps.cli.common import Common, document, show
 from saelab.errors import UsageError
+
+from .common import Common, document, show
 
 SPARSIFIERS = ("topk", "abstopk", "batchtopk", "feature-choice", "g-sae")
 AUX = {"topk, AuxK with 5% dead": 0.05, "topk, AuxK with 90% dead": 0.9}
@@ -38,25 +40,35 @@ class Args(Common):
 
 def entries(shape) -> dict[str, Callable]:
     """What can be timed in this process, by name: functions that make a step."""
-    from saelab import benchmark
+    from training import benchmark
 
     named = {DENSE: lambda: benchmark.dense(shape)}
     named |= {name: lambda name=name: trainer(shape, name) for name in SPARSIFIERS}
-    named |= {name: lambda share=share: trainer(shape, "topk", dead=share) for name, share in AUX.items()}
+    named |= {
+        name: lambda share=share: trainer(shape, "topk", dead=share) for name, share in AUX.items()
+    }
     return {**named, AUTOGRAD: lambda: trainer(shape, "topk", fused=False)}
 
 
 def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Callable[[], None]:
-    """The trainer's own step. dead: this share of the features is held dead, so that AuxK has that much to do."""
+    """The trainer's own step. dead: this share of the features is held dead, so that AuxK has that
+    much to do."""
     import torch
 
-    from saelab import benchmark
+    from training import benchmark
     from training.config import Config
     from training.run import Run
     from training.updates import Autograd
 
     x_BD = benchmark.tokens(shape)
-    config = Config(sparsify=sparsify, k=shape.k, features=shape.features, batch=shape.batch, tokens=10**9, lr=benchmark.DENSE_LR)
+    config = Config(
+        sparsify=sparsify,
+        k=shape.k,
+        features=shape.features,
+        batch=shape.batch,
+        tokens=10**9,
+        lr=benchmark.DENSE_LR,
+    )
     run = Run(config, x_BD, x_BD)
     if not fused:
         run.optimiser = Autograd(config, run.sae)
@@ -76,7 +88,7 @@ def explained() -> dict:
 
     import torch
 
-    from saelab.kernels.probe import probe
+    from saelab.kernels.cpu.probe import probe
 
     found = probe()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
@@ -87,8 +99,8 @@ def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> 
     """The prices of this process's entries, as plain numbers."""
     import torch
 
-    from saelab import benchmark
-    from saelab.kernels import probe
+    from saelab.kernels.cpu import probe
+    from training import benchmark
 
     made = entries(shape)
     unknown = sorted(set(only) - set(made))
@@ -96,11 +108,16 @@ def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> 
         raise UsageError(f"no entry {', '.join(unknown)}; there are {', '.join(made)}")
     yardstick = benchmark.product(shape)
     with probe.screening(getattr(torch, screen)) if screen else nullcontext():
-        return {n: benchmark.measure(make, yardstick, repeats)._asdict() for n, make in made.items() if not only or n in only}
+        return {
+            n: benchmark.measure(make, yardstick, repeats)._asdict()
+            for n, make in made.items()
+            if not only or n in only
+        }
 
 
 def table(prices: dict[str, dict]) -> str:
-    """One line per entry: milliseconds, how many products that is, and how many times faster than the dense step."""
+    """One line per entry: milliseconds, how many products that is, and how many times faster than
+    the dense step."""
     width = max(len(name) for name in prices)
     lines = [f"{'':{width}} {'ms':>9} {'least':>9} {'products':>9} {'x dense':>9}"]
     base = prices.get(DENSE)
@@ -109,13 +126,15 @@ def table(prices: dict[str, dict]) -> str:
             lines.append(f"{name:{width}} not run: {price['missing']}")
             continue
         faster = f"{base['products'] / price['products']:9.1f}" if base else f"{'-':>9}"
-        lines.append(f"{name:{width}} {price['median']:9.1f} {price['least']:9.1f} {price['products']:9.2f} {faster}")
+        lines.append(
+            f"{name:{width}} {price['median']:9.1f} {price['least']:9.1f} {price['products']:9.2f} {faster}"
+        )
     return "\n".join(lines)
 
 
 def run(args: Args) -> int:
     """Measure and print; --explain: print what the probe found."""
-    from saelab.benchmark import Shape
+    from training.benchmark import Shape
 
     machine = explained()
     why = f"{machine['processor']}, {machine['threads']} threads: screens in {machine['screen']}, because {machine['why']}"
@@ -124,7 +143,14 @@ def run(args: Args) -> int:
         return 0
     shape = Shape(args.width, args.features, args.k, args.batch)
     prices = measured(shape, args.repeats, args.only, args.screen)
-    result = document("bench", args.seed, machine=machine, shape=shape._asdict(), screen=args.screen, prices=prices)
+    result = document(
+        "bench",
+        args.seed,
+        machine=machine,
+        shape=shape._asdict(),
+        screen=args.screen,
+        prices=prices,
+    )
     head = f"one training step, d={args.width}, F={args.features}, k={args.k}, B={args.batch}; a product: bfloat16, [B, d] [d, F]"
     show(result, args.json, f"{why}\n{head}\n\n{table(prices)}")
     return 0

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from apps.cli.common import Common, Number, document, show
 from saelab.errors import UsageError
+
+from .common import Common, Number, document, show
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8501, 8600
@@ -57,7 +58,8 @@ def _free(port: int) -> bool:
 
 
 def pick_port(wanted: int | None) -> int:
-    """The port to listen on. Raises UsageError if the wanted one, or every one that would be tried, is taken."""
+    """The port to listen on. Raises UsageError if the wanted one, or every one that would be tried,
+    is taken."""
     if wanted is not None:
         if not 1 <= wanted <= 65535:
             raise UsageError(f"port {wanted} does not exist: ports are 1 to 65535")
@@ -66,13 +68,16 @@ def pick_port(wanted: int | None) -> int:
         return wanted
     free = next((port for port in range(FIRST_PORT, LAST_PORT) if _free(port)), None)
     if free is None:
-        raise UsageError(f"ports {FIRST_PORT} to {LAST_PORT - 1} are all taken: name a free one with --port")
+        raise UsageError(
+            f"ports {FIRST_PORT} to {LAST_PORT - 1} are all taken: name a free one with --port"
+        )
     return free
 
 
 def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
-    """The runs at or below the places. Raises UsageError for a place that does not exist and if there are no runs."""
-    from apps.browser.runs import find_runs, is_circuit
+    """The runs at or below the places. Raises UsageError for a place that does not exist and if
+    there are no runs."""
+    from ..browser.runs import find_runs, is_circuit
 
     runs = find_runs(places)
     if runs or find_runs(places, is_circuit):
@@ -81,33 +86,49 @@ def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
             raise UsageError(f"no such folder: {', '.join(missing)}")
         return runs
     where = ", ".join(str(place) for place in places)
-    raise UsageError(f"no runs in {where}: `saelab demo` makes one, or name the folder that `saelab train --out` wrote")
+    raise UsageError(
+        f"no runs in {where}: `saelab demo` makes one, or name the folder that `saelab train --out` wrote"
+    )
 
 
 def serve(places: tuple[Path, ...], port: int) -> None:
     """Run the app in this process until it is interrupted.
 
-    Being in this process, the app imports the packages this command was started from, whatever folders are in the current one.
+    Being in this process, the app imports the packages this command was started from, whatever
+    folders are in the current one.
     """
     from streamlit.web import cli
 
     import apps.browser
-    from apps.browser.runs import PLACES
+
+    from ..browser.runs import PLACES
 
     os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
     script = Path(apps.browser.__file__).with_name("app.py")
     options = {**OPTIONS, "server.port": str(port)}
     # Streamlit announces its own address on stdout, where this command's result stands.
     with contextlib.redirect_stdout(io.StringIO()):
-        cli.main(["run", str(script), *(f"--{name}={value}" for name, value in options.items())], standalone_mode=False)
+        cli.main(
+            ["run", str(script), *(f"--{name}={value}" for name, value in options.items())],
+            standalone_mode=False,
+        )
 
 
 def run(args: Args) -> None:
     """Check the places and the port, print the address, serve."""
     runs, port = check_places(args.runs), pick_port(args.port)
     address = f"http://{HOST}:{port}"
-    lines = [f"saelab browser: {address}", *(_line(name, folder) for name, folder in runs.items()), "Ctrl-C ends it."]
-    result = document("browse", args.seed, address=address, runs={name: str(folder) for name, folder in runs.items()})
+    lines = [
+        f"saelab browser: {address}",
+        *(_line(name, folder) for name, folder in runs.items()),
+        "Ctrl-C ends it.",
+    ]
+    result = document(
+        "browse",
+        args.seed,
+        address=address,
+        runs={name: str(folder) for name, folder in runs.items()},
+    )
     show(result, args.json, "\n".join(lines))
     sys.stdout.flush()
     serve(args.runs, port)
@@ -115,4 +136,8 @@ def run(args: Args) -> None:
 
 def _line(name: str, folder: Path) -> str:
     indexed = (folder / "features.db").is_file()
-    return f"  {name}" if indexed else f"  {name}: no feature index yet, `saelab index {folder}` makes it"
+    return (
+        f"  {name}"
+        if indexed
+        else f"  {name}: no feature index yet, `saelab index {folder}` makes it"
+    )

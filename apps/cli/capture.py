@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import UseAppendAction
 
-from apps.cli.common import Common, Count, Number, document, show
+from .common import Common, Count, Number, document, show
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ def run(args: Args) -> int:
 
     from saelab import models
 
-    model = models.load(args.model, args.device)  # before torch is imported, so that an unknown name is refused at once
+    model = models.load(
+        args.model, args.device
+    )  # before torch is imported, so that an unknown name is refused at once
     from saelab.activations import Cache
     from saelab.activations import capture as capturing
 
@@ -58,7 +60,9 @@ def run(args: Args) -> int:
         show(document("capture-estimate", args.seed, **guess), args.json, text)
         return 0
     started, seen = time.perf_counter(), []
-    with tqdm(total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None) as bar:
+    with tqdm(
+        total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None
+    ) as bar:
 
         def progress(n_tokens: int) -> None:
             seen.append(n_tokens)
@@ -78,7 +82,8 @@ def run(args: Args) -> int:
 
 
 def summary(result: dict, asked: int) -> str:
-    """The result for people: what was written, and whether the text gave fewer positions than asked for."""
+    """The result for people: what was written, and whether the text gave fewer positions than asked
+    for."""
     tokens = result["tokens"]
     lines = [
         f"{result['cache']}: {tokens['train']:,} training and {tokens['held_out']:,} held-out tokens at "
@@ -87,7 +92,11 @@ def summary(result: dict, asked: int) -> str:
     if result["already_there"]:
         lines.append("nothing to do: this cache was complete")
     else:
-        lines[0] += f", {result['seconds']:.0f} s ({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
+        lines[0] += (
+            f", {result['seconds']:.0f} s ({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
+        )
     if result["positions"] < asked:
-        lines.append(f"the text ended after {result['positions']:,} of the {asked:,} positions asked for")
+        lines.append(
+            f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"
+        )
     return "\n".join([*lines, f"next: saelab train --cache {result['cache']} --out runs/NAME"])

@@ -22,10 +22,17 @@ def text(result: dict, out: Path) -> str:
 
 def _head(result: dict) -> str:
     intervals = result["intervals"]
-    rows = [(name, result[f"metric_{name}"], intervals[f"metric_{name}"]) for name in ("clean", "corrupted", "empty")]
+    rows = [
+        (name, result[f"metric_{name}"], intervals[f"metric_{name}"])
+        for name in ("clean", "corrupted", "empty")
+    ]
     metrics = ", ".join(f"{name} {value:.3f}{_interval(bounds)}" for name, value, bounds in rows)
     prompts = result["prompts"]
-    empty = "every feature and error at its mean" if "nodes" in result else "every head resampled, MLPs kept"
+    empty = (
+        "every feature and error at its mean"
+        if "nodes" in result
+        else "every head resampled, MLPs kept"
+    )
     return (
         f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s, {prompts['scoring']} prompts, "
         f"mean of {prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} held-out prompts: "
@@ -34,20 +41,30 @@ def _head(result: dict) -> str:
 
 
 def _nodes(result: dict) -> str:
-    """Nodes, and the edges between them; a node's effect is what the metric changes by when it takes its corrupted value."""
+    """Nodes, and the edges between them; a node's effect is what the metric changes by when it
+    takes its corrupted value."""
     rows = [f"{row['name']:34} {row['effect']:10.4f}" for row in result["nodes"][:SHOWN]]
     ends = [f"{edge['source']} -> {edge['target']}" for edge in result["edges"][:SHOWN]]
     width = max(map(len, ends), default=0)
-    edges = [f"{end:{width}} {edge['score']:10.4f}" for end, edge in zip(ends, result["edges"], strict=False)]
+    edges = [
+        f"{end:{width}} {edge['score']:10.4f}"
+        for end, edge in zip(ends, result["edges"], strict=False)
+    ]
     title = f"strongest of {result['n_nodes']:,} nodes at {len(result['hooks'])} hook points (effect of the corrupted value)"
-    heads = ", ".join(f"a{row['layer']}.h{row['head']} {row['score']:.3f}" for row in result["heads"][:SHOWN])
+    heads = ", ".join(
+        f"a{row['layer']}.h{row['head']} {row['score']:.3f}" for row in result["heads"][:SHOWN]
+    )
     lines = [title, *rows, "", "strongest direct edges", *edges]
-    return "\n".join([*lines, "", f"heads, by the effects of features through them: {heads}"] if heads else lines)
+    return "\n".join(
+        [*lines, "", f"heads, by the effects of features through them: {heads}"] if heads else lines
+    )
 
 
 def _node_curve(result: dict) -> str:
     rows = zip(result["faithfulness"], result["completeness"], strict=True)
-    lines = ["nodes kept: faithfulness; removed: what is left (0 where nothing is missing); 95% over prompts"]
+    lines = [
+        "nodes kept: faithfulness; removed: what is left (0 where nothing is missing); 95% over prompts"
+    ]
     lines += [f"{kept['size']:7,} {_point(kept)} {_point(left)}" for kept, left in rows]
     lines.append(f"CMD {result['cmd']:.3f} (log axis {result['cmd_log']:.3f})")
     return "\n".join(lines)
@@ -58,24 +75,40 @@ def _point(point: dict) -> str:
 
 
 def _scores(result: dict) -> str:
-    rows = [f"a{row['layer']}.h{row['head']:<4} {row['score']:10.4f}" for row in result["heads"][:SHOWN]]
-    edges = [f"{edge['source']:>6} -> {edge['target']:9} {edge['score']:10.4f}" for edge in result["edges"][:SHOWN]]
+    rows = [
+        f"a{row['layer']}.h{row['head']:<4} {row['score']:10.4f}" for row in result["heads"][:SHOWN]
+    ]
+    edges = [
+        f"{edge['source']:>6} -> {edge['target']:9} {edge['score']:10.4f}"
+        for edge in result["edges"][:SHOWN]
+    ]
     rows += [""] * (len(edges) - len(rows))
     lines = [f"{'heads':22}{'edges' if edges else ''}"]
-    lines += [f"{row:22}{edges[number] if number < len(edges) else ''}".rstrip() for number, row in enumerate(rows)]
+    lines += [
+        f"{row:22}{edges[number] if number < len(edges) else ''}".rstrip()
+        for number, row in enumerate(rows)
+    ]
     return "\n".join(lines)
 
 
 def _truth(result: dict) -> str:
     truth, intervals = result["truth"], result["intervals"]
     if truth is None:
-        why = "exact patching is the truth itself" if result["method"] == "patching" else "none was asked for"
+        why = (
+            "exact patching is the truth itself"
+            if result["method"] == "patching"
+            else "none was asked for"
+        )
         if "nodes" in result and not result["heads"]:
             why = "heads have scores where every layer's head outputs (attn.hook_z) have an SAE"
         return f"not compared with a known circuit: {why}"
     lines = [f"{'agreement with the truth':46}{'AUC':>7}{'average precision':>20}"]
     for row in truth["levels"]:
-        kind = f"effect at least {row['level']:.0%}" if truth["kind"] == "measured" else truth["source"]
+        kind = (
+            f"effect at least {row['level']:.0%}"
+            if truth["kind"] == "measured"
+            else truth["source"]
+        )
         name = f"{kind} ({len(row['members'])} heads, {row['undecided']} undecided)"
         lines.append(f"{name:46}{_number(row['auc']):>7}{_number(row['average_precision']):>20}")
     lines.append(
@@ -89,7 +122,13 @@ def _truth(result: dict) -> str:
 
 def _head_curve(result: dict) -> str:
     lines = ["faithfulness by circuit size (heads by |score|; 95% over prompts)"]
-    lines += [f"{p['size']:4} {p['value']:7.3f} [{p['low']:.3f}, {p['high']:.3f}]" for p in result["faithfulness"]]
-    areas = [f"{name.upper()} {result[name]:.3f} (log axis {result[f'{name}_log']:.3f})" for name in ("cpr", "cmd")]
+    lines += [
+        f"{p['size']:4} {p['value']:7.3f} [{p['low']:.3f}, {p['high']:.3f}]"
+        for p in result["faithfulness"]
+    ]
+    areas = [
+        f"{name.upper()} {result[name]:.3f} (log axis {result[f'{name}_log']:.3f})"
+        for name in ("cpr", "cmd")
+    ]
     lines.append(", ".join(areas))
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""Find which heads of a model carry out a task, compare with the truth, and measure how faithful the found circuit is."""
+"""Find which heads of a model carry out a task, compare with the truth, and measure how faithful
+the found circuit is."""
 
 import sys
 from dataclasses import dataclass
@@ -7,8 +8,8 @@ from typing import Any
 
 from tyro.conf import UseAppendAction
 
-from apps.cli import circuit_text
-from apps.cli.common import Common, Folder, Number, document, show
+from . import circuit_text
+from .common import Common, Folder, Number, document, show
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,13 @@ class Args(Common):
     task: str = "ioi"
     """ioi, greater-than, docstring, induction, agreement"""
     method: str = "eap-ig"
-    """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index; feature-circuit"""
+    """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index;
+    feature-circuit"""
     model: str = "bundled"
     """bundled, a folder in Hugging Face layout, or a hub name"""
     run: UseAppendAction[tuple[Path, ...]] = ()
-    """run whose SAE reads the codes (default: a small one trained on the spot); for feature-circuit several, a hook each"""
+    """run whose SAE reads the codes (default: a small one trained on the spot); for feature-circuit
+    several, a hook each"""
     out: Folder = None
     """folder for circuit.json (default: circuits/TASK-METHOD)"""
     prompts: Number = None
@@ -40,10 +43,13 @@ class Args(Common):
 def run(args: Args) -> int:
     """Score, compare, write circuit.json, print."""
     from saelab import SAE, models
-    from saelab.analysis.circuits import feature_report, report
+    from saelab.analysis.circuits.features import report as feature_report
+    from saelab.analysis.circuits.heads import report
     from saelab.files import write_json
 
-    plan = report.Plan(args.task, args.method, args.prompts, args.repeats, args.held_out, args.truth, args.seed)  # type: ignore[arg-type]
+    plan = report.Plan(
+        args.task, args.method, args.prompts, args.repeats, args.held_out, args.truth, args.seed
+    )  # type: ignore[arg-type]
     plan.check()
     check_runs(args.method, args.run, args.device)
     saes = [SAE.load(folder) for folder in args.run]
@@ -55,12 +61,16 @@ def run(args: Args) -> int:
 
     if args.method == "feature-circuit":
         fields = feature_report.feature_report(model, plan, saes, progress=progress)
-        stands = [models.resolve_hook(model, sae.about.get("target") or sae.about["hook"]) for sae in saes]
+        stands = [
+            models.resolve_hook(model, sae.about.get("target") or sae.about["hook"]) for sae in saes
+        ]
         runs = {hook: str(folder.absolute()) for hook, folder in zip(stands, args.run, strict=True)}
         result = document("feature-circuit", args.seed, **fields, runs=runs)
     else:
         options: dict[str, Any] = {"sae": saes[0]} if saes else {}
-        result = document("circuits", args.seed, **report.report(model, plan, progress=progress, **options))
+        result = document(
+            "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
+        )
     out = args.out or Path("circuits") / f"{args.task}-{args.method}"
     write_json(out / "circuit.json", result)
     show(result, args.json, circuit_text.text(result, out))
@@ -68,7 +78,8 @@ def run(args: Args) -> int:
 
 
 def check_runs(method: str, runs: tuple[Path, ...], device: str) -> None:
-    """Raise UsageError for runs that a method has no use for, and for a device that it does not run on."""
+    """Raise UsageError for runs that a method has no use for, and for a device that it does not run
+    on."""
     from saelab.errors import UsageError
 
     if runs and not method.startswith(("codes", "feature-circuit")):

@@ -48,7 +48,8 @@ class Common:
 
 
 def document(schema: str, seed: int, **fields: Any) -> dict:
-    """A JSON document with the fields every document carries: schema, saelab_version, seed, command."""
+    """A JSON document with the fields every document carries: schema, saelab_version, seed,
+    command."""
     from saelab import __version__
 
     command = " ".join(["saelab", *sys.argv[1:]])

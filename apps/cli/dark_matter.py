@@ -1,12 +1,14 @@
-"""Split what SAEs miss into a part that is linear in the activation and one that is not; measure what each costs the model."""
+"""Split what SAEs miss into a part that is linear in the activation and one that is not; measure
+what each costs the model."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.common import Common, Count, Folder, Runs, document, show, upto
 from saelab.errors import UsageError
+
+from .common import Common, Count, Folder, Runs, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -37,9 +39,11 @@ class Args(Common):
     held_out: Count = 50_000
     """held-out tokens to score on, at most"""
     ridge: float = 0.0
-    """ridge of the linear maps, added to the activations' covariance; above 0 they can be fitted on fewer tokens"""
+    """ridge of the linear maps, added to the activations' covariance; above 0 they can be fitted on
+    fewer tokens"""
     errors: Folder = None
-    """also write the error of the (one) run and its parts as an activation cache into this folder, to train SAEs on"""
+    """also write the error of the (one) run and its parts as an activation cache into this folder,
+    to train SAEs on"""
 
 
 def run(args: Args) -> int:
@@ -48,7 +52,7 @@ def run(args: Args) -> int:
 
     from saelab import SAE, models
     from saelab.activations import Cache
-    from saelab.analysis.error_report import analyse
+    from saelab.analysis.dark_matter.report import analyse
     from saelab.files import write_json
 
     if not args.runs:
@@ -61,7 +65,10 @@ def run(args: Args) -> int:
     cache.verify()
     cache.check_model(about)
     model = models.load(about["name"])
-    n_tokens, n_held_out = min(args.tokens, cache.n_tokens()), min(args.held_out, cache.n_tokens("held_out"))
+    n_tokens, n_held_out = (
+        min(args.tokens, cache.n_tokens()),
+        min(args.held_out, cache.n_tokens("held_out")),
+    )
     with tqdm(total=n_tokens + n_held_out, unit="token", file=sys.stderr, disable=None) as bar:
         sizes = {"n_tokens": args.tokens, "n_held_out": args.held_out, "ridge": args.ridge}
         fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=upto(bar))
@@ -81,7 +88,9 @@ def _common(saes: dict[str, "SAE"], key: str) -> Any:
     for name, theirs in others:
         if theirs != value:
             hint = "; --cache names one for all" if key == "cache" else ""
-            raise UsageError(f"{first} and {name} were trained on different {key}s, {value} and {theirs}{hint}")
+            raise UsageError(
+                f"{first} and {name} were trained on different {key}s, {value} and {theirs}{hint}"
+            )
     return value
 
 
@@ -89,7 +98,7 @@ def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:
     """Write the error cache; what to do with it."""
     from tqdm import tqdm
 
-    from saelab.analysis.error_cache import write_errors
+    from saelab.analysis.dark_matter.error_cache import write_errors
 
     assert args.errors is not None
     total = sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context
@@ -104,10 +113,20 @@ def table(result: dict) -> str:
     width = max(len(entry["run"]) for entry in result["runs"])
     lines = [" ".join([" " * width, *(f"{head:>11}" for head, _ in COLUMNS)])]
     for entry in result["runs"]:
-        lines.append(" ".join([f"{entry['run']:{width}}", *(f"{entry[key]['value']:11.4f}" for _, key in COLUMNS)]))
+        lines.append(
+            " ".join(
+                [f"{entry['run']:{width}}", *(f"{entry[key]['value']:11.4f}" for _, key in COLUMNS)]
+            )
+        )
         for bound in ("low", "high"):
-            lines.append(" ".join([f"{bound:>{width}}", *(f"{entry[key][bound]:11.4f}" for _, key in COLUMNS)]))
-    lines.append("\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained")
+            lines.append(
+                " ".join(
+                    [f"{bound:>{width}}", *(f"{entry[key][bound]:11.4f}" for _, key in COLUMNS)]
+                )
+            )
+    lines.append(
+        "\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained"
+    )
     for entry in result["runs"]:
         null = entry["linear_r2_null"]
         lines.append(f"{entry['run']}, null {'undefined' if null is None else format(null, '.5f')}")
@@ -117,7 +136,9 @@ def table(result: dict) -> str:
             )
     lines += _scaling(result["scaling"])
     first = result["runs"][0]
-    lines.append(f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} documents scored")
+    lines.append(
+        f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} documents scored"
+    )
     return "\n".join(lines)
 
 
@@ -127,7 +148,10 @@ def _scaling(scaling: dict) -> list[str]:
         numbers = f"R2 {told['r2']['value']:.3f}; its nonlinear part explains {told['added']['value']:.1%} of the rest"
         lines.append(f"  {told['from']} -> {told['to']}: {numbers}")
     for law in scaling["laws"]:
-        floor, ratios = law["floor"], [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")]
+        floor, ratios = (
+            law["floor"],
+            [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")],
+        )
         interval = f"{floor['value']:.4f} [{floor['low']:.4f}, {floor['high']:.4f}]"
         lines += [
             f"\nFVU over {law['over']} {law['sizes']}: floor {interval}, of it nonlinear {law['nonlinear']['value']:.4f}",

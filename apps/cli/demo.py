@@ -1,4 +1,5 @@
-"""The main job on the bundled model: capture, train two seeds, evaluate, index, open the browser."""
+"""The main job on the bundled model: capture, train two seeds, evaluate, index, open the
+browser."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from apps.cli.common import Common, Count, Number
+from .common import Common, Count, Number
 
 HOOK = "blocks.1.hook_resid_post"
 TOKENS = 2_080_000
@@ -28,18 +29,24 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Do it all in one process; every stage prints what its own verb prints."""
-    from apps.cli import browse, capture, index
-    from apps.cli import eval as evaluation
+    from . import browse, capture, index
+    from . import eval as evaluation
 
     cache, second = (args.out.with_name(f"{args.out.name}-{part}") for part in ("cache", "seed1"))
     seconds: dict[str, float] = {}
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
-        capture.run(capture.Args(model="bundled", text="stdlib", hook=(HOOK,), tokens=args.tokens, out=cache))
+        capture.run(
+            capture.Args(
+                model="bundled", text="stdlib", hook=(HOOK,), tokens=args.tokens, out=cache
+            )
+        )
     with _stage("train", "two seeds in one pass", seconds):
         _train(args, cache, second)
     with _stage("eval", "held-out documents", seconds):
         evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, seed=args.seed))
-    with _stage("index", "what every feature fires on, and whether the other seed found it", seconds):
+    with _stage(
+        "index", "what every feature fires on, and whether the other seed found it", seconds
+    ):
         index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, seed=args.seed))
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"done in {sum(seconds.values()):.0f} s: {timing}")
@@ -49,13 +56,20 @@ def run(args: Args) -> int:
 
 
 def _train(args: Args, cache: Path, second: Path) -> None:
-    """Train the demo recipe with the seed and with the next one, in one pass; print each run's last numbers."""
-    from apps.cli.train import summary, train_showing_progress
+    """Train the demo recipe with the seed and with the next one, in one pass; print each run's last
+    numbers."""
     from training import recipes
 
+    from .train import summary, train_showing_progress
+
     recipe = recipes.read("demo")
-    config = replace(recipe, cache=str(cache), hook=HOOK, tokens=recipe.tokens * args.tokens // TOKENS)
-    seeds = [replace(config, out=str(folder), seed=args.seed + i) for i, folder in enumerate((args.out, second))]
+    config = replace(
+        recipe, cache=str(cache), hook=HOOK, tokens=recipe.tokens * args.tokens // TOKENS
+    )
+    seeds = [
+        replace(config, out=str(folder), seed=args.seed + i)
+        for i, folder in enumerate((args.out, second))
+    ]
     for folder in train_showing_progress(seeds):
         print(summary(folder)[1])
 

@@ -1,4 +1,5 @@
-"""Measure SAEs on held-out documents: reconstruction, sparsity, and the model's loss with the SAE spliced in."""
+"""Measure SAEs on held-out documents: reconstruction, sparsity, and the model's loss with the SAE
+spliced in."""
 
 import json
 import sys
@@ -9,9 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.cli.common import Common, Count, Folder, Runs, document, show, upto
-from apps.cli.report_tables import ROWS, beside, probes, side_by_side, table
 from saelab.errors import UsageError
+
+from .common import Common, Count, Folder, Runs, document, show, upto
+from .report_tables import ROWS, beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -33,9 +35,11 @@ class Args(Common):
     tokens: Count = 200_000
     """held-out tokens to read, at most"""
     controls: bool = False
-    """measure an untrained SAE of the same shape, and this one with its decoder rows in random order, beside it"""
+    """measure an untrained SAE of the same shape, and this one with its decoder rows in random
+    order, beside it"""
     probe: bool = False
-    """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2 and 5 latents"""
+    """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2
+    and 5 latents"""
 
 
 def run(args: Args) -> int:
@@ -66,7 +70,9 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
     from saelab.files import write_json
 
     if sae.about["model"]["name"] == "synthetic":
-        raise UsageError(f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure")
+        raise UsageError(
+            f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure"
+        )
     cache_ = Cache(args.cache or sae.about["cache"])
     cache_.verify()
     cache_.check_model(sae.about["model"])
@@ -74,7 +80,15 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
         beside_ = untrained if args.controls else None
-        fields = evaluate(sae, cache_, model, n_tokens=args.tokens, seed=args.seed, controls=beside_, progress=upto(bar))
+        fields = evaluate(
+            sae,
+            cache_,
+            model,
+            n_tokens=args.tokens,
+            seed=args.seed,
+            controls=beside_,
+            progress=upto(bar),
+        )
     if args.probe:
         fields["probing"] = _probing(sae, untrained["random_init"], cache_, model, args.seed)
     result = document("report", args.seed, **fields)
@@ -91,14 +105,21 @@ def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
 
 
 def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: int) -> list[dict]:
-    """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of indirect-object prompts too."""
+    """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of
+    indirect-object prompts too."""
     from saelab.evaluation import labelled, probing
 
     hook, saes = sae.about["hook"], {"sae": sae, "random_init": untrained}
-    splits = [labelled.python_tokens(cache_, hook, model.tokenizer, split, n) for split, n in PROBE_TOKENS.items()]
+    splits = [
+        labelled.python_tokens(cache_, hook, model.tokenizer, split, n)
+        for split, n in PROBE_TOKENS.items()
+    ]
     rows = probing.table(saes, splits[0], splits[1], seed=seed)
     if sae.about["model"]["name"] == "bundled":
-        prompts = [labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out) for held_out in (False, True)]
+        prompts = [
+            labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out)
+            for held_out in (False, True)
+        ]
         rows += probing.table(saes, prompts[0], prompts[1], seed=seed)
     return rows
 
@@ -114,21 +135,35 @@ def _text(result: dict) -> str:
 
 def _own(result: dict) -> dict:
     """A report without what every document carries."""
-    return {name: value for name, value in result.items() if name not in ("schema", "saelab_version", "seed", "command")}
+    return {
+        name: value
+        for name, value in result.items()
+        if name not in ("schema", "saelab_version", "seed", "command")
+    }
 
 
 def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
-    """For each group of runs that differ by their seed alone: every metric's mean and spread, and how alike they are."""
-    from saelab.evaluation import seeds
+    """For each group of runs that differ by their seed alone: every metric's mean and spread, and
+    how alike they are."""
+    from saelab.statistics import seeds
 
     groups: dict[str, list[Path]] = {}
     for folder, sae in saes.items():
         groups.setdefault(_but_for_the_seed(sae), []).append(folder)
-    several = [group for group in groups.values() if len({saes[folder].about.get("seed") for folder in group}) == len(group) > 1]
+    several = [
+        group
+        for group in groups.values()
+        if len({saes[folder].about.get("seed") for folder in group}) == len(group) > 1
+    ]
     return [
         {
             "runs": [str(folder) for folder in group],
-            **{name: seeds.over_seeds([results[folder][name]["value"] for folder in group])._asdict() for name in ROWS},
+            **{
+                name: seeds.over_seeds(
+                    [results[folder][name]["value"] for folder in group]
+                )._asdict()
+                for name in ROWS
+            },
             "stability": _stability([saes[folder] for folder in group]),
         }
         for group in several
@@ -144,6 +179,12 @@ def _stability(saes: list["SAE"]) -> dict:
     """Each seed's decoder rows matched with the next seed's; means over these pairs."""
     from saelab.evaluation import matching
 
-    found = [matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed) for a, b in pairwise(saes)]
-    means = {name: sum(getattr(each, name) for each in found) / len(found) for name in matching.Stability._fields}
+    found = [
+        matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed)
+        for a, b in pairwise(saes)
+    ]
+    means = {
+        name: sum(getattr(each, name) for each in found) / len(found)
+        for name in matching.Stability._fields
+    }
     return {**means, "threshold": matching.FOUND}

@@ -1,4 +1,5 @@
-"""Build the feature index of a run: one pass of its cache through the SAE into features.db, which the browser reads."""
+"""Build the feature index of a run: one pass of its cache through the SAE into features.db, which
+the browser reads."""
 
 import sys
 import time
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional, UseAppendAction
 
-from apps.cli.common import Common, Count, Folder, document, show, upto
 from saelab.errors import UsageError
+
+from .common import Common, Count, Folder, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -37,7 +39,7 @@ def run(args: Args) -> int:
 
     from saelab import SAE, models
     from saelab.activations import Cache
-    from saelab.features import index
+    from saelab.features import build
 
     started = time.perf_counter()
     sae = SAE.load(args.run)
@@ -48,28 +50,44 @@ def run(args: Args) -> int:
     cache.check_model(sae.about["model"])
     model = models.load(sae.about["model"]["name"])
     hook = sae.about["hook"]
-    with tqdm(total=min(args.tokens, cache.n_tokens(args.split)), unit="token", file=sys.stderr, disable=None) as bar:
-        summary = index.build(
+    with tqdm(
+        total=min(args.tokens, cache.n_tokens(args.split)),
+        unit="token",
+        file=sys.stderr,
+        disable=None,
+    ) as bar:
+        summary = build.build(
             sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=named,
             n_tokens=args.tokens, split=args.split, seed=args.seed, progress=upto(bar),
         )  # fmt: skip
-    result = document("index", args.seed, run=str(args.run), seconds=round(time.perf_counter() - started, 1), **counts(summary))
+    result = document(
+        "index",
+        args.seed,
+        run=str(args.run),
+        seconds=round(time.perf_counter() - started, 1),
+        **counts(summary),
+    )
     show(result, args.json, text(args.run, result))
     return 0
 
 
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
-    """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError for another hook or model."""
+    """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError
+    for another hook or model."""
     for key in ("hook", "model"):
         if other.about.get(key) != sae.about.get(key):
-            raise UsageError(f"{folder} was trained at another {key}: {other.about.get(key)}, not {sae.about.get(key)}")
+            raise UsageError(
+                f"{folder} was trained at another {key}: {other.about.get(key)}, not {sae.about.get(key)}"
+            )
     seed = other.about.get("seed")
     return f"seed {seed}" if seed != sae.about.get("seed") else folder.resolve().name
 
 
 def counts(summary: dict) -> dict:
     """The numbers of the index's summary."""
-    return {name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "dead", "others")}
+    return {
+        name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "dead", "others")
+    }
 
 
 def text(run: Path, result: dict) -> str:

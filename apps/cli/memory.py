@@ -1,4 +1,5 @@
-"""Keeping freed memory in the process: a tenth to a third of the time of capturing and training on a laptop."""
+"""Keeping freed memory in the process: a tenth to a third of the time of capturing and training on
+a laptop."""
 
 import ctypes
 import sys
@@ -7,7 +8,8 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let glibc reuse large blocks instead of giving each back to the system and faulting it in again, page by page.
+    """Let glibc reuse large blocks instead of giving each back to the system and faulting it in
+    again, page by page.
 
     Does nothing where the C library has no mallopt.
     """

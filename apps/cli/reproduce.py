@@ -7,8 +7,9 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from apps.cli.common import Common, document, show
 from training.reproduce import PAPERS
+
+from .common import Common, document, show
 
 VERDICT = {True: "yes", False: "no", None: "undecided"}
 
@@ -17,7 +18,9 @@ VERDICT = {True: "yes", False: "no", None: "undecided"}
 class Args(Common):
     """Options of `saelab reproduce`."""
 
-    paper: Annotated[Positional[str], arg(help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))] = ""
+    paper: Annotated[
+        Positional[str], arg(help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))
+    ] = ""
     quick: bool = False
     """the small form: fewer tokens and seeds, so that most claims stay undecided"""
     out: Path = Path("runs/reproduce")
@@ -31,11 +34,19 @@ def run(args: Args) -> int:
     from training import reproduce
 
     if args.out.exists() and not args.out.is_dir():
-        raise UsageError(f"{args.out} is a file: --out names the folder of caches, runs and the result")
+        raise UsageError(
+            f"{args.out} is a file: --out names the folder of caches, runs and the result"
+        )
     with Bars() as bars:
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
         found = reproduce.claims(args.paper, settings)
-    result = document("reproduce", args.seed, paper=args.paper, quick=args.quick, claims=[claim._asdict() for claim in found])
+    result = document(
+        "reproduce",
+        args.seed,
+        paper=args.paper,
+        quick=args.quick,
+        claims=[claim._asdict() for claim in found],
+    )
     write_json(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
     show(result, args.json, table(result))
     return 0
@@ -60,7 +71,10 @@ class Bars:
 
         if self.bar is None or what != self.what or done < self.bar.n:
             self.__exit__()
-            self.what, self.bar = what, tqdm(total=total, desc=what, file=sys.stderr, disable=None, unit_scale=True)
+            self.what, self.bar = (
+                what,
+                tqdm(total=total, desc=what, file=sys.stderr, disable=None, unit_scale=True),
+            )
         self.bar.update(done - self.bar.n)
 
 
@@ -76,4 +90,7 @@ def table(result: dict) -> str:
     rows = [("claim", "theirs", "ours [95%]", "holds")]
     rows += [(c["claim"], c["theirs"], _ours(c), VERDICT[c["holds"]]) for c in result["claims"]]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

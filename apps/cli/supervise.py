@@ -1,4 +1,5 @@
-"""Compare SAEs with supervised dictionaries on a task: approximation, sparse control, interpretability."""
+"""Compare SAEs with supervised dictionaries on a task: approximation, sparse control,
+interpretability."""
 
 import sys
 from dataclasses import dataclass
@@ -8,14 +9,29 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import UseAppendAction
 
-from apps.cli.common import Common, Runs, document, show
+from .common import Common, Runs, document, show
 
 SCORES = {  # as the browser shows them too
-    "sufficiency": ("sufficiency", "share of the metric that stays with the reconstruction in the activation's place"),
-    "necessity": ("necessity", "share of mean ablation's damage that taking the reconstruction away does"),
-    "edit_agreement": ("edit agreement", "share of edits after which the model predicts as after the ground-truth patch"),
-    "edit_success": ("edit success", "the same among edits whose ground-truth patch changes the prediction"),
-    "edit_magnitude": ("edit magnitude", "share of the reconstruction that an edit removes: small where attributes are apart"),
+    "sufficiency": (
+        "sufficiency",
+        "share of the metric that stays with the reconstruction in the activation's place",
+    ),
+    "necessity": (
+        "necessity",
+        "share of mean ablation's damage that taking the reconstruction away does",
+    ),
+    "edit_agreement": (
+        "edit agreement",
+        "share of edits after which the model predicts as after the ground-truth patch",
+    ),
+    "edit_success": (
+        "edit success",
+        "the same among edits whose ground-truth patch changes the prediction",
+    ),
+    "edit_magnitude": (
+        "edit magnitude",
+        "share of the reconstruction that an edit removes: small where attributes are apart",
+    ),
     "f1": ("F1", "of the best feature for each attribute value"),
 }
 
@@ -27,8 +43,9 @@ class Args(Common):
     runs: Runs = ()
     """run folders"""
     task: str = "ioi"
-    """ioi, greater-than, docstring, or a .jsonl file of labelled prompts: "prompt", "answers", "attributes", optionally "wrong",
-    "positions" (name: character number), "group" (of counterfactuals)"""
+    """ioi, greater-than, docstring, or a .jsonl file of labelled prompts: "prompt", "answers",
+    "attributes", optionally "wrong", "positions" (name: character number), "group" (of
+    counterfactuals)"""
     position: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
     """position to edit; may be repeated (default: all that the task names)"""
     prompts: int = 2000
@@ -57,7 +74,12 @@ def run(args: Args) -> int:
         model = loaded.setdefault(name, None) or models.load(name)
         loaded[name] = model
         fields = _compare(args, model, sae, fit, test, metric)
-        origin = {"task": Path(args.task).stem, "run": str(folder), "model": name, "hook": sae.about["hook"]}
+        origin = {
+            "task": Path(args.task).stem,
+            "run": str(folder),
+            "model": name,
+            "hook": sae.about["hook"],
+        }
         results.append(document("supervise", args.seed, **origin, **fields))
         write_json(folder / f"supervise-{Path(args.task).stem}.json", results[-1])
     whole = results[0] if len(results) == 1 else document("supervise", args.seed, runs=results)
@@ -74,15 +96,23 @@ def _rows(args: Args) -> tuple[list, list, Any]:
         if min(args.prompts, args.tests) < 2:
             raise UsageError(f"prompts={args.prompts}, tests={args.tests}: give at least 2 of each")
         tests = supervised.rows(args.task, args.tests, 2 * args.seed + 1, twins=True)
-        return supervised.rows(args.task, args.prompts, 2 * args.seed), tests, supervised.TASKS[args.task].metric
+        return (
+            supervised.rows(args.task, args.prompts, 2 * args.seed),
+            tests,
+            supervised.TASKS[args.task].metric,
+        )
     path = Path(args.task)
     if not path.is_file():
         if path.suffix == ".jsonl":
             raise UsageError(f"no file {path}")
         known = ", ".join(supervised.TASKS)
-        raise UsageError(f"no task {args.task!r}; there are {known}, or name a .jsonl file of labelled prompts")
+        raise UsageError(
+            f"no task {args.task!r}; there are {known}, or name a .jsonl file of labelled prompts"
+        )
     rows = supervised.read(path)
-    metric = "logit_difference" if rows and all(row.wrong for row in rows) else "probability_difference"
+    metric = (
+        "logit_difference" if rows and all(row.wrong for row in rows) else "probability_difference"
+    )
     return *supervised.split(rows, args.seed), metric
 
 
@@ -92,11 +122,21 @@ def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: An
 
     from saelab.evaluation import supervised
 
-    fit_prompts, test_prompts = (supervised.label(rows, model.tokenizer, metric) for rows in (fit, test))
-    site = supervised.visit(model, sae.about["hook"], fit_prompts, test_prompts, list(args.position))
+    fit_prompts, test_prompts = (
+        supervised.label(rows, model.tokenizer, metric) for rows in (fit, test)
+    )
+    site = supervised.visit(
+        model, sae.about["hook"], fit_prompts, test_prompts, list(args.position)
+    )
     dictionaries = supervised.with_controls(site, sae, args.seed)
     with tqdm(total=len(dictionaries), unit="dictionary", file=sys.stderr, disable=None) as bar:
-        return supervised.evaluate(site, dictionaries, seed=args.seed, headline=args.changes, progress=lambda _: bar.update())
+        return supervised.evaluate(
+            site,
+            dictionaries,
+            seed=args.seed,
+            headline=args.changes,
+            progress=lambda _: bar.update(),
+        )
 
 
 def _cell(field: dict) -> str:
@@ -110,14 +150,24 @@ def table(result: dict) -> str:
     names = list(result["sufficiency"])
     head = f"{result['run']}: {result['task']} at {result['hook']}, positions {', '.join(result['positions'])}"
     metric = f"{result['metric'].replace('_', ' ')} {result['metric_clean']:.3f} clean, {result['metric_mean']:.3f} mean-ablated"
-    lines = [f"{head}; {metric}", "", f"{'':17}" + "".join(f"{label:>22}" for label, _ in SCORES.values())]
+    lines = [
+        f"{head}; {metric}",
+        "",
+        f"{'':17}" + "".join(f"{label:>22}" for label, _ in SCORES.values()),
+    ]
     for name in names:
         lines.append(f"{name:17}" + "".join(_cell(result[score][name]) for score in SCORES))
     nulls = (result[score]["sae"]["null"] for score in SCORES)
-    lines += [f"{'null':17}" + "".join(f"{'-' if null is None else format(null, '.3f'):>8}{'':14}" for null in nulls), ""]
+    lines += [
+        f"{'null':17}"
+        + "".join(f"{'-' if null is None else format(null, '.3f'):>8}{'':14}" for null in nulls),
+        "",
+    ]
     counts = sorted({row["changes"] for row in result["edits"]})
     lines.append(f"{'edit agreement by features changed':36}" + "".join(f"{k:>8}" for k in counts))
     for name in names:
-        values = [row["edit_agreement"]["value"] for row in result["edits"] if row["dictionary"] == name]
+        values = [
+            row["edit_agreement"]["value"] for row in result["edits"] if row["dictionary"] == name
+        ]
         lines.append(f"{name:36}" + "".join(f"{value:8.3f}" for value in values))
     return "\n".join(lines)

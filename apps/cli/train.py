@@ -1,7 +1,8 @@
 """Train a sparse autoencoder, or several in one pass, on a cache of activations.
 
-`saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it gives as a list makes a run
-of each value, several lists make their product; each run gets a folder in --out. An option given here replaces the recipe's.
+`saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it
+gives as a list makes a run of each value, several lists make their product; each run gets a folder
+in --out. An option given here replaces the recipe's.
 """
 
 import json
@@ -13,18 +14,21 @@ from typing import Annotated
 
 from tyro.conf import Fixed, Suppress
 
-from apps.cli.common import Count, document, show
 from training import recipes
 from training.config import Config
 from training.sweep import Sweep
 
+from .common import Count, document, show
+
 
 @dataclass(frozen=True)
 class Args(Config):
-    """Options of `saelab train`; a recipe, a YAML file with any of these fields, may come first and give the defaults."""
+    """Options of `saelab train`; a recipe, a YAML file with any of these fields, may come first and
+    give the defaults."""
 
     tokens: Count = Config.tokens
-    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further epochs in another order"""
+    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further epochs
+    in another order"""
     resume: bool = False
     """go on from the newest checkpoint of the run folder"""
     json: bool = False
@@ -34,20 +38,27 @@ class Args(Config):
 
     def configs(self) -> list[Config]:
         """The configurations of the runs alone."""
-        return Sweep(Config(**{f.name: getattr(self, f.name) for f in fields(Config)}), self.over).configs()
+        return Sweep(
+            Config(**{f.name: getattr(self, f.name) for f in fields(Config)}), self.over
+        ).configs()
 
 
 def default(argv: list[str]) -> Args:
-    """The recipe's values if the first argument names one (it is then removed from argv), else the defaults."""
+    """The recipe's values if the first argument names one (it is then removed from argv), else the
+    defaults."""
     if not argv or argv[0].startswith("-"):
         return Args()
     recipe = recipes.sweep(argv.pop(0))
     given = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    return Args(**vars(recipe.base), over={name: values for name, values in recipe.over.items() if name not in given})
+    return Args(
+        **vars(recipe.base),
+        over={name: values for name, values in recipe.over.items() if name not in given},
+    )
 
 
 def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> list[Path]:
-    """Train with a progress bar on stderr; print each run's last numbers to stderr; the run folders."""
+    """Train with a progress bar on stderr; print each run's last numbers to stderr; the run
+    folders."""
     from tqdm import tqdm
 
     from training.loop import train
@@ -57,7 +68,12 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> l
 
         def progress(step: int, n_steps: int, done: list) -> None:
             bar.update(step - bar.n)
-            bar.set_postfix(fvu=f"{done[0].fvu:.3f}", l0=f"{done[0].l0:.1f}", dead=f"{done[0].dead:.1%}", refresh=False)
+            bar.set_postfix(
+                fvu=f"{done[0].fvu:.3f}",
+                l0=f"{done[0].l0:.1f}",
+                dead=f"{done[0].dead:.1%}",
+                refresh=False,
+            )
 
         return train(configs, resume=resume, progress=progress)  # type: ignore[return-value]
 
@@ -69,7 +85,9 @@ def run(args: Args) -> int:
         config.check()
     folders = train_showing_progress(configs, args.resume)
     results = [{"run": str(folder), **summary(folder)[0]} for folder in folders]
-    text = "\n".join([*(summary(folder)[1] for folder in folders), f"next: saelab eval {folders[0]}"])
+    text = "\n".join(
+        [*(summary(folder)[1] for folder in folders), f"next: saelab eval {folders[0]}"]
+    )
     whole = results[0] if not args.over else {"runs": results}
     show(document("train", args.seed, **whole), args.json, text)
     return 0

@@ -1,8 +1,10 @@
-"""Shuffled, resumable reads of a cache: batches of tokens drawn across all shards, in memory that does not grow with the cache.
+"""Shuffled, resumable reads of a cache: batches of tokens drawn across all shards, in memory that
+does not grow with the cache.
 
-An epoch is a shuffled order of blocks of contexts. Consecutive blocks fill a buffer, whose tokens are shuffled again and handed
-out in batches; while one buffer is used the next one is read. The order depends on seed, epoch and batch size alone, so that a
-batch number is all there is to resume from.
+An epoch is a shuffled order of blocks of contexts. Consecutive blocks fill a buffer, whose tokens
+are shuffled again and handed out in batches; while one buffer is used the next one is read. The
+order depends on seed, epoch and batch size alone, so that a batch number is all there is to resume
+from.
 """
 
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ Block = tuple[int, int, int]  # shard, first context, end
 
 
 class _Job(NamedTuple):
-    """One buffer: its blocks in order of reading, and its tokens first to end of the shuffled order that `seed` draws."""
+    """One buffer: its blocks in order of reading, and its tokens first to end of the shuffled order
+    that `seed` draws."""
 
     blocks: list[Block]
     seed: tuple[int, int, int]
@@ -31,10 +34,11 @@ class _Job(NamedTuple):
 
 
 class Batches:
-    """Endless iterator over batches; `number` is that of the next one, `per_epoch` how many an epoch has.
+    """Endless iterator over batches; `number` is that of the next one, `per_epoch` how many an
+    epoch has.
 
-    Yields float32 [size, D], or (`single` False) a dict of them by name. Position 0 of each context is left out; the tokens of an
-    epoch that do not fill a batch are left to other epochs.
+    Yields float32 [size, D], or (`single` False) a dict of them by name. Position 0 of each context
+    is left out; the tokens of an epoch that do not fill a batch are left to other epochs.
     """
 
     def __init__(
@@ -48,7 +52,11 @@ class Batches:
         single: bool,
     ) -> None:
         self.files, self.keys, self.size, self.seed, self.single = files, keys, size, seed, single
-        self.blocks = [(i, first, min(first + BLOCK, n)) for i, (_, n) in enumerate(files) for first in range(0, n, BLOCK)]
+        self.blocks = [
+            (i, first, min(first + BLOCK, n))
+            for i, (_, n) in enumerate(files)
+            for first in range(0, n, BLOCK)
+        ]
         self.tokens_per_context = context - 1
         n_tokens = sum(n for _, n in files) * self.tokens_per_context
         self.per_epoch = n_tokens // size
@@ -79,9 +87,11 @@ class Batches:
             epoch, within = epoch + 1, 0
 
     def _read(self, job: _Job, spare: Buffer) -> tuple[Buffer, Tensor]:
-        """A buffer's tokens as they lie in the cache, and the shuffled order of those that the job hands out.
+        """A buffer's tokens as they lie in the cache, and the shuffled order of those that the job
+        hands out.
 
-        They are copied into `spare`, a buffer read before, where it is large enough: fresh memory costs more than the copy.
+        They are copied into `spare`, a buffer read before, where it is large enough: fresh memory
+        costs more than the copy.
         """
         n_tokens = sum(end - first for _, first, end in job.blocks) * self.tokens_per_context
         at = 0
@@ -92,8 +102,12 @@ class Batches:
                 for name, key in self.keys.items():
                     acts_CTD = file.get_tensor(key)  # mapped, not read
                     if name not in spare or len(spare[name]) < n_tokens:
-                        spare[name] = torch.empty(n_tokens, acts_CTD.shape[-1], dtype=acts_CTD.dtype)
-                    into_CTD = spare[name][at : at + rows].view(-1, self.tokens_per_context, acts_CTD.shape[-1])
+                        spare[name] = torch.empty(
+                            n_tokens, acts_CTD.shape[-1], dtype=acts_CTD.dtype
+                        )
+                    into_CTD = spare[name][at : at + rows].view(
+                        -1, self.tokens_per_context, acts_CTD.shape[-1]
+                    )
                     torch.cat([acts_CTD[first:end, 1:] for first, end in mine], out=into_CTD)
             at += rows
         order_N = np.random.default_rng(job.seed).permutation(n_tokens)[job.first : job.end]

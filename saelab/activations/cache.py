@@ -22,7 +22,8 @@ _verified: set[tuple[str, int, int]] = set()
 
 
 class Contexts(NamedTuple):
-    """Whole contexts in order. tokens, documents: [C, T] int64; acts: [C, T, D] float32, position 0 included."""
+    """Whole contexts in order. tokens, documents: [C, T] int64; acts: [C, T, D] float32, position 0
+    included."""
 
     tokens: Tensor
     acts: Tensor
@@ -30,7 +31,8 @@ class Contexts(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """n: number of tokens (position 0 excluded); sum: [D] sum of x; second: [D, D] sum of x x^T, all float64."""
+    """n: number of tokens (position 0 excluded); sum: [D] sum of x; second: [D, D] sum of x x^T,
+    all float64."""
 
     n: float
     sum: Tensor
@@ -46,24 +48,41 @@ def sha256(path: Path) -> str:
 class Cache:
     """A finished cache, opened for reading.
 
-    Raises UsageError if the folder holds no cache or an unfinished one, FailedRun naming a shard that is missing or cut short.
+    Raises UsageError if the folder holds no cache or an unfinished one, FailedRun naming a shard
+    that is missing or cut short.
     """
 
     def __init__(self, directory: Path | str) -> None:
         self.path = Path(directory)
         if not (self.path / "manifest.json").is_file():
-            raise UsageError(f"{self.path} is no activation cache: it has no manifest.json; make one with `saelab capture`")
+            raise UsageError(
+                f"{self.path} is no activation cache: it has no manifest.json; make one with `saelab capture`"
+            )
         self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
         if self.manifest.get("schema") != SCHEMA:
-            raise UsageError(f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads {SCHEMA!r}")
+            raise UsageError(
+                f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads {SCHEMA!r}"
+            )
         if not self.manifest["complete"]:
-            raise UsageError(f"{self.path} is unfinished: repeat its `saelab capture` command to resume it")
-        for entry in [*self.manifest["shards"], self.manifest["moments"], self.manifest["documents"]]:
+            raise UsageError(
+                f"{self.path} is unfinished: repeat its `saelab capture` command to resume it"
+            )
+        for entry in [
+            *self.manifest["shards"],
+            self.manifest["moments"],
+            self.manifest["documents"],
+        ]:
             file = self.path / entry["file"]
             size = file.stat().st_size if file.is_file() else None
             if size != entry["bytes"]:
-                found = "is missing" if size is None else f"was cut or changed: {size} bytes instead of {entry['bytes']}"
-                raise FailedRun(f"{entry['file']} of {self.path} {found}; delete the cache and capture again")
+                found = (
+                    "is missing"
+                    if size is None
+                    else f"was cut or changed: {size} bytes instead of {entry['bytes']}"
+                )
+                raise FailedRun(
+                    f"{entry['file']} of {self.path} {found}; delete the cache and capture again"
+                )
 
     @property
     def hooks(self) -> list[str]:
@@ -86,7 +105,8 @@ class Cache:
         return [shard for shard in self.manifest["shards"] if shard["split"] == split]
 
     def resolve(self, hook: str) -> str:
-        """The canonical name of a cached hook. Raises UsageError for one the cache does not hold."""
+        """The canonical name of a cached hook. Raises UsageError for one the cache does not
+        hold."""
         for name, entry in self.manifest["hooks"].items():
             if hook == name or hook in entry["aliases"]:
                 return name
@@ -97,7 +117,8 @@ class Cache:
         return self.manifest["hooks"][self.resolve(hook)]["width"]
 
     def whole(self, hook: str) -> str | None:
-        """The model's hook of whose activation a derived one, such as an SAE's error, is a part; None for a hook of the model."""
+        """The model's hook of whose activation a derived one, such as an SAE's error, is a part;
+        None for a hook of the model."""
         return self.manifest["hooks"][self.resolve(hook)].get("part_of")
 
     def document_names(self) -> list[str]:
@@ -112,8 +133,13 @@ class Cache:
         return Moments(float(n), total, second)
 
     def verify(self) -> None:
-        """Compare every file's SHA-256 with the manifest, once per process and file. Raises FailedRun naming an altered file."""
-        for entry in [*self.manifest["shards"], self.manifest["moments"], self.manifest["documents"]]:
+        """Compare every file's SHA-256 with the manifest, once per process and file. Raises
+        FailedRun naming an altered file."""
+        for entry in [
+            *self.manifest["shards"],
+            self.manifest["moments"],
+            self.manifest["documents"],
+        ]:
             file = self.path / entry["file"]
             status = file.stat()
             key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
@@ -125,7 +151,8 @@ class Cache:
                 _verified.add(key)
 
     def check_model(self, identity: dict[str, str]) -> None:
-        """Raise UsageError if the cache was made by another model (other weights) than `identity`."""
+        """Raise UsageError if the cache was made by another model (other weights) than
+        `identity`."""
         mine = self.manifest["model"]
         if mine["revision"] != identity["revision"]:
             raise UsageError(
@@ -133,25 +160,47 @@ class Cache:
                 f"(revision {identity['revision'][:12]}): use a cache of that model"
             )
 
-    def contexts(self, hook: str, split: str = "train", *, gradients: bool = False) -> Iterator[Contexts]:
-        """Whole contexts in order, in chunks; acts are the hook's activations, or the cached gradients at it."""
+    def contexts(
+        self, hook: str, split: str = "train", *, gradients: bool = False
+    ) -> Iterator[Contexts]:
+        """Whole contexts in order, in chunks; acts are the hook's activations, or the cached
+        gradients at it."""
         name = self.resolve(hook) + (".grad" if gradients else "")
         for shard in self.shards(split):
             with safe_open(self.path / shard["file"], "pt") as file:
                 for first in range(0, shard["contexts"], CHUNK):
                     part = slice(first, min(first + CHUNK, shard["contexts"]))
-                    tokens, documents = (file.get_slice(key)[part].long() for key in ("tokens", "documents"))
+                    tokens, documents = (
+                        file.get_slice(key)[part].long() for key in ("tokens", "documents")
+                    )
                     yield Contexts(tokens, file.get_slice(name)[part].float(), documents)
 
-    def batches(self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0) -> Any:
-        """Endless batches of `size` shuffled tokens [size, D] float32 from batch number `start` on; see Batches.
+    def batches(
+        self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0
+    ) -> Any:
+        """Endless batches of `size` shuffled tokens [size, D] float32 from batch number `start` on;
+        see Batches.
 
-        hook: a name, or a list of names, which yields a dict by name of the same tokens' activations; NAME.grad is the gradient.
-        Raises UsageError if the split has fewer than `size` tokens.
+        hook: a name, or a list of names, which yields a dict by name of the same tokens'
+        activations; NAME.grad is the gradient. Raises UsageError if the split has fewer than `size`
+        tokens.
         """
         names = [hook] if isinstance(hook, str) else hook
-        keys = [self.resolve(n.removesuffix(".grad")) + (".grad" if n.endswith(".grad") else "") for n in names]
+        keys = [
+            self.resolve(n.removesuffix(".grad")) + (".grad" if n.endswith(".grad") else "")
+            for n in names
+        ]
         if self.n_tokens(split) < size:
-            raise UsageError(f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens of {self.path}")
+            raise UsageError(
+                f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens of {self.path}"
+            )
         files = [(self.path / s["file"], s["contexts"]) for s in self.shards(split)]
-        return Batches(files, dict(zip(names, keys, strict=True)), self.context, size, seed, start, isinstance(hook, str))
+        return Batches(
+            files,
+            dict(zip(names, keys, strict=True)),
+            self.context,
+            size,
+            seed,
+            start,
+            isinstance(hook, str),
+        )

@@ -15,8 +15,14 @@ from typing import Any
 import torch
 
 from saelab import models
-from saelab.activations.forward import CONTEXTS, activations, activations_and_gradients, contexts_per_pass, shapes
 from saelab.errors import UsageError
+from saelab.models.running import (
+    CONTEXTS,
+    activations,
+    activations_and_gradients,
+    contexts_per_pass,
+    shapes,
+)
 
 SHARD_BYTES = 64_000_000
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -24,7 +30,8 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the bytes of a cache; a folder that holds other settings is not resumed."""
+    """Everything that decides the bytes of a cache; a folder that holds other settings is not
+    resumed."""
 
     model: dict[str, str]
     text: str
@@ -43,7 +50,9 @@ class Settings:
     def differing(self, held: dict[str, Any]) -> str:
         """`field: asked / held` for each field that differs from a manifest's settings."""
         asked = json.loads(json.dumps(asdict(self)))
-        return ", ".join(f"{k}: {v!r} / {held.get(k)!r}" for k, v in asked.items() if v != held.get(k))
+        return ", ".join(
+            f"{k}: {v!r} / {held.get(k)!r}" for k, v in asked.items() if v != held.get(k)
+        )
 
 
 def settings_for(
@@ -58,9 +67,11 @@ def settings_for(
     text_field: str = "text",
     seed: int = 0,
 ) -> tuple[Settings, dict[str, dict]]:
-    """The settings of a capture with canonical hook names, and each hook's shape, width and aliases.
+    """The settings of a capture with canonical hook names, and each hook's shape, width and
+    aliases.
 
-    Raises UsageError for an unknown hook or dtype, a context longer than the model's, or too few tokens.
+    Raises UsageError for an unknown hook or dtype, a context longer than the model's, or too few
+    tokens.
     """
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
@@ -69,7 +80,9 @@ def settings_for(
     if not 2 <= context <= longest:
         raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
     if n_tokens < 2 * context:
-        raise UsageError(f"tokens={n_tokens} is less than two contexts of {context}, one for each split")
+        raise UsageError(
+            f"tokens={n_tokens} is less than two contexts of {context}, one for each split"
+        )
     names = tuple(dict.fromkeys(models.resolve_hook(model, name) for name in hooks))
     if not names:
         raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
@@ -78,24 +91,47 @@ def settings_for(
         name: {"shape": shape, "width": math.prod(shape), "aliases": models.aliases(model, name)}
         for name, shape in shapes(model, names).items()
     }
-    per_context = sum(h["width"] for h in described.values()) * context * DTYPES[dtype].itemsize * (2 if gradients else 1)
+    per_context = (
+        sum(h["width"] for h in described.values())
+        * context
+        * DTYPES[dtype].itemsize
+        * (2 if gradients else 1)
+    )
     shard = max(CONTEXTS, SHARD_BYTES // per_context // CONTEXTS * CONTEXTS)
-    fields = (models.identity(model), text, text_field, names, n_tokens, context, gradients, dtype, shard, bos, eos, rule, seed)
+    fields = (
+        models.identity(model),
+        text,
+        text_field,
+        names,
+        n_tokens,
+        context,
+        gradients,
+        dtype,
+        shard,
+        bos,
+        eos,
+        rule,
+        seed,
+    )
     return Settings(*fields), described
 
 
 def boundaries(model: Any) -> tuple[int, int, str]:
-    """The token that starts every context, the token between documents, and in words where the first comes from."""
+    """The token that starts every context, the token between documents, and in words where the
+    first comes from."""
     bos, eos = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     if bos is None and eos is None:
-        raise UsageError(f"the tokenizer of {models.identity(model)['name']} has neither a BOS nor an end-of-text token")
+        raise UsageError(
+            f"the tokenizer of {models.identity(model)['name']} has neither a BOS nor an end-of-text token"
+        )
     if bos is None:
         return eos, eos, "end-of-text token, as the tokenizer has no BOS"
     return bos, bos if eos is None else eos, "bos token"
 
 
 def needed_bytes(settings: Settings, hooks: dict[str, dict]) -> int:
-    """Size of the finished cache: activations (and gradients), tokens, document numbers, moments."""
+    """Size of the finished cache: activations (and gradients), tokens, document numbers,
+    moments."""
     n_tokens = -(-settings.n_tokens // settings.context) * settings.context
     width = sum(h["width"] for h in hooks.values()) * (2 if settings.gradients else 1)
     return n_tokens * (width * DTYPES[settings.dtype].itemsize + 8) + _moments_bytes(hooks)
@@ -106,9 +142,12 @@ def _moments_bytes(hooks: dict[str, dict]) -> int:
 
 
 def estimate(model: Any, settings: Settings, hooks: dict[str, dict]) -> dict[str, float]:
-    """Bytes on disk, seconds and peak memory of a capture, from three timed forward passes; nothing is written."""
+    """Bytes on disk, seconds and peak memory of a capture, from three timed forward passes; nothing
+    is written."""
     shape = (contexts_per_pass(model, settings.context), settings.context)
-    tokens_CT = torch.randint(0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0))
+    tokens_CT = torch.randint(
+        0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0)
+    )
     run = activations_and_gradients if settings.gradients else activations
     run(model, tokens_CT, settings.hooks)
     passes = []
@@ -117,11 +156,14 @@ def estimate(model: Any, settings: Settings, hooks: dict[str, dict]) -> dict[str
         run(model, tokens_CT, settings.hooks)
         passes.append(time.perf_counter() - started)
     seconds = min(passes) / tokens_CT.numel() * settings.n_tokens
-    # A shard is held twice while its parts are joined, and one hook of it in float64 for the moments.
+    # A shard is held twice while its parts are joined, and one hook of it in float64 for the
+    # moments.
     n_contexts = min(settings.shard_contexts, -(-settings.n_tokens // settings.context))
     width = sum(h["width"] for h in hooks.values()) * (2 if settings.gradients else 1)
     shard = n_contexts * settings.context * width * DTYPES[settings.dtype].itemsize
     doubled = n_contexts * settings.context * max(h["width"] for h in hooks.values()) * 8
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
     memory = used + 2 * shard + doubled + 2 * _moments_bytes(hooks)
     return {"bytes": needed_bytes(settings, hooks), "seconds": seconds, "peak_memory_bytes": memory}

@@ -1,4 +1,5 @@
-"""Text sources: the standard library, the bundled mixture, local files and folders, and datasets of the hub, as documents."""
+"""Text sources: the standard library, the bundled mixture, local files and folders, and datasets of
+the hub, as documents."""
 
 import hashlib
 import json
@@ -7,24 +8,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from saelab.bundled import corpus
+from saelab.documents import Document, held_out
 from saelab.errors import UsageError
-from saelab.models import corpus, hub
-from saelab.models.corpus import Document, held_out
+from saelab.models import hub
 
-DOCUMENT_CHARACTERS = 2_000  # paragraphs of a plain-text file are gathered until a document has at least this many
+DOCUMENT_CHARACTERS = (
+    2_000  # paragraphs of a plain-text file are gathered until a document has at least this many
+)
 TEXT_SUFFIXES = {".c", ".cpp", ".css", ".csv", ".go", ".h", ".html", ".java", ".js", ".md", ".py", ".rs", ".rst", ".sh",
                  ".tex", ".toml", ".ts", ".tsv", ".txt", ".xml", ".yaml", ".yml"}  # fmt: skip
 RECORD_SUFFIXES = {".json", ".jsonl", ".parquet"}
 
 
-def documents(source: str, model_words: list[str] | None = None, field: str = "text", seed: int = 0) -> Iterator[Document]:
+def documents(
+    source: str, model_words: list[str] | None = None, field: str = "text", seed: int = 0
+) -> Iterator[Document]:
     """The documents of a text source.
 
-    source: `stdlib`; `bundled-mix` (needs model_words, the tokenizer's single-token words; seed draws its prompts); a file; a
-    folder, read recursively; or a hub dataset, `NAME` or `NAME:CONFIG`, of which the split `train` is streamed. Plain text, .json
-    (an array, or lines), .jsonl and .parquet are understood; records are strings or objects with `field`. Files of a folder are
-    held out by their relative path, everything else by its text. Raises UsageError for what is missing, empty, not UTF-8 or
-    without the field.
+    source: `stdlib`; `bundled-mix` (needs model_words, the tokenizer's single-token words; seed
+    draws its prompts); a file; a folder, read recursively; or a hub dataset, `NAME` or
+    `NAME:CONFIG`, of which the split `train` is streamed. Plain text, .json (an array, or lines),
+    .jsonl and .parquet are understood; records are strings or objects with `field`. Files of a
+    folder are held out by their relative path, everything else by its text. Raises UsageError for
+    what is missing, empty, not UTF-8 or without the field.
     """
     if source == "stdlib":
         return corpus.stdlib()
@@ -36,16 +43,29 @@ def documents(source: str, model_words: list[str] | None = None, field: str = "t
     if path.is_dir():
         return _folder(path, field)
     if path.is_file():
-        return _records(path, path.name, field) if path.suffix in RECORD_SUFFIXES else _paragraphs(path)
-    if path.suffix in TEXT_SUFFIXES | RECORD_SUFFIXES or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        return (
+            _records(path, path.name, field)
+            if path.suffix in RECORD_SUFFIXES
+            else _paragraphs(path)
+        )
+    if (
+        path.suffix in TEXT_SUFFIXES | RECORD_SUFFIXES
+        or source.startswith((".", "/", "~"))
+        or source.count("/") > 1
+    ):
         raise UsageError(f"no such text file or folder: {source}")
     return _dataset(source, field)
 
 
 def words(tokenizer: Any) -> list[str]:
-    """The vocabulary's lower-case or capitalised words of more than two letters that are one token after a space, sorted."""
+    """The vocabulary's lower-case or capitalised words of more than two letters that are one token
+    after a space, sorted."""
     spaced = (token[1:] for token in tokenizer.get_vocab() if token.startswith(("Ġ", "▁")))
-    return sorted(w for w in spaced if len(w) > 2 and w.isascii() and w.isalpha() and (w.islower() or w.istitle()))
+    return sorted(
+        w
+        for w in spaced
+        if len(w) > 2 and w.isascii() and w.isalpha() and (w.islower() or w.istitle())
+    )
 
 
 def _decode(path: Path) -> str:
@@ -54,7 +74,9 @@ def _decode(path: Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}") from None
+        raise UsageError(
+            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}"
+        ) from None
     return text if text.strip() else ""
 
 
@@ -81,9 +103,18 @@ def _paragraphs(path: Path) -> Iterator[Document]:
 
 
 def _folder(root: Path, field: str) -> Iterator[Document]:
-    """Every text and record file below `root`, hidden ones left out, in the order of its name's digest (a fixed shuffle)."""
-    names = [path.relative_to(root) for path in root.rglob("*") if path.suffix in TEXT_SUFFIXES | RECORD_SUFFIXES]
-    names = [name for name in names if not any(part.startswith(".") for part in name.parts) and (root / name).is_file()]
+    """Every text and record file below `root`, hidden ones left out, in the order of its name's
+    digest (a fixed shuffle)."""
+    names = [
+        path.relative_to(root)
+        for path in root.rglob("*")
+        if path.suffix in TEXT_SUFFIXES | RECORD_SUFFIXES
+    ]
+    names = [
+        name
+        for name in names
+        if not any(part.startswith(".") for part in name.parts) and (root / name).is_file()
+    ]
     if not names:
         kinds = ", ".join(sorted(TEXT_SUFFIXES | RECORD_SUFFIXES))
         raise UsageError(f"folder {root} holds no text: files read are {kinds}")
@@ -111,9 +142,13 @@ def _text(record: Any, field: str, where: str) -> str:
     if isinstance(record, str):
         return record
     if not isinstance(record, dict):
-        raise UsageError(f"{where} is neither a string nor an object with a field {field!r}: it is {type(record).__name__}")
+        raise UsageError(
+            f"{where} is neither a string nor an object with a field {field!r}: it is {type(record).__name__}"
+        )
     if not isinstance(record.get(field), str):
-        raise UsageError(f"{where} has no text field {field!r}; its fields are {', '.join(record)} (--text-field)")
+        raise UsageError(
+            f"{where} has no text field {field!r}; its fields are {', '.join(record)} (--text-field)"
+        )
     return record[field]
 
 
@@ -150,7 +185,9 @@ def _parquet(path: Path, field: str) -> Iterator[Any]:
         raise UsageError(f"{path} is not a Parquet file: {error}") from None
     names = file.schema_arrow.names
     if field not in names:
-        raise UsageError(f"{path} has no text field {field!r}; its fields are {', '.join(names)} (--text-field)")
+        raise UsageError(
+            f"{path} has no text field {field!r}; its fields are {', '.join(names)} (--text-field)"
+        )
     for batch in file.iter_batches(columns=[field], batch_size=1024):
         yield from batch.column(0).to_pylist()
 
@@ -169,7 +206,9 @@ def _dataset(source: str, field: str) -> Iterator[Document]:
     try:
         records = datasets.load_dataset(name, config or None, split="train", streaming=True)
     except ValueError as error:
-        raise UsageError(f"dataset {source!r} cannot be read: {' '.join(str(error).split())} (NAME:CONFIG)") from error
+        raise UsageError(
+            f"dataset {source!r} cannot be read: {' '.join(str(error).split())} (NAME:CONFIG)"
+        ) from error
     for number, record in enumerate(records):
         text = _text(record, field, f"{source} record {number}")
         if text.strip():

@@ -1,4 +1,5 @@
-"""Writing a cache: contexts are gathered into shards, and a shard counts once the manifest names it.
+"""Writing a cache: contexts are gathered into shards, and a shard counts once the manifest names
+it.
 
 Shapes: C contexts, T positions, N tokens, D width.
 """
@@ -18,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab.activations.cache import SCHEMA, sha256
-from saelab.activations.forward import activations, activations_and_gradients, contexts_per_pass
 from saelab.activations.settings import DTYPES, Settings
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic, write_json
+from saelab.models.running import activations, activations_and_gradients, contexts_per_pass
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -29,16 +30,32 @@ Progress = Callable[[int], None]
 
 
 class Writer:
-    """Gathers contexts into shards and enters them in the manifest; shards that are already there are checked and skipped."""
+    """Gathers contexts into shards and enters them in the manifest; shards that are already there
+    are checked and skipped."""
 
-    def __init__(self, model: Any, settings: Settings, hooks: dict[str, dict], out: Path, progress: Progress | None) -> None:
-        self.model, self.settings, self.hooks, self.out, self.progress = model, settings, hooks, out, progress
+    def __init__(
+        self,
+        model: Any,
+        settings: Settings,
+        hooks: dict[str, dict],
+        out: Path,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.settings, self.hooks, self.out, self.progress = (
+            model,
+            settings,
+            hooks,
+            out,
+            progress,
+        )
         self.buffers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "held_out": []}
         self.number = self.n_tokens = 0
         path = out / "manifest.json"
         self.manifest = json.loads(path.read_text()) if path.is_file() else self._empty()
         if differing := settings.differing(self.manifest["settings"]):
-            raise UsageError(f"{out} holds a cache of other settings (asked / held): {differing}; choose another --out")
+            raise UsageError(
+                f"{out} holds a cache of other settings (asked / held): {differing}; choose another --out"
+            )
         self.moments: dict[str, Tensor] = {}
         if self.manifest["moments"]:
             self.moments = load_file(out / self.manifest["moments"]["file"])
@@ -58,8 +75,11 @@ class Writer:
         }
 
     def clear(self) -> None:
-        """Remove what a killed capture left behind: files of its names that the manifest does not mention."""
-        kept = {entry["file"] for entry in [*self.manifest["shards"], self.manifest["moments"]] if entry}
+        """Remove what a killed capture left behind: files of its names that the manifest does not
+        mention."""
+        kept = {
+            entry["file"] for entry in [*self.manifest["shards"], self.manifest["moments"]] if entry
+        }
         for path in self.out.glob("*") if self.out.is_dir() else ():
             if OURS.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
@@ -76,7 +96,9 @@ class Writer:
         if not rows:
             return
         self.number += 1
-        tokens_CT, owners_CT = (torch.from_numpy(np.stack(part).astype(np.int32)) for part in zip(*rows, strict=True))
+        tokens_CT, owners_CT = (
+            torch.from_numpy(np.stack(part).astype(np.int32)) for part in zip(*rows, strict=True)
+        )
         if self.number > len(self.manifest["shards"]):
             self._write(split, tokens_CT, owners_CT)
         else:
@@ -85,11 +107,16 @@ class Writer:
             if self.progress:
                 self.progress(self.n_tokens)
 
-    def _check(self, entry: dict[str, Any], split: str, tokens_CT: Tensor, owners_CT: Tensor) -> None:
-        """Raise FailedRun if a shard of an earlier run is damaged, or was made of other text than this run reads."""
+    def _check(
+        self, entry: dict[str, Any], split: str, tokens_CT: Tensor, owners_CT: Tensor
+    ) -> None:
+        """Raise FailedRun if a shard of an earlier run is damaged, or was made of other text than
+        this run reads."""
         path = self.out / entry["file"]
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise FailedRun(f"{entry['file']} of {self.out} is missing or was cut: delete the cache and capture again")
+            raise FailedRun(
+                f"{entry['file']} of {self.out} is missing or was cut: delete the cache and capture again"
+            )
         with safe_open(path, "pt") as file:
             held = [file.get_tensor(key) for key in ("tokens", "documents")]
         if (
@@ -97,21 +124,29 @@ class Writer:
             or entry["contexts"] != len(tokens_CT)
             or not all(map(torch.equal, held, (tokens_CT, owners_CT)))
         ):
-            raise FailedRun(f"{self.settings.text} is not what it was when {path} was made: delete the cache and capture again")
+            raise FailedRun(
+                f"{self.settings.text} is not what it was when {path} was made: delete the cache and capture again"
+            )
 
     def _write(self, split: str, tokens_CT: Tensor, owners_CT: Tensor) -> None:
         arrays = self._run(tokens_CT.long())
         self._count(split, arrays)
-        shard = self._save(f"{self.number - 1:05d}.safetensors", arrays | {"tokens": tokens_CT, "documents": owners_CT})
+        shard = self._save(
+            f"{self.number - 1:05d}.safetensors",
+            arrays | {"tokens": tokens_CT, "documents": owners_CT},
+        )
         self.manifest["shards"].append({**shard, "split": split, "contexts": len(tokens_CT)})
         old = self.manifest["moments"]
-        self.manifest["moments"] = self._save(f"moments-{self.number:05d}.safetensors", self.moments)
+        self.manifest["moments"] = self._save(
+            f"moments-{self.number:05d}.safetensors", self.moments
+        )
         self._save_json("manifest.json", self.manifest)
         if old:
             (self.out / old["file"]).unlink(missing_ok=True)
 
     def _run(self, tokens_CT: Tensor) -> dict[str, Tensor]:
-        """Arrays [C, T, D] of a shard in the cache's dtype, heads flattened. Raises FailedRun for what the dtype cannot hold."""
+        """Arrays [C, T, D] of a shard in the cache's dtype, heads flattened. Raises FailedRun for
+        what the dtype cannot hold."""
         run = activations_and_gradients if self.settings.gradients else activations
         parts: dict[str, list[Tensor]] = {}
         for piece_CT in tokens_CT.split(contexts_per_pass(self.model, self.settings.context)):
@@ -161,14 +196,17 @@ class Writer:
         for split in self.buffers:
             if not any(shard["split"] == split for shard in self.manifest["shards"]):
                 which = split.replace("_", "-")
-                raise UsageError(f"{self.settings.text} gave no {which} context: use more or longer documents")
+                raise UsageError(
+                    f"{self.settings.text} gave no {which} context: use more or longer documents"
+                )
         self.manifest["documents"] = self._save_json("documents.json", names)
         self.manifest["complete"] = True
         self._save_json("manifest.json", self.manifest)
 
 
 class _Room:
-    """Within the block, errors that mean a full disk become a FailedRun that says how much is missing."""
+    """Within the block, errors that mean a full disk become a FailedRun that says how much is
+    missing."""
 
     def __init__(self, path: Path, n_bytes: int) -> None:
         self.path, self.n_bytes = path, n_bytes
@@ -178,7 +216,9 @@ class _Room:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         number = getattr(error, "errno", None)
-        if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
+        if isinstance(error, SafetensorError) and (
+            found := re.search(r"os error (\d+)", str(error))
+        ):
             number = int(found[1])
         if number in FULL:
             raise FailedRun(

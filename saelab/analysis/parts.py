@@ -1,4 +1,5 @@
-"""Activations of whole contexts as a sum: features of a dictionary, its decoder bias, and the error it leaves.
+"""Activations of whole contexts as a sum: features of a dictionary, its decoder bias, and the error
+it leaves.
 
 Shapes: C contexts, T positions, D width of the input, E width of the output, N pairs.
 """
@@ -16,7 +17,8 @@ from saelab.sae import SAE
 
 
 class Site(NamedTuple):
-    """A place where a dictionary stands: it reads activations at one hook and explains those at another (an SAE: the same)."""
+    """A place where a dictionary stands: it reads activations at one hook and explains those at
+    another (an SAE: the same)."""
 
     read: str
     write: str
@@ -24,7 +26,8 @@ class Site(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """target = decoded code + shift + error. code: of C x T tokens, without pairs at position 0; shift, error: [C, T, E].
+    """target = decoded code + shift + error. code: of C x T tokens, without pairs at position 0;
+    shift, error: [C, T, E].
 
     Position 0 of a context is all error.
     """
@@ -35,13 +38,15 @@ class Parts(NamedTuple):
 
 
 def fired(code: Code, length: int) -> Code:
-    """The code of whole contexts without the pairs of value 0 and those at position 0, on which no SAE is trained."""
+    """The code of whole contexts without the pairs of value 0 and those at position 0, on which no
+    SAE is trained."""
     return code.where((code.values.detach() != 0) & (code.tokens % length != 0))
 
 
 @torch.no_grad()
 def split(sae: SAE, x_CTD: Tensor, target_CTE: Tensor) -> Parts:
-    """The parts of the activations an SAE explains (a transcoder: the target's; a skip connection counts to the error)."""
+    """The parts of the activations an SAE explains (a transcoder: the target's; a skip connection
+    counts to the error)."""
     code = fired(sae.encode(x_CTD), x_CTD.shape[1])
     shift_CTE = sae.b_dec.expand(target_CTE.shape).clone()
     shift_CTE[:, 0] = 0
@@ -52,7 +57,8 @@ def split(sae: SAE, x_CTD: Tensor, target_CTE: Tensor) -> Parts:
 def sites(model: Any, saes: list[SAE]) -> list[Site]:
     """Where each SAE stands in the model, in the order in which the model runs.
 
-    Raises UsageError for a hook that is not in this model, for an SAE of another width, and for two that explain one hook.
+    Raises UsageError for a hook that is not in this model, for an SAE of another width, and for two
+    that explain one hook.
     """
     found = []
     for sae in saes:
@@ -64,9 +70,13 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
         for name, width in ((site.read, site.sae.d_model), (site.write, len(site.sae.b_dec))):
             if seen[name].shape[2] != width:
                 have = f"this model has {seen[name].shape[2]} there"
-                raise UsageError(f"the SAE for {name} is of width {width}, {have}: it belongs to another model or hook")
+                raise UsageError(
+                    f"the SAE for {name} is of width {width}, {have}: it belongs to another model or hook"
+                )
     writes = [site.write for site in found]
     if twice := sorted({name for name in writes if writes.count(name) > 1}):
-        raise UsageError(f"more than one SAE explains {', '.join(twice)}: name one SAE for each hook")
+        raise UsageError(
+            f"more than one SAE explains {', '.join(twice)}: name one SAE for each hook"
+        )
     order = list(seen)
     return sorted(found, key=lambda site: order.index(site.write))

@@ -1,6 +1,8 @@
-"""Pursuit: codes found at inference time by greedy search over the decoder's rows instead of by the encoder.
+"""Pursuit: codes found at inference time by greedy search over the decoder's rows instead of by the
+encoder.
 
-Atoms are found by `choose`, so that no [B, F] product is kept. Shapes: B tokens, F features, D width, N pairs, S steps.
+Atoms are found by `choose`, so that no [B, F] product is kept. Shapes: B tokens, F features, D
+width, N pairs, S steps.
 """
 
 from collections.abc import Callable
@@ -19,36 +21,49 @@ ROWS = 2048  # tokens pursued at a time
 
 
 class Pursuit(NamedTuple):
-    """A code of the targets, and ||target - code W||^2 after each step, [S + 1, B] float64; step 0 is the empty code."""
+    """A code of the targets, and ||target - code W||^2 after each step, [S + 1, B] float64; step 0
+    is the empty code."""
 
     code: Code
     errors: Tensor
 
 
 def pursue(target: Tensor, W: Tensor, k: int | Tensor, method: str = "gradient") -> Pursuit:
-    """Code target [B, D] (x - b_dec) over the rows of W [F, D], of unit norm, in up to k steps (a number, or one per token [B]).
+    """Code target [B, D] (x - b_dec) over the rows of W [F, D], of unit norm, in up to k steps (a
+    number, or one per token [B]).
 
-    Each step adds the atom of the largest product with the residual and refits, in one of the ways of METHODS:
-    `gradient` (coefficients stay non-negative) and `gradient-signed` go down the gradient over the atoms so far to the exact
-    minimum (Blumensath and Davies 2008); `orthogonal` (signed) solves for all
-    coefficients (Pati et al. 1993). The error never rises. Raises UsageError for an unknown method, widths that differ, or k
-    outside 0 to F.
+    Each step adds the atom of the largest product with the residual and refits, in one of the ways
+    of METHODS: `gradient` (coefficients stay non-negative) and `gradient-signed` go down the
+    gradient over the atoms so far to the exact minimum (Blumensath and Davies 2008); `orthogonal`
+    (signed) solves for all coefficients (Pati et al. 1993). The error never rises. Raises
+    UsageError for an unknown method, widths that differ, or k outside 0 to F.
     """
     if method not in METHODS:
         raise UsageError(f"no pursuit {method!r}; there are {', '.join(METHODS)}")
     if target.ndim != 2 or target.shape[1] != W.shape[1]:
-        raise UsageError(f"the target has shape {list(target.shape)}, W {list(W.shape)}: their widths must agree")
+        raise UsageError(
+            f"the target has shape {list(target.shape)}, W {list(W.shape)}: their widths must agree"
+        )
     k_B = torch.as_tensor(k).expand(len(target))
     if len(k_B) and not 0 <= int(k_B.min()) <= int(k_B.max()) <= len(W):
-        raise UsageError(f"k runs from {int(k_B.min())} to {int(k_B.max())}: choose it between 0 and n_features={len(W)}")
+        raise UsageError(
+            f"k runs from {int(k_B.min())} to {int(k_B.max())}: choose it between 0 and n_features={len(W)}"
+        )
     n_steps = int(k_B.max()) if len(k_B) else 0
     with torch.no_grad():
-        parts = [METHODS[method](t, W, k, n_steps) for t, k in zip(target.split(ROWS), k_B.split(ROWS), strict=True)]
-    return Pursuit(Code.concatenate([part.code for part in parts]), torch.cat([part.errors for part in parts], 1))
+        parts = [
+            METHODS[method](t, W, k, n_steps)
+            for t, k in zip(target.split(ROWS), k_B.split(ROWS), strict=True)
+        ]
+    return Pursuit(
+        Code.concatenate([part.code for part in parts]),
+        torch.cat([part.errors for part in parts], 1),
+    )
 
 
 def _best_atom(residual_BD: Tensor, W_FD: Tensor, active_B: Tensor, signed: bool) -> Tensor:
-    """[B] int64: the atom of the largest product (absolute if signed) with the residual; F for none, or an inactive token."""
+    """[B] int64: the atom of the largest product (absolute if signed) with the residual; F for
+    none, or an inactive token."""
     code = kernels.choose(residual_BD, W_FD, W_FD.new_zeros(len(W_FD)), Choice(1, signed=signed))
     return torch.where(active_B & (code.values != 0), code.features, len(W_FD))
 
@@ -68,9 +83,19 @@ def _gradient(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int, signed
     for step in range(n_steps):
         new_B = _best_atom(residual_BD, W_FD, k_B > step, signed)
         known_B = (atoms_BS == new_B[:, None]).any(1)
-        atoms_BS[:, -1] = torch.where(known_B, atoms_BS[:, -1], new_B)  # the last place is free until the last step
+        atoms_BS[:, -1] = torch.where(
+            known_B, atoms_BS[:, -1], new_B
+        )  # the last place is free until the last step
         atoms_BS, order_BS = atoms_BS.sort(1)
-        values_BS = _descend(target_BD, residual_BD, W_FD, atoms_BS, values_BS.gather(1, order_BS), k_B > step, signed)
+        values_BS = _descend(
+            target_BD,
+            residual_BD,
+            W_FD,
+            atoms_BS,
+            values_BS.gather(1, order_BS),
+            k_B > step,
+            signed,
+        )
         residual_BD = target_BD - kernels.spmm(_code(atoms_BS, values_BS, n_features), W_FD)
         errors.append(_squares(residual_BD))
     return Pursuit(_code(atoms_BS, values_BS, n_features), torch.stack(errors))
@@ -78,13 +103,16 @@ def _gradient(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int, signed
 
 def _descend(target_BD: Tensor, residual_BD: Tensor, W_FD: Tensor, atoms_BS: Tensor, values_BS: Tensor, active_B: Tensor,
              signed: bool) -> Tensor:  # fmt: skip
-    """New values [B, S] after one exact line search along the gradient over the atoms held; inactive tokens keep theirs."""
+    """New values [B, S] after one exact line search along the gradient over the atoms held;
+    inactive tokens keep theirs."""
     held_BS = atoms_BS < len(W_FD)
     code = _code(atoms_BS, values_BS, len(W_FD))
     slope_BS = torch.zeros_like(values_BS)
     slope_BS[held_BS] = kernels.sddmm(residual_BD, W_FD, code)
     if not signed:
-        slope_BS = torch.where((values_BS == 0) & (slope_BS < 0), 0, slope_BS)  # they may not fall below 0
+        slope_BS = torch.where(
+            (values_BS == 0) & (slope_BS < 0), 0, slope_BS
+        )  # they may not fall below 0
     change_BD = kernels.spmm(code.with_values(slope_BS[held_BS]), W_FD)
     gain_B, square_B = (residual_BD * change_BD).sum(1), change_BD.square().sum(1)
     length_B = torch.where(active_B & (square_B > 0), gain_B / square_B.clamp_min(1e-30), 0)
@@ -95,12 +123,16 @@ def _descend(target_BD: Tensor, residual_BD: Tensor, W_FD: Tensor, atoms_BS: Ten
     room_BS = torch.where(slope_BS < 0, values_BS / -slope_BS.clamp_max(-1e-30), torch.inf)
     short_B = torch.minimum(length_B, room_BS.min(1).values)
     short_BS = (values_BS + short_B[:, None] * slope_BS).clamp_min(0)
-    left = [_squares(target_BD - kernels.spmm(_code(atoms_BS, v, len(W_FD)), W_FD)) for v in (clamped_BS, short_BS)]
+    left = [
+        _squares(target_BD - kernels.spmm(_code(atoms_BS, v, len(W_FD)), W_FD))
+        for v in (clamped_BS, short_BS)
+    ]
     return torch.where((left[0] <= left[1])[:, None], clamped_BS, short_BS)
 
 
 def _orthogonal(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int) -> Pursuit:
-    """Gram-Schmidt on the chosen atoms: the residual stays orthogonal to all of them, so that none is chosen twice."""
+    """Gram-Schmidt on the chosen atoms: the residual stays orthogonal to all of them, so that none
+    is chosen twice."""
     n_tokens, n_features = len(target_BD), len(W_FD)
     atoms_BS = torch.full((n_tokens, n_steps), n_features)
     basis_BSD = target_BD.new_zeros(n_tokens, n_steps, target_BD.shape[1])
@@ -114,14 +146,18 @@ def _orthogonal(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int) -> P
         rest_BD = row_BD - torch.einsum("bs,bsd->bd", shadow_BS, basis_BSD)
         length_B = rest_BD.norm(dim=1)
         new_B = (atom_B < n_features) & (length_B > 1e-4) & ~(atoms_BS == atom_B[:, None]).any(1)
-        basis_BSD[:, step] = torch.where(new_B[:, None], rest_BD / length_B.clamp_min(1e-30)[:, None], 0)
+        basis_BSD[:, step] = torch.where(
+            new_B[:, None], rest_BD / length_B.clamp_min(1e-30)[:, None], 0
+        )
         triangle_BSS[new_B, :, step] = shadow_BS[new_B]
         triangle_BSS[new_B, step, step] = length_B[new_B]
         atoms_BS[:, step] = torch.where(new_B, atom_B, n_features)
         along_BS[:, step] = (basis_BSD[:, step] * residual_BD).sum(1)
         residual_BD = residual_BD - along_BS[:, step, None] * basis_BSD[:, step]
         errors.append(_squares(residual_BD))
-    values_BS = torch.linalg.solve_triangular(triangle_BSS, along_BS[..., None], upper=True).squeeze(2)
+    values_BS = torch.linalg.solve_triangular(
+        triangle_BSS, along_BS[..., None], upper=True
+    ).squeeze(2)
     atoms_BS, order_BS = atoms_BS.sort(1)
     return Pursuit(_code(atoms_BS, values_BS.gather(1, order_BS), n_features), torch.stack(errors))
 

@@ -1,7 +1,9 @@
-"""Steering: features of an SAE added, clamped or ablated while the model runs, beside random directions of the same length.
+"""Steering: features of an SAE added, clamped or ablated while the model runs, beside random
+directions of the same length.
 
-Source: Templeton et al. 2024, "Scaling Monosemanticity" (clamping features; the SAE's error stays); Marks et al. 2024 (ablation).
-Shapes: B tokens, C contexts, E edits, P prompts, T positions, D width, R random draws, V vocabulary.
+Source: Templeton et al. 2024, "Scaling Monosemanticity" (clamping features; the SAE's error stays);
+Marks et al. 2024 (ablation). Shapes: B tokens, C contexts, E edits, P prompts, T positions, D
+width, R random draws, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -12,11 +14,11 @@ import torch
 from torch import Tensor
 
 from saelab.analysis import frozen
-from saelab.analysis.circuits.tasks import Task, measure
 from saelab.analysis.parts import sites
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap
 from saelab.sae import SAE
+from saelab.statistics import bootstrap
+from saelab.tasks.task import Task, measure
 
 Mode = Literal["add", "clamp", "ablate"]
 MODES = ("add", "clamp", "ablate")
@@ -36,8 +38,9 @@ class Edit(NamedTuple):
 class Steered(NamedTuple):
     """Effect of edits on a task. metric, change, kl: (value, low, high), 95% interval over prompts.
 
-    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered || steered) at the end, in nats.
-    random_change, random_kl: [R] of random directions whose length at every position is that of the edit. length: its mean.
+    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered ||
+    steered) at the end, in nats. random_change, random_kl: [R] of random directions whose length at
+    every position is that of the edit. length: its mean.
     """
 
     metric: tuple[float, float, float]
@@ -53,27 +56,37 @@ def _check(sae: SAE, edits: Sequence[Edit]) -> None:
         raise UsageError("no edit to steer with: name a feature and one of add, clamp, ablate")
     for edit in edits:
         if edit.mode not in MODES:
-            raise UsageError(f"no way to edit a feature called {edit.mode!r}; there are {', '.join(MODES)}")
+            raise UsageError(
+                f"no way to edit a feature called {edit.mode!r}; there are {', '.join(MODES)}"
+            )
         if not 0 <= edit.feature < sae.n_features:
-            raise UsageError(f"no feature {edit.feature}: this SAE has {sae.n_features}, counted from 0")
+            raise UsageError(
+                f"no feature {edit.feature}: this SAE has {sae.n_features}, counted from 0"
+            )
 
 
 @torch.no_grad()
 def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
-    """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0. The SAE's error stays."""
+    """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0.
+    The SAE's error stays."""
     features = torch.tensor([edit.feature for edit in edits])
     code = sae.encode(x_CTD)
     active = [torch.where(code.features == f, code.values, 0) for f in features]
-    now_BE = torch.stack([v.new_zeros(code.n_tokens).index_add_(0, code.tokens, v) for v in active], 1)
+    now_BE = torch.stack(
+        [v.new_zeros(code.n_tokens).index_add_(0, code.tokens, v) for v in active], 1
+    )
     kept_E = torch.tensor([float(edit.mode == "add") for edit in edits])
     value_E = torch.tensor([0.0 if edit.mode == "ablate" else edit.value for edit in edits])
-    moved_CTD = (((kept_E - 1) * now_BE + value_E) @ sae.W_dec.detach()[features]).view(*x_CTD.shape[:2], -1)
+    moved_CTD = (((kept_E - 1) * now_BE + value_E) @ sae.W_dec.detach()[features]).view(
+        *x_CTD.shape[:2], -1
+    )
     moved_CTD[:, 0] = 0
     return moved_CTD
 
 
 def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
-    """Hooks for `model.run_with_hooks(..., fwd_hooks=...)` or `with model.hooks(fwd_hooks=...)` that steer whole contexts.
+    """Hooks for `model.run_with_hooks(..., fwd_hooks=...)` or `with model.hooks(fwd_hooks=...)`
+    that steer whole contexts.
 
     Raises UsageError for an unknown mode or feature, and for an SAE that does not fit the model.
     """
@@ -92,14 +105,23 @@ def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
 
 @torch.no_grad()
 def generate(
-    model: Any, tokens_CT: Tensor, n: int, sae: SAE, edits: Sequence[Edit], temperature: float = 0.0, seed: int = 0
+    model: Any,
+    tokens_CT: Tensor,
+    n: int,
+    sae: SAE,
+    edits: Sequence[Edit],
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Tensor:
-    """[C, T + n]: tokens_CT continued by n steered tokens; temperature 0 takes the most probable one.
+    """[C, T + n]: tokens_CT continued by n steered tokens; temperature 0 takes the most probable
+    one.
 
     Raises UsageError where the continuation would be longer than the model's context.
     """
     if tokens_CT.shape[1] + n > model.cfg.n_ctx:
-        raise UsageError(f"{tokens_CT.shape[1]} + {n} tokens are more than the model's context of {model.cfg.n_ctx}")
+        raise UsageError(
+            f"{tokens_CT.shape[1]} + {n} tokens are more than the model's context of {model.cfg.n_ctx}"
+        )
     acting, draw = hooks(model, sae, edits), torch.Generator().manual_seed(seed)
     for _ in range(n):
         logits_CV = model.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=acting)[:, -1]
@@ -112,8 +134,11 @@ def generate(
 
 
 @torch.no_grad()
-def steer(model: Any, task: Task, sae: SAE, edits: Sequence[Edit], n_random: int = 20, seed: int = 0) -> Steered:
-    """Measure the edits on a task's clean prompts, and n_random random directions of the same length at every position."""
+def steer(
+    model: Any, task: Task, sae: SAE, edits: Sequence[Edit], n_random: int = 20, seed: int = 0
+) -> Steered:
+    """Measure the edits on a task's clean prompts, and n_random random directions of the same
+    length at every position."""
     _check(sae, edits)
     (site,) = sites(model, [sae])
     plain = frozen.Frozen(task.clean, {})
@@ -123,17 +148,38 @@ def steer(model: Any, task: Task, sae: SAE, edits: Sequence[Edit], n_random: int
 
     def effect(moved_PTD: Tensor) -> Tensor:
         """[P, 3]: metric, its change, KL."""
-        after = frozen.run(model, plain, {site.write: y_PTD + moved_PTD}, [frozen.LOGITS])[frozen.LOGITS]
+        after = frozen.run(model, plain, {site.write: y_PTD + moved_PTD}, [frozen.LOGITS])[
+            frozen.LOGITS
+        ]
         clean_PV, steered_PV = before[:, -1].log_softmax(-1), after[:, -1].log_softmax(-1)
         kl_P = (clean_PV.exp() * (clean_PV - steered_PV)).sum(-1)
-        return torch.stack([measure(task, after), measure(task, after) - measure(task, before), kl_P], 1)
+        return torch.stack(
+            [measure(task, after), measure(task, after) - measure(task, before), kl_P], 1
+        )
 
     lengths_PT1 = moved_PTD.norm(dim=2, keepdim=True)
     directions = torch.randn(n_random, moved_PTD.shape[2], generator=draw)
-    random_R3 = torch.stack([effect(lengths_PT1 * d / d.norm()).mean(0) for d in directions]) if n_random else torch.zeros(0, 3)
-    sums_P3, weights_RP = effect(moved_PTD).double().numpy(), bootstrap.weights(len(task.clean), seed)
-    values = [bootstrap.interval(np.stack([column, np.ones_like(column)], 1), _mean, weights_RP) for column in sums_P3.T]
-    return Steered(values[0], values[1], values[2], random_R3[:, 1], random_R3[:, 2], float(lengths_PT1[:, 1:].mean()))
+    random_R3 = (
+        torch.stack([effect(lengths_PT1 * d / d.norm()).mean(0) for d in directions])
+        if n_random
+        else torch.zeros(0, 3)
+    )
+    sums_P3, weights_RP = (
+        effect(moved_PTD).double().numpy(),
+        bootstrap.weights(len(task.clean), seed),
+    )
+    values = [
+        bootstrap.interval(np.stack([column, np.ones_like(column)], 1), _mean, weights_RP)
+        for column in sums_P3.T
+    ]
+    return Steered(
+        values[0],
+        values[1],
+        values[2],
+        random_R3[:, 1],
+        random_R3[:, 2],
+        float(lengths_PT1[:, 1:].mean()),
+    )
 
 
 def _mean(sums: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Measuring SAEs: metrics with one written definition each, intervals, and the model's loss with the SAE spliced in."""
+"""Measuring SAEs: metrics with one written definition each, intervals, and the model's loss with
+the SAE spliced in."""
 
 from saelab.evaluation.report import evaluate
 

@@ -1,4 +1,5 @@
-"""Absorption: a latent for a property stays silent on some tokens that have it, and their own latents carry the property instead.
+"""Absorption: a latent for a property stays silent on some tokens that have it, and their own
+latents carry the property instead.
 
 Chanin et al. 2024 (arXiv 2409.14507), with the thresholds of SAEBench (arXiv 2503.09532).
 Shapes: N examples, F latents, D width, K main latents.
@@ -16,13 +17,17 @@ from saelab.sae import SAE
 
 PROBE_F1 = 0.6  # a property that a dense probe tells less well than this is not in the activations
 JUMP, MOST = 0.03, 10  # a further main latent must raise F1 by JUMP; there are at most MOST
-COSINE, SHARE = 0.025, 0.4  # of an absorbing latent: with the probe's direction, and of the activation's projection on it
+COSINE, SHARE = (
+    0.025,
+    0.4,
+)  # of an absorbing latent: with the probe's direction, and of the activation's projection on it
 
 
 class Absorption(NamedTuple):
-    """rate: share of the tokens that have the property, and that the dense probe finds, on which it is absorbed, with its 95%
-    interval over documents; None where the probe's F1 (balanced) is too low. main [K]: the property's latents; main_f1: theirs.
-    absorbers: latent -> tokens that it absorbs.
+    """rate: share of the tokens that have the property, and that the dense probe finds, on which it
+    is absorbed, with its 95% interval over documents; None where the probe's F1 (balanced) is too
+    low. main [K]: the property's latents; main_f1: theirs. absorbers: latent -> tokens that it
+    absorbs.
     """
 
     rate: float | None
@@ -35,14 +40,19 @@ class Absorption(NamedTuple):
 
 
 def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int = 0) -> Absorption:
-    """How often `label` is absorbed. On a token it is when no main latent fires and the latent that adds most along the probe's
-    direction p has cosine >= 0.025 with p and adds at least 0.4 of (x - b_dec) . p.
+    """How often `label` is absorbed. On a token it is when no main latent fires and the latent that
+    adds most along the probe's direction p has cosine >= 0.025 with p and adds at least 0.4 of (x -
+    b_dec) . p.
 
-    A low rate of an SAE whose main latents have a low F1 (an untrained one, say) is no merit: print main_f1 beside it.
-    Raises UsageError, from the encoder, for activations of another width.
+    A low rate of an SAE whose main latents have a low F1 (an untrained one, say) is no merit: print
+    main_f1 beside it. Raises UsageError, from the encoder, for activations of another width.
     """
     picked = probing.balanced(train.labels[label], probing.PER_CLASS, seed)
-    x_train, y_train, y_test = train.x[torch.from_numpy(picked)], train.labels[label][picked], test.labels[label]
+    x_train, y_train, y_test = (
+        train.x[torch.from_numpy(picked)],
+        train.labels[label][picked],
+        test.labels[label],
+    )
     dense = _dense_probe(x_train, y_train)
     found_N = dense.finds(test.x)
     even = probing.balanced(y_test, probing.PER_CLASS, seed)
@@ -55,11 +65,20 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
     by_N = _absorbers(sae, z_test[rows], test.x[torch.from_numpy(rows)], dense.direction, main)
     rate, low, high = probing.share(by_N >= 0, test.groups[rows], seed)
     latents, counts = np.unique(by_N[by_N >= 0], return_counts=True)
-    return Absorption(rate, low, high, probe_f1, main, main_f1, dict(zip(latents.tolist(), counts.tolist(), strict=True)))
+    return Absorption(
+        rate,
+        low,
+        high,
+        probe_f1,
+        main,
+        main_f1,
+        dict(zip(latents.tolist(), counts.tolist(), strict=True)),
+    )
 
 
 class _Dense(NamedTuple):
-    """A linear probe on activations: x @ direction [D] + offset is above 0 where the property is found."""
+    """A linear probe on activations: x @ direction [D] + offset is above 0 where the property is
+    found."""
 
     direction: torch.Tensor
     offset: float
@@ -74,7 +93,9 @@ def _dense_probe(x_ND: torch.Tensor, y_N: np.ndarray) -> _Dense:
     from sklearn.linear_model import LogisticRegression
 
     mean_D, scale_D = x_ND.mean(0), x_ND.std(0).clamp_min(1e-12)
-    fitted = LogisticRegression(max_iter=1000).fit(((x_ND - mean_D) / scale_D).double().numpy(), y_N)
+    fitted = LogisticRegression(max_iter=1000).fit(
+        ((x_ND - mean_D) / scale_D).double().numpy(), y_N
+    )
     direction_D = torch.from_numpy(fitted.coef_[0]).float() / scale_D
     return _Dense(direction_D, float(fitted.intercept_[0] - mean_D @ direction_D))
 
@@ -84,7 +105,8 @@ def _f1(found_N: np.ndarray, y_N: np.ndarray) -> float:
 
 
 def _main_latents(z_train: probing.Inputs, y_train: np.ndarray) -> tuple[list[int], float]:
-    """The latents that a sparse probe uses while each further one raises its F1 by JUMP, best first; and the last F1."""
+    """The latents that a sparse probe uses while each further one raises its F1 by JUMP, best
+    first; and the last F1."""
     from sklearn.linear_model import LogisticRegression
 
     order = probing.rank(probing.Examples(z_train, y_train, y_train))
@@ -100,7 +122,9 @@ def _main_latents(z_train: probing.Inputs, y_train: np.ndarray) -> tuple[list[in
     return order[:MOST].tolist(), best
 
 
-def _absorbers(sae: SAE, z_NF: probing.Inputs, x_ND: torch.Tensor, direction_D: torch.Tensor, main: list[int]) -> np.ndarray:
+def _absorbers(
+    sae: SAE, z_NF: probing.Inputs, x_ND: torch.Tensor, direction_D: torch.Tensor, main: list[int]
+) -> np.ndarray:
     """[N]: the latent that absorbs each token, -1 where none does."""
     W_dec_FD, b_dec_D = sae.W_dec.detach().float(), sae.b_dec.detach().float()
     along_F = (W_dec_FD @ direction_D).double().numpy()

@@ -1,4 +1,5 @@
-"""What the code of a token must not depend on: the other tokens of its batch, and the gradient, which knows the next token.
+"""What the code of a token must not depend on: the other tokens of its batch, and the gradient,
+which knows the next token.
 
 Shapes: B tokens, D width, F features.
 """
@@ -16,7 +17,8 @@ Encode = Callable[[Tensor], Code]
 
 @torch.no_grad()
 def batch_dependence(encode: Encode, x_BD: Tensor) -> float:
-    """Share of tokens whose code, features and values bit for bit, is another one alone or in reversed order than in the batch.
+    """Share of tokens whose code, features and values bit for bit, is another one alone or in
+    reversed order than in the batch.
 
     0 for every inference form; a batch budget (BatchTopK in its training form) is above 0.
     """
@@ -28,9 +30,11 @@ def batch_dependence(encode: Encode, x_BD: Tensor) -> float:
 
 @torch.no_grad()
 def gradient_dependence(sae: SAE, x_BD: Tensor, grad_BD: Tensor) -> float:
-    """Share of tokens whose code changes when each one is given its neighbour's gradient [B, D] instead of its own.
+    """Share of tokens whose code changes when each one is given its neighbour's gradient [B, D]
+    instead of its own.
 
-    0 for every inference form. A gradient is computed from the next token: a code that depends on it leaks the label.
+    0 for every inference form. A gradient is computed from the next token: a code that depends on
+    it leaks the label.
     """
     own, other = (sae.encode(x_BD, grad).to_dense() for grad in (grad_BD, grad_BD.roll(1, 0)))
     return float((own != other).any(1).float().mean())

@@ -1,7 +1,7 @@
 """SAEs that learned nothing, or half of it: what a metric must tell a trained SAE from.
 
-Random SAEs come close to trained ones in many metrics (2602.14111; Makelov et al. 2024, arXiv 2405.08366, for frozen decoders).
-Shapes: B tokens, F features, D width.
+Random SAEs come close to trained ones in many metrics (2602.14111; Makelov et al. 2024, arXiv
+2405.08366, for frozen decoders). Shapes: B tokens, F features, D width.
 """
 
 import copy
@@ -23,13 +23,22 @@ def l0(sae: SAE, x_BD: Tensor) -> float:
 
 
 def random_init(sae: SAE, seed: int = 0, l0: float | None = None) -> SAE:
-    """An untrained SAE of the same shape and decoder bias: random unit decoder rows, encoder tied to them.
+    """An untrained SAE of the same shape and decoder bias: random unit decoder rows, encoder tied
+    to them.
 
-    It spends the same pairs per token: the SAE's own token budget or, for a threshold, a token budget of its measured l0. Without
-    l0 it gets the threshold itself. Raises UsageError if that consists of levels, which mean nothing for other weights.
+    It spends the same pairs per token: the SAE's own token budget or, for a threshold, a token
+    budget of its measured l0. Without l0 it gets the threshold itself. Raises UsageError if that
+    consists of levels, which mean nothing for other weights.
     """
     form = _budget(sae, l0)
-    twin = SAE(sae.d_model, sae.n_features, form, d_out=len(sae.b_dec), transcoder=sae.transcoder, seed=seed).to(sae.W_dec)
+    twin = SAE(
+        sae.d_model,
+        sae.n_features,
+        form,
+        d_out=len(sae.b_dec),
+        transcoder=sae.transcoder,
+        seed=seed,
+    ).to(sae.W_dec)
     twin.b_dec.data.copy_(sae.b_dec)
     twin.about = dict(sae.about)
     return twin
@@ -39,12 +48,15 @@ def _budget(sae: SAE, l0: float | None) -> Sparsify:
     if isinstance(sae.sparsify, Choice) or (l0 is None and sae.levels is None):
         return sae.sparsify
     if l0 is None:
-        raise UsageError(f"{sae.sparsify} with levels has no budget of its own: give the l0 that the control should have")
+        raise UsageError(
+            f"{sae.sparsify} with levels has no budget of its own: give the l0 that the control should have"
+        )
     return Choice(max(1, round(l0)), signed=sae.sparsify.signed)
 
 
 def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:
-    """The SAE with its decoder rows in random order: the same code, each latent writing what another one means."""
+    """The SAE with its decoder rows in random order: the same code, each latent writing what
+    another one means."""
     twin = copy.deepcopy(sae)
     order_F = torch.randperm(sae.n_features, generator=torch.Generator().manual_seed(seed))
     twin.W_dec.data.copy_(sae.W_dec.data[order_F])
@@ -52,12 +64,20 @@ def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:
 
 
 def frozen_decoder(
-    sae: SAE, batches: Iterable[Tensor], *, n_steps: int = 300, rate: float = 1e-3, seed: int = 0, l0: float | None = None
+    sae: SAE,
+    batches: Iterable[Tensor],
+    *,
+    n_steps: int = 300,
+    rate: float = 1e-3,
+    seed: int = 0,
+    l0: float | None = None,
 ) -> SAE:
-    """An SAE of the same shape and budget whose decoder rows stay random while encoder and biases are fitted (Adam, plain torch).
+    """An SAE of the same shape and budget whose decoder rows stay random while encoder and biases
+    are fitted (Adam, plain torch).
 
-    batches: raw activations [B, D] each, of which n_steps are used; the first sets the scale and the bias. Deterministic. Raises
-    UsageError if there are fewer batches, or for a transcoder, whose target they do not hold.
+    batches: raw activations [B, D] each, of which n_steps are used; the first sets the scale and
+    the bias. Deterministic. Raises UsageError if there are fewer batches, or for a transcoder,
+    whose target they do not hold.
     """
     if sae.transcoder:
         raise UsageError("a frozen decoder is fitted to reconstruct its input: not for transcoders")

@@ -11,19 +11,23 @@ from torch import Tensor
 
 @torch.no_grad()
 def clean_run(model: Any, tokens_CT: Tensor, hooks: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log-probabilities of the next token [C, T, V] and activations [C, T, D] (heads flattened) at the hooks."""
+    """Log-probabilities of the next token [C, T, V] and activations [C, T, D] (heads flattened) at
+    the hooks."""
     seen: dict[str, Tensor] = {}
 
     def keep(acts: Tensor, hook: Any) -> None:
         seen[hook.name] = acts.detach().flatten(2)
 
-    logits = model.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=[(name, keep) for name in hooks])
+    logits = model.run_with_hooks(
+        tokens_CT, return_type="logits", fwd_hooks=[(name, keep) for name in hooks]
+    )
     return logits.float().log_softmax(-1), seen
 
 
 @torch.no_grad()
 def spliced_run(model: Any, tokens_CT: Tensor, hook: str, replacement_CTD: Tensor) -> Tensor:
-    """Log-probabilities [C, T, V] with the activation at `hook` replaced from position 1 on; position 0 passes untouched."""
+    """Log-probabilities [C, T, V] with the activation at `hook` replaced from position 1 on;
+    position 0 passes untouched."""
 
     def replace(acts: Tensor, hook: Any) -> Tensor:
         changed = replacement_CTD.reshape(acts.shape).to(acts.dtype).clone()

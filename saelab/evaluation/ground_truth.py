@@ -1,4 +1,5 @@
-"""How well an SAE has found features that are known: its dictionary against their directions, its code against their firing.
+"""How well an SAE has found features that are known: its dictionary against their directions, its
+code against their firing.
 
 Shapes: B tokens, F latents, G true features, N pairs, S documents, R resamples, D width.
 """
@@ -13,22 +14,25 @@ from torch.nn.functional import normalize
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap, controls, matching
+from saelab.evaluation import controls, matching
 from saelab.evaluation.synthetic_cache import truth, world_of
 from saelab.sae import SAE
+from saelab.statistics import bootstrap
 
 BLOCK = 50  # resamples held at once
 
 
 class Partners(NamedTuple):
-    """For each latent the true feature with the highest |cosine| to its decoder row, and that cosine, [F] each."""
+    """For each latent the true feature with the highest |cosine| to its decoder row, and that
+    cosine, [F] each."""
 
     features: Tensor
     cosines: Tensor
 
 
 class Detection(NamedTuple):
-    """Of each latent as a detector of its feature, [F] each (0 where undefined: it never fires, or there is nothing to find)."""
+    """Of each latent as a detector of its feature, [F] each (0 where undefined: it never fires, or
+    there is nothing to find)."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -37,26 +41,32 @@ class Detection(NamedTuple):
 
 def partners(W_dec_FD: Tensor, directions_GD: Tensor) -> Partners:
     """Each latent's feature; several latents may share one."""
-    cosine_FG = normalize(W_dec_FD.detach().float(), dim=1) @ normalize(directions_GD.float(), dim=1).T
+    cosine_FG = (
+        normalize(W_dec_FD.detach().float(), dim=1) @ normalize(directions_GD.float(), dim=1).T
+    )
     features_F = cosine_FG.abs().argmax(1)
     return Partners(features_F, cosine_FG.gather(1, features_F[:, None]).squeeze(1))
 
 
 def uniqueness(found: Partners) -> float:
-    """Distinct features among the latents' partners, over the number of latents: 1 if no two latents share one."""
+    """Distinct features among the latents' partners, over the number of latents: 1 if no two
+    latents share one."""
     return len(found.features.unique()) / len(found.features)
 
 
 def counts(code: Code, truth_BG: Tensor, found: Partners, *, signed: bool) -> np.ndarray:
-    """[3, F]: on how many tokens each latent fires and its feature does (a hit), the latent fires, the feature fires.
+    """[3, F]: on how many tokens each latent fires and its feature does (a hit), the latent fires,
+    the feature fires.
 
-    A latent's value times its decoder row must point the way the feature's value does. A latent that takes one sign only is asked
-    for the tokens on that side; a signed one for both sides.
+    A latent's value times its decoder row must point the way the feature's value does. A latent
+    that takes one sign only is asked for the tokens on that side; a signed one for both sides.
     """
     toward_F = found.cosines.sign()
     on = code.values != 0
     tokens_N, latents_N = code.tokens[on], code.features[on]
-    along_N = code.values[on].sign() * toward_F[latents_N] * truth_BG[tokens_N, found.features[latents_N]]
+    along_N = (
+        code.values[on].sign() * toward_F[latents_N] * truth_BG[tokens_N, found.features[latents_N]]
+    )
     hits_F = torch.bincount(latents_N[along_N > 0], minlength=code.n_features)
     fired_F = torch.bincount(latents_N, minlength=code.n_features)
     above_F, below_F = ((side > 0).sum(0)[found.features] for side in (truth_BG, -truth_BG))
@@ -65,27 +75,35 @@ def counts(code: Code, truth_BG: Tensor, found: Partners, *, signed: bool) -> np
 
 
 def detection(counts_3F: np.ndarray) -> Detection:
-    """Precision hits / fired, recall hits / present and F1 = 2 hits / (fired + present), from counts [..., 3, F]."""
+    """Precision hits / fired, recall hits / present and F1 = 2 hits / (fired + present), from
+    counts [..., 3, F]."""
     hits_F, fired_F, present_F = np.moveaxis(counts_3F, -2, 0)
     pairs = ((hits_F, fired_F), (hits_F, present_F), (2 * hits_F, fired_F + present_F))
-    return Detection(*(np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0) for top, bottom in pairs))
+    return Detection(
+        *(np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0) for top, bottom in pairs)
+    )
 
 
 def measure(sae: SAE, cache: Cache, *, n_tokens: int = 100_000, seed: int = 0) -> dict:
-    """An SAE in inference form against the world of its synthetic cache, on up to n_tokens held-out tokens.
+    """An SAE in inference form against the world of its synthetic cache, on up to n_tokens held-out
+    tokens.
 
-    Fields {"value", "low", "high", "null"}: mcc, uniqueness (dictionary only: no interval over tokens), precision, recall, f1
-    (means over the latents, 95% interval over documents), l0 with true_l0 beside it. Null: a random SAE of the same shape and L0.
-    Source of the metrics: SynthSAEBench (arXiv 2602.14687). Raises UsageError for a cache of a model's activations.
+    Fields {"value", "low", "high", "null"}: mcc, uniqueness (dictionary only: no interval over
+    tokens), precision, recall, f1 (means over the latents, 95% interval over documents), l0 with
+    true_l0 beside it. Null: a random SAE of the same shape and L0. Source of the metrics:
+    SynthSAEBench (arXiv 2602.14687). Raises UsageError for a cache of a model's activations.
     """
     world = world_of(cache)
     if world.spec.width != len(sae.b_dec):
         raise UsageError(f"the SAE has d_out={len(sae.b_dec)}, the world width {world.spec.width}")
     own = _Counts(sae, cache, world.directions_GD, n_tokens)
-    chance = _Counts(controls.random_init(sae, seed + 1, own.l0), cache, world.directions_GD, n_tokens)
+    chance = _Counts(
+        controls.random_init(sae, seed + 1, own.l0), cache, world.directions_GD, n_tokens
+    )
     fields = {
         "mcc": _plain(
-            matching.mcc(sae.W_dec.detach(), world.directions_GD), matching.null_mcc(sae.n_features, world.directions_GD)
+            matching.mcc(sae.W_dec.detach(), world.directions_GD),
+            matching.null_mcc(sae.n_features, world.directions_GD),
         ),
         "uniqueness": _plain(uniqueness(own.found), uniqueness(chance.found)),
     }
@@ -93,7 +111,13 @@ def measure(sae: SAE, cache: Cache, *, n_tokens: int = 100_000, seed: int = 0) -
     for name in Detection._fields:
         fields[name] = _interval(own.counts_S3F, weights_RS, name)
         fields[name]["null"] = float(getattr(detection(chance.counts_S3F.sum(0)), name).mean())
-    return {**fields, "l0": own.l0, "true_l0": own.true_l0, "tokens": own.n_tokens, "n_features": sae.n_features}
+    return {
+        **fields,
+        "l0": own.l0,
+        "true_l0": own.true_l0,
+        "tokens": own.n_tokens,
+        "n_features": sae.n_features,
+    }
 
 
 class _Counts:

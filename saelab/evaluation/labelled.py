@@ -1,4 +1,5 @@
-"""Activations with labels that are known without a person: kinds of Python tokens in a cache's text, attributes of task prompts.
+"""Activations with labels that are known without a person: kinds of Python tokens in a cache's
+text, attributes of task prompts.
 
 Shapes: N tokens or prompts, D width, P prompts, T positions.
 """
@@ -16,17 +17,20 @@ from torch import Tensor
 
 from saelab.activations import Cache
 from saelab.activations import text as texts
-from saelab.activations.forward import activations
+from saelab.bundled import templates
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import labels
-from saelab.models import prompts
+from saelab.models.running import activations
 
-WORD = re.compile("[Ġ▁]([A-Za-z])[A-Za-z]+")  # a token that starts a word, as tokenizers spell the space before it
+WORD = re.compile(
+    "[Ġ▁]([A-Za-z])[A-Za-z]+"
+)  # a token that starts a word, as tokenizers spell the space before it
 N_NAMES = 6  # names that indirect-object prompts are drawn from for probing: enough prompts each
 
 
 class Labelled(NamedTuple):
-    """x [N, D] float32; labels: name -> [N] bool; groups [N]: the document (or prompt) of each, for intervals and splits."""
+    """x [N, D] float32; labels: name -> [N] bool; groups [N]: the document (or prompt) of each, for
+    intervals and splits."""
 
     x: Tensor
     labels: dict[str, np.ndarray]
@@ -34,14 +38,19 @@ class Labelled(NamedTuple):
 
 
 def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Labelled:
-    """The first tokens of a split, position 0 left out, that belong to Python files which can be tokenised; see labels.KINDS.
+    """The first tokens of a split, position 0 left out, that belong to Python files which can be
+    tokenised; see labels.KINDS.
 
-    Raises UsageError if there is no such file, FailedRun if the text is not what it was when the cache was made.
+    Raises UsageError if there is no such file, FailedRun if the text is not what it was when the
+    cache was made.
     """
     wanted = _Documents(cache, tokenizer, split)
     kept_x, kept_labels, kept_groups, n_read = [], [], [], 0
     for chunk in cache.contexts(hook, split):
-        owners_N, ids_N = chunk.documents[:, 1:].flatten().numpy(), chunk.tokens[:, 1:].flatten().numpy()
+        owners_N, ids_N = (
+            chunk.documents[:, 1:].flatten().numpy(),
+            chunk.tokens[:, 1:].flatten().numpy(),
+        )
         found_KN, known_N = wanted.next(owners_N, ids_N)
         kept_x.append(chunk.acts[:, 1:].flatten(0, 1)[torch.from_numpy(known_N)])
         kept_labels.append(found_KN[:, known_N])
@@ -50,9 +59,15 @@ def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
         if n_read >= n_tokens:
             break
     if not n_read:
-        raise UsageError(f"{cache.path} holds no Python source ({split} split): token kinds need a text such as stdlib")
+        raise UsageError(
+            f"{cache.path} holds no Python source ({split} split): token kinds need a text such as stdlib"
+        )
     together_KN = np.concatenate(kept_labels, 1)
-    return Labelled(torch.cat(kept_x), dict(zip(labels.KINDS, together_KN, strict=True)), np.concatenate(kept_groups))
+    return Labelled(
+        torch.cat(kept_x),
+        dict(zip(labels.KINDS, together_KN, strict=True)),
+        np.concatenate(kept_groups),
+    )
 
 
 class _Documents:
@@ -61,22 +76,32 @@ class _Documents:
     def __init__(self, cache: Cache, tokenizer: Any, split: str) -> None:
         settings = cache.manifest["settings"]
         words = texts.words(tokenizer) if settings["text"] == "bundled-mix" else None
-        documents = texts.documents(settings["text"], words, settings["text_field"], settings["seed"])
-        self.stream = ((n, d) for n, d in enumerate(documents) if d.held_out == (split == "held_out"))
+        documents = texts.documents(
+            settings["text"], words, settings["text_field"], settings["seed"]
+        )
+        self.stream = (
+            (n, d) for n, d in enumerate(documents) if d.held_out == (split == "held_out")
+        )
         self.tokenizer, self.text, self.eos = tokenizer, settings["text"], settings["eos"]
         self.number, self.at = -1, 0
         self.ids = np.zeros(0, dtype=np.int64)
         self.found: np.ndarray | None = None
 
     def next(self, owners_N: np.ndarray, ids_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels [kinds, N] of the next tokens, and which of them [N] are known: Python, and not a document's end."""
-        found_KN, known_N = np.zeros((len(labels.KINDS), len(owners_N)), dtype=bool), np.zeros(len(owners_N), dtype=bool)
+        """Labels [kinds, N] of the next tokens, and which of them [N] are known: Python, and not a
+        document's end."""
+        found_KN, known_N = (
+            np.zeros((len(labels.KINDS), len(owners_N)), dtype=bool),
+            np.zeros(len(owners_N), dtype=bool),
+        )
         for part in _pieces(owners_N):
             if owners_N[part.start] != self.number:
                 self._open(int(owners_N[part.start]))
             span = slice(self.at, self.at + part.stop - part.start)
             if not np.array_equal(self.ids[span], ids_N[part]):
-                raise FailedRun(f"{self.text} is not what it was when the cache was made: capture it again")
+                raise FailedRun(
+                    f"{self.text} is not what it was when the cache was made: capture it again"
+                )
             self.at = span.stop
             if self.found is not None:
                 found_KN[:, part] = self.found[:, span]
@@ -87,11 +112,17 @@ class _Documents:
         """Go on to document `number`."""
         document = next((d for n, d in self.stream if n == number), None)
         if document is None:
-            raise FailedRun(f"{self.text} has fewer documents than when the cache was made: capture it again")
-        done = self.tokenizer(document.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+            raise FailedRun(
+                f"{self.text} has fewer documents than when the cache was made: capture it again"
+            )
+        done = self.tokenizer(
+            document.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
+        )
         self.number, self.at, self.ids = number, 0, np.array([*done["input_ids"], self.eos])
         offsets = [*done["offset_mapping"], (len(document.text), len(document.text))]
-        self.found = labels.of_tokens(document.text, offsets) if document.name.endswith(".py") else None
+        self.found = (
+            labels.of_tokens(document.text, offsets) if document.name.endswith(".py") else None
+        )
 
 
 def _pieces(owners_N: np.ndarray) -> Iterator[slice]:
@@ -101,9 +132,11 @@ def _pieces(owners_N: np.ndarray) -> Iterator[slice]:
 
 
 def first_letters(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Labelled:
-    """The first tokens of a split that start a word, with labels `starts with a` to `starts with z` (upper case counts too).
+    """The first tokens of a split that start a word, with labels `starts with a` to `starts with z`
+    (upper case counts too).
 
-    The task on which absorption was found: Chanin et al. 2024 (arXiv 2409.14507). Raises UsageError if there is no such token.
+    The task on which absorption was found: Chanin et al. 2024 (arXiv 2409.14507). Raises UsageError
+    if there is no such token.
     """
     letter_V = np.full(len(tokenizer), "", dtype="U1")
     for token, number in tokenizer.get_vocab().items():
@@ -127,33 +160,47 @@ def first_letters(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
 
 
 def indirect_objects(model: Any, hook: str, n: int, *, held_out: bool, seed: int = 0) -> Labelled:
-    """Activations [n, D] at the last token of indirect-object prompts, with labels: who receives, who gives, who stands first.
+    """Activations [n, D] at the last token of indirect-object prompts, with labels: who receives,
+    who gives, who stands first.
 
-    Wang et al. 2022, section 2: `order ABB` means that the giver is the second of the two names. held_out: templates that the
-    bundled model was not trained on.
+    Wang et al. 2022, section 2: `order ABB` means that the giver is the second of the two names.
+    held_out: templates that the bundled model was not trained on.
     """
     rng = random.Random(f"{seed} {held_out}")
-    names: list[str] = list(prompts.NAMES[:N_NAMES])
+    names: list[str] = list(templates.NAMES[:N_NAMES])
     drawn = [_indirect_object(rng, names, held_out) for _ in range(n)]
-    attributes = {f"receiver {name}": [receiver == name for _, receiver, _, _ in drawn] for name in names}
+    attributes = {
+        f"receiver {name}": [receiver == name for _, receiver, _, _ in drawn] for name in names
+    }
     attributes |= {f"giver {name}": [giver == name for _, _, giver, _ in drawn] for name in names}
     attributes["order ABB"] = [second for _, _, _, second in drawn]
     x_ND = _last_token(model, hook, [text for text, _, _, _ in drawn])
-    return Labelled(x_ND, {name: np.array(values) for name, values in attributes.items()}, np.arange(n))
+    return Labelled(
+        x_ND, {name: np.array(values) for name, values in attributes.items()}, np.arange(n)
+    )
 
 
-def _indirect_object(rng: random.Random, names: list[str], held_out: bool) -> tuple[str, str, str, bool]:
+def _indirect_object(
+    rng: random.Random, names: list[str], held_out: bool
+) -> tuple[str, str, str, bool]:
     """(text, receiver, giver, whether the giver is the second name)."""
     first, second = rng.sample(names, 2)
     giver = rng.choice((first, second))
-    template = prompts.IOI[rng.choice(prompts.templates("ioi", held_out))]
-    text = template.format(A=first, B=second, S=giver, place=rng.choice(prompts.PLACES), object=rng.choice(prompts.OBJECTS))
+    template = templates.IOI[rng.choice(templates.templates("ioi", held_out))]
+    text = template.format(
+        A=first,
+        B=second,
+        S=giver,
+        place=rng.choice(templates.PLACES),
+        object=rng.choice(templates.OBJECTS),
+    )
     return text, second if giver == first else first, giver, giver == second
 
 
 @torch.no_grad()
 def _last_token(model: Any, hook: str, lines: list[str], at_once: int = 64) -> Tensor:
-    """[P, D]: activations (heads flattened) at the last token of each line; shorter ones are filled up on the right."""
+    """[P, D]: activations (heads flattened) at the last token of each line; shorter ones are filled
+    up on the right."""
     start = model.tokenizer.bos_token_id
     ids = [[start, *model.tokenizer(line, add_special_tokens=False)["input_ids"]] for line in lines]
     rows = []
@@ -162,5 +209,7 @@ def _last_token(model: Any, hook: str, lines: list[str], at_once: int = 64) -> T
         longest = max(map(len, part))
         tokens_PT = torch.tensor([line + [start] * (longest - len(line)) for line in part])
         acts_PTD = activations(model, tokens_PT, [hook])[hook].flatten(2)
-        rows.append(acts_PTD[torch.arange(len(part)), torch.tensor([len(line) - 1 for line in part])])
+        rows.append(
+            acts_PTD[torch.arange(len(part)), torch.tensor([len(line) - 1 for line in part])]
+        )
     return torch.cat(rows)

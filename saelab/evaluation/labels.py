@@ -1,6 +1,8 @@
-"""What a token of Python source is: keyword, name, string, comment, docstring, number, operator; in brackets; indented.
+"""What a token of Python source is: keyword, name, string, comment, docstring, number, operator; in
+brackets; indented.
 
-Known without a model or a person, so that probes have something true to predict. Shapes: N tokens, C characters.
+Known without a model or a person, so that probes have something true to predict. Shapes: N tokens,
+C characters.
 """
 
 import io
@@ -10,7 +12,17 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-KINDS = ("keyword", "name", "string", "comment", "docstring", "number", "operator", "in brackets", "indented twice")
+KINDS = (
+    "keyword",
+    "name",
+    "string",
+    "comment",
+    "docstring",
+    "number",
+    "operator",
+    "in brackets",
+    "indented twice",
+)
 OPEN, CLOSE = "([{", ")]}"
 SILENT = (tokenize.COMMENT, tokenize.NL)
 
@@ -23,7 +35,9 @@ class _Reader:
         self.starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)])
         self.marks = np.zeros((len(KINDS), len(text)), dtype=bool)
         self.depth = self.indent = 0
-        self.before: int | None = None  # the last token type that is neither a comment nor an empty line
+        self.before: int | None = (
+            None  # the last token type that is neither a comment nor an empty line
+        )
 
     def mark(self, name: str, first: tuple[int, int], last: tuple[int, int]) -> None:
         """Mark the characters between two (line from 1, column) places."""
@@ -59,9 +73,11 @@ class _Reader:
 
 
 def characters(text: str) -> np.ndarray | None:
-    """[kinds, C] bool: which of KINDS each character belongs to; None where the text is not Python that can be tokenised.
+    """[kinds, C] bool: which of KINDS each character belongs to; None where the text is not Python
+    that can be tokenised.
 
-    A docstring is a string statement that opens the file or an indented block; it does not count as a string.
+    A docstring is a string statement that opens the file or an indented block; it does not count as
+    a string.
     """
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
@@ -73,12 +89,15 @@ def characters(text: str) -> np.ndarray | None:
     return reader.marks
 
 
-def _with_next(tokens: list[tokenize.TokenInfo]) -> Iterator[tuple[tokenize.TokenInfo, tokenize.TokenInfo | None]]:
+def _with_next(
+    tokens: list[tokenize.TokenInfo],
+) -> Iterator[tuple[tokenize.TokenInfo, tokenize.TokenInfo | None]]:
     return zip(tokens, [*tokens[1:], None], strict=True)
 
 
 def of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray | None:
-    """[kinds, N] bool: the kinds of model tokens with these character offsets, read at each one's first solid character.
+    """[kinds, N] bool: the kinds of model tokens with these character offsets, read at each one's
+    first solid character.
 
     A token of spaces alone has no kind. None where the text is not Python.
     """
@@ -87,7 +106,9 @@ def of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray | Non
         return None
     n = len(text)
     solid = np.array([i if not c.isspace() else n for i, c in enumerate(text)] + [n])
-    solid = np.minimum.accumulate(solid[::-1])[::-1]  # the first such character at or after each place
+    solid = np.minimum.accumulate(solid[::-1])[
+        ::-1
+    ]  # the first such character at or after each place
     bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     first = solid[bounds[:, 0]]
     inside = first < bounds[:, 1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saelab.evaluation.draws import stream
+from saelab.statistics.draws import stream
 
 FOUND = 0.7  # cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
 
@@ -23,7 +23,8 @@ class Matching(NamedTuple):
 
 
 class Stability(NamedTuple):
-    """Of two dictionaries: mean cosine of partners, share of partners above FOUND; and both with random rows as the second."""
+    """Of two dictionaries: mean cosine of partners, share of partners above FOUND; and both with
+    random rows as the second."""
 
     mean: float
     found: float
@@ -32,20 +33,25 @@ class Stability(NamedTuple):
 
 
 def match(one_AD: Tensor, other_BD: Tensor, *, signed: bool = True) -> Matching:
-    """The one-to-one pairing of rows with the highest sum of cosines (|cosine|, if signed: a row and its negative are one axis).
+    """The one-to-one pairing of rows with the highest sum of cosines (|cosine|, if signed: a row
+    and its negative are one axis).
 
-    The Hungarian algorithm; rows of the larger dictionary are left over. Rows of norm 0 have cosine 0 with every row.
+    The Hungarian algorithm; rows of the larger dictionary are left over. Rows of norm 0 have cosine
+    0 with every row.
     """
     from scipy.optimize import linear_sum_assignment
 
     cosine_AB = normalize(one_AD.float(), dim=1) @ normalize(other_BD.float(), dim=1).T
     gain_AB = cosine_AB.abs() if signed else cosine_AB
-    rows, columns = (torch.from_numpy(index) for index in linear_sum_assignment(gain_AB.numpy(), maximize=True))
+    rows, columns = (
+        torch.from_numpy(index) for index in linear_sum_assignment(gain_AB.numpy(), maximize=True)
+    )
     return Matching(rows, columns, cosine_AB[rows, columns])
 
 
 def mcc(W_AD: Tensor, truth_BD: Tensor) -> float:
-    """Mean |cosine| of matched rows (mean correlation coefficient): 1 where every row, or every true direction, is found exactly.
+    """Mean |cosine| of matched rows (mean correlation coefficient): 1 where every row, or every
+    true direction, is found exactly.
 
     Its null is high in few dimensions: about sqrt(2 ln B / D), less a little; see null_mcc.
     """
@@ -62,10 +68,13 @@ def null_mcc(n_rows: int, truth_BD: Tensor, seed: int = 0) -> float:
     return mcc(random_rows(n_rows, truth_BD.shape[1], seed), truth_BD)
 
 
-def stability(one_AD: Tensor, other_BD: Tensor, *, signed: bool = False, seed: int = 0) -> Stability:
+def stability(
+    one_AD: Tensor, other_BD: Tensor, *, signed: bool = False, seed: int = 0
+) -> Stability:
     """How much of a dictionary another one, such as another seed's, has found too.
 
-    Signed dictionaries are compared by |cosine|. The null replaces the second by random unit rows of its shape.
+    Signed dictionaries are compared by |cosine|. The null replaces the second by random unit rows
+    of its shape.
     """
     parts = []
     for rows_BD in (other_BD, random_rows(other_BD.shape[0], other_BD.shape[1], seed)):

@@ -1,7 +1,7 @@
 """Sparse probing: how well a few latents tell what is known of a token.
 
-Gurnee et al. 2023 (arXiv 2305.01610); the ranking of SAEBench (Karvonen et al. 2025, arXiv 2503.09532), without pooling over
-tokens. Shapes: N examples, F latents, K chosen.
+Gurnee et al. 2023 (arXiv 2305.01610); the ranking of SAEBench (Karvonen et al. 2025, arXiv
+2503.09532), without pooling over tokens. Shapes: N examples, F latents, K chosen.
 """
 
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
-from saelab.evaluation import bootstrap
 from saelab.evaluation.labelled import Labelled
 from saelab.sae import SAE
+from saelab.statistics import bootstrap
 
 KS = (1, 2, 5)
 LEAST = 20  # examples of either kind, in either split, from which a label is probed
@@ -25,7 +25,8 @@ Inputs = Any  # [N, F]: a numpy array or a scipy.sparse matrix of rows
 
 
 class Probe(NamedTuple):
-    """features [K]: the latents used, best first. accuracy on balanced test examples, with its 95% interval over documents."""
+    """features [K]: the latents used, best first. accuracy on balanced test examples, with its 95%
+    interval over documents."""
 
     features: np.ndarray
     accuracy: float
@@ -42,20 +43,26 @@ class Examples(NamedTuple):
 
 
 def rank(train: Examples) -> np.ndarray:
-    """[F]: latents by falling |mean over positives - mean over negatives| on the training examples; ties to the lower number."""
-    on, off = (np.asarray(train.inputs[train.labels == side].mean(0)).ravel() for side in (True, False))
+    """[F]: latents by falling |mean over positives - mean over negatives| on the training examples;
+    ties to the lower number."""
+    on, off = (
+        np.asarray(train.inputs[train.labels == side].mean(0)).ravel() for side in (True, False)
+    )
     return np.argsort(-np.abs(on - off), kind="stable")
 
 
 def probe(train: Examples, test: Examples, k: int | None, seed: int = 0) -> Probe:
-    """Logistic regression (L2, C = 1) on the best k latents (None: on all), each divided by its root mean square in training."""
+    """Logistic regression (L2, C = 1) on the best k latents (None: on all), each divided by its
+    root mean square in training."""
     from sklearn.linear_model import LogisticRegression
 
     chosen = np.arange(train.inputs.shape[1]) if k is None else rank(train)[:k]
     x_train, x_test = (_columns(part.inputs, chosen) for part in (train, test))
     scale_K = np.sqrt(np.square(x_train).mean(0))
     scale_K[scale_K == 0] = 1
-    fitted = LogisticRegression(max_iter=1000, random_state=seed).fit(x_train / scale_K, train.labels)
+    fitted = LogisticRegression(max_iter=1000, random_state=seed).fit(
+        x_train / scale_K, train.labels
+    )
     right_N = fitted.predict(x_test / scale_K) == test.labels
     return Probe(chosen, *share(right_N, test.groups, seed))
 
@@ -69,11 +76,16 @@ def share(right_N: np.ndarray, groups_N: np.ndarray, seed: int = 0) -> tuple[flo
     """(value, low, high): how many are true, with the 95% interval over their documents."""
     _, inverse = np.unique(groups_N, return_inverse=True)
     sums_GM = np.stack([np.bincount(inverse, right_N), np.bincount(inverse)], axis=1).astype(float)
-    return bootstrap.interval(sums_GM, lambda s: s[..., 0] / np.maximum(s[..., 1], 1), bootstrap.weights(len(sums_GM), seed))
+    return bootstrap.interval(
+        sums_GM,
+        lambda s: s[..., 0] / np.maximum(s[..., 1], 1),
+        bootstrap.weights(len(sums_GM), seed),
+    )
 
 
 def balanced(labels_N: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """Rows, ascending: as many positives as negatives, at most `most` of each, so that chance is one half."""
+    """Rows, ascending: as many positives as negatives, at most `most` of each, so that chance is
+    one half."""
     rng = np.random.default_rng(seed)
     sides = [np.flatnonzero(labels_N == side) for side in (True, False)]
     n = min(most, *map(len, sides))
@@ -83,7 +95,9 @@ def balanced(labels_N: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
 @torch.no_grad()
 def latents(sae: SAE, x_ND: Tensor) -> Inputs:
     """The code of x as sparse rows [N, F]."""
-    return scipy.sparse.vstack([_csr(sae.encode(rows_BD)) for rows_BD in x_ND.split(ROWS)], format="csr")
+    return scipy.sparse.vstack(
+        [_csr(sae.encode(rows_BD)) for rows_BD in x_ND.split(ROWS)], format="csr"
+    )
 
 
 def _csr(code: Code) -> scipy.sparse.csr_array:
@@ -91,14 +105,20 @@ def _csr(code: Code) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(tuple(parts), shape=(code.n_tokens, code.n_features))
 
 
-def table(saes: dict[str, SAE], train: Labelled, test: Labelled, ks: tuple[int, ...] = KS, seed: int = 0) -> list[dict]:
-    """Rows {"label", "dictionary", "k", "value", "low", "high", "null"}, one per label, dictionary and k.
+def table(
+    saes: dict[str, SAE], train: Labelled, test: Labelled, ks: tuple[int, ...] = KS, seed: int = 0
+) -> list[dict]:
+    """Rows {"label", "dictionary", "k", "value", "low", "high", "null"}, one per label, dictionary
+    and k.
 
-    Dictionaries: each of `saes`, `neurons` (the activation's own coordinates) and, with k null, `dense` (all of them: what a
-    linear probe can know at most). Null: the same probe on shuffled labels, in training and in test. Labels with fewer than
-    LEAST examples of either kind are left out.
+    Dictionaries: each of `saes`, `neurons` (the activation's own coordinates) and, with k null,
+    `dense` (all of them: what a linear probe can know at most). Null: the same probe on shuffled
+    labels, in training and in test. Labels with fewer than LEAST examples of either kind are left
+    out.
     """
-    inputs: dict[str, tuple[Inputs, Inputs]] = {name: (latents(sae, train.x), latents(sae, test.x)) for name, sae in saes.items()}
+    inputs: dict[str, tuple[Inputs, Inputs]] = {
+        name: (latents(sae, train.x), latents(sae, test.x)) for name, sae in saes.items()
+    }
     inputs["neurons"] = (train.x.numpy(), test.x.numpy())
     rows = []
     for label in train.labels:
@@ -106,8 +126,13 @@ def table(saes: dict[str, SAE], train: Labelled, test: Labelled, ks: tuple[int, 
         if min(map(len, picks)) < 2 * LEAST:
             continue
         for name, pair in inputs.items():
-            known = [(part.labels[label][pick], part.groups[pick]) for part, pick in zip((train, test), picks, strict=True)]
-            splits = [Examples(x[pick], *rest) for x, pick, rest in zip(pair, picks, known, strict=True)]
+            known = [
+                (part.labels[label][pick], part.groups[pick])
+                for part, pick in zip((train, test), picks, strict=True)
+            ]
+            splits = [
+                Examples(x[pick], *rest) for x, pick, rest in zip(pair, picks, known, strict=True)
+            ]
             rows += [{"label": label, "dictionary": name, **_row(splits, k, seed)} for k in ks]
             if name == "neurons":
                 rows.append({"label": label, "dictionary": "dense", **_row(splits, None, seed)})

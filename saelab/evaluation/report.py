@@ -1,4 +1,5 @@
-"""The report of an SAE: every metric with interval and null, beside SAEs whose results are known in advance.
+"""The report of an SAE: every metric with interval and null, beside SAEs whose results are known in
+advance.
 
 Shapes: C contexts, T positions, D width, F features, G documents, R resamples.
 """
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from saelab.code import Code
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap, metrics
+from saelab.evaluation import metrics
 from saelab.evaluation.controls import random_init
 from saelab.evaluation.downstream import clean_run, divergence, next_token_loss, spliced_run
 from saelab.evaluation.tally import Tally
 from saelab.sae import SAE
+from saelab.statistics import bootstrap
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Code | None]]
 Progress = Callable[[int], None]
 
 
 def references(target: Any, n_components: int) -> dict[str, Reconstruct]:
-    """Reconstructions with known results: zero and mean (nothing recovered), identity (everything), PCA with L0 components.
+    """Reconstructions with known results: zero and mean (nothing recovered), identity (everything),
+    PCA with L0 components.
 
     target: the training split's moments (n, sum [D], second [D, D]) at the hook that is replaced.
     """
@@ -58,27 +61,45 @@ def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, n
 class _Evaluation:
     """Tallies of an SAE, its controls and its references over chunks of contexts.
 
-    hooks: what the SAE reads and what it explains; whole: the hook of whose activation the SAE explains a part that the model has
-    no hook for, such as another SAE's error (None: it explains all of it).
+    hooks: what the SAE reads and what it explains; whole: the hook of whose activation the SAE
+    explains a part that the model has no hook for, such as another SAE's error (None: it explains
+    all of it).
     """
 
     def __init__(
-        self, model: Any, hooks: tuple[str, str], whole: str | None, saes: dict[str, SAE], rows: dict[str, Reconstruct]
+        self,
+        model: Any,
+        hooks: tuple[str, str],
+        whole: str | None,
+        saes: dict[str, SAE],
+        rows: dict[str, Reconstruct],
     ) -> None:
         self.model, self.hooks, self.whole = model, hooks, whole
-        self.coded: dict[str, Reconstruct] = {name: partial(_reconstruct, each) for name, each in saes.items()}
+        self.coded: dict[str, Reconstruct] = {
+            name: partial(_reconstruct, each) for name, each in saes.items()
+        }
         self.rows, sae = rows | self.coded, saes["sae"]
         self.tallies = {name: Tally(sae.n_features, len(sae.b_dec)) for name in self.rows}
-        self.chance = random_init(sae, 12345) if sae.levels is None else None  # levels of another SAE mean nothing to it
+        self.chance = (
+            random_init(sae, 12345) if sae.levels is None else None
+        )  # levels of another SAE mean nothing to it
         self.chance_fired_F = torch.zeros(sae.n_features)
 
     def add(self, tokens_CT: Tensor, documents_CT: Tensor, cached_CTD: Tensor) -> None:
-        """Run the model clean and with every row spliced in, and add what was measured. cached_CTD: read only for a part."""
+        """Run the model clean and with every row spliced in, and add what was measured. cached_CTD:
+        read only for a part."""
         spliced_at = self.whole or self.hooks[1]
-        clean, acts = clean_run(self.model, tokens_CT, [self.whole] if self.whole else list(set(self.hooks)))
-        x_CTD, target_CTD = (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
+        clean, acts = clean_run(
+            self.model, tokens_CT, [self.whole] if self.whole else list(set(self.hooks))
+        )
+        x_CTD, target_CTD = (
+            (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
+        )
         rest_CTD = acts[spliced_at] - target_CTD
-        owner_N, owner_P = documents_CT[:, 1:].flatten().numpy(), documents_CT[:, 1:-1].flatten().numpy()
+        owner_N, owner_P = (
+            documents_CT[:, 1:].flatten().numpy(),
+            documents_CT[:, 1:-1].flatten().numpy(),
+        )
         target_ND = target_CTD[:, 1:].flatten(0, 1)
         columns = {"clean": next_token_loss(clean, tokens_CT).flatten().numpy()}
         columns["predictions"] = np.ones(len(owner_P))
@@ -99,7 +120,9 @@ class _Evaluation:
                 tally.add_code(owner_N, code)
         if self.chance is not None:
             code = self.chance.encode(x_CTD[:, 1:].flatten(0, 1))
-            self.chance_fired_F += torch.bincount(code.features[code.values != 0], minlength=code.n_features)
+            self.chance_fired_F += torch.bincount(
+                code.features[code.values != 0], minlength=code.n_features
+            )
 
 
 def _reconstruct(sae: SAE, x_ND: Tensor) -> tuple[Tensor, Code]:
@@ -119,22 +142,30 @@ def evaluate(
     controls: Mapping[str, SAE] | None = None,
     progress: Progress | None = None,
 ) -> dict:
-    """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of its cache.
+    """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
+    its cache.
 
-    Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an SAE that learned nothing gets.
-    Of an SAE on a part of an activation (another SAE's error), the rest of the activation stays as the model has it.
-    controls: further SAEs at the same hook, by name, measured on the same tokens (field `controls`, only if there are any).
-    Raises UsageError if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder from a
-    part of an activation.
+    Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an
+    SAE that learned nothing gets. Of an SAE on a part of an activation (another SAE's error), the
+    rest of the activation stays as the model has it. controls: further SAEs at the same hook, by
+    name, measured on the same tokens (field `controls`, only if there are any). Raises UsageError
+    if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
+    transcoder from a part of an activation.
     """
     source, target = sae.about["hook"], sae.about.get("target") or sae.about["hook"]
     if cache.width(source) != sae.d_model:
-        raise UsageError(f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}")
+        raise UsageError(
+            f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}"
+        )
     if cache.whole(source) and target != source:
-        raise UsageError(f"{source} is a part of an activation: an SAE from it to {target} has no place in the model")
+        raise UsageError(
+            f"{source} is a part of an activation: an SAE from it to {target} has no place in the model"
+        )
     l0 = getattr(sae.sparsify, "k", None) or 32
     rows = references(cache.moments(target, "train"), min(l0, len(sae.b_dec)))
-    run = _Evaluation(model, (source, target), cache.whole(source), {**(controls or {}), "sae": sae}, rows)
+    run = _Evaluation(
+        model, (source, target), cache.whole(source), {**(controls or {}), "sae": sae}, rows
+    )
     n_read = 0
     for chunk in cache.contexts(source, "held_out"):
         for first in range(0, len(chunk.tokens), 16):
@@ -157,7 +188,13 @@ def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
     total = tables["sae"].sum(0)
     nulls = {name: _metrics(tables[name], weights_RG) for name in ("mean", "zero")}
     fields = _metrics(tables["sae"], weights_RG)
-    null_of = {"fvu": "mean", "cosine": "mean", "kl": "zero", "ce_recovered": "zero", "ce_recovered_mean": "mean"}
+    null_of = {
+        "fvu": "mean",
+        "cosine": "mean",
+        "kl": "zero",
+        "ce_recovered": "zero",
+        "ce_recovered_mean": "mean",
+    }
     for name, which in null_of.items():
         fields[name]["null"] = nulls[which][name]["value"]
     fields |= _firing(run, weights_RG, total)
@@ -186,7 +223,9 @@ def _metrics(sums_GM: np.ndarray, weights_RG: np.ndarray) -> dict[str, dict]:
         "ce_recovered_mean": lambda sums: metrics.ce_recovered(sums, "mean"),
         "kl": metrics.kl,
     }
-    return {name: _field(bootstrap.interval(sums_GM, f, weights_RG)) for name, f in statistics.items()}
+    return {
+        name: _field(bootstrap.interval(sums_GM, f, weights_RG)) for name, f in statistics.items()
+    }
 
 
 def _field(interval: tuple[float, float, float], null: float | None = None) -> dict:
@@ -194,15 +233,20 @@ def _field(interval: tuple[float, float, float], null: float | None = None) -> d
 
 
 def _firing(run: _Evaluation, weights_RG: np.ndarray, total: np.ndarray) -> dict[str, dict]:
-    """dead_fraction and dense_fraction with intervals; their null is an untrained SAE of the same shape."""
+    """dead_fraction and dense_fraction with intervals; their null is an untrained SAE of the same
+    shape."""
     tally, n_tokens = run.tallies["sae"], float(total[0])
     counts_GF = tally.fired_counts()
     fired_F = np.asarray(counts_GF.sum(axis=0)).ravel()
     tokens_R = weights_RG @ tally.sums()[:, 0]
-    resampled = [np.asarray(weights_RG[i : i + 50] @ counts_GF) for i in range(0, len(weights_RG), 50)]
+    resampled = [
+        np.asarray(weights_RG[i : i + 50] @ counts_GF) for i in range(0, len(weights_RG), 50)
+    ]
     dead_R = np.concatenate([metrics.dead_fraction(part) for part in resampled])
     parts = np.split(tokens_R, range(50, len(weights_RG), 50))
-    dense_R = np.concatenate([metrics.dense_fraction(part, n) for part, n in zip(resampled, parts, strict=True)])
+    dense_R = np.concatenate(
+        [metrics.dense_fraction(part, n) for part, n in zip(resampled, parts, strict=True)]
+    )
     chance_F = run.chance_fired_F.numpy()
     known = run.chance is not None
     return {

@@ -1,7 +1,8 @@
-"""A synthetic world whose features are known: sparse, in superposition, hierarchical, correlated, some of them bipolar.
+"""A synthetic world whose features are known: sparse, in superposition, hierarchical, correlated,
+some of them bipolar.
 
-The mechanisms of SynthSAEBench (2026, arXiv 2602.14687) at laptop size.
-Shapes: N samples, D width, G true features, P parents of a generation, C children per parent, L rank.
+The mechanisms of SynthSAEBench (2026, arXiv 2602.14687) at laptop size. Shapes: N samples, D width,
+G true features, P parents of a generation, C children per parent, L rank.
 """
 
 import math
@@ -12,18 +13,20 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from saelab.errors import UsageError
-from saelab.evaluation.draws import stream
+from saelab.statistics.draws import stream
 
 
 @dataclass(frozen=True)
 class Spec:
     """Everything that decides a world; two worlds of equal specs are the same.
 
-    firing: chances of the most and the least frequent feature, Zipf's law between. roots, branching, depth: trees of features
-    in which a child fires only with its parent and at most one of siblings does. correlation: share of the variance behind a
-    feature's firing that it has in common with others, through `rank` common causes. separation: steps that push directions
-    apart. bipolar: share of features whose value takes either sign. magnitude: mean value of the most and the least frequent
-    feature; spread: scale of their standard deviations. noise, bias: standard deviation per coordinate.
+    firing: chances of the most and the least frequent feature, Zipf's law between. roots,
+    branching, depth: trees of features in which a child fires only with its parent and at most one
+    of siblings does. correlation: share of the variance behind a feature's firing that it has in
+    common with others, through `rank` common causes. separation: steps that push directions apart.
+    bipolar: share of features whose value takes either sign. magnitude: mean value of the most and
+    the least frequent feature; spread: scale of their standard deviations. noise, bias: standard
+    deviation per coordinate.
     """
 
     width: int = 64
@@ -51,25 +54,35 @@ class Spec:
         """Raise UsageError, with the numbers, for a world that cannot be."""
         if sum(self.generations) > self.n_features:
             trees = f"{self.roots} trees of {self.depth} generations below the root and {self.branching} children each"
-            raise UsageError(f"{trees} hold {sum(self.generations)} features, more than n_features={self.n_features}")
+            raise UsageError(
+                f"{trees} hold {sum(self.generations)} features, more than n_features={self.n_features}"
+            )
         high, low = self.firing
         if not 0 < low <= high < 1:
-            raise UsageError(f"firing={self.firing} must be two chances between 0 and 1, the higher first")
+            raise UsageError(
+                f"firing={self.firing} must be two chances between 0 and 1, the higher first"
+            )
         if not (0 <= self.correlation < 1 and 0 <= self.bipolar <= 1):
-            raise UsageError(f"correlation={self.correlation} and bipolar={self.bipolar} are shares: between 0 and 1")
+            raise UsageError(
+                f"correlation={self.correlation} and bipolar={self.bipolar} are shares: between 0 and 1"
+            )
 
 
 class World:
-    """directions_GD: unit rows. chance_G: how often each feature fires. parent_G: its parent, -1 for roots and free features.
+    """directions_GD: unit rows. chance_G: how often each feature fires. parent_G: its parent, -1
+    for roots and free features.
 
-    Features are numbered by generation: roots, their children (siblings together), grandchildren, at last those of no tree.
+    Features are numbered by generation: roots, their children (siblings together), grandchildren,
+    at last those of no tree.
     """
 
     def __init__(self, spec: Spec) -> None:
         spec.check()
         self.spec = spec
         draw = stream("world", spec.seed)
-        self.directions_GD = _separated(torch.randn(spec.n_features, spec.width, generator=draw), spec.separation)
+        self.directions_GD = _separated(
+            torch.randn(spec.n_features, spec.width, generator=draw), spec.separation
+        )
         self.bias_D = spec.bias * torch.randn(spec.width, generator=draw)
         self.loadings_GL = normalize(torch.randn(spec.n_features, spec.rank, generator=draw), dim=1)
         self.parent_G = _parents(spec)
@@ -81,20 +94,24 @@ class World:
         self.bipolar_G = torch.rand(spec.n_features, generator=draw) < spec.bipolar
 
     def sample(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """n activations x [n, D] and the values behind them, truth [n, G] (0: does not fire); x = truth W + b + noise."""
+        """n activations x [n, D] and the values behind them, truth [n, G] (0: does not fire); x =
+        truth W + b + noise."""
         draw = stream("sample", seed)
         fired_NG, size_NG = self._alone(n, draw), self._sizes(n, draw)
         first = 0
         for n_parents in self.spec.generations[:-1]:
             self._descend(first, n_parents, fired_NG, size_NG, draw)
             first += n_parents
-        sign_NG = torch.where(self.bipolar_G & (torch.rand(n, len(self.mean_G), generator=draw) < 0.5), -1.0, 1.0)
+        sign_NG = torch.where(
+            self.bipolar_G & (torch.rand(n, len(self.mean_G), generator=draw) < 0.5), -1.0, 1.0
+        )
         truth_NG = fired_NG * size_NG * sign_NG
         noise_ND = self.spec.noise * torch.randn(n, self.spec.width, generator=draw)
         return truth_NG @ self.directions_GD + self.bias_D + noise_ND, truth_NG
 
     def _alone(self, n: int, draw: torch.Generator) -> Tensor:
-        """[n, G] bool: firing by each feature's own chance, with the common causes (a Gaussian copula of low rank)."""
+        """[n, G] bool: firing by each feature's own chance, with the common causes (a Gaussian
+        copula of low rank)."""
         own_NG = torch.randn(n, len(self.chance_G), generator=draw)
         common_NL = torch.randn(n, self.spec.rank, generator=draw)
         share = self.spec.correlation
@@ -103,12 +120,18 @@ class World:
 
     def _sizes(self, n: int, draw: torch.Generator) -> Tensor:
         """[n, G]: what each feature's value would be if it fired, positive."""
-        return (self.mean_G + self.sd_G * torch.randn(n, len(self.mean_G), generator=draw)).clamp_min(0.1)
+        return (
+            self.mean_G + self.sd_G * torch.randn(n, len(self.mean_G), generator=draw)
+        ).clamp_min(0.1)
 
-    def _descend(self, first: int, n_parents: int, fired_NG: Tensor, size_NG: Tensor, draw: torch.Generator) -> None:
-        """Redraw, in place, the firing of the children of features first to first + n_parents, and scale them by their parents.
+    def _descend(
+        self, first: int, n_parents: int, fired_NG: Tensor, size_NG: Tensor, draw: torch.Generator
+    ) -> None:
+        """Redraw, in place, the firing of the children of features first to first + n_parents, and
+        scale them by their parents.
 
-        Given its parent a child fires with chance / parent's chance, so that over all samples it fires with its own chance.
+        Given its parent a child fires with chance / parent's chance, so that over all samples it
+        fires with its own chance.
         """
         parents = slice(first, first + n_parents)
         children = _children(self.spec, first, n_parents)
@@ -118,7 +141,9 @@ class World:
         chosen_NP = (drawn_NP[:, :, None] >= given_PC.cumsum(1)).sum(2)
         here_NPC = (chosen_NP[:, :, None] == torch.arange(shape[1])) & fired_NG[:, parents, None]
         fired_NG[:, children] = here_NPC.flatten(1)
-        size_NG[:, children] *= (size_NG[:, parents] / self.mean_G[parents]).repeat_interleave(shape[1], dim=1)
+        size_NG[:, children] *= (size_NG[:, parents] / self.mean_G[parents]).repeat_interleave(
+            shape[1], dim=1
+        )
 
 
 def _separated(rows_GD: Tensor, steps: int) -> Tensor:
@@ -147,7 +172,8 @@ def _parents(spec: Spec) -> Tensor:
 
 
 def _ranks(spec: Spec, draw: torch.Generator) -> Tensor:
-    """[G]: rank by frequency, 0 the most frequent: random, but generation by generation in the trees."""
+    """[G]: rank by frequency, 0 the most frequent: random, but generation by generation in the
+    trees."""
     rank_G = torch.randperm(spec.n_features, generator=draw)
     in_trees = sum(spec.generations)
     rank_G[:in_trees] = rank_G[:in_trees].sort().values
@@ -155,7 +181,8 @@ def _ranks(spec: Spec, draw: torch.Generator) -> Tensor:
 
 
 def _chances(spec: Spec, rank_G: Tensor, parent_G: Tensor) -> Tensor:
-    """[G] float64: Zipf's law by rank; a child's chance is at most its parent's, shared among the siblings."""
+    """[G] float64: Zipf's law by rank; a child's chance is at most its parent's, shared among the
+    siblings."""
     high, low = spec.firing
     exponent = math.log(high / low) / math.log(max(2, spec.n_features))
     chance_G = high * (rank_G + 1).double() ** -exponent

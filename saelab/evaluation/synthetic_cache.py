@@ -1,7 +1,9 @@
-"""A synthetic world as an activation cache on disk, which `saelab train --cache` reads like any other.
+"""A synthetic world as an activation cache on disk, which `saelab train --cache` reads like any
+other.
 
-A token id is the number of its sample: the world stands in for the model that maps ids to activations, so that the ids of a cache
-are all it takes to know what is true of its tokens. Shapes: C contexts, T positions, D width, G true features.
+A token id is the number of its sample: the world stands in for the model that maps ids to
+activations, so that the ids of a cache are all it takes to know what is true of its tokens. Shapes:
+C contexts, T positions, D width, G true features.
 """
 
 import hashlib
@@ -18,9 +20,9 @@ from torch import Tensor
 from saelab.activations import Cache
 from saelab.activations.settings import DTYPES, SHARD_BYTES, Settings
 from saelab.activations.writer import Writer
+from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.evaluation.synthetic import Spec, World
-from saelab.models.corpus import held_out
 
 HOOK = "synthetic"
 
@@ -42,18 +44,29 @@ class _Model:
 def draw(world: World, tokens_CT: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """The samples that the ids of whole contexts name: x [C, T, D] and truth [C, T, G]."""
     length = tokens_CT.shape[1]
-    drawn = [world.sample(length, (seed << 32) + number) for number in (tokens_CT[:, 0] // length).tolist()]
+    drawn = [
+        world.sample(length, (seed << 32) + number)
+        for number in (tokens_CT[:, 0] // length).tolist()
+    ]
     x, truth = zip(*drawn, strict=True)
     return torch.stack(x), torch.stack(truth)
 
 
 def write(
-    spec: Spec, out: Path | str, n_tokens: int, *, context: int = 256, dtype: str = "float16", seed: int = 0, progress: Any = None
+    spec: Spec,
+    out: Path | str,
+    n_tokens: int,
+    *,
+    context: int = 256,
+    dtype: str = "float16",
+    seed: int = 0,
+    progress: Any = None,
 ) -> Path:
-    """Write (or resume, or find finished) a cache of n_tokens samples of the spec's world at the hook `synthetic`; its folder.
+    """Write (or resume, or find finished) a cache of n_tokens samples of the spec's world at the
+    hook `synthetic`; its folder.
 
-    Each context is a document of its own, held out by the project's one rule. Raises UsageError for an impossible spec, an
-    unknown dtype, or too few tokens for a held-out context.
+    Each context is a document of its own, held out by the project's one rule. Raises UsageError for
+    an impossible spec, an unknown dtype, or too few tokens for a held-out context.
     """
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
@@ -63,7 +76,19 @@ def write(
     identity = {"name": "synthetic", "revision": digest, "tokenizer_hash": "", "spec": text}
     shard = max(1, SHARD_BYTES // (spec.width * context * DTYPES[dtype].itemsize))
     settings = Settings(
-        identity, "synthetic", "", (HOOK,), n_tokens, context, False, dtype, shard, 0, 0, "none: ids number the samples", seed
+        identity,
+        "synthetic",
+        "",
+        (HOOK,),
+        n_tokens,
+        context,
+        False,
+        dtype,
+        shard,
+        0,
+        0,
+        "none: ids number the samples",
+        seed,
     )
     hooks = {HOOK: {"shape": [spec.width], "width": spec.width, "aliases": []}}
     writer = Writer(_Model(world, seed), settings, hooks, Path(out), progress)
@@ -79,13 +104,18 @@ def write(
 
 
 def world_of(cache: Cache) -> World:
-    """The world a synthetic cache was drawn from. Raises UsageError for a cache of a model's activations."""
+    """The world a synthetic cache was drawn from. Raises UsageError for a cache of a model's
+    activations."""
     fields = cache.manifest["model"].get("spec")
     if fields is None:
         name = cache.manifest["model"]["name"]
-        raise UsageError(f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known")
+        raise UsageError(
+            f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known"
+        )
     stored = json.loads(fields)
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()
+    }
     return World(Spec(**values))
 
 

@@ -1,6 +1,7 @@
 """What one pass over the codes of whole contexts says about every feature.
 
-Shapes: C contexts of T positions in a chunk, F features, V vocabulary, N pairs, S examples, H histogram bins. Arrays are numpy.
+Shapes: C contexts of T positions in a chunk, F features, V vocabulary, N pairs, S examples, H
+histogram bins. Arrays are numpy.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from saelab.code import Code
 from saelab.features.examples import Examples, Firings, Pool, examples, fingerprints, firings
-from saelab.features.layout import HIGHEST, LOWEST, PER_OCTAVE
+from saelab.features.schema import HIGHEST, LOWEST, PER_OCTAVE
 
 N_TOP = 20  # contexts of highest peak per feature
 N_SAMPLED = 64  # uniformly sampled contexts per feature, from which the quantile bands are drawn
@@ -20,9 +21,10 @@ BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
 
 class Statistics(NamedTuple):
-    """fired, absolute_sum, max (value of the largest |value|, 0 if dead), positive (firings above 0) [F]; histogram [F, 2, BINS]
-    (negative, positive values); token_feature, token_id, token_total, token_fired: one row per feature and token it fired on;
-    seen [V]: occurrences; top, sampled: examples by feature; n_tokens counted.
+    """fired, absolute_sum, max (value of the largest |value|, 0 if dead), positive (firings above
+    0) [F]; histogram [F, 2, BINS] (negative, positive values); token_feature, token_id,
+    token_total, token_fired: one row per feature and token it fired on; seen [V]: occurrences; top,
+    sampled: examples by feature; n_tokens counted.
     """
 
     fired: NDArray
@@ -95,14 +97,20 @@ class Collector:
         heads = np.flatnonzero(np.diff(sorted_N, prepend=-1))
         self.keys = [sorted_N[heads]]
         for columns in (self.sums, self.counts):
-            summed = np.add.reduceat(np.concatenate(columns)[order], heads) if len(heads) else np.concatenate(columns)
+            summed = (
+                np.add.reduceat(np.concatenate(columns)[order], heads)
+                if len(heads)
+                else np.concatenate(columns)
+            )
             columns[:] = [summed]
 
     def _keep_examples(self, found: Examples) -> None:
         size_S = np.abs(found.peak)
         larger = size_S > np.abs(self.max_F[found.feature])
         order = np.flatnonzero(larger)[np.argsort(size_S[larger], kind="stable")]
-        self.max_F[found.feature[order]] = found.peak[order]  # the last assignment, the largest, stays
+        self.max_F[found.feature[order]] = found.peak[
+            order
+        ]  # the last assignment, the largest, stays
         self.top.add(found, size_S)
         self.sampled.add(found, fingerprints(found.feature, found.context, self.seed))
 
@@ -128,11 +136,14 @@ class Collector:
         )
 
 
-def bands(sampled: Examples, top: Examples, n_bands: int = N_BANDS, per_band: int = PER_BAND) -> tuple[NDArray, NDArray]:
-    """Examples across the quantiles: (numbers into `sampled`, band of each, 0 the weakest), by feature, band, falling |peak|.
+def bands(
+    sampled: Examples, top: Examples, n_bands: int = N_BANDS, per_band: int = PER_BAND
+) -> tuple[NDArray, NDArray]:
+    """Examples across the quantiles: (numbers into `sampled`, band of each, 0 the weakest), by
+    feature, band, falling |peak|.
 
-    A feature's sampled contexts, ordered by |peak|, are cut into n_bands equal parts; of each, the first per_band in the sample's
-    (random) order that are not among the top ones are kept.
+    A feature's sampled contexts, ordered by |peak|, are cut into n_bands equal parts; of each, the
+    first per_band in the sample's (random) order that are not among the top ones are kept.
     """
     order = np.lexsort((np.abs(sampled.peak), sampled.feature))
     feature_S = sampled.feature[order]
@@ -140,7 +151,9 @@ def bands(sampled: Examples, top: Examples, n_bands: int = N_BANDS, per_band: in
     count_S = np.searchsorted(feature_S, feature_S, side="right") - first_S
     band_S = (np.arange(len(order)) - first_S) * n_bands // np.maximum(count_S, 1)
     width = int(max(sampled.context.max(initial=0), top.context.max(initial=0))) + 1
-    fresh_S = ~np.isin(feature_S * width + sampled.context[order], top.feature * width + top.context)
+    fresh_S = ~np.isin(
+        feature_S * width + sampled.context[order], top.feature * width + top.context
+    )
     order, band_S, feature_S = order[fresh_S], band_S[fresh_S], feature_S[fresh_S]
     cell_S = feature_S * n_bands + band_S
     kept = np.lexsort((order, cell_S))  # `sampled` is in random order within a feature

@@ -1,4 +1,5 @@
-"""What a feature's decoder row says by itself: its nearest rows, its match in another SAE, the tokens it promotes.
+"""What a feature's decoder row says by itself: its nearest rows, its match in another SAE, the
+tokens it promotes.
 
 Shapes: F features, G features of another SAE, D width, V vocabulary, K kept per feature.
 """
@@ -19,10 +20,14 @@ RESIDUAL = re.compile(
 )
 
 
-def nearest(W_FD: Tensor, others_GD: Tensor, n: int, *, signed: bool = False, skip_self: bool = False) -> tuple[Tensor, Tensor]:
-    """The n rows of others_GD with the highest cosine (|cosine|, if signed) to each row: (numbers, cosines) [F, n].
+def nearest(
+    W_FD: Tensor, others_GD: Tensor, n: int, *, signed: bool = False, skip_self: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The n rows of others_GD with the highest cosine (|cosine|, if signed) to each row: (numbers,
+    cosines) [F, n].
 
-    skip_self: others_GD is W_FD itself, and a row is not its own neighbour. Rows of norm 0 have cosine 0 with every row.
+    skip_self: others_GD is W_FD itself, and a row is not its own neighbour. Rows of norm 0 have
+    cosine 0 with every row.
     """
     W_FD, others_GD = normalize(W_FD.float(), dim=1), normalize(others_GD.float(), dim=1)
     n = min(n, len(others_GD) - skip_self)
@@ -39,10 +44,12 @@ def nearest(W_FD: Tensor, others_GD: Tensor, n: int, *, signed: bool = False, sk
 
 
 def null_cosine(d_model: int, n_features: int, *, signed: bool = False) -> float:
-    """Expected highest cosine of a direction with n_features independent ones, all uniform on the sphere of D > 2 dimensions.
+    """Expected highest cosine of a direction with n_features independent ones, all uniform on the
+    sphere of D > 2 dimensions.
 
-    The cosine t of two of them has density proportional to (1 - t^2)^((D - 3) / 2); the maximum over G has distribution cdf(t)^G.
-    signed: of |cosine|, for which a row and its negative are one direction.
+    The cosine t of two of them has density proportional to (1 - t^2)^((D - 3) / 2); the maximum
+    over G has distribution cdf(t)^G. signed: of |cosine|, for which a row and its negative are one
+    direction.
     """
     n_steps = 400_000
     t = (torch.arange(n_steps, dtype=torch.float64) + 0.5) * 2 / n_steps - 1
@@ -52,15 +59,18 @@ def null_cosine(d_model: int, n_features: int, *, signed: bool = False) -> float
 
 
 def writes_to_residual(hook: str) -> bool:
-    """Whether activations at the hook are added to, or are, the residual stream, so that the unembedding reads them."""
+    """Whether activations at the hook are added to, or are, the residual stream, so that the
+    unembedding reads them."""
     return RESIDUAL.fullmatch(hook) is not None
 
 
 def output_map(model: "TransformerBridge") -> Tensor:
-    """[D, V]: logits per unit of a residual-stream direction, up to the final norm's scale, which depends on the token.
+    """[D, V]: logits per unit of a residual-stream direction, up to the final norm's scale, which
+    depends on the token.
 
-    The final norm's weight is folded into the unembedding; a LayerNorm also removes the direction's mean. Logits are centred over
-    the vocabulary, because a constant changes no probability. Source: nostalgebraist 2020, the logit lens.
+    The final norm's weight is folded into the unembedding; a LayerNorm also removes the direction's
+    mean. Logits are centred over the vocabulary, because a constant changes no probability. Source:
+    nostalgebraist 2020, the logit lens.
     """
     W_DV = model.W_U.detach().float()
     weight_D = getattr(model.ln_final, "weight", None)
@@ -73,12 +83,15 @@ def output_map(model: "TransformerBridge") -> Tensor:
 
 
 def output_tokens(W_dec_FD: Tensor, map_DV: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The n most promoted, then the n most suppressed tokens of each row, strongest first: (token ids, logits) [F, 2, n]."""
+    """The n most promoted, then the n most suppressed tokens of each row, strongest first: (token
+    ids, logits) [F, 2, n]."""
     n = min(n, map_DV.shape[1] // 2)
     found = []
     for first in range(0, len(W_dec_FD), step := max(1, BLOCK // map_DV.shape[1])):
         logits_BV = W_dec_FD[first : first + step].float() @ map_DV
         high, low = logits_BV.topk(n, dim=1), logits_BV.topk(n, dim=1, largest=False)
-        found.append((torch.stack([high.indices, low.indices], 1), torch.stack([high.values, low.values], 1)))
+        found.append(
+            (torch.stack([high.indices, low.indices], 1), torch.stack([high.values, low.values], 1))
+        )
     index, value = zip(*found, strict=True)
     return torch.cat(index), torch.cat(value)

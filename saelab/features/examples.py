@@ -1,6 +1,8 @@
-"""Examples: a feature in a context with all its activations there; pools keep the best few per feature in bounded memory.
+"""Examples: a feature in a context with all its activations there; pools keep the best few per
+feature in bounded memory.
 
-Shapes: F features, N pairs (a feature fired at a position), S examples; T positions per context. All arrays are numpy.
+Shapes: F features, N pairs (a feature fired at a position), S examples; T positions per context.
+All arrays are numpy.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,8 @@ BUFFERED = 4_000_000  # pairs a pool holds before it drops all but the best
 
 
 class Firings(NamedTuple):
-    """The pairs of a chunk that fired (value != 0) at counted positions, by feature, then context, then position; all [N]."""
+    """The pairs of a chunk that fired (value != 0) at counted positions, by feature, then context,
+    then position; all [N]."""
 
     feature: NDArray
     context: NDArray
@@ -25,7 +28,8 @@ class Firings(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """S examples. feature, context, position (of the peak), peak (value of the largest |value|) [S].
+    """S examples. feature, context, position (of the peak), peak (value of the largest |value|)
+    [S].
 
     Example s owns pairs starts[s] to starts[s+1] of positions and values [N].
     """
@@ -50,22 +54,33 @@ class Examples(NamedTuple):
 def firings(code: Code, tokens_CT: NDArray, first_context: int) -> Firings:
     """What fired in a chunk of whole contexts coded token by token; position 0 is left out.
 
-    code: of the C x T tokens tokens_CT, context after context. first_context: number of the chunk's first context.
+    code: of the C x T tokens tokens_CT, context after context. first_context: number of the chunk's
+    first context.
     """
     length = tokens_CT.shape[1]
     where_N, value_N = code.tokens.numpy(), code.values.float().numpy()
     kept = np.flatnonzero((where_N % length != 0) & (value_N != 0))
     feature_N = code.features.numpy()[kept]
-    # A stable sort of 16-bit keys is numpy's radix sort, about ten times as fast as a comparison sort.
-    order = np.argsort(feature_N.astype(np.uint16) if code.n_features <= 2**16 else feature_N, kind="stable")
+    # A stable sort of 16-bit keys is numpy's radix sort, about ten times as fast as a comparison
+    # sort.
+    order = np.argsort(
+        feature_N.astype(np.uint16) if code.n_features <= 2**16 else feature_N, kind="stable"
+    )
     kept = kept[order]
     where_N = where_N[kept]
     token_N = tokens_CT.reshape(-1)[where_N]
-    return Firings(feature_N[order], first_context + where_N // length, where_N % length, token_N, value_N[kept])
+    return Firings(
+        feature_N[order],
+        first_context + where_N // length,
+        where_N % length,
+        token_N,
+        value_N[kept],
+    )
 
 
 def examples(fired: Firings) -> Examples:
-    """One example per feature and context in which it fired; of equal peaks the first position counts."""
+    """One example per feature and context in which it fired; of equal peaks the first position
+    counts."""
     changes = (np.diff(fired.feature) != 0) | (np.diff(fired.context) != 0)
     heads = np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(fired.value)]
     starts = np.append(heads, len(fired.value))
@@ -76,7 +91,13 @@ def examples(fired: Firings) -> Examples:
     peak_S = at_N[np.unique(example_N[at_N], return_index=True)[1]]
     positions = fired.position.astype(np.int32)
     return Examples(
-        fired.feature[heads], fired.context[heads], positions[peak_S], fired.value[peak_S], starts, positions, fired.value
+        fired.feature[heads],
+        fired.context[heads],
+        positions[peak_S],
+        fired.value[peak_S],
+        starts,
+        positions,
+        fired.value,
     )
 
 
@@ -89,7 +110,8 @@ def join(parts: Sequence[Examples]) -> Examples:
 
 
 def best(feature_S: NDArray, score_S: NDArray, context_S: NDArray, n: int) -> NDArray:
-    """Numbers of the n best-scored entries of each feature, by feature, then falling score; ties to the lower context."""
+    """Numbers of the n best-scored entries of each feature, by feature, then falling score; ties to
+    the lower context."""
     order = np.lexsort((context_S, -score_S, feature_S))
     sorted_S = feature_S[order]
     rank_S = np.arange(len(order)) - np.searchsorted(sorted_S, sorted_S)
@@ -97,7 +119,8 @@ def best(feature_S: NDArray, score_S: NDArray, context_S: NDArray, n: int) -> ND
 
 
 def fingerprints(feature_S: NDArray, context_S: NDArray, seed: int) -> NDArray:
-    """A number in [0, 1) per (feature, context), the same whatever the chunking: splitmix64 (Steele, Lea and Flood 2014)."""
+    """A number in [0, 1) per (feature, context), the same whatever the chunking: splitmix64
+    (Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
         x = (context_S.astype(np.uint64) << np.uint64(32)) + feature_S.astype(np.uint64)
         x += np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
@@ -107,7 +130,8 @@ def fingerprints(feature_S: NDArray, context_S: NDArray, seed: int) -> NDArray:
 
 
 class Pool:
-    """The n examples of highest score of each feature, over any number of chunks whose contexts ascend."""
+    """The n examples of highest score of each feature, over any number of chunks whose contexts
+    ascend."""
 
     def __init__(self, n: int, n_features: int) -> None:
         self.n = n
@@ -131,15 +155,22 @@ class Pool:
         kept = best(found.feature, score_S, found.context, self.n)
         self.parts, self.scores = [found.take(kept)], [score_S[kept]]
         last = np.append(np.diff(found.feature[kept]) != 0, True)
-        full = last & (np.bincount(found.feature[kept], minlength=len(self.bar_F))[found.feature[kept]] == self.n)
+        full = last & (
+            np.bincount(found.feature[kept], minlength=len(self.bar_F))[found.feature[kept]]
+            == self.n
+        )
         self.bar_F[found.feature[kept][full]] = score_S[kept][full]
-        self.buffered = len(self.parts[0].values) // 2  # so that what must stay cannot trigger a compression per chunk
+        self.buffered = (
+            len(self.parts[0].values) // 2
+        )  # so that what must stay cannot trigger a compression per chunk
 
     def result(self) -> tuple[Examples, NDArray]:
         """The kept examples, by feature, then falling score, and their scores."""
         if not self.parts:
             empty = np.zeros(0, np.int64)
             values = np.zeros(0, np.float32)
-            return Examples(empty, empty, empty, values, np.zeros(1, np.int64), empty.astype(np.int32), values), values
+            return Examples(
+                empty, empty, empty, values, np.zeros(1, np.int64), empty.astype(np.int32), values
+            ), values
         self._compress()
         return self.parts[0], self.scores[0]

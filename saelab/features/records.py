@@ -4,9 +4,11 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens; positive: share of them above 0.
+    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens;
+    positive: share of them above 0.
 
-    tokens: strongest by total; other, cosine: best match in the first other SAE; hit: what a search found, else None.
+    tokens: strongest by total; other, cosine: best match in the first other SAE; hit: what a search
+    found, else None.
     """
 
     feature: int
@@ -22,7 +24,8 @@ class Row(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """What a search found of a feature: whether one of its strong tokens matches, and how many of its examples do."""
+    """What a search found of a feature: whether one of its strong tokens matches, and how many of
+    its examples do."""
 
     token: bool
     examples: int
@@ -36,7 +39,8 @@ class Table(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A strong token. total: sum of activations on it; mean: over all its occurrences; fired of seen occurrences."""
+    """A strong token. total: sum of activations on it; mean: over all its occurrences; fired of
+    seen occurrences."""
 
     text: str
     total: float
@@ -61,7 +65,8 @@ class Neighbour(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The closest feature of another SAE; found if |cosine| reaches the threshold; null: expected for random directions."""
+    """The closest feature of another SAE; found if |cosine| reaches the threshold; null: expected
+    for random directions."""
 
     name: str
     feature: int
@@ -93,7 +98,8 @@ class Feature(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A context with the feature's activation at every position [T]; band -1: top, else the quantile band, 0 the weakest."""
+    """A context with the feature's activation at every position [T]; band -1: top, else the
+    quantile band, 0 the weakest."""
 
     band: int
     rank: int
@@ -106,9 +112,11 @@ class Example(NamedTuple):
 
 
 class Passage(NamedTuple):
-    """A place where a searched text stands: the tokens from `first` on, those numbered by `matched` among them part of the text.
+    """A place where a searched text stands: the tokens from `first` on, those numbered by `matched`
+    among them part of the text.
 
-    features: those with an example here whose window holds it, by falling |peak|, as (feature, peak).
+    features: those with an example here whose window holds it, by falling |peak|, as (feature,
+    peak).
     """
 
     context: int

@@ -1,4 +1,5 @@
-"""Full-text search of an index: tokens and contexts that contain a text, and the features at home there. Imports no torch."""
+"""Full-text search of an index: tokens and contexts that contain a text, and the features at home
+there. Imports no torch."""
 
 import json
 import sqlite3
@@ -6,8 +7,8 @@ from collections import Counter
 
 import numpy as np
 
-from saelab.features.layout import N_TOKENS
 from saelab.features.records import Hit, Passage
+from saelab.features.schema import N_TOKENS
 
 BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
 TRIGRAM = 3  # shortest text the full-text indexes can find
@@ -20,7 +21,8 @@ def _phrase(text: str) -> str:
 
 
 def tokens(connection: sqlite3.Connection, text: str) -> list[int]:
-    """Ids of the tokens that contain a text; under three characters the trigram index cannot help and all are compared."""
+    """Ids of the tokens that contain a text; under three characters the trigram index cannot help
+    and all are compared."""
     if len(text) >= TRIGRAM:
         sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
     else:
@@ -29,7 +31,8 @@ def tokens(connection: sqlite3.Connection, text: str) -> list[int]:
 
 
 def contexts(connection: sqlite3.Connection, text: str, limit: int = CONTEXTS) -> list[int]:
-    """Contexts that contain every word of a text (of those of three characters and more), best first (BM25)."""
+    """Contexts that contain every word of a text (of those of three characters and more), best
+    first (BM25)."""
     words = [word for word in text.split() if len(word) >= TRIGRAM]
     if not words:
         return []
@@ -40,18 +43,27 @@ def contexts(connection: sqlite3.Connection, text: str, limit: int = CONTEXTS) -
 def features(connection: sqlite3.Connection, text: str) -> dict[int, Hit]:
     """Features that match a text: one of their strong tokens contains it, or examples do.
 
-    An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case does not count. Examples are
-    looked at in the CONTEXTS best contexts of the full-text search; words under three characters alone find none.
+    An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case
+    does not count. Examples are looked at in the CONTEXTS best contexts of the full-text search;
+    words under three characters alone find none.
     """
     text = text.strip().casefold()
     if not text:
         return {}
     sql = "select distinct feature from feature_token where by_total < ? and token in (select value from json_each(?))"
-    strong = {row[0] for row in connection.execute(sql, (N_TOKENS, json.dumps(tokens(connection, text))))}
+    strong = {
+        row[0] for row in connection.execute(sql, (N_TOKENS, json.dumps(tokens(connection, text))))
+    }
     hits: Counter[int] = Counter()
     for context in contexts(connection, text):
-        near = set(np.flatnonzero(_window(_matched(context_texts(connection, context), text.split()))).tolist())
-        rows = connection.execute("select feature, position from example where context = ?", (context,))
+        near = set(
+            np.flatnonzero(
+                _window(_matched(context_texts(connection, context), text.split()))
+            ).tolist()
+        )
+        rows = connection.execute(
+            "select feature, position from example where context = ?", (context,)
+        )
         hits.update(feature for feature, position in rows if position in near)
     return {feature: Hit(feature in strong, hits[feature]) for feature in sorted({*strong, *hits})}
 
@@ -59,7 +71,10 @@ def features(connection: sqlite3.Connection, text: str) -> dict[int, Hit]:
 def passages(connection: sqlite3.Connection, text: str, limit: int = 20) -> list[Passage]:
     """Of the best contexts that contain a text, the surroundings of its first occurrence."""
     words = text.casefold().split()
-    found = [_passage(connection, context, words) for context in contexts(connection, text.casefold(), CONTEXTS)[:limit]]
+    found = [
+        _passage(connection, context, words)
+        for context in contexts(connection, text.casefold(), CONTEXTS)[:limit]
+    ]
     return [passage for passage in found if passage is not None]
 
 
@@ -71,12 +86,23 @@ def _passage(connection: sqlite3.Connection, context: int, words: list[str]) -> 
         return None
     at = int(np.argmax(near_T & np.any(matched_WT, axis=0)))
     first, last = max(1, at - BEFORE), at + BEFORE + 1
-    rows = connection.execute("select feature, position, peak from example where context = ? order by abs(peak) desc", (context,))
-    close = {feature: peak for feature, position, peak in rows if first <= position < last and near_T[position]}
+    rows = connection.execute(
+        "select feature, position, peak from example where context = ? order by abs(peak) desc",
+        (context,),
+    )
+    close = {
+        feature: peak
+        for feature, position, peak in rows
+        if first <= position < last and near_T[position]
+    }
     matched = np.flatnonzero(np.any(matched_WT[:, first:last], axis=0)).tolist()
-    documents = connection.execute("select documents from context where id = ?", (context,)).fetchone()[0]
+    documents = connection.execute(
+        "select documents from context where id = ?", (context,)
+    ).fetchone()[0]
     owner = document(connection, documents, at)
-    return Passage(context, owner, first, texts[first:last], matched, list(close.items())[:N_FEATURES])
+    return Passage(
+        context, owner, first, texts[first:last], matched, list(close.items())[:N_FEATURES]
+    )
 
 
 def context_texts(connection: sqlite3.Connection, context: int) -> list[str]:

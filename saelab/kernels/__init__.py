@@ -1,4 +1,5 @@
-"""The five sparse kernels behind one door: what comes in is checked, the tensor's device picks the backend.
+"""The five sparse kernels behind one door: what comes in is checked, the tensor's device picks the
+backend.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -17,14 +18,20 @@ from saelab.code import Code
 from saelab.sparsify import Choice, Sparsify
 
 Backend = Literal["reference", "cpu", "triton"]
+HOMES = {
+    "reference": "saelab.kernels.reference",
+    "cpu": "saelab.kernels.cpu.backend",
+    "triton": "saelab.kernels.triton.backend",
+}
 _forced: ContextVar[Backend | None] = ContextVar("backend", default=None)
 
 
 @contextmanager
 def backend(name: Backend) -> Iterator[None]:
-    """Use this backend inside the block, whatever the tensors' device. Raises ValueError for an unknown name."""
-    if name not in ("reference", "cpu", "triton"):
-        raise ValueError(f"no backend {name!r}; there are reference, cpu, triton")
+    """Use this backend inside the block, whatever the tensors' device. Raises ValueError for an
+    unknown name."""
+    if name not in HOMES:
+        raise ValueError(f"no backend {name!r}; there are {', '.join(HOMES)}")
     token = _forced.set(name)
     try:
         yield
@@ -37,7 +44,7 @@ def _backend(tensor: Tensor) -> ModuleType:
     if name is None:
         fast = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
         name = fast if tensor.dtype == torch.float32 else "reference"
-    return importlib.import_module(f"saelab.kernels.{name}")
+    return importlib.import_module(HOMES[name])
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -52,21 +59,30 @@ def check_finite(name: str, tensor: Tensor) -> None:
 
 def check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Tensor | None, W_dec: Tensor | None,
            budget: Tensor | None) -> None:  # fmt: skip
-    """Raise ValueError for shapes and budgets that do not fit, FloatingPointError for x or b_enc that are not finite."""
+    """Raise ValueError for shapes and budgets that do not fit, FloatingPointError for x or b_enc
+    that are not finite."""
     n_features, width = W_enc.shape
     if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: their last dimensions must agree")
+        raise ValueError(
+            f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: their last dimensions must agree"
+        )
     if b_enc.shape != (n_features,):
         raise ValueError(f"b_enc has shape {list(b_enc.shape)}, must be [{n_features}]")
     if isinstance(sparsify, Choice):
         if sparsify.k > n_features:
             raise ValueError(f"k={sparsify.k} is more than n_features={n_features}")
         if sparsify.beta and (grad is None or W_dec is None):
-            raise ValueError(f"beta={sparsify.beta} needs the gradient: capture with gradients, or use beta 0")
+            raise ValueError(
+                f"beta={sparsify.beta} needs the gradient: capture with gradients, or use beta 0"
+            )
         if sparsify.over == "feature":
-            most = int(budget.max()) if budget is not None else -(-sparsify.k * len(x) // n_features)
+            most = (
+                int(budget.max()) if budget is not None else -(-sparsify.k * len(x) // n_features)
+            )
             if most > len(x):
-                raise ValueError(f"a feature's budget of {most} pairs is more than the {len(x)} tokens of the batch")
+                raise ValueError(
+                    f"a feature's budget of {most} pairs is more than the {len(x)} tokens of the batch"
+                )
     check_finite("x", x)
     check_finite("b_enc", b_enc)
 
@@ -83,22 +99,31 @@ def choose(
     budget: Tensor | None = None,
     level: Tensor | None = None,
 ) -> Code:
-    """The pairs that `sparsify` keeps, and their exact values, never materialising [B, F] (but in the reference).
+    """The pairs that `sparsify` keeps, and their exact values, never materialising [B, F] (but in
+    the reference).
 
-    x [B, D] comes centred (x - b_dec); W_enc [F, D], b_enc [F]; pre = x W_enc^T + b_enc. A token budget yields exactly k pairs
-    per token, filled up with value 0 at the lowest features where fewer are positive; batch and feature budgets yield pairs
-    with non-zero values only. Ties go to the lowest feature; over a batch to the lowest token first.
-    grad [B, D], W_dec [F, D]: for scores with beta > 0. budget [F] int64: pairs per feature (default: equal shares of k x B).
-    level [F]: levels that replace the threshold's own. No gradient flows through choosing.
-    Raises ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
+    x [B, D] comes centred (x - b_dec); W_enc [F, D], b_enc [F]; pre = x W_enc^T + b_enc. A token
+    budget yields exactly k pairs per token, filled up with value 0 at the lowest features where
+    fewer are positive; batch and feature budgets yield pairs with non-zero values only. Ties go to
+    the lowest feature; over a batch to the lowest token first. grad [B, D], W_dec [F, D]: for
+    scores with beta > 0. budget [F] int64: pairs per feature (default: equal shares of k x B).
+    level [F]: levels that replace the threshold's own. No gradient flows through choosing. Raises
+    ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
     """
     check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
     if not len(x):
-        return Code(x.new_zeros(1, dtype=torch.int64), x.new_zeros(0, dtype=torch.int64), x.new_zeros(0), len(W_enc))
+        return Code(
+            x.new_zeros(1, dtype=torch.int64),
+            x.new_zeros(0, dtype=torch.int64),
+            x.new_zeros(0),
+            len(W_enc),
+        )
     module = _backend(x)
     if not module.CHECKS_WEIGHTS:
         check_finite("W_enc", W_enc)
-    return module.choose(x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level)
+    return module.choose(
+        x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level
+    )
 
 
 @torch.no_grad()
@@ -109,7 +134,8 @@ def spmm(code: Code, W: Tensor) -> Tensor:
 
 @torch.no_grad()
 def spmm_t(code: Code, G: Tensor) -> Tensor:
-    """Weight gradient: out[f] = sum over the tokens that use f of value x G[token]. G [B, D] -> [F, D]."""
+    """Weight gradient: out[f] = sum over the tokens that use f of value x G[token]. G [B, D] -> [F,
+    D]."""
     return _backend(G).spmm_t(code, G)
 
 
@@ -121,5 +147,6 @@ def sddmm(A: Tensor, W: Tensor, code: Code) -> Tensor:
 
 @torch.no_grad()
 def column_sums(code: Code) -> tuple[Tensor, Tensor]:
-    """Per feature the sum of its values [F] and the number of tokens it fired on (value != 0) [F] int64."""
+    """Per feature the sum of its values [F] and the number of tokens it fired on (value != 0) [F]
+    int64."""
     return _backend(code.values).column_sums(code)

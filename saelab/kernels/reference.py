@@ -1,4 +1,5 @@
-"""The five kernels in plain torch, dense, on any device and float dtype: the specification the fast backends must equal.
+"""The five kernels in plain torch, dense, on any device and float dtype: the specification the fast
+backends must equal.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -13,15 +14,19 @@ CHECKS_WEIGHTS = False  # whether `choose` itself refuses weights that are not f
 
 
 def equal_budget(k: int, n_tokens: int, n_features: int) -> Tensor:
-    """[F] int64: k x B pairs shared out as equally as whole numbers allow, larger shares spread evenly over the features."""
+    """[F] int64: k x B pairs shared out as equally as whole numbers allow, larger shares spread
+    evenly over the features."""
     return (torch.arange(n_features + 1) * (k * n_tokens) // n_features).diff()
 
 
 def _best_per_row(score_BF: Tensor, budget: int | Tensor) -> Tensor:
-    """Mask of the `budget` best entries of each row (a number, or one per row); ties to the lowest index."""
+    """Mask of the `budget` best entries of each row (a number, or one per row); ties to the lowest
+    index."""
     order_BF = torch.sort(score_BF, dim=1, descending=True, stable=True).indices
     rank_BF = torch.empty_like(order_BF)
-    rank_BF.scatter_(1, order_BF, torch.arange(score_BF.shape[1], device=order_BF.device).expand_as(order_BF))
+    rank_BF.scatter_(
+        1, order_BF, torch.arange(score_BF.shape[1], device=order_BF.device).expand_as(order_BF)
+    )
     return rank_BF < (budget[:, None] if isinstance(budget, Tensor) else budget)
 
 
@@ -36,11 +41,14 @@ def choose(
     budget: Tensor | None = None,
     level: Tensor | None = None,
 ) -> Code:
-    """The winning pairs of centred activations x_BD and their values; see `saelab.kernels.choose`."""
+    """The winning pairs of centred activations x_BD and their values; see
+    `saelab.kernels.choose`."""
     pre_BF = x_BD @ W_enc_FD.T + b_enc_F
     acts_BF = pre_BF if sparsify.signed else pre_BF.relu()
     if isinstance(sparsify, Threshold):
-        level_F = torch.as_tensor(sparsify.level if level is None else level, dtype=pre_BF.dtype, device=pre_BF.device)
+        level_F = torch.as_tensor(
+            sparsify.level if level is None else level, dtype=pre_BF.dtype, device=pre_BF.device
+        )
         size_BF = pre_BF.abs() if sparsify.signed else pre_BF
         value_BF = torch.where(size_BF > level_F, pre_BF, 0)
         return Code.from_mask(value_BF, size_BF > level_F - sparsify.bandwidth / 2)
@@ -64,13 +72,17 @@ def _mask(score_BF: Tensor, acts_BF: Tensor, choice: Choice, budget: Tensor | No
 def spmm(code: Code, W_FD: Tensor) -> Tensor:
     """out[b] = sum over b's pairs of value x W[feature]: [B, D]."""
     out_BD = W_FD.new_zeros(code.n_tokens, W_FD.shape[1])
-    return out_BD.index_add_(0, code.tokens, code.values[:, None].to(W_FD.dtype) * W_FD[code.features])
+    return out_BD.index_add_(
+        0, code.tokens, code.values[:, None].to(W_FD.dtype) * W_FD[code.features]
+    )
 
 
 def spmm_t(code: Code, G_BD: Tensor) -> Tensor:
     """out[f] = sum over the tokens that use f of value x G[token]: [F, D]."""
     out_FD = G_BD.new_zeros(code.n_features, G_BD.shape[1])
-    return out_FD.index_add_(0, code.features, code.values[:, None].to(G_BD.dtype) * G_BD[code.tokens])
+    return out_FD.index_add_(
+        0, code.features, code.values[:, None].to(G_BD.dtype) * G_BD[code.tokens]
+    )
 
 
 def sddmm(A_BD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
@@ -79,6 +91,7 @@ def sddmm(A_BD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
 
 
 def column_sums(code: Code) -> tuple[Tensor, Tensor]:
-    """Per feature the sum of its values [F], and on how many tokens it fired (value != 0) [F] int64."""
+    """Per feature the sum of its values [F], and on how many tokens it fired (value != 0) [F]
+    int64."""
     sums_F = code.values.new_zeros(code.n_features).index_add_(0, code.features, code.values)
     return sums_F, torch.bincount(code.features[code.values != 0], minlength=code.n_features)

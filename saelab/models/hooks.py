@@ -1,4 +1,5 @@
-"""Hook points of a TransformerBridge: canonical names, aliases, and those that must be switched on before they fire."""
+"""Hook points of a TransformerBridge: canonical names, aliases, and those that must be switched on
+before they fire."""
 
 import difflib
 from collections.abc import Iterator
@@ -22,19 +23,31 @@ SWITCHES = {
 
 
 def hook_points(bridge: "TransformerBridge") -> dict[str, str]:
-    """Every name a hook point of this model answers to, with its canonical name (`hook_resid_post` is `hook_out`)."""
+    """Every name a hook point of this model answers to, with its canonical name (`hook_resid_post`
+    is `hook_out`)."""
     return {name: point.name or name for name, point in bridge.hook_dict.items()}
 
 
 def aliases(bridge: "TransformerBridge", canonical: str) -> list[str]:
     """The other names of a hook point, sorted."""
-    return sorted(name for name, target in hook_points(bridge).items() if target == canonical and name != canonical)
+    return sorted(
+        name
+        for name, target in hook_points(bridge).items()
+        if target == canonical and name != canonical
+    )
 
 
 def _unknown(bridge: "TransformerBridge", name: str, names: list[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     nearest = f"nearest: {', '.join(near)}; " if near else ""
-    shown = ["hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z"]
+    shown = [
+        "hook_resid_pre",
+        "hook_resid_mid",
+        "hook_resid_post",
+        "hook_attn_out",
+        "hook_mlp_out",
+        "attn.hook_z",
+    ]
     shown = [hook for hook in shown if f"blocks.0.{hook}" in names]
     blocks = f"blocks.0 to blocks.{bridge.cfg.n_layers - 1} have, among others, {', '.join(shown)}"
     return UsageError(f"this model has no hook {name!r}; {nearest}{blocks}")
@@ -43,7 +56,8 @@ def _unknown(bridge: "TransformerBridge", name: str, names: list[str]) -> UsageE
 def resolve_hook(bridge: "TransformerBridge", name: str) -> str:
     """The canonical name of hook `name`, after switching on what it needs to fire.
 
-    Raises UsageError naming near matches for an unknown hook, and where this architecture cannot make the hook fire.
+    Raises UsageError naming near matches for an unknown hook, and where this architecture cannot
+    make the hook fire.
     """
     names = hook_points(bridge)
     if name not in names:
@@ -57,13 +71,17 @@ def resolve_hook(bridge: "TransformerBridge", name: str) -> str:
 
 @contextmanager
 def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
-    """Switches on (or off) for the length of a with-block: `enabled(model, use_split_qkv_input=True)`; names as in SWITCHES.
+    """Switches on (or off) for the length of a with-block: `enabled(model,
+    use_split_qkv_input=True)`; names as in SWITCHES.
 
-    With `use_split_qkv_input` on, edits to `ln1.hook_scale` no longer reach the output: frozen norms need it off. Raises
-    UsageError for a name that is no switch and where this architecture cannot be switched.
+    With `use_split_qkv_input` on, edits to `ln1.hook_scale` no longer reach the output: frozen
+    norms need it off. Raises UsageError for a name that is no switch and where this architecture
+    cannot be switched.
     """
     if unknown := sorted(set(switches) - set(SWITCHES.values())):
-        raise UsageError(f"no switch {unknown[0]!r}: switches are {', '.join(sorted(set(SWITCHES.values())))}")
+        raise UsageError(
+            f"no switch {unknown[0]!r}: switches are {', '.join(sorted(set(SWITCHES.values())))}"
+        )
     before = {name: bool(getattr(bridge.cfg, name)) for name in switches}
     try:
         _switch(bridge, switches)
@@ -73,9 +91,13 @@ def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
 
 
 def _switch(bridge: "TransformerBridge", switches: dict[str, bool], what: str = "") -> None:
-    for name, on in sorted(switches.items(), key=lambda item: item[1]):  # off before on: some exclude each other
+    for name, on in sorted(
+        switches.items(), key=lambda item: item[1]
+    ):  # off before on: some exclude each other
         if bool(getattr(bridge.cfg, name)) != on:
             try:
                 getattr(bridge, f"set_{name}")(on)
             except (ValueError, NotImplementedError) as error:
-                raise UsageError(f"{what or name} cannot be used here: {str(error).splitlines()[0]}") from error
+                raise UsageError(
+                    f"{what or name} cannot be used here: {str(error).splitlines()[0]}"
+                ) from error

@@ -1,4 +1,5 @@
-"""The Hugging Face hub, asked once and briefly: without a network the answer comes within seconds."""
+"""The Hugging Face hub, asked once and briefly: without a network the answer comes within
+seconds."""
 
 import os
 import threading
@@ -13,7 +14,8 @@ Answer = Literal["yes", "no", "offline", "unreachable"]
 
 
 def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
-    """The call's answer, or "unreachable": a name server that never answers obeys no timeout, hence the thread."""
+    """The call's answer, or "unreachable": a name server that never answers obeys no timeout, hence
+    the thread."""
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(call()), daemon=True)
     thread.start()
@@ -22,7 +24,8 @@ def _within(seconds: float, call: Callable[[], Answer]) -> Answer:
 
 
 def has(name: str, kind: Literal["model", "dataset"]) -> Answer:
-    """Whether the hub has the model or dataset `name`. "offline" when HF_HUB_OFFLINE is set; "no" also for a gated one."""
+    """Whether the hub has the model or dataset `name`. "offline" when HF_HUB_OFFLINE is set; "no"
+    also for a gated one."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -55,7 +58,8 @@ def cached(name: str) -> Path | None:
 
 
 def download(name: str) -> Path:
-    """Fetch a model's configuration, tokenizer and safetensors into the hub cache; returns the snapshot folder."""
+    """Fetch a model's configuration, tokenizer and safetensors into the hub cache; returns the
+    snapshot folder."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, allow_patterns=PATTERNS))

@@ -1,7 +1,8 @@
 """Finding a language model by name and loading it behind a TransformerLens bridge.
 
-A name is `bundled`, a folder in Hugging Face layout, or a hub name; they are tried in this order: folder, local hub cache, hub,
-each once. Whether a model exists is known before transformer_lens, whose import takes seconds, is imported.
+A name is `bundled`, a folder in Hugging Face layout, or a hub name; they are tried in this order:
+folder, local hub cache, hub, each once. Whether a model exists is known before transformer_lens,
+whose import takes seconds, is imported.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ _loaded: "weakref.WeakKeyDictionary[TransformerBridge, Located]" = weakref.WeakK
 
 
 class Located(NamedTuple):
-    """Where a model lies. name: `bundled`, the absolute folder, or the hub name. commit: of a hub snapshot, else None."""
+    """Where a model lies. name: `bundled`, the absolute folder, or the hub name. commit: of a hub
+    snapshot, else None."""
 
     name: str
     folder: Path
@@ -32,12 +34,14 @@ class Located(NamedTuple):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The model's weight files, sorted by name: safetensors if there are any, else PyTorch's own format."""
+    """The model's weight files, sorted by name: safetensors if there are any, else PyTorch's own
+    format."""
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def missing_files(folder: Path) -> list[str]:
-    """Which parts of a model in Hugging Face layout the folder lacks; every file a sharded model's index names counts."""
+    """Which parts of a model in Hugging Face layout the folder lacks; every file a sharded model's
+    index names counts."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -62,11 +66,14 @@ def _bundled() -> Located:
     for folder in tried:
         if (folder / "config.json").is_file():
             return _complete("bundled", folder)
-    raise UsageError(f"the bundled model is missing from this installation (looked in {tried[0]} and {tried[1]})")
+    raise UsageError(
+        f"the bundled model is missing from this installation (looked in {tried[0]} and {tried[1]})"
+    )
 
 
 def locate(name: str | Path) -> Located:
-    """Find the model `name`. Raises UsageError, within 3 seconds without a network, when there is none or a file is missing."""
+    """Find the model `name`. Raises UsageError, within 3 seconds without a network, when there is
+    none or a file is missing."""
     if str(name) == "bundled":
         return _bundled()
     folder = Path(name).expanduser()
@@ -88,7 +95,8 @@ def locate(name: str | Path) -> Located:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or advice from transformers: a command's standard error ends with its own line."""
+    """No progress bars or advice from transformers: a command's standard error ends with its own
+    line."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -103,10 +111,11 @@ def _quiet() -> Iterator[None]:
 
 
 def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
-    """Load the model `name` (`bundled`, a folder, a hub name): float32, eval mode, parameters without gradients.
+    """Load the model `name` (`bundled`, a folder, a hub name): float32, eval mode, parameters
+    without gradients.
 
-    Raises UsageError when there is no such model or TransformerLens does not know its architecture, FailedRun when its files are
-    damaged.
+    Raises UsageError when there is no such model or TransformerLens does not know its architecture,
+    FailedRun when its files are damaged.
     """
     located = locate(name)
     import torch
@@ -114,12 +123,18 @@ def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
 
     try:
         with _quiet():
-            bridge = TransformerBridge.boot_transformers(str(located.folder), device=device, dtype=torch.float32)
+            bridge = TransformerBridge.boot_transformers(
+                str(located.folder), device=device, dtype=torch.float32
+            )
     except ValueError as error:
-        raise UsageError(f"{located.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise UsageError(
+            f"{located.name} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FailedRun(f"{located.name} cannot be loaded, its files may be damaged: {reason}") from error
+        raise FailedRun(
+            f"{located.name} cannot be loaded, its files may be damaged: {reason}"
+        ) from error
     bridge.eval()
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
@@ -137,17 +152,23 @@ def _sha256(files: list[Path]) -> str:
 
 
 def identity(model: "str | Path | TransformerBridge") -> dict[str, str]:
-    """Which model this is: name, revision (hub commit, else SHA-256 over the weight files), tokenizer_hash (SHA-256).
+    """Which model this is: name, revision (hub commit, else SHA-256 over the weight files),
+    tokenizer_hash (SHA-256).
 
-    model: a name, or what `load` returned. Raises UsageError for an unknown name and for a bridge that `load` did not make.
+    model: a name, or what `load` returned. Raises UsageError for an unknown name and for a bridge
+    that `load` did not make.
     """
     if isinstance(model, str | Path):
         located = locate(model)
     elif model in _loaded:
         located = _loaded[model]
     else:
-        raise UsageError("this model was not loaded by saelab.models.load, so its revision is not known")
-    tokenizer = next(located.folder / file for file in TOKENIZERS if (located.folder / file).is_file())
+        raise UsageError(
+            "this model was not loaded by saelab.models.load, so its revision is not known"
+        )
+    tokenizer = next(
+        located.folder / file for file in TOKENIZERS if (located.folder / file).is_file()
+    )
     return {
         "name": located.name,
         "revision": located.commit or _sha256(weight_files(located.folder)),

@@ -1,4 +1,5 @@
-"""The cache: what it holds is what the model computed, reads are shuffled and resumable, damage is named."""
+"""The cache: what it holds is what the model computed, reads are shuffled and resumable, damage is
+named."""
 
 import json
 import re
@@ -44,11 +45,13 @@ def test_cached_activations_are_the_models_own(opened: Cache, tiny_model: Path):
 
 
 def test_a_context_holds_documents_of_one_split(opened: Cache):
-    from saelab.models.corpus import held_out
+    from saelab.documents import held_out
 
     names = opened.document_names()
     for split in ("train", "held_out"):
-        numbers = {int(n) for chunk in opened.contexts(HOOK, split) for n in chunk.documents.unique()}
+        numbers = {
+            int(n) for chunk in opened.contexts(HOOK, split) for n in chunk.documents.unique()
+        }
         assert numbers and all(held_out(names[n]) == (split == "held_out") for n in numbers)
 
 
@@ -69,7 +72,10 @@ def test_batches_go_on_from_any_number(opened: Cache, start: int, monkeypatch: p
     from saelab.activations import batches
 
     monkeypatch.setattr(batches, "BUFFER", 3_000)
-    straight, skipped = opened.batches(HOOK, 100, seed=1), opened.batches(HOOK, 100, seed=1, start=start)
+    straight, skipped = (
+        opened.batches(HOOK, 100, seed=1),
+        opened.batches(HOOK, 100, seed=1, start=start),
+    )
     for _ in range(start):
         next(straight)
     for _ in range(5):
@@ -90,8 +96,14 @@ def test_moments_are_those_of_the_tokens(opened: Cache):
     torch.testing.assert_close(moments.second, rows.T @ rows)
 
 
-def test_gradients_are_those_of_the_contexts_loss(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
-    opened = Cache(make_cache(tiny_model, tiny_corpus, tmp_path / "c", n_tokens=6_000, gradients=True, hooks=[HOOK]))
+def test_gradients_are_those_of_the_contexts_loss(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+):
+    opened = Cache(
+        make_cache(
+            tiny_model, tiny_corpus, tmp_path / "c", n_tokens=6_000, gradients=True, hooks=[HOOK]
+        )
+    )
     acts, grads = next(opened.contexts(HOOK)), next(opened.contexts(HOOK, gradients=True))
     bridge = models.load(tiny_model)
     step = 1e-2 * torch.nn.functional.normalize(grads.acts[0, 5], dim=0)
@@ -104,7 +116,9 @@ def test_gradients_are_those_of_the_contexts_loss(tiny_model: Path, tiny_corpus:
 
         tokens = acts.tokens[:1]
         logits = bridge.run_with_hooks(tokens, fwd_hooks=[(HOOK, edit)]).double()
-        return float(torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum"))
+        return float(
+            torch.nn.functional.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")
+        )
 
     slope = (loss(step) - loss(-step)) / 2e-2
     assert slope == pytest.approx(float(grads.acts[0, 5].norm()), rel=0.02)
@@ -154,9 +168,13 @@ def test_a_cache_of_another_model_is_refused_with_both_names(opened: Cache, tmp_
 
 
 def test_unknown_hooks_and_oversized_batches_are_refused(opened: Cache):
-    with pytest.raises(UsageError, match=r"holds no hook 'blocks\.9\.hook_out'; it holds blocks\.0\.hook_out"):
+    with pytest.raises(
+        UsageError, match=r"holds no hook 'blocks\.9\.hook_out'; it holds blocks\.0\.hook_out"
+    ):
         opened.width("blocks.9.hook_out")
-    with pytest.raises(UsageError, match=r"a batch of 99999 tokens is more than the \d+ train tokens"):
+    with pytest.raises(
+        UsageError, match=r"a batch of 99999 tokens is more than the \d+ train tokens"
+    ):
         opened.batches(HOOK, 99_999)
 
 
@@ -166,7 +184,9 @@ def test_a_finished_capture_has_nothing_left_to_do_and_other_settings_are_refuse
     before = {p.name: p.stat().st_mtime_ns for p in tiny_cache.iterdir()}
     make_cache(tiny_model, tiny_corpus, tiny_cache)
     assert before == {p.name: p.stat().st_mtime_ns for p in tiny_cache.iterdir()}
-    with pytest.raises(UsageError, match=r"other settings \(asked / held\): n_tokens: 12000 / 16000"):
+    with pytest.raises(
+        UsageError, match=r"other settings \(asked / held\): n_tokens: 12000 / 16000"
+    ):
         make_cache(tiny_model, tiny_corpus, tiny_cache, n_tokens=12_000)
 
 
@@ -176,15 +196,24 @@ def test_values_a_dtype_cannot_hold_stop_the_capture(
     bridge = models.load(tiny_model)
     settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 8_000)
     original = writer.activations
-    monkeypatch.setattr(writer, "activations", lambda *args: {k: v * 1e5 for k, v in original(*args).items()})
-    with pytest.raises(FailedRun, match=r"hook_out reaches .*, more than float16 holds: capture with --dtype float32"):
+    monkeypatch.setattr(
+        writer, "activations", lambda *args: {k: v * 1e5 for k, v in original(*args).items()}
+    )
+    with pytest.raises(
+        FailedRun,
+        match=r"hook_out reaches .*, more than float16 holds: capture with --dtype float32",
+    ):
         capture.capture(bridge, settings, hooks, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
-def test_a_full_disk_is_reported_and_leaves_no_temporary_file(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
+def test_a_full_disk_is_reported_and_leaves_no_temporary_file(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+):
     def work():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # writing beyond it fails as on a full disk
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (100_000, 100_000)
+        )  # writing beyond it fails as on a full disk
         try:
             make_cache(tiny_model, tiny_corpus, tmp_path / "c")
         except FailedRun as error:

@@ -21,7 +21,9 @@ POINTS = [(rng.randint(1, 28), rng.random() * 0.02) for _ in range(5)]
 def job(tiny_model: Path, tiny_corpus: Path):
     """A capture of seven small shards as a function of the folder and a progress callback."""
     bridge = models.load(tiny_model)
-    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 16_000, dtype="float16")
+    settings, hooks = capture.settings_for(
+        bridge, str(tiny_corpus), [HOOK], 16_000, dtype="float16"
+    )
     small = replace(settings, shard_contexts=64)
     return lambda out, progress=None: capture.capture(bridge, small, hooks, out, progress)
 
@@ -38,10 +40,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("after", "delay"), POINTS)
-def test_a_killed_capture_resumes_to_the_same_bytes(job, whole, tmp_path: Path, after: int, delay: float):
+def test_a_killed_capture_resumes_to_the_same_bytes(
+    job, whole, tmp_path: Path, after: int, delay: float
+):
     out = tmp_path / "c"
     assert run_and_kill(lambda progress: job(out, progress), after, delay) == after
-    if (out / "manifest.json").exists() and not json.loads((out / "manifest.json").read_text())["complete"]:
+    if (out / "manifest.json").exists() and not json.loads((out / "manifest.json").read_text())[
+        "complete"
+    ]:
         with pytest.raises(UsageError, match="unfinished"):
             Cache(out)
     assert contents(job(out)) == whole

@@ -1,4 +1,5 @@
-"""Text sources: what becomes a document, what it is called, on which side it falls, and what is refused."""
+"""Text sources: what becomes a document, what it is called, on which side it falls, and what is
+refused."""
 
 import json
 from pathlib import Path
@@ -7,9 +8,9 @@ import pytest
 
 from saelab.activations import text
 from saelab.activations.text import documents
+from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.models import hub
-from saelab.models.corpus import held_out
 
 STORIES = ["One day a cat sat.", "The dog ran home.", "Rain fell all night."]
 
@@ -36,7 +37,9 @@ def write(path: Path, content: str | bytes) -> Path:
         ("mark.jsonl", "\ufeff" + "\n".join(json.dumps(story) for story in STORIES)),
     ],
 )
-def test_json_arrays_and_lines_of_strings_and_objects_are_read(tmp_path: Path, name: str, content: str):
+def test_json_arrays_and_lines_of_strings_and_objects_are_read(
+    tmp_path: Path, name: str, content: str
+):
     found = list(documents(str(write(tmp_path / name, content))))
     assert [d.text for d in found] == STORIES
     assert [d.name for d in found] == [f"{name}#{i}" for i in range(3)]
@@ -47,20 +50,29 @@ def test_parquet_files_are_read_by_their_text_field(tmp_path: Path):
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.table({"story": STORIES, "n": [1, 2, 3]}), tmp_path / "a.parquet")
+    pyarrow.parquet.write_table(
+        pyarrow.table({"story": STORIES, "n": [1, 2, 3]}), tmp_path / "a.parquet"
+    )
     assert texts(tmp_path / "a.parquet", field="story") == STORIES
-    with pytest.raises(UsageError, match=r"has no text field 'text'; its fields are story, n \(--text-field\)"):
+    with pytest.raises(
+        UsageError, match=r"has no text field 'text'; its fields are story, n \(--text-field\)"
+    ):
         texts(tmp_path / "a.parquet")
     with pytest.raises(UsageError, match="is not a Parquet file"):
         texts(write(tmp_path / "b.parquet", b"PAR0 and more bytes"))
 
 
-def test_plain_text_is_cut_at_blank_lines_into_documents_of_about_two_thousand_characters(tmp_path: Path):
+def test_plain_text_is_cut_at_blank_lines_into_documents_of_about_two_thousand_characters(
+    tmp_path: Path,
+):
     paragraphs = [f"paragraph {i} " + "word " * 60 for i in range(30)]
     whole = "\n\n".join(paragraphs)
     found = texts(write(tmp_path / "book.md", whole))
     assert "\n\n".join(found) == whole
-    assert all(text.DOCUMENT_CHARACTERS <= len(piece) < 2 * text.DOCUMENT_CHARACTERS for piece in found[:-1])
+    assert all(
+        text.DOCUMENT_CHARACTERS <= len(piece) < 2 * text.DOCUMENT_CHARACTERS
+        for piece in found[:-1]
+    )
     assert texts(write(tmp_path / "short.txt", "just this")) == ["just this"]
 
 
@@ -71,7 +83,9 @@ def test_files_of_a_folder_are_named_and_held_out_by_relative_path_in_a_fixed_or
     write(tmp_path / "one" / ".git" / "hidden.txt", "not this")
     write(tmp_path / "one" / "picture.png", b"\xff\xd8")
     found = list(documents(str(tmp_path / "one")))
-    assert len(found) == 60 and {d.name for d in found} == {f"sub{i % 3}/{i}.txt" for i in range(60)}
+    assert len(found) == 60 and {d.name for d in found} == {
+        f"sub{i % 3}/{i}.txt" for i in range(60)
+    }
     assert all(d.held_out == held_out(d.name) for d in found) and any(d.held_out for d in found)
     (tmp_path / "one").rename(tmp_path / "two")
     assert list(documents(str(tmp_path / "two"))) == found
@@ -92,12 +106,22 @@ def test_records_inside_a_folder_are_read_too(tmp_path: Path):
         ("none.json", "[]", "none.json holds no records"),
         ("cut.json", '["one", "tw', "cut.json is not JSON"),
         ("line.jsonl", '"one"\n{"text": \n', "line.jsonl line 2 is not JSON"),
-        ("field.json", '[{"story": "x", "n": 1}]', "record 0 has no text field 'text'; its fields are story, n (--text-field)"),
-        ("number.json", "[3]", "record 0 is neither a string nor an object with a field 'text': it is int"),
+        (
+            "field.json",
+            '[{"story": "x", "n": 1}]',
+            "record 0 has no text field 'text'; its fields are story, n (--text-field)",
+        ),
+        (
+            "number.json",
+            "[3]",
+            "record 0 is neither a string nor an object with a field 'text': it is int",
+        ),
         ("null.jsonl", '{"text": null}', "record 0 has no text field 'text'; its fields are text"),
     ],
 )
-def test_files_that_are_no_text_are_refused_with_the_reason(tmp_path: Path, name: str, content: str | bytes, words: str):
+def test_files_that_are_no_text_are_refused_with_the_reason(
+    tmp_path: Path, name: str, content: str | bytes, words: str
+):
     with pytest.raises(UsageError) as error:
         texts(write(tmp_path / name, content))
     assert words in str(error.value)
@@ -117,9 +141,12 @@ def test_a_folder_without_text_says_what_it_reads(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"), [("unreachable", "the hub is unreachable"), ("no", "the hub has none of that name")]
+    ("answer", "words"),
+    [("unreachable", "the hub is unreachable"), ("no", "the hub has none of that name")],
 )
-def test_a_dataset_that_cannot_be_had_is_refused_with_the_reason(answer: str, words: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_dataset_that_cannot_be_had_is_refused_with_the_reason(
+    answer: str, words: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(hub, "has", lambda name, kind: answer)
     with pytest.raises(UsageError, match=f"unknown text 'some/dataset'.*{words}"):
         list(documents("some/dataset"))
@@ -141,7 +168,10 @@ def test_a_hub_dataset_is_streamed_from_its_configuration(monkeypatch: pytest.Mo
 def test_the_standard_library_has_held_out_files():
     found = [document for _, document in zip(range(80), documents("stdlib"), strict=False)]
     assert {document.held_out for document in found} == {True, False}
-    assert all(document.held_out == held_out(document.name) and document.name.endswith(".py") for document in found)
+    assert all(
+        document.held_out == held_out(document.name) and document.name.endswith(".py")
+        for document in found
+    )
 
 
 def test_the_bundled_mixture_needs_the_models_words():

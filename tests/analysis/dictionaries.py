@@ -1,4 +1,5 @@
-"""Small dictionaries with random weights at hooks of the tiny model, and a task made of random tokens."""
+"""Small dictionaries with random weights at hooks of the tiny model, and a task made of random
+tokens."""
 
 import torch
 
@@ -8,7 +9,15 @@ from saelab.analysis.circuits import Task
 RESIDUAL, Z, MLP = "blocks.0.hook_out", "blocks.1.attn.o.hook_in", "blocks.{}.mlp"
 
 
-def dictionary(hook: str, target: str | None = None, *, width: int = 32, features: int = 48, k: int = 5, seed: int = 0) -> SAE:
+def dictionary(
+    hook: str,
+    target: str | None = None,
+    *,
+    width: int = 32,
+    features: int = 48,
+    k: int = 5,
+    seed: int = 0,
+) -> SAE:
     """An untrained SAE, or transcoder to `target`, whose biases are not 0."""
     sae = SAE(width, features, Choice(k), transcoder=target is not None, seed=seed)
     draw = torch.Generator().manual_seed(seed + 100)
@@ -20,11 +29,14 @@ def dictionary(hook: str, target: str | None = None, *, width: int = 32, feature
 
 def transcoder(layer: int, seed: int = 0, **shape: int) -> SAE:
     """A transcoder of an MLP of the tiny model."""
-    return dictionary(f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.mlp.hook_out", seed=seed, **shape)
+    return dictionary(
+        f"blocks.{layer}.mlp.hook_in", f"blocks.{layer}.mlp.hook_out", seed=seed, **shape
+    )
 
 
 def random_task(n: int = 6, length: int = 7, seed: int = 0) -> Task:
-    """Random prompts that differ from their twins at two positions; the answers are random tokens."""
+    """Random prompts that differ from their twins at two positions; the answers are random
+    tokens."""
     draw = torch.Generator().manual_seed(seed)
     clean = torch.randint(1, 257, (n, length), generator=draw)
     clean[:, 0] = 0
@@ -32,4 +44,6 @@ def random_task(n: int = 6, length: int = 7, seed: int = 0) -> Task:
     corrupted[:, 2:4] = torch.randint(1, 257, (n, 2), generator=draw)
     answers = torch.randint(1, 257, (n, 2), generator=draw)
     ends = {"end": torch.full((n,), length - 1)}
-    return Task("random", clean, corrupted, answers[:, :1], answers[:, 1:], "logit_difference", ends, {})
+    return Task(
+        "random", clean, corrupted, answers[:, :1], answers[:, 1:], "logit_difference", ends, {}
+    )

@@ -1,4 +1,5 @@
-"""Pre-activations split over heads, sources and residual features: exact sums, planted sources, predicted ablations."""
+"""Pre-activations split over heads, sources and residual features: exact sums, planted sources,
+predicted ablations."""
 
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from saelab import SAE, Choice, models
-from saelab.analysis import attribution, frozen
+from saelab.analysis import frozen
+from saelab.analysis.attention import attribution
 from saelab.code import Code
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task
@@ -28,13 +30,17 @@ def in_float64(sae: SAE, x_BD: Tensor, code: Code) -> Tensor:
 
 
 def miss(parts: Tensor, bias_N: Tensor, whole_N: Tensor) -> float:
-    """The largest difference between a sum of parts [N, ...] with its bias and the whole [N], relative to the largest whole."""
-    return float((parts.flatten(1).double().sum(1) + bias_N - whole_N).abs().max() / whole_N.abs().max())
+    """The largest difference between a sum of parts [N, ...] with its bias and the whole [N],
+    relative to the largest whole."""
+    return float(
+        (parts.flatten(1).double().sum(1) + bias_N - whole_N).abs().max() / whole_N.abs().max()
+    )
 
 
 @pytest.fixture(scope="module")
 def seen(model):
-    """(SAE on concatenated heads, its code, z [B, H, E], pattern, v [C, S, H, E]) of two contexts."""
+    """(SAE on concatenated heads, its code, z [B, H, E], pattern, v [C, S, H, E]) of two
+    contexts."""
     sae, held = dictionary(Z, seed=3), frozen.freeze(model, TOKENS)
     acts = frozen.run(model, held, {}, [Z, "blocks.1.attn.hook_v"])
     with torch.no_grad():
@@ -46,7 +52,10 @@ def seen(model):
 def test_heads_and_sources_add_up_to_the_pre_activation(seen):
     sae, code, z_BHE, pattern, v = seen
     whole_N, bias_N = in_float64(sae, z_BHE.flatten(1), code), attribution.bias(sae, code.features)
-    by_head, by_source = attribution.by_head(sae, z_BHE, code), attribution.by_source(sae, pattern, v, code)
+    by_head, by_source = (
+        attribution.by_head(sae, z_BHE, code),
+        attribution.by_source(sae, pattern, v, code),
+    )
     assert miss(by_head, bias_N, whole_N) < EXACT and miss(by_source, bias_N, whole_N) < EXACT
     torch.testing.assert_close(by_source.sum(2), by_head)
 
@@ -71,7 +80,10 @@ def test_a_planted_head_and_source_are_found():
     sae = SAE(8, 8, Choice(1))
     sae.W_enc.data, sae.W_dec.data = torch.eye(8), torch.eye(8)
     pattern, v = torch.zeros(1, 2, 3, 3), torch.zeros(1, 3, 2, 4)
-    pattern[0, 1, 2, 1], v[0, 1, 1, 3] = 1, 5.0  # head 1 attends from 2 to 1, where its value is feature 7
+    pattern[0, 1, 2, 1], v[0, 1, 1, 3] = (
+        1,
+        5.0,
+    )  # head 1 attends from 2 to 1, where its value is feature 7
     z_BHE = torch.einsum("chts,cshe->cthe", pattern, v)[0]
     code = Code(torch.tensor([0, 0, 0, 1]), torch.tensor([7]), torch.tensor([5.0]), 8)
     expected = torch.zeros(1, 2, 3)
@@ -97,12 +109,18 @@ def test_residual_features_add_up_and_foretell_their_ablation(model):
         code = sae.encode(acts[Z][0, at : at + 1])
     feature, whole = int(code.features[0]), float(code.values[0])
     found = attribution.by_residual_feature(model, held, sae, residual, feature, at)
-    assert float(found.values.sum() + found.errors.sum()) + found.bias == pytest.approx(whole, rel=1e-5)
+    assert float(found.values.sum() + found.errors.sum()) + found.bias == pytest.approx(
+        whole, rel=1e-5
+    )
     assert found.values.abs().diff().max() <= 0 and 0 not in found.positions.tolist()
 
     def measured(n: int, held: frozen.Frozen) -> float:
-        """The change of the feature's pre-activation when the n-th largest contribution is taken out of the residual stream."""
-        x_CTD, (position, number) = acts[RESIDUAL].clone(), (int(found.positions[n]), int(found.features[n]))
+        """The change of the feature's pre-activation when the n-th largest contribution is taken
+        out of the residual stream."""
+        x_CTD, (position, number) = (
+            acts[RESIDUAL].clone(),
+            (int(found.positions[n]), int(found.features[n])),
+        )
         with torch.no_grad():
             value = residual.encode(acts[RESIDUAL][0]).to_dense()[position, number]
             x_CTD[0, position] -= value * residual.W_dec[number]
@@ -110,15 +128,25 @@ def test_residual_features_add_up_and_foretell_their_ablation(model):
             return float((arrived_D - acts[Z][0, at]) @ sae.W_enc[feature])
 
     exact = [measured(n, held) + float(found.values[n]) for n in range(5)]
-    free = torch.tensor([[measured(n, held._replace(held={})), -float(found.values[n])] for n in range(len(found.values))])
+    free = torch.tensor(
+        [
+            [measured(n, held._replace(held={})), -float(found.values[n])]
+            for n in range(len(found.values))
+        ]
+    )
     assert max(map(abs, exact)) < 1e-5 * abs(whole)
-    assert float((free[:, 0] - free[:, 1]).abs().max()) > 1e-3  # patterns and norms move: the prediction is not exact
+    assert (
+        float((free[:, 0] - free[:, 1]).abs().max()) > 1e-3
+    )  # patterns and norms move: the prediction is not exact
     assert float(torch.corrcoef(free.T)[0, 1]) > 0.5
 
 
 def test_grouped_value_heads_of_a_real_llama(assets: Path):
     llama = models.load(assets / "stories260K")
-    tokens, hook = torch.randint(3, 500, (1, 6), generator=torch.Generator().manual_seed(0)), "blocks.2.attn.hook_z"
+    tokens, hook = (
+        torch.randint(3, 500, (1, 6), generator=torch.Generator().manual_seed(0)),
+        "blocks.2.attn.hook_z",
+    )
     held = frozen.freeze(llama, tokens)
     acts = frozen.run(llama, held, {}, [hook, "blocks.2.attn.hook_v"])
     sae = dictionary(hook, width=64, seed=1)
@@ -126,4 +154,7 @@ def test_grouped_value_heads_of_a_real_llama(assets: Path):
         code = sae.encode(acts[hook])
     v_CSHE = acts["blocks.2.attn.hook_v"].view(1, 6, 4, 8)
     split = attribution.by_source(sae, held.held["blocks.2.attn.hook_pattern"], v_CSHE, code)
-    assert miss(split, attribution.bias(sae, code.features), in_float64(sae, acts[hook][0], code)) < EXACT
+    assert (
+        miss(split, attribution.bias(sae, code.features), in_float64(sae, acts[hook][0], code))
+        < EXACT
+    )

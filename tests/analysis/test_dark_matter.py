@@ -4,22 +4,36 @@ import numpy as np
 import pytest
 import torch
 
-from saelab.analysis import dark_matter as dark
-from saelab.analysis import linear, scaling
-from saelab.analysis.documents import DocumentSums, interval
+from saelab.analysis.dark_matter import decomposition as dark
+from saelab.analysis.dark_matter import laws, linear
 from saelab.errors import UsageError
+from saelab.statistics.sums import DocumentSums, interval
 
 D, FITTED, SCORED = 32, 32 * 60, 40_000
 LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
-def planted(rank: int, dense: float, introduced: float, n: int, seed: int) -> tuple[torch.Tensor, ...]:
-    """x' of `rank` dimensions, x = x' + delta and x_hat = x' + eta, isotropic noise of these levels."""
-    mix = torch.randn(rank, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / rank**0.5
+def planted(
+    rank: int, dense: float, introduced: float, n: int, seed: int
+) -> tuple[torch.Tensor, ...]:
+    """x' of `rank` dimensions, x = x' + delta and x_hat = x' + eta, isotropic noise of these
+    levels."""
+    mix = (
+        torch.randn(rank, D, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        / rank**0.5
+    )
     generator = torch.Generator().manual_seed(seed)
     signal = torch.randn(n, rank, generator=generator, dtype=torch.float64) @ mix
-    delta, eta = (torch.randn(n, D, generator=generator, dtype=torch.float64) * level for level in (dense, introduced))
-    return signal, signal + delta, signal + eta, mix.T @ mix + dense**2 * torch.eye(D, dtype=torch.float64)
+    delta, eta = (
+        torch.randn(n, D, generator=generator, dtype=torch.float64) * level
+        for level in (dense, introduced)
+    )
+    return (
+        signal,
+        signal + delta,
+        signal + eta,
+        mix.T @ mix + dense**2 * torch.eye(D, dtype=torch.float64),
+    )
 
 
 def energies(found: dark.Decomposition) -> tuple[float, float]:
@@ -31,7 +45,9 @@ def energies(found: dark.Decomposition) -> tuple[float, float]:
 def test_the_planted_energies_come_back_on_the_whole_grid(rank: int):
     for i, dense in enumerate(LEVELS):
         for j, introduced in enumerate(LEVELS[i == 0 :], start=int(i == 0)):
-            _, x, x_hat, covariance = planted(rank, dense, introduced, FITTED, seed=1 + 2 * (5 * i + j))
+            _, x, x_hat, covariance = planted(
+                rank, dense, introduced, FITTED, seed=1 + 2 * (5 * i + j)
+            )
             map = dark.fit(x, x_hat)
             p = rank if dense == 0 else D
             assert map.error.rank == p
@@ -40,7 +56,9 @@ def test_the_planted_energies_come_back_on_the_whole_grid(rank: int):
             signal, x, x_hat, _ = planted(rank, dense, introduced, SCORED, seed=2 + 2 * (5 * i + j))
             found = dark.decompose(x, x_hat, map, truth=signal)
             expected = captured + missed * p / FITTED, missed * (1 + p / FITTED)
-            assert np.allclose(energies(found), expected, rtol=0, atol=0.01 * (captured + missed)), (rank, dense, introduced)
+            assert np.allclose(
+                energies(found), expected, rtol=0, atol=0.01 * (captured + missed)
+            ), (rank, dense, introduced)
             assert found.introduced is not None
             size = float(found.introduced.square().sum(1).mean())
             assert size == pytest.approx(D * introduced**2, rel=0.01)
@@ -64,7 +82,9 @@ def test_many_tokens_are_worked_on_in_pieces_and_none_is_left_out(monkeypatch):
     monkeypatch.setattr(linear, "PIECE", 1000)
     pieces = dark.decompose(x, x_hat, dark.fit(x, x_hat))
     assert sizes == [1000, 1000, 500]
-    assert pieces.r2 == pytest.approx(whole.r2, abs=1e-9) and pieces.norm_r2 == pytest.approx(whole.norm_r2, abs=1e-9)
+    assert pieces.r2 == pytest.approx(whole.r2, abs=1e-9) and pieces.norm_r2 == pytest.approx(
+        whole.norm_r2, abs=1e-9
+    )
     torch.testing.assert_close(pieces.nonlinear, whole.nonlinear)
     again = linear.fit(x, x_hat)
     assert again.n_tokens == plain.n_tokens == 2500
@@ -85,9 +105,14 @@ def test_the_parts_sum_to_the_whole_and_are_orthogonal_where_they_were_fitted():
 
 def test_dead_and_shrunk_saes_score_one_and_errors_of_other_tokens_the_null():
     generator = torch.Generator().manual_seed(0)
-    x, y = (torch.randn(5000, 32, generator=generator) @ torch.randn(32, 32, generator=generator) + 1 for _ in range(2))
+    x, y = (
+        torch.randn(5000, 32, generator=generator) @ torch.randn(32, 32, generator=generator) + 1
+        for _ in range(2)
+    )
     for broken in (lambda t: torch.zeros_like(t) + 0.5, lambda t: 0.8 * t):
-        assert dark.decompose(y, broken(y), dark.fit(x, broken(x))).r2 == pytest.approx(1.0, abs=1e-6)
+        assert dark.decompose(y, broken(y), dark.fit(x, broken(x))).r2 == pytest.approx(
+            1.0, abs=1e-6
+        )
     scores = []
     for _ in range(20):
         x, y, e, f = (torch.randn(1000, 32, generator=generator) for _ in range(4))
@@ -115,30 +140,50 @@ def test_a_constant_offset_needs_the_intercept():
 def test_pooled_and_mean_r2_differ_by_a_noisy_dimension_and_a_constant_one_counts_as_nothing():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5000, 4, generator=generator)
-    e = torch.stack([x[:, 0], x[:, 1], 100 * torch.randn(5000, generator=generator), torch.full((5000,), 2.0)], 1)
+    e = torch.stack(
+        [x[:, 0], x[:, 1], 100 * torch.randn(5000, generator=generator), torch.full((5000,), 2.0)],
+        1,
+    )
     found = dark.decompose(x, x - e, dark.fit(x, x - e))
-    torch.testing.assert_close(found.r2_dimensions, torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        found.r2_dimensions,
+        torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64),
+        atol=0.01,
+        rtol=0,
+    )
     assert found.r2 < 0.01
     clean = dark.decompose(x, x, dark.fit(x, x))
     assert clean.r2 == clean.norm_r2 == clean.fvu == 0
 
 
 def test_scores_by_hand():
-    # Errors (1, 0), (-1, 0), (0, 2), (0, -2) of x = (2, 0), (-2, 0), (0, 2), (0, -2); predicted: half of x.
+    # Errors (1, 0), (-1, 0), (0, 2), (0, -2) of x = (2, 0), (-2, 0), (0, 2), (0, -2); predicted:
+    # half of x.
     x = torch.tensor([[2.0, 0], [-2, 0], [0, 2], [0, -2]])
     x_hat = x - torch.tensor([[1.0, 0], [-1, 0], [0, 2], [0, -2]])
-    half = linear.Linear(torch.eye(2, dtype=torch.float64) / 2, torch.zeros(2, dtype=torch.float64), 10, 2)
-    norm = linear.Linear(torch.zeros(2, 1, dtype=torch.float64), torch.full((1,), 2.0, dtype=torch.float64), 10, 2)
+    half = linear.Linear(
+        torch.eye(2, dtype=torch.float64) / 2, torch.zeros(2, dtype=torch.float64), 10, 2
+    )
+    norm = linear.Linear(
+        torch.zeros(2, 1, dtype=torch.float64), torch.full((1,), 2.0, dtype=torch.float64), 10, 2
+    )
     found = dark.decompose(x, x_hat, dark.Map(half, norm))
     assert found.r2 == pytest.approx(1 - 2 / 10) and found.r2_null == -2 / 7
     assert found.r2_dimensions.tolist() == pytest.approx([1, 1 - 2 / 8])
-    assert found.norm_r2 == pytest.approx(1 - (1 + 1 + 4 + 4) / 9)  # lengths 1, 1, 4, 4 around 2.5, predicted 2
-    assert (found.fvu, found.fvu_linear, found.fvu_nonlinear) == pytest.approx((10 / 16, 4 / 16, 2 / 16))
+    assert found.norm_r2 == pytest.approx(
+        1 - (1 + 1 + 4 + 4) / 9
+    )  # lengths 1, 1, 4, 4 around 2.5, predicted 2
+    assert (found.fvu, found.fvu_linear, found.fvu_nonlinear) == pytest.approx(
+        (10 / 16, 4 / 16, 2 / 16)
+    )
 
 
 def test_streamed_sums_equal_one_fit_in_float64_and_take_no_more_memory():
     x = torch.randn(5000, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 10
-    y = torch.randn(5000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + x[:, :3]
+    y = (
+        torch.randn(5000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        + x[:, :3]
+    )
     sums = linear.Sums(16, 3)
     for a, b in zip(x.split(700), y.split(700), strict=True):
         sums.add(a, b)
@@ -147,7 +192,10 @@ def test_streamed_sums_equal_one_fit_in_float64_and_take_no_more_memory():
     expected = torch.linalg.lstsq(design, y).solution
     torch.testing.assert_close(found.weight, expected[:16], atol=1e-8, rtol=0)
     torch.testing.assert_close(found.bias, expected[16], atol=1e-7, rtol=0)
-    assert sum(t.numel() for t in vars(sums).values() if isinstance(t, torch.Tensor)) == 16 + 3 + 16 * 16 + 16 * 3
+    assert (
+        sum(t.numel() for t in vars(sums).values() if isinstance(t, torch.Tensor))
+        == 16 + 3 + 16 * 16 + 16 * 3
+    )
 
 
 def test_ridge_shrinks_as_the_closed_form_says_and_a_flat_direction_gets_no_weight():
@@ -163,7 +211,9 @@ def test_ridge_shrinks_as_the_closed_form_says_and_a_flat_direction_gets_no_weig
 
 def test_too_few_tokens_and_wrong_shapes_are_refused():
     x = torch.randn(60, 64)
-    with pytest.raises(UsageError, match="60 tokens are too few to fit 64 regressors: at least 66 are needed"):
+    with pytest.raises(
+        UsageError, match="60 tokens are too few to fit 64 regressors: at least 66 are needed"
+    ):
         dark.fit(x, x)
     dark.fit(x, x * 0.5, ridge=0.1)
     with pytest.raises(UsageError, match=r"ridge=-1 is negative"):
@@ -183,7 +233,9 @@ def test_document_sums_gather_what_belongs_together():
     sums.add(torch.tensor([7, 3, 7]), torch.tensor([[1.0], [2], [4]]))
     sums.add(torch.tensor([3]), torch.tensor([[10.0]]))
     assert sums.table().tolist() == [[12], [5]] and sums.table([3, 5]).tolist() == [[12], [0]]
-    value, low, high = interval(torch.arange(100), torch.randn(100, 1) + 5, lambda s: s[..., 0] / 100)
+    value, low, high = interval(
+        torch.arange(100), torch.randn(100, 1) + 5, lambda s: s[..., 0] / 100
+    )
     assert low < value < high
 
 
@@ -191,32 +243,32 @@ def test_a_planted_power_law_comes_back_for_every_resample():
     sizes = np.array([256, 512, 1024, 2048, 4096])
     floors, exponents = np.array([0.03, 0.0]), np.array([0.4, 0.9])
     fvu = floors[:, None] + 0.2 * (sizes / 256) ** -exponents[:, None]
-    law = scaling.power_law(sizes, fvu)
+    law = laws.power_law(sizes, fvu)
     np.testing.assert_allclose(law.floor, floors, atol=1e-3)
     np.testing.assert_allclose(law.exponent, exponents, rtol=0.02)
     np.testing.assert_allclose(law.scale, 0.2, rtol=0.02)
     assert (law.missed < 1e-6).all()
-    bands = scaling.bands(law, np.full((2, 5), 0.02))
+    bands = laws.bands(law, np.full((2, 5), 0.02))
     np.testing.assert_allclose(bands["linear"], law.floor - 0.02)
 
 
 def test_a_law_keeps_floor_and_scale_at_zero_or_above():
-    rising = scaling.power_law(np.array([1, 2, 4, 8]), np.array([0.1, 0.2, 0.3, 0.4]))
+    rising = laws.power_law(np.array([1, 2, 4, 8]), np.array([0.1, 0.2, 0.3, 0.4]))
     assert rising.scale == 0 and rising.floor == pytest.approx(0.25)
-    steep = scaling.power_law(np.array([1, 2, 4, 8]), np.array([1.0, 0.4, 0.1, 0.0]))
+    steep = laws.power_law(np.array([1, 2, 4, 8]), np.array([1.0, 0.4, 0.1, 0.0]))
     assert steep.floor == 0 and steep.scale > 0
     with pytest.raises(UsageError, match="needs four different sizes, there are 3"):
-        scaling.power_law(np.array([1, 2, 4, 4]), np.ones(4))
+        laws.power_law(np.array([1, 2, 4, 4]), np.ones(4))
 
 
 def test_error_norms_are_told_from_what_they_depend_on_and_from_nothing_else():
     generator = torch.Generator().manual_seed(0)
     norm, nonlinear, noise = (torch.rand(8000, generator=generator) for _ in range(3))
     owners = torch.arange(8000) // 200
-    told = scaling.norms_told(norm, nonlinear, norm + nonlinear + 1e-3 * noise, owners)
+    told = laws.norms_told(norm, nonlinear, norm + nonlinear + 1e-3 * noise, owners)
     assert told.r2[0] == pytest.approx(0.5, abs=0.03) and told.added[0] > 0.999
     assert told.r2[1] < told.r2[0] < told.r2[2]
-    other = scaling.norms_told(norm, nonlinear, noise, owners)
+    other = laws.norms_told(norm, nonlinear, noise, owners)
     assert abs(other.r2[0]) < 0.01 and abs(other.added[0]) < 0.01 and other.null == -1 / 3998
     with pytest.raises(UsageError, match="at least two"):
-        scaling.norms_told(norm, nonlinear, noise, torch.zeros(8000))
+        laws.norms_told(norm, nonlinear, noise, torch.zeros(8000))

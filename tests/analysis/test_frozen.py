@@ -1,4 +1,5 @@
-"""A model whose patterns, norms and MLPs are held is affine, and at the values it was held at it is the model itself."""
+"""A model whose patterns, norms and MLPs are held is affine, and at the values it was held at it is
+the model itself."""
 
 from pathlib import Path
 
@@ -19,9 +20,13 @@ def model(tiny_model: Path):
 
 
 def bend(model, held: frozen.Frozen) -> float:
-    """How far from affine the logits are in the residual stream: |f(a) + f(b) - f(a + b) - f(0)| over the largest term."""
+    """How far from affine the logits are in the residual stream: |f(a) + f(b) - f(a + b) - f(0)|
+    over the largest term."""
     a, b = torch.randn(2, 1, 7, 32, generator=torch.Generator().manual_seed(1))
-    f = [frozen.run(model, held, {RESIDUAL: x}, [frozen.LOGITS])[frozen.LOGITS] for x in (a, b, a + b, 0 * a)]
+    f = [
+        frozen.run(model, held, {RESIDUAL: x}, [frozen.LOGITS])[frozen.LOGITS]
+        for x in (a, b, a + b, 0 * a)
+    ]
     return float((f[0] + f[1] - f[2] - f[3]).abs().max() / max(part.abs().max() for part in f))
 
 
@@ -35,18 +40,29 @@ def test_the_frozen_model_is_affine_and_the_free_one_is_not(model):
 
 def test_held_at_its_own_values_it_is_the_model(model):
     held = frozen.freeze(model, TOKENS)
-    torch.testing.assert_close(frozen.run(model, held, {}, [frozen.LOGITS])[frozen.LOGITS], model(TOKENS))
-    assert {name.rsplit(".", 1)[-1] for name in held.held} == {"hook_pattern", "hook_scale", "hook_out"}
+    torch.testing.assert_close(
+        frozen.run(model, held, {}, [frozen.LOGITS])[frozen.LOGITS], model(TOKENS)
+    )
+    assert {name.rsplit(".", 1)[-1] for name in held.held} == {
+        "hook_pattern",
+        "hook_scale",
+        "hook_out",
+    }
 
 
 def test_rows_are_the_functionals_they_stand_for(model):
     held = frozen.freeze(model, TOKENS)
     acts = frozen.run(model, held, {}, [frozen.EMBEDDING, RESIDUAL, "blocks.1.hook_out"])
-    W_RD, positions_R = torch.randn(3, 32, generator=torch.Generator().manual_seed(2)), torch.tensor([6, 3, 0])
+    W_RD, positions_R = (
+        torch.randn(3, 32, generator=torch.Generator().manual_seed(2)),
+        torch.tensor([6, 3, 0]),
+    )
     given = {RESIDUAL: acts[RESIDUAL][0]}
     found = frozen.rows(model, held, given, "blocks.1.hook_out", positions_R, W_RD)
     whole_R = (acts["blocks.1.hook_out"][0, positions_R] * W_RD).sum(1)
-    torch.testing.assert_close((found.gradients[RESIDUAL] * acts[RESIDUAL]).sum((1, 2)) + found.constants, whole_R)
+    torch.testing.assert_close(
+        (found.gradients[RESIDUAL] * acts[RESIDUAL]).sum((1, 2)) + found.constants, whole_R
+    )
     assert not found.gradients[RESIDUAL][1, 4:].any()  # later positions do not reach earlier ones
     before = frozen.rows(model, held, given, "blocks.0.ln1.hook_out", positions_R, W_RD)
     assert not before.gradients[RESIDUAL].any()  # nothing flows backwards through the layers

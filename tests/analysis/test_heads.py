@@ -5,7 +5,7 @@ import torch
 
 from saelab import SAE, Choice
 from saelab.activations import Cache
-from saelab.analysis import heads
+from saelab.analysis.attention import polysemanticity
 from saelab.code import Code
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary
@@ -22,20 +22,23 @@ def code_of(pairs: list[tuple[int, int, float]], n_tokens: int, n_features: int)
 def test_similarities_by_hand():
     tokens_B = torch.tensor([5, 6, 5])
     code = code_of([(0, 0, 3.0), (1, 0, 1.0), (2, 1, -2.0), (1, 2, 7.0)], 3, 4)
-    found = heads.similarities(code, tokens_B, torch.tensor([0, 1, 2]))
+    found = polysemanticity.similarities(code, tokens_B, torch.tensor([0, 1, 2]))
     half = 0.75**0.5
     expected = torch.tensor([[1, half, 0.5], [half, 1, 0], [0.5, 0, 1]], dtype=torch.float64)
     torch.testing.assert_close(found, expected)
 
 
 def test_themes_count_groups():
-    assert heads.themes(torch.eye(6)) == 6 and heads.themes(torch.ones(6, 6)) == 1
+    assert (
+        polysemanticity.themes(torch.eye(6)) == 6 and polysemanticity.themes(torch.ones(6, 6)) == 1
+    )
     two = torch.block_diag(torch.ones(3, 3), torch.ones(3, 3))
-    assert float(heads.themes(two)) == 2
+    assert float(polysemanticity.themes(two)) == 2
 
 
 def planted(n_tokens: int = 400) -> tuple[SAE, Code, torch.Tensor]:
-    """An SAE over 4 heads of width 4: features 0 to 9 are written by head 1 and fire on token 3, the others are random."""
+    """An SAE over 4 heads of width 4: features 0 to 9 are written by head 1 and fire on token 3,
+    the others are random."""
     draw = torch.Generator().manual_seed(0)
     sae = SAE(16, 60, Choice(4), seed=1)
     sae.W_dec.data[:10] = 0
@@ -43,34 +46,42 @@ def planted(n_tokens: int = 400) -> tuple[SAE, Code, torch.Tensor]:
     tokens_B = torch.randint(4, 40, (n_tokens,), generator=draw)
     tokens_B[:20] = 3
     pairs = [(b, b % 10, 1.0) for b in range(20)]
-    pairs += [(b, 10 + int(tokens_B[b]) + int(torch.randint(0, 10, (1,), generator=draw)), 1.0) for b in range(20, n_tokens)]
+    pairs += [
+        (b, 10 + int(tokens_B[b]) + int(torch.randint(0, 10, (1,), generator=draw)), 1.0)
+        for b in range(20, n_tokens)
+    ]
     return sae, code_of(pairs, n_tokens, 60), tokens_B
 
 
 def test_a_head_whose_features_share_a_token_is_found():
-    rows = heads.report(*planted(), n_heads=4)
+    rows = polysemanticity.report(*planted(), n_heads=4)
     assert [row.alike for row in rows] == [False, True, False, False]
     assert rows[1].themes == pytest.approx(1) and set(rows[1].features.tolist()) == set(range(10))
-    assert all(row.null_low < row.null_high <= heads.FEATURES for row in rows)
+    assert all(row.null_low < row.null_high <= polysemanticity.FEATURES for row in rows)
 
 
 def test_a_sample_on_which_too_little_fires_is_refused():
     with pytest.raises(UsageError, match="1 features fire on this sample, a report needs 20"):
-        heads.report(SAE(16, 60, Choice(4)), code_of([(0, 0, 1.0)], 1, 60), torch.tensor([3]), n_heads=4)
+        polysemanticity.report(
+            SAE(16, 60, Choice(4)), code_of([(0, 0, 1.0)], 1, 60), torch.tensor([3]), n_heads=4
+        )
 
 
 def test_every_head_of_a_model_is_read_from_a_cache(tiny_cache):
     cache, sae = Cache(tiny_cache), dictionary(Z)
-    (rows,) = heads.of_model([sae], cache, n_tokens=500).values()
+    (rows,) = polysemanticity.of_model([sae], cache, n_tokens=500).values()
     assert [row.head for row in rows] == [0, 1, 2, 3]
     chunk = next(cache.contexts(Z, "held_out"))
     with torch.no_grad():
         code = sae.encode(chunk.acts[:, 1:].flatten(0, 1))
     assert chunk.tokens[:, 1:].numel() >= 500  # so that the first chunk is the whole sample
-    alone = heads.report(sae, code, chunk.tokens[:, 1:].flatten(), n_heads=4)
+    alone = polysemanticity.report(sae, code, chunk.tokens[:, 1:].flatten(), n_heads=4)
     assert [row.themes for row in rows] == [row.themes for row in alone]
 
 
 def test_a_hook_without_heads_has_no_report(tiny_cache):
-    with pytest.raises(UsageError, match=r"blocks\.0\.hook_out has no heads: the report is for SAEs on attn\.hook_z"):
-        heads.of_model([dictionary(RESIDUAL)], Cache(tiny_cache))
+    with pytest.raises(
+        UsageError,
+        match=r"blocks\.0\.hook_out has no heads: the report is for SAEs on attn\.hook_z",
+    ):
+        polysemanticity.of_model([dictionary(RESIDUAL)], Cache(tiny_cache))

@@ -1,4 +1,5 @@
-"""Pursuit: the error never rises, known codes are found again, and a step that clamps without looking is caught."""
+"""Pursuit: the error never rises, known codes are found again, and a step that clamps without
+looking is caught."""
 
 import pytest
 import torch
@@ -10,16 +11,22 @@ from saelab.code import Code
 from saelab.errors import UsageError
 
 
-def dictionary(n_features: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def dictionary(
+    n_features: int, width: int, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Random rows of unit norm."""
-    rows = torch.randn(n_features, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    rows = torch.randn(
+        n_features, width, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
     return torch.nn.functional.normalize(rows, dim=1)
 
 
 def sparse(n_tokens: int, n_features: int, k: int, seed: int = 1) -> Code:
     """k random features per token with values between 1 and 2."""
     generator = torch.Generator().manual_seed(seed)
-    features = torch.stack([torch.randperm(n_features, generator=generator)[:k].sort().values for _ in range(n_tokens)])
+    features = torch.stack(
+        [torch.randperm(n_features, generator=generator)[:k].sort().values for _ in range(n_tokens)]
+    )
     values = 1 + torch.rand(n_tokens * k, generator=generator)
     return Code(torch.arange(0, n_tokens * k + 1, k), features.flatten(), values, n_features)
 
@@ -72,17 +79,22 @@ def test_orthogonal_pursuit_solves_for_its_coefficients_exactly():
     code = pursue(target, W, 6, "orthogonal").code
     for token in range(20):
         pairs = slice(int(code.starts[token]), int(code.starts[token + 1]))
-        best = torch.linalg.lstsq(W[code.features[pairs]].T.double(), target[token].double()).solution
+        best = torch.linalg.lstsq(
+            W[code.features[pairs]].T.double(), target[token].double()
+        ).solution
         torch.testing.assert_close(code.values[pairs].double(), best, rtol=1e-3, atol=1e-4)
 
 
 def test_two_steps_by_hand():
-    # Atoms e1 and (0.6, 0.8); target (2, 1): products 2 and 2, ties to the first. Step 1: 2 e1, residual (0, 1).
-    # Step 2 adds the other: slopes (0, 0.8), direction (0.48, 0.64), length 0.64 / 0.64 = 1, value 0.8.
+    # Atoms e1 and (0.6, 0.8); target (2, 1): products 2 and 2, ties to the first. Step 1: 2 e1,
+    # residual (0, 1). Step 2 adds the other: slopes (0, 0.8), direction (0.48, 0.64), length 0.64 /
+    # 0.64 = 1, value 0.8.
     W = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
     found = pursue(torch.tensor([[2.0, 1.0]], dtype=torch.float64), W, 2)
     torch.testing.assert_close(found.code.values, torch.tensor([2.0, 0.8], dtype=torch.float64))
-    torch.testing.assert_close(found.errors[:, 0], torch.tensor([5.0, 1.0, 0.48**2 + 0.36**2], dtype=torch.float64))
+    torch.testing.assert_close(
+        found.errors[:, 0], torch.tensor([5.0, 1.0, 0.48**2 + 0.36**2], dtype=torch.float64)
+    )
 
 
 def test_the_true_dictionary_without_noise_does_no_worse_than_the_encoder():
@@ -110,7 +122,9 @@ def test_rows_are_pursued_in_pieces_without_a_trace(monkeypatch: pytest.MonkeyPa
     whole = pursue(target, W, 5)
     monkeypatch.setattr(pursuit, "ROWS", 16)
     pieces = pursue(target, W, 5)
-    assert torch.equal(whole.code.starts, pieces.code.starts) and torch.equal(whole.code.features, pieces.code.features)
+    assert torch.equal(whole.code.starts, pieces.code.starts) and torch.equal(
+        whole.code.features, pieces.code.features
+    )
     torch.testing.assert_close(whole.code.values, pieces.code.values)
 
 
@@ -123,5 +137,7 @@ def test_nothing_to_code_and_wrong_requests():
         pursue(torch.zeros(3, 4), W, 2, "greedy")
     with pytest.raises(UsageError, match=r"target has shape \[3, 5\], W \[8, 4\]"):
         pursue(torch.zeros(3, 5), W, 2)
-    with pytest.raises(UsageError, match="k runs from 9 to 9: choose it between 0 and n_features=8"):
+    with pytest.raises(
+        UsageError, match="k runs from 9 to 9: choose it between 0 and n_features=8"
+    ):
         pursue(torch.zeros(3, 4), W, 9)

@@ -1,4 +1,5 @@
-"""An attention score split over features at both ends: exact sums, predicted ablations, refusals."""
+"""An attention score split over features at both ends: exact sums, predicted ablations,
+refusals."""
 
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import torch
 
 from saelab import models
 from saelab.analysis import frozen
-from saelab.analysis.query_key import query_key
+from saelab.analysis.attention.query_key import query_key
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, dictionary, random_task
 
@@ -19,10 +20,17 @@ def model(tiny_model: Path):
     return models.load(tiny_model)
 
 
-def attention_score(model, held: frozen.Frozen, x_CTD: torch.Tensor, head: int, dest: int, src: int) -> float:
+def attention_score(
+    model, held: frozen.Frozen, x_CTD: torch.Tensor, head: int, dest: int, src: int
+) -> float:
     """q . k / sqrt(8) of layer 1 with the residual stream given."""
-    found = frozen.run(model, held, {RESIDUAL: x_CTD}, ["blocks.1.attn.hook_q", "blocks.1.attn.hook_k"])
-    q, k = (found[f"blocks.1.attn.hook_{part}"].view(7, 4, 8)[at, head] for part, at in (("q", dest), ("k", src)))
+    found = frozen.run(
+        model, held, {RESIDUAL: x_CTD}, ["blocks.1.attn.hook_q", "blocks.1.attn.hook_k"]
+    )
+    q, k = (
+        found[f"blocks.1.attn.hook_{part}"].view(7, 4, 8)[at, head]
+        for part, at in (("q", dest), ("k", src))
+    )
     return float(q.double() @ k.double() / 8**0.5)
 
 
@@ -31,7 +39,9 @@ def test_the_parts_add_up_to_the_score(model, dest: int, src: int):
     held, sae = frozen.freeze(model, TOKENS), dictionary(RESIDUAL, seed=4)
     found = query_key(model, held, sae, 1, 2, dest, src)
     x_CTD = frozen.run(model, held, {}, [RESIDUAL])[RESIDUAL]
-    assert float(found.scores.sum()) == pytest.approx(attention_score(model, held, x_CTD, 2, dest, src), rel=1e-4, abs=1e-5)
+    assert float(found.scores.sum()) == pytest.approx(
+        attention_score(model, held, x_CTD, 2, dest, src), rel=1e-4, abs=1e-5
+    )
     assert found.scores.shape == (len(found.queries) + 2, len(found.keys) + 2)
     assert len(found.keys) == (5 if src else 0)
 
@@ -51,7 +61,9 @@ def test_impossible_pairs_heads_and_models_are_refused(model, assets: Path):
     held, sae = frozen.freeze(model, TOKENS), dictionary(RESIDUAL)
     with pytest.raises(UsageError, match="no attention from position 3 to 6: 0 <= src <= dest < 7"):
         query_key(model, held, sae, 1, 0, 3, 6)
-    with pytest.raises(UsageError, match="no head 4 in layer 1: this model has 2 layers of 4 heads"):
+    with pytest.raises(
+        UsageError, match="no head 4 in layer 1: this model has 2 layers of 4 heads"
+    ):
         query_key(model, held, sae, 1, 4, 6, 3)
     llama = models.load(assets / "stories260K")
     rotary = frozen.freeze(llama, TOKENS % 500)

@@ -13,7 +13,7 @@ from apps.browser import draw
 from apps.browser.runs import PLACES, find_runs
 from apps.cli import browse, main
 from saelab.errors import UsageError
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
 APP = Path(__file__).parents[2] / "apps" / "browser" / "app.py"
@@ -59,7 +59,10 @@ def app(runs, monkeypatch):
 
 def body(tester):
     return "".join(
-        element.proto.body for element in tester.main.children.values() for element in flat(element) if is_html(element)
+        element.proto.body
+        for element in tester.main.children.values()
+        for element in flat(element)
+        if is_html(element)
     )
 
 
@@ -161,7 +164,9 @@ def test_the_feature_page_follows_the_address(app, opened):
 
 
 def test_a_dead_feature_says_so(app):
-    assert f"did not fire on {toy.C * (toy.T - 1):,} tokens" in body(app("feature", feature=str(toy.DEAD)))
+    assert f"did not fire on {toy.C * (toy.T - 1):,} tokens" in body(
+        app("feature", feature=str(toy.DEAD))
+    )
 
 
 @pytest.mark.parametrize("feature", ["24", "-1", "<script>alert(1)</script>", "1e9"])
@@ -194,9 +199,13 @@ def test_the_table_sorts_and_pages_by_its_address(app):
     shown = body(app("features", sort="max", descending="0"))
     values = [
         float(found)
-        for found in re.findall(r'<td class="n">[\d.]+%</td><td class="n">[\d.]+</td><td class="n">([\d.]+)</td>', shown)
+        for found in re.findall(
+            r'<td class="n">[\d.]+%</td><td class="n">[\d.]+</td><td class="n">([\d.]+)</td>', shown
+        )
     ]
-    assert len(values) == toy.F and values[:-1] == sorted(values[:-1]) and values[-1] == 0  # the dead one stays last
+    assert (
+        len(values) == toy.F and values[:-1] == sorted(values[:-1]) and values[-1] == 0
+    )  # the dead one stays last
     assert "1 to 24 of 24 features" in shown
     assert "no sort" in body(app("features", sort="id; drop table"))
 
@@ -213,5 +222,7 @@ def test_the_pages_load_neither_torch_nor_a_model_library():
     heavy = ["torch", "transformers", "transformer_lens", "wandb"]
     load = f"import sys\nfor name in {names}: __import__(f'apps.browser.{{name}}')\n"
     code = load + f"print([name for name in {heavy} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=APP.parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=APP.parents[2]
+    )
     assert done.stdout.strip() == "[]"

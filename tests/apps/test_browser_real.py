@@ -1,4 +1,5 @@
-"""The app in a real Chromium, served by the real command from a folder that has an `apps/` and a `data/` of its own."""
+"""The app in a real Chromium, served by the real command from a folder that has an `apps/` and a
+`data/` of its own."""
 
 import os
 import re
@@ -13,14 +14,21 @@ from pathlib import Path
 
 import pytest
 
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-gpu"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-gpu",
+]
 BROKEN = "raise ImportError('the folder of the user shadows the installed package')\n"
-# Milliseconds from a click to the next feature's heading and contexts being drawn, measured inside the page.
+# Milliseconds from a click to the next feature's heading and contexts being drawn, measured inside
+# the page.
 TIMED_CLICK = """(link) => new Promise((done) => {
   const heading = () => document.querySelector("h1")?.textContent;
   const before = heading(), start = performance.now();
@@ -36,7 +44,10 @@ TIMED_CLICK = """(link) => new Promise((done) => {
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not Path(CHROMIUM).is_file(), reason="no Chromium: install Debian's chromium or set CHROMIUM"),
+    pytest.mark.skipif(
+        not Path(CHROMIUM).is_file(),
+        reason="no Chromium: install Debian's chromium or set CHROMIUM",
+    ),
 ]
 
 
@@ -53,11 +64,15 @@ def served(tmp_path_factory):
         port = probe.getsockname()[1]
     # -P keeps the current folder off sys.path, as the installed `saelab` script does.
     start = [sys.executable, "-P", "-c", "import sys; from apps.cli import main; sys.exit(main())"]
-    paths = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).strip(os.pathsep)
+    paths = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).strip(
+        os.pathsep
+    )
     log = (root / "log").open("w+")
     environment = {**os.environ, "PYTHONPATH": paths}
     command = [*start, "browse", "--port", str(port)]
-    server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(
+        command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         _wait_until_healthy(server, address, root / "log")
@@ -95,7 +110,10 @@ def page(browser, served):
     """A page that records where its requests go and the dialogs and errors scripts raise."""
     page = browser.new_page()
     page.hosts, page.alarms = set(), []
-    page.on("request", lambda request: page.hosts.add(re.match(r"(blob:)?\w+:(//)?([^/]*)", request.url)[3]))
+    page.on(
+        "request",
+        lambda request: page.hosts.add(re.match(r"(blob:)?\w+:(//)?([^/]*)", request.url)[3]),
+    )
     page.on("dialog", lambda dialog: (page.alarms.append(dialog.message), dialog.dismiss()))
     page.on("pageerror", lambda error: page.alarms.append(str(error)))
     page.set_default_timeout(60_000)
@@ -132,14 +150,18 @@ def test_corpus_text_does_not_run(page, served):
     address, run = served
     with FeatureIndex(run / "features.db") as opened:
         rows = opened.table("matches", search="<script>", limit=3).rows
-    for path in (f"feature?run=toy&feature={rows[0].feature}", "search?run=toy&q=script", "features?run=toy&q=onerror"):
+    for path in (
+        f"feature?run=toy&feature={rows[0].feature}",
+        "search?run=toy&q=script",
+        "features?run=toy&q=onerror",
+    ):
         page.goto(f"{address}/{path}")
         page.wait_for_selector(".sl .tok")
         page.wait_for_timeout(300)
         assert page.evaluate("window.pwned") is None
-        assert "<script>window.pwned=1</script>" in page.locator(".stMain").inner_text() or "<img" in page.content().replace(
-            "&lt;", "<"
-        )
+        assert "<script>window.pwned=1</script>" in page.locator(
+            ".stMain"
+        ).inner_text() or "<img" in page.content().replace("&lt;", "<")
         assert page.locator(".sl script, .sl img").count() == 0
 
 
@@ -194,7 +216,12 @@ def test_the_menu_keeps_the_run_and_the_feature(page, served):
 
 def test_nothing_leaves_this_machine(page, served):
     address = served[0]
-    for path in ("?run=toy", "features?run=toy", "feature?run=toy&feature=3", "search?run=toy&q=cat"):
+    for path in (
+        "?run=toy",
+        "features?run=toy",
+        "feature?run=toy&feature=3",
+        "search?run=toy&q=cat",
+    ):
         page.goto(f"{address}/{path}")
         page.wait_for_selector(".sl")
         page.wait_for_load_state("networkidle")
@@ -211,7 +238,9 @@ def test_the_request_recorder_sees_strangers(page, served):
 def test_the_next_feature_is_there_within_half_a_second(page, served):
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > 2 * cores:
-        pytest.skip(f"load average {load:.1f} on {cores} cores: other work is too much to time a page")
+        pytest.skip(
+            f"load average {load:.1f} on {cores} cores: other work is too much to time a page"
+        )
     page.goto(f"{served[0]}/feature?run=toy&feature=8")
     page.wait_for_selector(".js-plotly-plot .barlayer path")
     page.wait_for_timeout(500)

@@ -1,4 +1,5 @@
-"""`saelab capture` as typed: results, estimates, and every bad input with its exit code and last line."""
+"""`saelab capture` as typed: results, estimates, and every bad input with its exit code and last
+line."""
 
 import json
 import shutil
@@ -32,8 +33,15 @@ def command(tiny_model: Path, tiny_corpus: Path, tmp_path: Path):
     return run
 
 
-def test_a_capture_writes_a_cache_and_says_what_is_in_it(command, tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert command(hook=["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"], json=True, gradients=True) == 0
+def test_a_capture_writes_a_cache_and_says_what_is_in_it(
+    command, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert (
+        command(
+            hook=["blocks.0.hook_resid_post", "blocks.1.attn.hook_z"], json=True, gradients=True
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     cache = Cache(tmp_path / "c")
     assert cache.hooks == result["hooks"] == ["blocks.0.hook_out", "blocks.1.attn.o.hook_in"]
@@ -59,7 +67,9 @@ def test_a_text_that_ends_early_is_said_to(command, capsys: pytest.CaptureFixtur
     assert "of the 1,000,000 positions asked for" in capsys.readouterr().out
 
 
-def test_the_estimate_is_what_the_capture_takes_and_writes_nothing(command, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_the_estimate_is_what_the_capture_takes_and_writes_nothing(
+    command, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     assert command(dry_run=True, json=True) == 0
     guess = json.loads(capsys.readouterr().out)
     assert not (tmp_path / "c").exists()
@@ -79,7 +89,10 @@ def test_the_last_place_is_kept_for_a_split_that_has_nothing(command, tmp_path: 
     ("options", "words"),
     [
         ({"hook": "blocks.7.hook_out"}, "has no hook 'blocks.7.hook_out'; nearest: blocks."),
-        ({"hook": "blocks.0.attn.hook_pattern"}, "only hooks with a float vector per position can be cached"),
+        (
+            {"hook": "blocks.0.attn.hook_pattern"},
+            "only hooks with a float vector per position can be cached",
+        ),
         ({"hook": []}, "no hook named: --hook NAME"),
         ({"tokens": "many"}, "'many' is no number of tokens such as 2000000, 500k or 2M"),
         ({"tokens": 40}, "tokens=40 is less than two contexts of 32"),
@@ -91,10 +104,16 @@ def test_the_last_place_is_kept_for_a_split_that_has_nothing(command, tmp_path: 
         ({"colour": "red"}, "--colour"),
     ],
 )
-def test_a_wrong_option_ends_with_code_2_and_one_clear_line(command, options: dict, words: str, capsys: pytest.CaptureFixture):
+def test_a_wrong_option_ends_with_code_2_and_one_clear_line(
+    command, options: dict, words: str, capsys: pytest.CaptureFixture
+):
     assert command(**options) == 2
     said = capsys.readouterr()
-    assert words in said.err.splitlines()[-1] and said.err.startswith("saelab capture: ") and not said.out
+    assert (
+        words in said.err.splitlines()[-1]
+        and said.err.startswith("saelab capture: ")
+        and not said.out
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +125,9 @@ def test_a_wrong_option_ends_with_code_2_and_one_clear_line(command, options: di
         ("short.txt", b"too short", "gave no train context: use more or longer documents"),
     ],
 )
-def test_a_wrong_text_ends_with_code_2(command, tmp_path: Path, name: str, content: bytes, words: str, capsys):
+def test_a_wrong_text_ends_with_code_2(
+    command, tmp_path: Path, name: str, content: bytes, words: str, capsys
+):
     (tmp_path / name).write_bytes(content)
     assert command(text=tmp_path / name) == 2
     assert words in capsys.readouterr().err.splitlines()[-1]
@@ -120,7 +141,9 @@ def test_the_named_text_field_is_read(command, tmp_path: Path):
     assert Cache(tmp_path / "c").document_names()[3] == "field.json#3"
 
 
-def test_an_occupied_folder_and_other_settings_are_refused(command, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_an_occupied_folder_and_other_settings_are_refused(
+    command, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     occupied = tmp_path / "other"
     occupied.mkdir()
     (occupied / "model.safetensors").write_bytes(b"someone's weights")
@@ -130,24 +153,34 @@ def test_an_occupied_folder_and_other_settings_are_refused(command, tmp_path: Pa
     assert command() == 0
     assert command(dtype="float32", tokens="5k") == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "holds a cache of other settings (asked / held): n_tokens: 5000 / 4000, dtype: 'float32' / 'float16'" in said
+    assert (
+        "holds a cache of other settings (asked / held): n_tokens: 5000 / 4000, dtype: 'float32' / 'float16'"
+        in said
+    )
 
 
 def test_another_model_is_refused(command, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert command() == 0
     assert command(model=make_model(tmp_path / "other", seed=1)) == 2
-    assert "holds a cache of other settings (asked / held): model: " in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        "holds a cache of other settings (asked / held): model: "
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
 def unfinished(folder: Path) -> dict:
     """Takes the end of a finished cache away; returns its manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False, "documents": None}, indent=1))
+    (folder / "manifest.json").write_text(
+        json.dumps({**manifest, "complete": False, "documents": None}, indent=1)
+    )
     (folder / "documents.json").unlink()
     return manifest
 
 
-def test_text_that_changed_between_kill_and_resume_is_noticed(command, tiny_corpus: Path, tmp_path: Path, capsys):
+def test_text_that_changed_between_kill_and_resume_is_noticed(
+    command, tiny_corpus: Path, tmp_path: Path, capsys
+):
     text = Path(shutil.copytree(tiny_corpus, tmp_path / "text"))
     assert command(text=text) == 0
     unfinished(tmp_path / "c")
@@ -159,7 +192,9 @@ def test_text_that_changed_between_kill_and_resume_is_noticed(command, tiny_corp
     assert "is not what it was when" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_damaged_shard_of_an_unfinished_capture_is_named(command, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_damaged_shard_of_an_unfinished_capture_is_named(
+    command, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     assert command() == 0
     unfinished(tmp_path / "c")
     shard = tmp_path / "c" / "00000.safetensors"

@@ -18,13 +18,17 @@ QUICK = ["--prompts", "8", "--held-out", "24", "--repeats", "3"]
 def written(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small run on greater-than, whose circuit is two heads."""
     out = tmp_path_factory.mktemp("circuits")
-    assert main(["circuits", "--task", "greater-than", "--model", bundled, "--out", str(out), *QUICK]) == 0
+    assert (
+        main(["circuits", "--task", "greater-than", "--model", bundled, "--out", str(out), *QUICK])
+        == 0
+    )
     return out
 
 
 @pytest.fixture(scope="module")
 def by_feature(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a feature circuit through the head outputs of all layers, and of its (untrained) SAEs."""
+    """The folder of a feature circuit through the head outputs of all layers, and of its
+    (untrained) SAEs."""
     folder = tmp_path_factory.mktemp("features")
     runs = []
     for layer in range(4):
@@ -61,34 +65,60 @@ def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
     assert len(result["heads"]) == 32 and result["intervals"]["auc_random"][0] < 0.5
 
 
-def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_the_truth(by_feature: Path):
+def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_the_truth(
+    by_feature: Path,
+):
     result = json.loads((by_feature / "gt" / "circuit.json").read_text())
     jsonschema.validate(result, SCHEMA)
-    assert result["schema"] == "saelab/feature-circuit/1" and len(result["hooks"]) == len(result["runs"]) == 4
+    assert (
+        result["schema"] == "saelab/feature-circuit/1"
+        and len(result["hooks"]) == len(result["runs"]) == 4
+    )
     assert len(result["heads"]) == 32 and result["auc"] > 0.9
     sizes = [point["size"] for point in result["faithfulness"]]
-    assert sizes[0] == 0 and sizes[-1] == result["n_nodes"] == len({row["name"] for row in result["nodes"]})
+    assert sizes[0] == 0 and sizes[-1] == result["n_nodes"] == len(
+        {row["name"] for row in result["nodes"]}
+    )
     named = {row["name"] for row in result["nodes"][:60]} | {"metric"}
     sources, targets = ({edge[end] for edge in result["edges"]} for end in ("source", "target"))
     assert sources | targets <= named and "metric" in targets - sources
     last = f"{result['hooks'][-1]}/"
-    assert all(edge["target"] == "metric" for edge in result["edges"] if edge["source"].startswith(last)), (
-        "nothing acts backwards"
-    )
+    assert all(
+        edge["target"] == "metric" for edge in result["edges"] if edge["source"].startswith(last)
+    ), "nothing acts backwards"
     error = next(row for row in result["nodes"] if row["feature"] is None)
     assert error["name"] == f"{error['hook']}/error"
 
 
 def test_the_schema_tells_the_two_kinds_apart(result: dict):
-    for broken in (result | {"schema": "saelab/feature-circuit/1"}, result | {"nodes": []}, result | {"typo": 1}):
+    for broken in (
+        result | {"schema": "saelab/feature-circuit/1"},
+        result | {"nodes": []},
+        result | {"typo": 1},
+    ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(broken, SCHEMA)
 
 
-def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(bundled: str, by_feature: Path, tmp_path: Path, capsys):
-    command = ["circuits", "--task", "greater-than", "--method", "feature-circuit", "--model", bundled, "--out", str(tmp_path)]
+def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
+    bundled: str, by_feature: Path, tmp_path: Path, capsys
+):
+    command = [
+        "circuits",
+        "--task",
+        "greater-than",
+        "--method",
+        "feature-circuit",
+        "--model",
+        bundled,
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*command, "--run", str(by_feature / "z3"), *QUICK]) == 0
-    assert "heads have scores where every layer's head outputs (attn.hook_z) have an SAE" in capsys.readouterr().out
+    assert (
+        "heads have scores where every layer's head outputs (attn.hook_z) have an SAE"
+        in capsys.readouterr().out
+    )
     result = json.loads((tmp_path / "circuit.json").read_text())
     jsonschema.validate(result, SCHEMA)
     assert result["heads"] == [] and result["auc"] is None
@@ -108,7 +138,17 @@ def test_the_page_of_a_feature_circuit_links_to_its_features(by_feature: Path, m
 
 
 def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path, capsys):
-    command = ["circuits", "--task", "greater-than", "--model", bundled, "--method", "patching", "--out", str(tmp_path)]
+    command = [
+        "circuits",
+        "--task",
+        "greater-than",
+        "--model",
+        bundled,
+        "--method",
+        "patching",
+        "--out",
+        str(tmp_path),
+    ]
     assert main([*command, "--prompts", "8", "--held-out", "24", "--repeats", "1"]) == 0
     assert "exact patching is the truth itself" in capsys.readouterr().out
     result = json.loads((tmp_path / "circuit.json").read_text())
@@ -118,28 +158,56 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "addition"], "unknown task 'addition': tasks are ioi, greater-than, docstring, induction, agreement"),
-        (["--method", "eapig"], "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes"),
+        (
+            ["--task", "addition"],
+            "unknown task 'addition': tasks are ioi, greater-than, docstring, induction, agreement",
+        ),
+        (
+            ["--method", "eapig"],
+            "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes",
+        ),
         (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
         (["--repeats", "0"], "repeats=0: at least one is needed"),
         (["--prompts", "0"], "prompts=0: at least one is needed"),
         (["--held-out", "1"], "held_out=1: at least two are needed for an interval"),
-        (["--run", "x", "--method", "eap"], "--run is for codes and codes-raw, which read heads with an SAE, and for"),
-        (["--run", "x", "--run", "y", "--method", "codes"], "codes reads heads with one SAE: name one --run, not 2"),
-        (["--method", "feature-circuit", "--device", "cuda"], "feature-circuit runs on the cpu only, not on cuda"),
-        (["--method", "feature-circuit"], "feature-circuit needs SAEs of this model: name each run with --run"),
+        (
+            ["--run", "x", "--method", "eap"],
+            "--run is for codes and codes-raw, which read heads with an SAE, and for",
+        ),
+        (
+            ["--run", "x", "--run", "y", "--method", "codes"],
+            "codes reads heads with one SAE: name one --run, not 2",
+        ),
+        (
+            ["--method", "feature-circuit", "--device", "cuda"],
+            "feature-circuit runs on the cpu only, not on cuda",
+        ),
+        (
+            ["--method", "feature-circuit"],
+            "feature-circuit needs SAEs of this model: name each run with --run",
+        ),
         (["--run", "x", "--method", "codes"], "x has no sae.json"),
-        (["--task", "agreement", "--held-out", "24"], "this model does not do the task agreement: its logit difference is"),
-        (["--truth", "published", *QUICK], "no published ioi circuit of bundled: there is that of gpt2"),
+        (
+            ["--task", "agreement", "--held-out", "24"],
+            "this model does not do the task agreement: its logit difference is",
+        ),
+        (
+            ["--truth", "published", *QUICK],
+            "no published ioi circuit of bundled: there is that of gpt2",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(bundled: str, tmp_path: Path, capsys, options: list[str], message: str):
+def test_what_cannot_be_done_is_refused_in_one_line(
+    bundled: str, tmp_path: Path, capsys, options: list[str], message: str
+):
     assert main(["circuits", "--model", bundled, "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
-def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(written: Path, tmp_path: Path, monkeypatch):
+def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(
+    written: Path, tmp_path: Path, monkeypatch
+):
     from streamlit.testing.v1 import AppTest
 
     from apps.browser.runs import PLACES
@@ -161,11 +229,18 @@ def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(writ
 def test_figures_of_a_circuit_by_hand():
     from apps.browser import charts
 
-    table = charts.heads([{"layer": 1, "head": 2, "score": -4.0}, {"layer": 0, "head": 0, "score": 1.0}]).data[0]
+    table = charts.heads(
+        [{"layer": 1, "head": 2, "score": -4.0}, {"layer": 0, "head": 0, "score": 1.0}]
+    ).data[0]
     assert table.z.tolist() == [[1, 0, 0], [0, 0, -4]] and (table.zmin, table.zmax) == (-4, 4)
-    points = [{"size": 0, "value": 0, "low": 0, "high": 0}, {"size": 2, "value": 1, "low": 0.5, "high": 2}]
+    points = [
+        {"size": 0, "value": 0, "low": 0, "high": 0},
+        {"size": 2, "value": 1, "low": 0.5, "high": 2},
+    ]
     band, line = charts.faithfulness(points).data
-    assert list(line.y) == [0, 1] and list(band.x) == [0, 2, 2, 0] and list(band.y) == [0, 2, 0.5, 0]
+    assert (
+        list(line.y) == [0, 1] and list(band.x) == [0, 2, 2, 0] and list(band.y) == [0, 2, 0.5, 0]
+    )
 
 
 def test_texts_of_a_circuit_are_escaped():

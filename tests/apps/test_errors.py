@@ -1,4 +1,5 @@
-"""Bad input to the verbs after capture: one clear last line, the right exit code, nothing half-written."""
+"""Bad input to the verbs after capture: one clear last line, the right exit code, nothing
+half-written."""
 
 import json
 import shutil
@@ -28,7 +29,21 @@ def copy(tiny_cache: Path, tmp_path: Path) -> Path:
 
 def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_path: Path, capsys):
     out = tmp_path / "run"
-    code = main(words("train", "--cache", tiny_cache, "--out", out, "--hook", HOOK, "--features", 32, "--k", 64))
+    code = main(
+        words(
+            "train",
+            "--cache",
+            tiny_cache,
+            "--out",
+            out,
+            "--hook",
+            HOOK,
+            "--features",
+            32,
+            "--k",
+            64,
+        )
+    )
     assert (code, out.exists()) == (2, False)
     assert "k=64 is more than features=32" in last_line(capsys)
 
@@ -36,14 +51,30 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
 @pytest.mark.parametrize(
     ("extra", "code", "message"),
     [
-        (["--hook", "blocks.7.hook_out"], 2, "holds no hook 'blocks.7.hook_out'; it holds blocks.0.hook_out"),
+        (
+            ["--hook", "blocks.7.hook_out"],
+            2,
+            "holds no hook 'blocks.7.hook_out'; it holds blocks.0.hook_out",
+        ),
         ([], 2, "say which with --hook"),
-        (["--hook", HOOK, "--sparsify", "top-k"], 2, "no sparsifier 'top-k'; there are topk, abstopk"),
+        (
+            ["--hook", HOOK, "--sparsify", "top-k"],
+            2,
+            "no sparsifier 'top-k'; there are topk, abstopk",
+        ),
         (["--hook", HOOK, "--batch", "65536"], 2, "tokens=2000 is less than one batch of 65536"),
         (["--hook", HOOK, "--sparsify", "feature-choice", "--k", "1"], 2, "--batch 4096"),
-        (["--hook", HOOK, "--sparsify", "g-sae"], 2, "make a cache with `saelab capture --gradients`"),
+        (
+            ["--hook", HOOK, "--sparsify", "g-sae"],
+            2,
+            "make a cache with `saelab capture --gradients`",
+        ),
         (["--hook", HOOK, "--shares", "zipf"], 2, "topk has none: use feature-choice"),
-        (["--hook", HOOK, "--sparsify", "feature-choice", "--mutual", "1"], 2, "mutual=1.0 is no share of the steps"),
+        (
+            ["--hook", HOOK, "--sparsify", "feature-choice", "--mutual", "1"],
+            2,
+            "mutual=1.0 is no share of the steps",
+        ),
         (["--hook", HOOK, "--sparsify", "relu", "--beta", "1"], 2, "beta=1.0: relu has no score"),
         (["--hook", HOOK, "--beta", "-1"], 2, "beta=-1.0 is negative"),
         (
@@ -51,15 +82,31 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
             2,
             "goes with topk and abstopk, not with batchtopk",
         ),
-        (["--hook", HOOK, "--loss", "multi-k", "--features", "64"], 2, "codes 4k=128 pairs per token, more than features=64"),
+        (
+            ["--hook", HOOK, "--loss", "multi-k", "--features", "64"],
+            2,
+            "codes 4k=128 pairs per token, more than features=64",
+        ),
         (
             ["--hook", HOOK, "--loss", "matryoshka", "--prefixes", "64", "32"],
             2,
             "prefixes=[64, 32] must rise, from 1 to at most 4096",
         ),
-        (["--hook", HOOK, "--prefixes", "8"], 2, "prefixes=[8] belong to loss=matryoshka or loss=hierarchical"),
-        (["--hook", HOOK, "--penalty", "l0"], 2, "penalty=l0 is for jumprelu and relu: topk has a budget"),
-        (["--hook", HOOK, "--sparsify", "relu", "--penalty", "l0"], 2, "relu has none: give l1 or tanh"),
+        (
+            ["--hook", HOOK, "--prefixes", "8"],
+            2,
+            "prefixes=[8] belong to loss=matryoshka or loss=hierarchical",
+        ),
+        (
+            ["--hook", HOOK, "--penalty", "l0"],
+            2,
+            "penalty=l0 is for jumprelu and relu: topk has a budget",
+        ),
+        (
+            ["--hook", HOOK, "--sparsify", "relu", "--penalty", "l0"],
+            2,
+            "relu has none: give l1 or tanh",
+        ),
         (["--hook", HOOK, "--skip"], 2, "skip needs a transcoder: name a --target"),
         (["--hook", HOOK, "--clip", "0"], 2, "clip=0.0 is no norm"),
         (["--hook", HOOK, "--ema", "1"], 2, "ema=1.0 is no decay"),
@@ -68,9 +115,13 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
         (["--hook", HOOK, "--backend", "cuda"], 2, "cuda"),
     ],
 )
-def test_a_wrong_train_command_says_what_would_be_right(tiny_cache, tmp_path, capsys, extra, code, message):
+def test_a_wrong_train_command_says_what_would_be_right(
+    tiny_cache, tmp_path, capsys, extra, code, message
+):
     out = tmp_path / "run"
-    command = words("train", "--cache", tiny_cache, "--out", out, "--tokens", 2000, "--batch", 256, *extra)
+    command = words(
+        "train", "--cache", tiny_cache, "--out", out, "--tokens", 2000, "--batch", 256, *extra
+    )
     assert main(command) == code
     assert message in last_line(capsys)
     assert not out.exists()
@@ -82,8 +133,9 @@ def test_recipes_with_unknown_fields_or_no_file_are_refused(tmp_path: Path, caps
     assert main(words("train", recipe)) == 2
     assert "no field learning_rate; there are cache, out, hook" in last_line(capsys)
     assert main(["train", "no-such-recipe"]) == 2
-    assert "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, mutual-feature-choice" in last_line(
-        capsys
+    assert (
+        "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, mutual-feature-choice"
+        in last_line(capsys)
     )
 
 
@@ -99,13 +151,19 @@ def test_a_damaged_cache_stops_training_and_names_the_shard(copy: Path, tmp_path
     assert not out.exists()
 
 
-def test_an_occupied_run_folder_is_refused_and_left_alone(tiny_run: Path, tiny_cache: Path, tmp_path: Path, capsys):
+def test_an_occupied_run_folder_is_refused_and_left_alone(
+    tiny_run: Path, tiny_cache: Path, tmp_path: Path, capsys
+):
     before = {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*")}
-    command = words("train", "--cache", tiny_cache, "--out", tiny_run, "--hook", HOOK, "--batch", 256)
+    command = words(
+        "train", "--cache", tiny_cache, "--out", tiny_run, "--hook", HOOK, "--batch", 256
+    )
     assert main(command) == 2
     assert "already holds another run: choose another --out, or --resume" in last_line(capsys)
     assert main([*command, "--resume"]) == 2
-    assert "another configuration (asked / held): k: 32 / 4, features: 4096 / 64" in last_line(capsys)
+    assert "another configuration (asked / held): k: 32 / 4, features: 4096 / 64" in last_line(
+        capsys
+    )
     assert before == {p: p.stat().st_mtime_ns for p in tiny_run.rglob("*")}
 
 
@@ -120,7 +178,9 @@ def test_a_run_without_its_sae_is_refused(verb: str, tiny_run: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("verb", ["eval", "index"])
-def test_a_cache_of_another_model_than_the_runs_is_refused(verb: str, tiny_run: Path, copy: Path, capsys):
+def test_a_cache_of_another_model_than_the_runs_is_refused(
+    verb: str, tiny_run: Path, copy: Path, capsys
+):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["model"]["revision"] = "0" * 64
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -128,15 +188,30 @@ def test_a_cache_of_another_model_than_the_runs_is_refused(verb: str, tiny_run: 
     assert "was made by" in last_line(capsys)
 
 
-def test_weights_that_turn_non_finite_stop_the_run_and_keep_the_checkpoint(tiny_cache: Path, tmp_path: Path, capsys, monkeypatch):
+def test_weights_that_turn_non_finite_stop_the_run_and_keep_the_checkpoint(
+    tiny_cache: Path, tmp_path: Path, capsys, monkeypatch
+):
     from training import run
 
     monkeypatch.setattr(run.Run, "rate", lambda self: float("inf") if self.n_done > 30 else 1e-3)
     out = tmp_path / "run"
-    options = ("--features", 64, "--k", 4, "--tokens", 20_000, "--batch", 256, "--checkpoint-every", 10)
+    options = (
+        "--features",
+        64,
+        "--k",
+        4,
+        "--tokens",
+        20_000,
+        "--batch",
+        256,
+        "--checkpoint-every",
+        10,
+    )
     assert main(words("train", "--cache", tiny_cache, "--out", out, "--hook", HOOK, *options)) == 1
     assert "the last good checkpoint is kept" in last_line(capsys)
-    assert (out / "checkpoints" / "step-00000030.safetensors").exists() and not (out / "sae").exists()
+    assert (out / "checkpoints" / "step-00000030.safetensors").exists() and not (
+        out / "sae"
+    ).exists()
 
 
 def test_an_unknown_verb_lists_the_verbs(capsys):
@@ -154,8 +229,14 @@ def test_debug_shows_the_traceback(tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["browse", "--no-open"], "saelab browse: Unrecognized options: --no-open; see saelab browse --help"),
-        (["train", "--k"], "saelab train: Missing value for argument '--k'. Expected 1 values; see saelab train --help"),
+        (
+            ["browse", "--no-open"],
+            "saelab browse: Unrecognized options: --no-open; see saelab browse --help",
+        ),
+        (
+            ["train", "--k"],
+            "saelab train: Missing value for argument '--k'. Expected 1 values; see saelab train --help",
+        ),
         (
             ["circuits", "--repeats", "two"],
             "saelab circuits: Error parsing --repeats: invalid literal for int() with base 10: 'two'; see saelab circuits --help",
@@ -167,6 +248,8 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         ),
     ],
 )
-def test_a_command_line_that_does_not_parse_is_told_in_one_short_line(capsys, command: list[str], message: str):
+def test_a_command_line_that_does_not_parse_is_told_in_one_short_line(
+    capsys, command: list[str], message: str
+):
     assert main(command) == 2
     assert last_line(capsys) == message

@@ -49,14 +49,22 @@ def test_controls_stand_beside_the_same_report(runs: list[Path], capsys):
     assert set(result) - set(plain) == {"controls"} and "probing" not in plain
     assert all(result[name] == plain[name] for name in plain if name != "command")
     for row in result["controls"].values():
-        assert row["fvu"]["value"] > 1.5 * result["fvu"]["value"] and row["kl"]["value"] > result["kl"]["value"]
+        assert (
+            row["fvu"]["value"] > 1.5 * result["fvu"]["value"]
+            and row["kl"]["value"] > result["kl"]["value"]
+        )
         assert row["l0"]["value"] == result["l0"]["value"] == 4
     assert main(["eval", str(runs[0]), "--tokens", "1000", "--controls"]) == 0
     printed = capsys.readouterr().out
-    assert f"{result['controls']['permuted_decoder']['fvu']['value']:.4f}" in printed and "random init" in printed
+    assert (
+        f"{result['controls']['permuted_decoder']['fvu']['value']:.4f}" in printed
+        and "random init" in printed
+    )
 
 
-def test_several_runs_print_a_row_each_and_a_mean_over_those_that_differ_by_seed(runs: list[Path], capsys):
+def test_several_runs_print_a_row_each_and_a_mean_over_those_that_differ_by_seed(
+    runs: list[Path], capsys
+):
     assert main(["eval", *map(str, runs), "--tokens", "600", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     jsonschema.validate(result, schema("reports"))
@@ -73,7 +81,9 @@ def test_several_runs_print_a_row_each_and_a_mean_over_those_that_differ_by_seed
         assert json.loads((run / "report.json").read_text())["fvu"] == row["fvu"]
     assert main(["eval", str(runs[0]), str(runs[1]), "--tokens", "600"]) == 0
     printed = capsys.readouterr().out
-    assert "mean of 2 seeds" in printed and "95% interval" not in printed and "random rows" in printed
+    assert (
+        "mean of 2 seeds" in printed and "95% interval" not in printed and "random rows" in printed
+    )
 
 
 def test_a_copy_of_a_run_is_no_second_seed(runs: list[Path], tmp_path: Path, capsys):
@@ -83,7 +93,9 @@ def test_a_copy_of_a_run_is_no_second_seed(runs: list[Path], tmp_path: Path, cap
 
 
 def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
-    run = trained(make_python_cache(tiny_model, tmp_path), tmp_path / "run", tokens=5000, sparsify="batchtopk")
+    run = trained(
+        make_python_cache(tiny_model, tmp_path), tmp_path / "run", tokens=5000, sparsify="batchtopk"
+    )
     assert main(["eval", str(run), "--tokens", "600", "--probe", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     jsonschema.validate(result, schema("report"))
@@ -98,7 +110,10 @@ def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
 
 def test_probes_need_python_source(runs: list[Path], capsys):
     assert main(["eval", str(runs[0]), "--tokens", "600", "--probe"]) == 2
-    assert "holds no Python source (train split): token kinds need a text such as stdlib" in last_line(capsys)
+    assert (
+        "holds no Python source (train split): token kinds need a text such as stdlib"
+        in last_line(capsys)
+    )
 
 
 def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: Path, capsys):
@@ -108,6 +123,11 @@ def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: P
     assert main(["eval"]) == 2
     assert "no run named: saelab eval RUN [RUN ...]" in last_line(capsys)
     cache = synthetic_cache.write(SMALL, tmp_path / "cache", 8000, context=64)
-    config = training.Config(cache=str(cache), out=str(tmp_path / "run"), features=24, k=3, tokens=2000, batch=256)
+    config = training.Config(
+        cache=str(cache), out=str(tmp_path / "run"), features=24, k=3, tokens=2000, batch=256
+    )
     assert main(["eval", str(training.train(config))]) == 2
-    assert "is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure" in last_line(capsys)
+    assert (
+        "is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure"
+        in last_line(capsys)
+    )

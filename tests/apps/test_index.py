@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from apps.cli import main
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,10 @@ def test_index_writes_what_it_prints(run, tiny_run, capsys):
     assert printed["n_tokens"] >= 2000
     assert printed["others"][0]["share"] == 1.0
     with FeatureIndex(run / "features.db") as opened:
-        assert all(printed[key] == opened.summary[key] for key in ("n_tokens", "n_contexts", "n_features", "dead", "others"))
+        assert all(
+            printed[key] == opened.summary[key]
+            for key in ("n_tokens", "n_contexts", "n_features", "dead", "others")
+        )
         live = opened.table("density").rows[0]
         example = opened.examples(live.feature)[0]
         assert example.document.endswith(".txt")

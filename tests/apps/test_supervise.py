@@ -22,7 +22,8 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled prompt set for the tiny model, a token per character."""
     path = tmp_path_factory.mktemp("prompts") / "letters.jsonl"
     made = [
-        {"prompt": f"{n}{a}{b}", "answers": [a], "attributes": {"x": a, "y": b}} for n, a, b in product("123456", "abcd", "efg")
+        {"prompt": f"{n}{a}{b}", "answers": [a], "attributes": {"x": a, "y": b}}
+        for n, a, b in product("123456", "abcd", "efg")
     ]
     path.write_text("\n".join(map(json.dumps, made)) + "\n")
     return path
@@ -39,50 +40,91 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
     shown = json.loads(capsys.readouterr().out)
     jsonschema.validate(shown, SCHEMA)
     assert shown == json.loads((run / "supervise-letters.json").read_text())
-    assert shown["positions"] == ["end"] and shown["task"] == "letters" and shown["metric"] == "probability_difference"
+    assert (
+        shown["positions"] == ["end"]
+        and shown["task"] == "letters"
+        and shown["metric"] == "probability_difference"
+    )
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**shown, "sufficiency": {"sae": shown["sufficiency"]["sae"]}}, SCHEMA)
     twin = shutil.copytree(run, run.with_name("twin"))
     assert main(["supervise", str(run), str(twin), "--task", str(prompts), "--changes", "3"]) == 0
     text = capsys.readouterr().out
-    documents = [json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)]
+    documents = [
+        json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)
+    ]
     jsonschema.validate(
-        {**{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")}, "runs": documents}, SCHEMA
+        {
+            **{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")},
+            "runs": documents,
+        },
+        SCHEMA,
     )
     assert documents[0]["sufficiency"] == documents[1]["sufficiency"] == shown["sufficiency"]
     assert text.count("edit agreement by features changed") == 2
-    assert all(f"\n{name} " in text for name in ("supervised", "supervised_mean", "sae", "frozen_decoder", "random_init", "null"))
+    assert all(
+        f"\n{name} " in text
+        for name in (
+            "supervised",
+            "supervised_mean",
+            "sae",
+            "frozen_decoder",
+            "random_init",
+            "null",
+        )
+    )
 
 
-def test_the_overview_shows_what_was_compared(run: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_overview_shows_what_was_compared(
+    run: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+):
     from streamlit.testing.v1 import AppTest
 
     assert main(["supervise", str(run), "--task", str(prompts)]) == 0
     found = json.loads((run / "supervise-letters.json").read_text())
     shown = section.section(found)
-    assert shown.count("<tr>") == 2 * (1 + len(found["sufficiency"])) + 1 and "<b>this SAE</b>" in shown
-    assert f"<b>{number(found['f1']['sae']['value'])}</b>" in shown and "edit agreement by features changed" in shown
+    assert (
+        shown.count("<tr>") == 2 * (1 + len(found["sufficiency"])) + 1
+        and "<b>this SAE</b>" in shown
+    )
+    assert (
+        f"<b>{number(found['f1']['sae']['value'])}</b>" in shown
+        and "edit agreement by features changed" in shown
+    )
     edits = shown.split("edit agreement by features changed")[1]
-    assert all(f'<td class="n">{number(row["edit_agreement"]["value"])}</td>' in edits for row in found["edits"])
+    assert all(
+        f'<td class="n">{number(row["edit_agreement"]["value"])}</td>' in edits
+        for row in found["edits"]
+    )
     assert "<i>" not in section.section({**found, "task": "<i>"})
     monkeypatch.setenv(PLACES, json.dumps([str(run)]))
     page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()
-    assert not page.exception and "Supervised: letters" in "".join(e.proto.body for e in page.get("html"))
+    assert not page.exception and "Supervised: letters" in "".join(
+        e.proto.body for e in page.get("html")
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ([], "no run folder named"),
-        (["{run}", "--task", "addition"], "no task 'addition'; there are ioi, greater-than, docstring"),
+        (
+            ["{run}", "--task", "addition"],
+            "no task 'addition'; there are ioi, greater-than, docstring",
+        ),
         (["{run}", "--task", "letters.jsonl"], "no file letters.jsonl"),
-        (["{run}", "--task", "{prompts}", "--position", "middle"], "no position 'middle'; these prompts have end"),
+        (
+            ["{run}", "--task", "{prompts}", "--position", "middle"],
+            "no position 'middle'; these prompts have end",
+        ),
         (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
         (["{run}", "--tests", "1"], "prompts=2000, tests=1"),
         (["{run}", "--task", "ioi"], "tokens of this model"),
         (["nowhere"], "nowhere has no sae.json"),
     ],
 )
-def test_what_is_wrong_is_said(arguments: list[str], said: str, run: Path, prompts: Path, capsys: pytest.CaptureFixture):
+def test_what_is_wrong_is_said(
+    arguments: list[str], said: str, run: Path, prompts: Path, capsys: pytest.CaptureFixture
+):
     assert main(["supervise", *(a.format(run=run, prompts=prompts) for a in arguments)]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]

@@ -1,4 +1,5 @@
-"""The verbs one by one on the tiny model: what they print is what they wrote, and the documents follow their schema."""
+"""The verbs one by one on the tiny model: what they print is what they wrote, and the documents
+follow their schema."""
 
 import json
 import shutil
@@ -25,14 +26,36 @@ def printed(capsys: pytest.CaptureFixture) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_train_reads_a_recipe_that_the_command_line_overrides(tiny_cache: Path, tmp_path: Path, capsys):
+def test_train_reads_a_recipe_that_the_command_line_overrides(
+    tiny_cache: Path, tmp_path: Path, capsys
+):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"hook: {HOOK}\nfeatures: 64\nk: 4\ntokens: 5000\nbatch: 250\nlr: 1e-3\n")
     out = tmp_path / "run"
-    assert main(["train", str(recipe), "--cache", str(tiny_cache), "--out", str(out), "--k", "3", "--json"]) == 0
+    assert (
+        main(
+            [
+                "train",
+                str(recipe),
+                "--cache",
+                str(tiny_cache),
+                "--out",
+                str(out),
+                "--k",
+                "3",
+                "--json",
+            ]
+        )
+        == 0
+    )
     result = printed(capsys)
     assert result["schema"] == "saelab/train/1" and result["step"] == 20 and result["l0"] == 3
-    assert sorted(p.name for p in out.iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl", "sae"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "sae",
+    ]
     assert SAE.load(out).sparsify.k == 3
 
 
@@ -40,7 +63,9 @@ def test_eval_writes_the_report_it_prints(run: Path, capsys):
     assert main(["eval", str(run), "--tokens", "1000", "--json"]) == 0
     result = printed(capsys)
     assert result == json.loads((run / "report.json").read_text())
-    jsonschema.validate(result, json.loads((ROOT / "saelab" / "schemas" / "report.json").read_text()))
+    jsonschema.validate(
+        result, json.loads((ROOT / "saelab" / "schemas" / "report.json").read_text())
+    )
     assert main(["eval", str(run), "--tokens", "1000"]) == 0
     table = capsys.readouterr().out
     assert f"{result['fvu']['value']:.4f}" in table and "identity" in table
@@ -54,7 +79,8 @@ def test_index_finds_every_feature_in_a_run_compared_with_itself(run: Path, tiny
 
 
 def wandb_history(path: Path) -> Iterator[dict]:
-    """The logged rows of an offline run: a LevelDB log (7 bytes of header, blocks of 32 KiB) of protobuf records."""
+    """The logged rows of an offline run: a LevelDB log (7 bytes of header, blocks of 32 KiB) of
+    protobuf records."""
     from wandb.proto import wandb_internal_pb2
 
     data, at, whole = path.read_bytes(), 7, b""
@@ -69,15 +95,35 @@ def wandb_history(path: Path) -> Iterator[dict]:
             record = wandb_internal_pb2.Record.FromString(whole)
             whole = b""
             if record.history.item:
-                yield {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                yield {
+                    item.key or item.nested_key[0]: json.loads(item.value_json)
+                    for item in record.history.item
+                }
 
 
-def test_training_logs_to_weights_and_biases_offline(tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_logs_to_weights_and_biases_offline(
+    tiny_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     out = tmp_path / "run"
-    options = ["--features", "64", "--k", "4", "--tokens", "5000", "--batch", "250", "--log-every", "5", "--wandb"]
-    assert main(["train", "--cache", str(tiny_cache), "--out", str(out), "--hook", HOOK, *options]) == 0
+    options = [
+        "--features",
+        "64",
+        "--k",
+        "4",
+        "--tokens",
+        "5000",
+        "--batch",
+        "250",
+        "--log-every",
+        "5",
+        "--wandb",
+    ]
+    assert (
+        main(["train", "--cache", str(tiny_cache), "--out", str(out), "--hook", HOOK, *options])
+        == 0
+    )
     (log,) = out.glob("wandb/offline-run-*/*.wandb")
     logged = {row["_step"]: row["fvu"] for row in wandb_history(log)}
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -1,4 +1,5 @@
-"""Absorption planted by hand is found with its latent and its rate, and not found where there is none."""
+"""Absorption planted by hand is found with its latent and its rate, and not found where there is
+none."""
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ SILENT = 3  # the token on which the latent for "starts with s" is silent
 
 
 def tokens(n: int, seed: int) -> tuple[Labelled, np.ndarray]:
-    """x = 4 s (on tokens that start with s) + 3 times the token's own direction + noise; all directions orthogonal."""
+    """x = 4 s (on tokens that start with s) + 3 times the token's own direction + noise; all
+    directions orthogonal."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, N_TOKENS, n)
     x = 0.05 * rng.standard_normal((n, WIDTH))
     x[np.arange(n), 1 + kind] += 3
     x[kind < WITH, 0] += 4
-    return Labelled(torch.from_numpy(x).float(), {"starts with s": kind < WITH}, np.arange(n) // 5), kind
+    return Labelled(
+        torch.from_numpy(x).float(), {"starts with s": kind < WITH}, np.arange(n) // 5
+    ), kind
 
 
 def clean() -> SAE:
@@ -33,11 +37,14 @@ def clean() -> SAE:
 
 
 def absorbing(*silent: int) -> SAE:
-    """The same, but latent 0 is silent on some tokens, whose own latents write "starts with s" too."""
+    """The same, but latent 0 is silent on some tokens, whose own latents write "starts with s"
+    too."""
     sae, axes = clean(), torch.eye(WIDTH)
     for token in silent:
         sae.W_enc.data[0, 1 + token] = -2.0
-        sae.W_dec.data[1 + token] = torch.nn.functional.normalize(3 * axes[1 + token] + 4 * axes[0], dim=0)
+        sae.W_dec.data[1 + token] = torch.nn.functional.normalize(
+            3 * axes[1 + token] + 4 * axes[0], dim=0
+        )
         sae.W_enc.data[1 + token] *= 2
     return sae
 
@@ -48,7 +55,9 @@ def test_planted_absorption_is_found_with_its_rate_and_its_latent():
     assert found.main == [0] and found.probe_f1 > 0.99
     assert found.absorbers == {1 + SILENT: (kind == SILENT).sum()}
     assert found.rate == pytest.approx((kind == SILENT).sum() / (kind < WITH).sum())
-    assert found.low is not None and found.high is not None and 0 < found.low < found.rate < found.high
+    assert (
+        found.low is not None and found.high is not None and 0 < found.low < found.rate < found.high
+    )
 
 
 def test_a_clean_sae_absorbs_nothing():
@@ -66,12 +75,15 @@ def test_a_silent_latent_alone_is_no_absorption():
 
 
 def test_a_latent_for_many_of_the_tokens_is_a_main_one_and_no_absorber():
-    """Where latent 0 misses a fifth, the sparse probe takes the best of the others in: the property is split."""
+    """Where latent 0 misses a fifth, the sparse probe takes the best of the others in: the property
+    is split."""
     (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
     sae = absorbing(*range(6))
     sae.W_enc.data[1] = sae.W_enc.data[1:7].sum(0)  # one latent for all six
     sae.W_enc.data[2:7] = 0
-    sae.W_dec.data[1] = torch.nn.functional.normalize(torch.eye(WIDTH)[0] + torch.eye(WIDTH)[1:7].mean(0), dim=0)
+    sae.W_dec.data[1] = torch.nn.functional.normalize(
+        torch.eye(WIDTH)[0] + torch.eye(WIDTH)[1:7].mean(0), dim=0
+    )
     found = absorption(sae, train, test, "starts with s")
     assert found.main == [0, 1] and found.rate == 0.0
 
@@ -86,5 +98,7 @@ def test_a_property_that_is_not_there_has_no_rate():
     (train, _), (test, _) = tokens(2000, 0), tokens(2000, 1)
     labels = [{"coin": np.random.default_rng(seed).random(2000) < 0.5} for seed in (0, 1)]
     sae = controls.random_init(clean(), seed=2)
-    found = absorption(sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin")
+    found = absorption(
+        sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin"
+    )
     assert found.rate is None and found.probe_f1 < 0.6

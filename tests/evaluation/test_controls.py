@@ -6,8 +6,8 @@ import torch
 from saelab import SAE, Choice, Threshold
 from saelab.errors import UsageError
 from saelab.evaluation import controls
-from saelab.evaluation.seeds import over_seeds
 from saelab.evaluation.synthetic import World
+from saelab.statistics.seeds import over_seeds
 from tests.evaluation.worlds import SMALL, fvu, oracle
 
 
@@ -19,7 +19,10 @@ def x() -> torch.Tensor:
 
 def batches(x: torch.Tensor, n: int) -> list[torch.Tensor]:
     """n batches of 256 rows."""
-    return [x[torch.randperm(len(x), generator=torch.Generator().manual_seed(i))[:256]] for i in range(n)]
+    return [
+        x[torch.randperm(len(x), generator=torch.Generator().manual_seed(i))[:256]]
+        for i in range(n)
+    ]
 
 
 def test_a_random_sae_has_the_shape_the_bias_and_the_l0(x: torch.Tensor):
@@ -63,7 +66,9 @@ def test_a_frozen_decoder_stays_random_while_its_encoder_learns(x: torch.Tensor)
     assert fvu(oracle(World(SMALL)), x) < fvu(twin, x) < 0.95 * fvu(start, x)
     large = controls.frozen_decoder(known, batches(1024 * x, 150), n_steps=150, rate=1e-2, seed=5)
     assert fvu(large, 1024 * x) == pytest.approx(fvu(twin, x), rel=1e-3)
-    short = [controls.frozen_decoder(known, batches(x, 9), n_steps=9, seed=5).W_enc for _ in range(2)]
+    short = [
+        controls.frozen_decoder(known, batches(x, 9), n_steps=9, seed=5).W_enc for _ in range(2)
+    ]
     assert torch.equal(*short)
 
 

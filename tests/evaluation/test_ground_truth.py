@@ -1,4 +1,5 @@
-"""Metrics against known features: by hand, at their known nulls, for an SAE that knows everything and one trained."""
+"""Metrics against known features: by hand, at their known nulls, for an SAE that knows everything
+and one trained."""
 
 import math
 from dataclasses import replace
@@ -33,13 +34,20 @@ def test_matching_by_hand():
 
 def test_greedy_matching_would_be_worse():
     one, other = torch.stack([X, X + 0.1 * Y]), torch.stack([X, X + 0.05 * Y])
-    cosines = torch.nn.functional.normalize(one, dim=1) @ torch.nn.functional.normalize(other, dim=1).T
+    cosines = (
+        torch.nn.functional.normalize(one, dim=1) @ torch.nn.functional.normalize(other, dim=1).T
+    )
     best = max(cosines[0, 0] + cosines[1, 1], cosines[0, 1] + cosines[1, 0])
     assert matching.match(one, other).cosines.sum().item() == pytest.approx(best.item())
 
 
-@pytest.mark.parametrize(("width", "rows", "features", "null"), [(16, 64, 64, 0.57), (32, 128, 128, 0.45), (64, 256, 512, 0.39)])
-def test_the_null_of_mcc_is_what_random_dictionaries_get(width: int, rows: int, features: int, null: float):
+@pytest.mark.parametrize(
+    ("width", "rows", "features", "null"),
+    [(16, 64, 64, 0.57), (32, 128, 128, 0.45), (64, 256, 512, 0.39)],
+)
+def test_the_null_of_mcc_is_what_random_dictionaries_get(
+    width: int, rows: int, features: int, null: float
+):
     truth = matching.random_rows(features, width, seed=99)
     values = [matching.null_mcc(rows, truth, seed) for seed in range(3)]
     assert np.mean(values) == pytest.approx(null, abs=0.012)
@@ -54,11 +62,14 @@ def test_stability_of_a_dictionary_with_itself_with_its_negative_and_with_chance
     assert matching.stability(rows, -shuffled, signed=True).found == 1.0
     other = matching.stability(rows, matching.random_rows(80, 32, seed=6))
     assert other.mean == pytest.approx(other.null_mean, abs=0.03)
-    half = matching.stability(rows, torch.cat([shuffled[:40], matching.random_rows(40, 32, seed=6)]))
+    half = matching.stability(
+        rows, torch.cat([shuffled[:40], matching.random_rows(40, 32, seed=6)])
+    )
     assert half.found == pytest.approx(0.5, abs=0.05)
 
 
-# Four tokens, two features; latent 0 is feature 0, latent 1 points against feature 1, latent 2 is feature 0 once more.
+# Four tokens, two features; latent 0 is feature 0, latent 1 points against feature 1, latent 2 is
+# feature 0 once more.
 TRUTH = torch.tensor([[2.0, 0.0], [3.0, -1.0], [0.0, 4.0], [1.0, -2.0]])
 CODE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 5.0, 1.0], [2.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
 ROWS = torch.stack([X, -Y, X + 0.2 * Y])
@@ -66,7 +77,9 @@ ROWS = torch.stack([X, -Y, X + 0.2 * Y])
 
 def counted(code: torch.Tensor, signed: bool) -> list[list[float]]:
     found = ground_truth.partners(ROWS, torch.stack([X, Y]))
-    return ground_truth.counts(Code.from_mask(code, code != 0), TRUTH, found, signed=signed).tolist()
+    return ground_truth.counts(
+        Code.from_mask(code, code != 0), TRUTH, found, signed=signed
+    ).tolist()
 
 
 def test_detection_by_hand():
@@ -89,7 +102,9 @@ def test_a_signed_latent_is_asked_for_both_sides_and_the_right_sign():
 def test_a_latent_that_never_fires_scores_zero_and_duplicates_are_not_unique():
     silent = ground_truth.detection(np.array([[0.0], [0.0], [5.0]]))
     assert [part.tolist() for part in silent] == [[0.0], [0.0], [0.0]]
-    assert ground_truth.uniqueness(ground_truth.partners(ROWS, torch.stack([X, Y]))) == pytest.approx(2 / 3)
+    assert ground_truth.uniqueness(
+        ground_truth.partners(ROWS, torch.stack([X, Y]))
+    ) == pytest.approx(2 / 3)
 
 
 def make(folder: Path, spec, n_tokens: int) -> Cache:
@@ -119,7 +134,9 @@ def test_bipolar_features_need_signed_latents(tmp_path: Path):
     signed = ground_truth.measure(sae, cache, n_tokens=2000)
     sae.sparsify = replace(sae.sparsify, signed=False)
     one_sided = ground_truth.measure(sae, cache, n_tokens=2000)
-    assert signed["f1"]["value"] > 0.99 and signed["l0"] == pytest.approx(signed["true_l0"], rel=0.01)
+    assert signed["f1"]["value"] > 0.99 and signed["l0"] == pytest.approx(
+        signed["true_l0"], rel=0.01
+    )
     assert one_sided["l0"] < 0.6 * one_sided["true_l0"]  # half of what there is goes unseen
 
 
@@ -127,7 +144,9 @@ def test_training_on_the_cache_finds_the_features(cache: Cache, tmp_path: Path):
     import training
 
     options = {"features": 24, "k": 4, "tokens": 120_000, "batch": 512, "lr": 0.01}
-    run = training.train(training.Config(cache=str(cache.path), out=str(tmp_path / "run"), **options))
+    run = training.train(
+        training.Config(cache=str(cache.path), out=str(tmp_path / "run"), **options)
+    )
     found = ground_truth.measure(SAE.load(run), cache, n_tokens=2500)
     assert found["mcc"]["value"] > found["mcc"]["null"] + 0.2
     assert found["f1"]["value"] > 2 * found["f1"]["null"]

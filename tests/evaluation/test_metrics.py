@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from saelab.evaluation import bootstrap, metrics
+from saelab.evaluation import metrics
+from saelab.statistics import bootstrap
 
 
 def row(x: np.ndarray, x_hat: np.ndarray, **columns: float) -> np.ndarray:
@@ -11,14 +12,22 @@ def row(x: np.ndarray, x_hat: np.ndarray, **columns: float) -> np.ndarray:
     sums = np.zeros(metrics.N_COLUMNS + x.shape[1])
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(x_hat, axis=1)
     cosines = np.divide((x * x_hat).sum(1), norms, out=np.zeros(len(x)), where=norms > 0)
-    values = {"tokens": len(x), "error": ((x - x_hat) ** 2).sum(), "square": (x**2).sum(), "cosine": cosines.sum(), **columns}
+    values = {
+        "tokens": len(x),
+        "error": ((x - x_hat) ** 2).sum(),
+        "square": (x**2).sum(),
+        "cosine": cosines.sum(),
+        **columns,
+    }
     for name, value in values.items():
         sums[metrics.COLUMNS.index(name)] = value
     sums[metrics.N_COLUMNS :] = x.sum(0)
     return sums
 
 
-X = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 2.0], [2.0, -2.0]])  # mean (2, 0), spread 1 + 1 + 4 + 4 = 10
+X = np.array(
+    [[1.0, 0.0], [3.0, 0.0], [2.0, 2.0], [2.0, -2.0]]
+)  # mean (2, 0), spread 1 + 1 + 4 + 4 = 10
 
 
 def test_fvu_by_hand():
@@ -39,8 +48,12 @@ def test_fvu_uses_the_mean_of_the_whole_set_and_not_of_each_document():
 def test_fvu_and_cosine_do_not_depend_on_the_scale():
     x_hat = X * 0.7 + 0.1
     for factor in (1e-3, 1e3):
-        assert metrics.fvu(row(factor * X, factor * x_hat)) == pytest.approx(metrics.fvu(row(X, x_hat)))
-        assert metrics.cosine(row(factor * X, factor * x_hat)) == pytest.approx(metrics.cosine(row(X, x_hat)))
+        assert metrics.fvu(row(factor * X, factor * x_hat)) == pytest.approx(
+            metrics.fvu(row(X, x_hat))
+        )
+        assert metrics.cosine(row(factor * X, factor * x_hat)) == pytest.approx(
+            metrics.cosine(row(X, x_hat))
+        )
 
 
 def test_ce_recovered_is_one_for_the_clean_and_zero_for_the_ablated_model():
@@ -69,7 +82,9 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for trial in range(200):
         sums = np.stack([np.ones(60), rng.normal(3.0, 1.0, 60)], axis=1)
-        _, low, high = bootstrap.interval(sums, lambda s: s[..., 1] / s[..., 0], bootstrap.weights(60, trial, 400))
+        _, low, high = bootstrap.interval(
+            sums, lambda s: s[..., 1] / s[..., 0], bootstrap.weights(60, trial, 400)
+        )
         covered += low <= 3.0 <= high
     assert 0.89 <= covered / 200 <= 0.99
 

@@ -1,4 +1,5 @@
-"""Sparse probes: a planted latent is found, shuffled labels are not; token kinds by hand and along a cache."""
+"""Sparse probes: a planted latent is found, shuffled labels are not; token kinds by hand and along
+a cache."""
 
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_a_planted_latent_is_found_and_shuffled_labels_are_chance():
         found = probing.probe(train, test, k)
         assert found.features[0] == 7 and found.accuracy == 1.0 == found.low
     rng = np.random.default_rng(3)
-    shuffled = probing.probe(*(part._replace(labels=rng.permutation(part.labels)) for part in (train, test)), k=5)
+    shuffled = probing.probe(
+        *(part._replace(labels=rng.permutation(part.labels)) for part in (train, test)), k=5
+    )
     assert shuffled.accuracy == pytest.approx(0.5, abs=0.08) and shuffled.low < 0.5 < shuffled.high
 
 
@@ -132,7 +135,9 @@ def test_model_tokens_take_the_kind_of_their_first_solid_character():
     offsets = [(0, 1), (1, 3), (3, 6), (6, 9), (9, 11), (9, 12), (12, 14)]
     found = labels.of_tokens(text, offsets)
     assert found is not None
-    read = [[kind for kind, on in zip(labels.KINDS, column, strict=True) if on] for column in found.T]
+    read = [
+        [kind for kind, on in zip(labels.KINDS, column, strict=True) if on] for column in found.T
+    ]
     assert read == [["name"], ["operator"], ["string"], ["string"], [], ["comment"], ["comment"]]
 
 
@@ -144,7 +149,7 @@ def python_cache(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def make_python_cache(model: Path, folder: Path) -> Path:
     """Python files below `folder`/text, and their cache."""
-    from saelab.models.corpus import held_out
+    from saelab.documents import held_out
 
     (folder / "text").mkdir()
     names = [f"m{number}.py" for number in range(400)]
@@ -162,16 +167,22 @@ def test_labels_along_a_cache_are_those_of_its_characters(python_cache: Path, ti
     owners = torch.cat([c.documents[:, 1:].flatten() for c in cache.contexts(HOOK)])
     acts = torch.cat([c.acts[:, 1:].flatten(0, 1) for c in cache.contexts(HOOK)])
     names = cache.document_names()
-    python = torch.tensor([names[n] != "m399.py" for n in owners.tolist()]) & (ids != tokenizer.eos_token_id)
+    python = torch.tensor([names[n] != "m399.py" for n in owners.tolist()]) & (
+        ids != tokenizer.eos_token_id
+    )
     assert torch.equal(acts[python][: len(found.x)], found.x)
     letters = tokenizer.convert_ids_to_tokens(ids[python][: len(found.x)].tolist())
-    for letter, number, comment in zip(letters, found.labels["number"], found.labels["comment"], strict=True):
+    for letter, number, comment in zip(
+        letters, found.labels["number"], found.labels["comment"], strict=True
+    ):
         assert not number or letter in "0123456789."
         assert letter != "#" or comment
     assert found.labels["number"].sum() > 20
 
 
-def test_text_that_changed_since_and_text_without_python_are_refused(python_cache: Path, tiny_model: Path, tiny_cache: Path):
+def test_text_that_changed_since_and_text_without_python_are_refused(
+    python_cache: Path, tiny_model: Path, tiny_cache: Path
+):
     tokenizer = models.load(tiny_model).tokenizer
     with pytest.raises(UsageError, match=r"holds no Python source \(train split\)"):
         labelled.python_tokens(Cache(tiny_cache), HOOK, tokenizer, "train", 100)
@@ -193,9 +204,15 @@ def test_prompts_say_who_gives_and_who_receives(tiny_model: Path, bundled: str):
     assert found.x.shape == (60, 256) and len(found.labels) == 2 * labelled.N_NAMES + 1
     receivers = np.stack([on for name, on in found.labels.items() if name.startswith("receiver")])
     givers = np.stack([on for name, on in found.labels.items() if name.startswith("giver")])
-    assert (receivers.sum(0) == 1).all() and (givers.sum(0) == 1).all() and not (receivers & givers).any()
+    assert (
+        (receivers.sum(0) == 1).all()
+        and (givers.sum(0) == 1).all()
+        and not (receivers & givers).any()
+    )
     assert 10 < found.labels["order ABB"].sum() < 50
     row = model.tokenizer(" to", add_special_tokens=False)["input_ids"][0]
-    positions = found.x - model.W_E[row].detach()  # at the input: the last token's embedding plus its position's
+    positions = (
+        found.x - model.W_E[row].detach()
+    )  # at the input: the last token's embedding plus its position's
     spread = (positions[:, None] - model.W_pos.detach()[None]).norm(dim=2).min(1).values
     assert (spread < 1e-3).float().mean() > 0.7  # most templates end in "to"

@@ -1,4 +1,5 @@
-"""The report: rows known in advance come out as known, the schema holds, and a zoo of bad SAEs is seen for what it is."""
+"""The report: rows known in advance come out as known, the schema holds, and a zoo of bad SAEs is
+seen for what it is."""
 
 import json
 from pathlib import Path
@@ -34,7 +35,10 @@ def value(report: dict, name: str) -> float:
 
 def test_rows_known_in_advance_come_out_as_known(measured: dict):
     rows = measured["references"]
-    assert value(rows["identity"], "fvu") == 0 and abs(value(rows["identity"], "ce_recovered") - 1) < 1e-5
+    assert (
+        value(rows["identity"], "fvu") == 0
+        and abs(value(rows["identity"], "ce_recovered") - 1) < 1e-5
+    )
     assert abs(value(rows["identity"], "kl")) < 1e-5
     assert value(rows["zero"], "ce_recovered") == 0 and value(rows["zero"], "fvu") > 1
     assert value(rows["mean"], "ce_recovered_mean") == 0
@@ -46,7 +50,9 @@ def test_pca_is_the_best_linear_reconstruction_of_its_rank(measured: dict, tiny_
     cache = Cache(tiny_cache)
     rows = torch.cat([c.acts[:, 1:].flatten(0, 1) for c in cache.contexts(HOOK)])
     values = torch.linalg.svdvals(rows - rows.mean(0)).square()
-    assert value(measured["references"]["pca"], "fvu") == pytest.approx(float(values[4:].sum() / values.sum()), abs=0.06)
+    assert value(measured["references"]["pca"], "fvu") == pytest.approx(
+        float(values[4:].sum() / values.sum()), abs=0.06
+    )
 
 
 def test_intervals_contain_their_values_and_the_sae_beats_its_null(measured: dict):
@@ -60,7 +66,13 @@ def test_intervals_contain_their_values_and_the_sae_beats_its_null(measured: dic
 
 def test_the_report_is_what_the_schema_says(measured: dict):
     schema = json.loads((ROOT / "saelab" / "schemas" / "report.json").read_text())
-    whole = {"schema": "saelab/report/1", "saelab_version": "0", "seed": 0, "command": "saelab eval", **measured}
+    whole = {
+        "schema": "saelab/report/1",
+        "saelab_version": "0",
+        "seed": 0,
+        "command": "saelab eval",
+        **measured,
+    }
     jsonschema.validate(whole, schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**whole, "fvu": 0.1}, schema)
@@ -68,13 +80,17 @@ def test_the_report_is_what_the_schema_says(measured: dict):
 
 def test_fvu_and_l0_equal_a_dense_computation(measured: dict, tiny_run: Path, tiny_cache: Path):
     sae = SAE.load(tiny_run)
-    x = torch.cat([c.acts[:, 1:].flatten(0, 1) for c in Cache(tiny_cache).contexts(HOOK, "held_out")])[: measured["tokens"]]
+    x = torch.cat(
+        [c.acts[:, 1:].flatten(0, 1) for c in Cache(tiny_cache).contexts(HOOK, "held_out")]
+    )[: measured["tokens"]]
     with torch.no_grad():
         x_hat, z = sae(x), sae.encode(x).to_dense()
     fvu = (x - x_hat).square().sum() / (x - x.mean(0)).square().sum()
     assert value(measured, "fvu") == pytest.approx(float(fvu), rel=1e-3)
     assert value(measured, "l0") == pytest.approx(float((z != 0).sum(1).float().mean()))
-    assert value(measured, "dead_fraction") == pytest.approx(float(((z != 0).sum(0) == 0).float().mean()))
+    assert value(measured, "dead_fraction") == pytest.approx(
+        float(((z != 0).sum(0) == 0).float().mean())
+    )
 
 
 def test_a_splice_leaves_position_0_alone_and_replaces_the_others(bridge):
@@ -100,7 +116,9 @@ def test_a_splice_into_heads_restores_their_shape(bridge):
     torch.testing.assert_close(spliced_run(bridge, tokens, name, acts[name]), clean)
 
 
-def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(measured: dict, tiny_run: Path, tiny_cache: Path, bridge):
+def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(
+    measured: dict, tiny_run: Path, tiny_cache: Path, bridge
+):
     good = SAE.load(tiny_run)
 
     def spoiled(**changes) -> dict:
@@ -109,7 +127,9 @@ def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(measured: dict, tiny_run: Path
             getattr(sae, name).data.copy_(change)
         return evaluate(sae, Cache(tiny_cache), bridge, n_tokens=800)
 
-    shuffled = good.W_dec[torch.randperm(good.n_features, generator=torch.Generator().manual_seed(0))]
+    shuffled = good.W_dec[
+        torch.randperm(good.n_features, generator=torch.Generator().manual_seed(0))
+    ]
     rotation = torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
     for name, report in {
         "shrunk": spoiled(W_dec=good.W_dec * 0.3),

@@ -1,4 +1,5 @@
-"""All tests at once: a perfect dictionary scores 1 in each, an empty one 0, a mislabelled one is found out."""
+"""All tests at once: a perfect dictionary scores 1 in each, an empty one 0, a mislabelled one is
+found out."""
 
 from itertools import product
 from pathlib import Path
@@ -23,9 +24,13 @@ def bridge(tiny_model: Path):
 
 
 def prompts(bridge, attributes: int = 1, wrong: tuple[str, ...] = ("z",)):
-    """Prompts of one letter, twice (or of two letters), as attributes; the answer is the letter the model likes best."""
+    """Prompts of one letter, twice (or of two letters), as attributes; the answer is the letter the
+    model likes best."""
     letters = [*product("abcdefghij", repeat=attributes)] * (2 if attributes == 1 else 1)
-    made = [Row("".join(chosen), ("q",), wrong, dict(zip("xy", chosen, strict=False))) for chosen in letters]
+    made = [
+        Row("".join(chosen), ("q",), wrong, dict(zip("xy", chosen, strict=False)))
+        for chosen in letters
+    ]
     return label(made, bridge.tokenizer)
 
 
@@ -53,7 +58,9 @@ def test_a_perfect_dictionary_scores_one_and_an_empty_one_its_null(measured: dic
     for score in SCORES:
         assert measured[score]["perfect"]["value"] == pytest.approx(1, abs=1e-3), score
         empty = measured[score]["empty"]
-        assert empty["value"] == pytest.approx(empty["null"] if score == "edit_agreement" else 0, abs=1e-3), score
+        assert empty["value"] == pytest.approx(
+            empty["null"] if score == "edit_agreement" else 0, abs=1e-3
+        ), score
     assert measured["edit_magnitude"]["empty"]["value"] == 0
     assert measured["edit_agreement"]["perfect"]["null"] < 1
 
@@ -67,16 +74,23 @@ def test_intervals_hold_their_values_and_edits_are_listed(measured: dict):
     for score in SCORES:
         for field in measured[score].values():
             assert field["low"] - 1e-9 <= field["value"] <= field["high"] + 1e-9
-    assert [(row["dictionary"], row["changes"]) for row in measured["edits"]][:2] == [("perfect", 1), ("perfect", 6)]
+    assert [(row["dictionary"], row["changes"]) for row in measured["edits"]][:2] == [
+        ("perfect", 1),
+        ("perfect", 6),
+    ]
     assert measured["prompts"] == {"fit": 20, "test": 20, "edits": 10}
 
 
 def test_patches_reach_the_model(site):
     own = compare.runs.logits(site.model, site.test, site.hook, site.test_acts)
-    torch.testing.assert_close(own, compare.runs.logits(site.model, site.test), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        own, compare.runs.logits(site.model, site.test), atol=1e-4, rtol=1e-4
+    )
     order = torch.arange(19, -1, -1)
     swapped = {"end": site.test_acts["end"][order]}
-    assert not torch.allclose(compare.runs.logits(site.model, site.test, site.hook, swapped), own, atol=1e-2)
+    assert not torch.allclose(
+        compare.runs.logits(site.model, site.test, site.hook, swapped), own, atol=1e-2
+    )
 
 
 def test_controls_stand_in_every_table(site):
@@ -86,12 +100,18 @@ def test_controls_stand_in_every_table(site):
     acts = site.fit_acts["end"]
     found = {name: row["end"](acts, site.fit.labels) for name, row in rows.items()}
     assert all(isinstance(features, Features) for features in found.values())
-    error = {name: float((features.reconstruction() - acts).square().sum()) for name, features in found.items()}
+    error = {
+        name: float((features.reconstruction() - acts).square().sum())
+        for name, features in found.items()
+    }
     assert error["frozen_decoder"] < error["random_init"]
 
 
 def test_bad_input_is_named(bridge, site):
-    with pytest.raises(UsageError, match=r"the SAE has d_model=16; wanted is an autoencoder of .* whose width is 32"):
+    with pytest.raises(
+        UsageError,
+        match=r"the SAE has d_model=16; wanted is an autoencoder of .* whose width is 32",
+    ):
         compare.everywhere(site, SAE(16, 48, Choice(4)))
     with pytest.raises(UsageError, match="the SAE is a transcoder"):
         compare.everywhere(site, SAE(32, 48, Choice(4), transcoder=True))

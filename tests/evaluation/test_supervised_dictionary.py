@@ -1,4 +1,5 @@
-"""Supervised codes: means and least squares agree where they must, differ where they must, and bad designs are named."""
+"""Supervised codes: means and least squares agree where they must, differ where they must, and bad
+designs are named."""
 
 from itertools import product
 
@@ -11,10 +12,14 @@ from saelab.evaluation.supervised import dictionary
 
 def fvu(acts: torch.Tensor, features: dictionary.Features) -> float:
     """Share of the variance that the reconstruction leaves."""
-    return float((acts - features.reconstruction()).square().sum() / (acts - acts.mean(0)).square().sum())
+    return float(
+        (acts - features.reconstruction()).square().sum() / (acts - acts.mean(0)).square().sum()
+    )
 
 
-def world(pairs: list[tuple[int, int]], noise: float = 0.01) -> tuple[torch.Tensor, dictionary.Labels]:
+def world(
+    pairs: list[tuple[int, int]], noise: float = 0.01
+) -> tuple[torch.Tensor, dictionary.Labels]:
     """Activations u_i + v_j + noise in 32 dimensions."""
     draw = torch.Generator().manual_seed(0)
     u, v = torch.randn(8, 32, generator=draw), torch.randn(8, 32, generator=draw)
@@ -36,7 +41,9 @@ def test_codes_by_hand():
 
 def test_on_a_balanced_design_both_codes_are_the_same():
     acts, labels = world(list(product(range(8), range(8))) * 2)
-    mean, least = (dictionary.fit(acts, labels, how)(acts, labels) for how in ("mean", "least-squares"))
+    mean, least = (
+        dictionary.fit(acts, labels, how)(acts, labels) for how in ("mean", "least-squares")
+    )
     torch.testing.assert_close(mean.rows, least.rows, atol=1e-5, rtol=1e-4)
     assert fvu(acts, least) < 1e-3
 
@@ -53,10 +60,15 @@ def test_on_a_correlated_design_means_count_twice_and_least_squares_do_not():
 
 def test_least_squares_match_another_solver():
     acts, labels = world([(k % 7, k % 5) for k in range(300)], noise=1.0)
-    design = torch.cat([torch.ones(300, 1), dictionary.one_hot(labels, dictionary.values_of(labels))], 1).double()
+    design = torch.cat(
+        [torch.ones(300, 1), dictionary.one_hot(labels, dictionary.values_of(labels))], 1
+    ).double()
     expected = design @ torch.linalg.lstsq(design, acts.double(), driver="gelsd").solution
     torch.testing.assert_close(
-        dictionary.fit(acts, labels)(acts, labels).reconstruction().double(), expected, atol=1e-4, rtol=1e-4
+        dictionary.fit(acts, labels)(acts, labels).reconstruction().double(),
+        expected,
+        atol=1e-4,
+        rtol=1e-4,
     )
 
 
@@ -70,7 +82,10 @@ def test_a_value_never_seen_in_fitting_has_no_code():
     ("labels", "named"),
     [
         ({"a": ["x"] * 6, "b": ["p", "q"] * 3}, "'a' is 'x' in all 6 prompts"),
-        ({"a": ["x", "y"] * 4, "b": ["p", "q"] * 4, "c": ["m", "m", "n", "n"] * 2}, "'a', 'b' are collinear"),
+        (
+            {"a": ["x", "y"] * 4, "b": ["p", "q"] * 4, "c": ["m", "m", "n", "n"] * 2},
+            "'a', 'b' are collinear",
+        ),
         ({"a": ["x", "x", "y", "y"] * 2, "b": ["p", "q", "r", "s"] * 2}, "'a', 'b' are collinear"),
     ],
 )
@@ -80,4 +95,6 @@ def test_bad_designs_are_named(labels: dictionary.Labels, named: str):
 
 
 def test_correlated_but_not_collinear_passes():
-    dictionary.check_design({"a": ["x", "x", "x", "y", "y", "y"], "b": ["p", "p", "q", "q", "q", "p"]})
+    dictionary.check_design(
+        {"a": ["x", "x", "x", "y", "y", "y"], "b": ["p", "p", "q", "q", "q", "p"]}
+    )

@@ -1,4 +1,5 @@
-"""Greedy edits: hand-worked steps, the exact end, brute force for one change, magnitudes that add up to 1."""
+"""Greedy edits: hand-worked steps, the exact end, brute force for one change, magnitudes that add
+up to 1."""
 
 from itertools import pairwise
 
@@ -19,7 +20,11 @@ def random_pair(n_features: int = 40, width: int = 12) -> tuple[Features, Featur
     """Two overlapping sparse codes of 5 prompts over non-orthogonal rows."""
     draw = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(n_features, width, generator=draw), dim=1)
-    codes = [torch.rand(5, n_features, generator=draw) * (torch.rand(5, n_features, generator=draw) < 0.2) for _ in range(2)]
+    codes = [
+        torch.rand(5, n_features, generator=draw)
+        * (torch.rand(5, n_features, generator=draw) < 0.2)
+        for _ in range(2)
+    ]
     codes[1] = torch.where(torch.rand(5, n_features, generator=draw) < 0.3, codes[0], codes[1])
     bias = torch.randn(width, generator=draw)
     return Features(codes[0], rows, bias), Features(codes[1], rows, bias)
@@ -58,7 +63,10 @@ def test_an_edit_never_leads_away_and_more_changes_never_hurt():
     acts = source.reconstruction() + 0.3
     wanted = target.reconstruction() - 0.3
     distances = [(acts - wanted).norm(dim=1)]
-    distances += [(greedy(acts, source, target, wanted, k).edited - wanted).norm(dim=1) for k in (1, 2, 4, 8, 16)]
+    distances += [
+        (greedy(acts, source, target, wanted, k).edited - wanted).norm(dim=1)
+        for k in (1, 2, 4, 8, 16)
+    ]
     assert all(bool((after <= before + 1e-6).all()) for before, after in pairwise(distances))
 
 

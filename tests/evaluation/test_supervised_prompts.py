@@ -51,12 +51,19 @@ def test_tasks_repeat_with_the_seed_and_have_the_answers_of_their_text():
     for row in rows("ioi", 20):
         assert row.prompt.count(row.wrong[0]) == 2 and row.prompt.count(row.answers[0]) == 1
     for row in rows("greater-than", 20):
-        assert min(row.answers) > row.attributes["year"] >= max(row.wrong) and len(row.answers) + len(row.wrong) == 100
+        assert (
+            min(row.answers) > row.attributes["year"] >= max(row.wrong)
+            and len(row.answers) + len(row.wrong) == 100
+        )
 
 
 def test_prompts_are_padded_and_positions_shifted_past_the_first_token(characters):
     prompts = label(
-        [Row("ab", ("c",), ("d", "e"), {"x": "1"}, {"a": 0}), Row("abcd", ("c",), ("d",), {"x": "2"}, {"a": 1})], characters
+        [
+            Row("ab", ("c",), ("d", "e"), {"x": "1"}, {"a": 0}),
+            Row("abcd", ("c",), ("d",), {"x": "2"}, {"a": 1}),
+        ],
+        characters,
     )
     assert prompts.tokens.shape == (2, 5) and prompts.tokens[0, 3:].tolist() == [0, 0]
     assert prompts.positions["a"].tolist() == [1, 2] and prompts.positions["end"].tolist() == [2, 4]
@@ -65,7 +72,9 @@ def test_prompts_are_padded_and_positions_shifted_past_the_first_token(character
 
 def test_pairs_use_each_prompt_once_and_stay_within_their_group(characters):
     values = [("p", "1", ""), ("p", "2", ""), ("p", "1", ""), ("q", "1", ""), ("p", "2", "other")]
-    prompts = label([Row("ab", ("c",), (), {"a": a, "b": b}, {}, group) for a, b, group in values], characters)
+    prompts = label(
+        [Row("ab", ("c",), (), {"a": a, "b": b}, {}, group) for a, b, group in values], characters
+    )
     assert torch.stack(prompts.pairs("b"), 1).tolist() == [[0, 1]]
     assert torch.stack(prompts.pairs("a"), 1).tolist() == [[0, 3]]
 
@@ -80,11 +89,30 @@ def test_halves_share_no_group():
 
 
 def test_files(tmp_path: Path):
-    good = {"prompt": "ab", "answers": ["c"], "attributes": {"x": 1}, "positions": {"first": 0}, "group": 7}
+    good = {
+        "prompt": "ab",
+        "answers": ["c"],
+        "attributes": {"x": 1},
+        "positions": {"first": 0},
+        "group": 7,
+    }
     path = tmp_path / "set.jsonl"
-    path.write_text(json.dumps(good) + "\n\n" + json.dumps({"prompt": "ab", "answer": "c", "attributes": {"x": 2}}) + "\n")
-    assert read(path) == [Row("ab", ("c",), (), {"x": "1"}, {"first": 0}, "7"), Row("ab", ("c",), (), {"x": "2"})]
-    for bad in ('{"prompt": "ab"}', "not json", '{"prompt": "ab", "answer": "c", "attributes": 3}', "[1]"):
+    path.write_text(
+        json.dumps(good)
+        + "\n\n"
+        + json.dumps({"prompt": "ab", "answer": "c", "attributes": {"x": 2}})
+        + "\n"
+    )
+    assert read(path) == [
+        Row("ab", ("c",), (), {"x": "1"}, {"first": 0}, "7"),
+        Row("ab", ("c",), (), {"x": "2"}),
+    ]
+    for bad in (
+        '{"prompt": "ab"}',
+        "not json",
+        '{"prompt": "ab", "answer": "c", "attributes": 3}',
+        "[1]",
+    ):
         path.write_text(json.dumps(good) + "\n" + bad + "\n")
         with pytest.raises(UsageError, match="line 2 is no labelled prompt"):
             read(path)

@@ -5,14 +5,16 @@ import pytest
 import torch
 
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap
 from saelab.evaluation.supervised import scores
+from saelab.statistics import bootstrap
 
 
 def test_approximation_by_hand():
     assert scores.sufficiency(np.array([4.0, 1.0, 2.5, 0.0])) == pytest.approx(0.5)
     assert scores.necessity(np.array([4.0, 1.0, 0.0, 2.5])) == pytest.approx(0.5)
-    assert scores.necessity(np.array([4.0, 1.0, 0.0, -0.5])) == pytest.approx(0.5)  # past mean ablation counts against it
+    assert scores.necessity(np.array([4.0, 1.0, 0.0, -0.5])) == pytest.approx(
+        0.5
+    )  # past mean ablation counts against it
     perfect, empty = np.array([4.0, 1.0, 4.0, 1.0]), np.array([4.0, 1.0, 1.0, 4.0])
     assert (scores.sufficiency(perfect), scores.necessity(perfect)) == (1, 1)
     assert (scores.sufficiency(empty), scores.necessity(empty)) == (0, 0)
@@ -20,14 +22,20 @@ def test_approximation_by_hand():
 
 def test_edits_by_hand():
     sums = np.array([10.0, 7.0, 4.0, 1.0, 2.5])
-    assert scores.edit_agreement(sums) == 0.7 and scores.edit_success(sums) == 0.25 and scores.edit_magnitude(sums) == 0.25
+    assert (
+        scores.edit_agreement(sums) == 0.7
+        and scores.edit_success(sums) == 0.25
+        and scores.edit_magnitude(sums) == 0.25
+    )
     assert np.isnan(scores.edit_success(np.array([10.0, 10.0, 0.0, 0.0, 2.5])))
 
 
 def test_a_metric_without_a_scale_is_refused_with_its_numbers():
     weights, noise = bootstrap.weights(50), np.random.default_rng(0).normal(size=50)
     scores.check_scale(3 + noise, noise, weights)
-    with pytest.raises(UsageError, match=r"cannot be normalised: .* on clean prompts, .* with mean"):
+    with pytest.raises(
+        UsageError, match=r"cannot be normalised: .* on clean prompts, .* with mean"
+    ):
         scores.check_scale(noise, noise[::-1], weights)
     with pytest.raises(UsageError, match=r"cannot be normalised: 10 on clean prompts, 9\.9"):
         scores.check_scale(np.full(50, 10.0), np.full(50, 9.9), weights)
@@ -48,7 +56,9 @@ def test_f1_by_hand_and_its_ends():
     assert scores.mean_f1(torch.zeros_like(truth), truth, weights)[0] == 0
     guess = torch.tensor([[1, 0], [0, 0], [0, 1], [1, 1]]).bool()
     assert scores.mean_f1(guess, truth, weights)[0] == pytest.approx((2 / 4 + 1) / 2)
-    never = torch.cat([truth, torch.zeros(4, 1).bool()], 1)  # a value that does not occur is not averaged over
+    never = torch.cat(
+        [truth, torch.zeros(4, 1).bool()], 1
+    )  # a value that does not occur is not averaged over
     assert scores.mean_f1(never, never, weights)[0] == 1
 
 

@@ -19,10 +19,17 @@ def test_the_penalised_loss_by_hand():
 
 def test_training_lowers_the_loss_and_keeps_unit_rows():
     draw = torch.Generator().manual_seed(0)
-    x, start = torch.randn(500, 8, generator=draw), torch.nn.functional.normalize(torch.randn(16, 8, generator=draw), dim=1)
-    losses = [float(toys.train_penalised(x, start, 0.1, steps=steps).loss(x, 0.1)) for steps in (1, 100)]
+    x, start = (
+        torch.randn(500, 8, generator=draw),
+        torch.nn.functional.normalize(torch.randn(16, 8, generator=draw), dim=1),
+    )
+    losses = [
+        float(toys.train_penalised(x, start, 0.1, steps=steps).loss(x, 0.1)) for steps in (1, 100)
+    ]
     assert losses[1] < losses[0]
-    torch.testing.assert_close(toys.train_penalised(x, start, 0.1, steps=5).W.norm(dim=1), torch.ones(16))
+    torch.testing.assert_close(
+        toys.train_penalised(x, start, 0.1, steps=5).W.norm(dim=1), torch.ones(16)
+    )
 
 
 def test_the_weaker_attribute_is_occluded_until_the_stronger_one_shrinks():
@@ -34,6 +41,8 @@ def test_the_weaker_attribute_is_occluded_until_the_stronger_one_shrinks():
 @pytest.mark.parametrize("penalty", [1, 3])
 def test_latents_that_name_nothing_have_the_lower_loss(penalty: float):
     found = toys.over_splitting(penalty, n=1000, steps=200)
-    assert found.random < found.two < 104 + 1  # both below the loss of reconstructing nothing, E||x||^2
+    assert (
+        found.random < found.two < 104 + 1
+    )  # both below the loss of reconstructing nothing, E||x||^2
     few = toys.over_splitting(penalty, n_latents=2, n=1000, steps=20)
     assert few.random > found.two  # it takes many of them

@@ -10,8 +10,8 @@ from saelab import SAE, Choice
 from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.evaluation import synthetic_cache
-from saelab.evaluation.draws import stream
 from saelab.evaluation.synthetic import Spec, World
+from saelab.statistics.draws import stream
 from tests.evaluation.worlds import SMALL
 
 SPEC = Spec(width=32, n_features=120, roots=4, branching=3, depth=2)
@@ -62,7 +62,9 @@ def test_activations_are_the_features_directions_plus_bias_and_noise():
     torch.testing.assert_close(x, truth @ quiet.directions_GD + quiet.bias_D)
     noisy = World(replace(SPEC, noise=0.5))
     x, truth = noisy.sample(2000)
-    assert (x - truth @ noisy.directions_GD - noisy.bias_D).std().item() == pytest.approx(0.5, rel=0.02)
+    assert (x - truth @ noisy.directions_GD - noisy.bias_D).std().item() == pytest.approx(
+        0.5, rel=0.02
+    )
 
 
 def test_bipolar_features_take_both_signs_and_the_others_one(world: World, drawn):
@@ -87,7 +89,10 @@ def test_separation_lowers_the_overlap_of_directions():
         return float((W @ W.T).fill_diagonal_(0).square().sum() / (len(W) * (len(W) - 1)))
 
     bound = (120 - 32) / (32 * 119)  # no 120 unit rows of width 32 overlap less (Welch 1974)
-    assert overlap(SPEC) == pytest.approx(bound, rel=0.05) and overlap(replace(SPEC, separation=0)) > 1.2 * bound
+    assert (
+        overlap(SPEC) == pytest.approx(bound, rel=0.05)
+        and overlap(replace(SPEC, separation=0)) > 1.2 * bound
+    )
     assert overlap(SMALL) < 1e-6
 
 
@@ -96,8 +101,12 @@ def test_a_world_is_its_spec_and_shares_nothing_with_an_sae_of_its_seed():
     assert not torch.equal(World(SPEC).directions_GD, World(replace(SPEC, seed=1)).directions_GD)
     world, sae = World(replace(SPEC, separation=0)), SAE(32, 120, Choice(3), seed=SPEC.seed)
     assert (world.directions_GD * sae.W_dec).sum(1).abs().mean() < 0.3
-    plain = torch.nn.functional.normalize(torch.randn(120, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-    assert (plain * sae.W_dec).sum(1).mean() > 0.99  # what a world drawn from its bare seed would have had
+    plain = torch.nn.functional.normalize(
+        torch.randn(120, 32, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    assert (plain * sae.W_dec).sum(
+        1
+    ).mean() > 0.99  # what a world drawn from its bare seed would have had
     one, other = (torch.rand(3, generator=stream("x", seed)) for seed in (5, 5 + (1 << 32)))
     assert not torch.equal(one, other)  # torch alone would drop the high bits
 
@@ -118,7 +127,11 @@ def test_an_impossible_world_is_refused(changes: dict, message: str):
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     """A small synthetic cache in float32."""
-    return Cache(synthetic_cache.write(SMALL, tmp_path_factory.mktemp("world") / "cache", 40_000, context=128, dtype="float32"))
+    return Cache(
+        synthetic_cache.write(
+            SMALL, tmp_path_factory.mktemp("world") / "cache", 40_000, context=128, dtype="float32"
+        )
+    )
 
 
 def test_the_cache_holds_the_samples_and_knows_their_truth(cache: Cache):
@@ -135,9 +148,13 @@ def test_the_cache_holds_the_samples_and_knows_their_truth(cache: Cache):
 
 
 def test_a_finished_cache_is_found_and_one_of_another_world_refused(cache: Cache):
-    assert synthetic_cache.write(SMALL, cache.path, 40_000, context=128, dtype="float32") == cache.path
+    assert (
+        synthetic_cache.write(SMALL, cache.path, 40_000, context=128, dtype="float32") == cache.path
+    )
     with pytest.raises(UsageError, match="holds a cache of other settings"):
-        synthetic_cache.write(replace(SMALL, seed=1), cache.path, 40_000, context=128, dtype="float32")
+        synthetic_cache.write(
+            replace(SMALL, seed=1), cache.path, 40_000, context=128, dtype="float32"
+        )
 
 
 def test_a_cache_without_a_held_out_context_or_of_a_strange_dtype_is_refused(tmp_path: Path):

@@ -1,4 +1,5 @@
-"""A zoo of SAEs with one known fault each: the metric for that fault flags it, and those that should not mind do not."""
+"""A zoo of SAEs with one known fault each: the metric for that fault flags it, and those that
+should not mind do not."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,7 +40,9 @@ def shrunk() -> SAE:
 def rotated() -> SAE:
     """Writes in a basis of its own."""
     sae = good()
-    sae.W_dec.data @= torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(0))).Q
+    sae.W_dec.data @= torch.linalg.qr(
+        torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    ).Q
     return sae
 
 
@@ -113,7 +116,9 @@ def test_the_good_one_passes_everything():
         (batch_dependent, lambda m: m.batch > 0.2, ("mcc", "gradient")),
     ],
 )
-def test_each_fault_is_flagged_by_its_metric(bad: Callable[[], SAE], flagged: Callable[[Measured], bool], unmoved: tuple):
+def test_each_fault_is_flagged_by_its_metric(
+    bad: Callable[[], SAE], flagged: Callable[[Measured], bool], unmoved: tuple
+):
     found, expected = measured(bad()), measured(good())
     assert flagged(found), found
     assert not flagged(expected)
@@ -131,11 +136,15 @@ def test_the_inference_form_mends_what_leaks_and_what_depends_on_the_batch():
 
 
 def test_a_leak_shows_as_a_probe_that_beats_the_dense_one():
-    """Latents that are told the label, in the place of one that is not in the activations at all."""
+    """Latents that are told the label, in the place of one that is not in the activations at
+    all."""
     train, test = planted(2000, 0), planted(2000, 1)
     splits = []
     for part in (train, test):
-        coin = torch.rand(len(part.x), generator=torch.Generator().manual_seed(len(splits))).numpy() < 0.5
+        coin = (
+            torch.rand(len(part.x), generator=torch.Generator().manual_seed(len(splits))).numpy()
+            < 0.5
+        )
         codes = probing.latents(good(), part.x).toarray()
         codes[:, 0] = coin
         splits.append((part, codes, coin))

@@ -6,13 +6,23 @@ from saelab import SAE, Threshold
 from saelab.evaluation.synthetic import Spec, World
 
 SMALL = Spec(
-    width=32, n_features=24, firing=(0.3, 0.05), roots=2, branching=2, depth=1, correlation=0.0, separation=500, noise=0.02
+    width=32,
+    n_features=24,
+    firing=(0.3, 0.05),
+    roots=2,
+    branching=2,
+    depth=1,
+    correlation=0.0,
+    separation=500,
+    noise=0.02,
 )
 
 
 def oracle(world: World) -> SAE:
     """Encoder and decoder rows are the true directions; a level well above the noise."""
-    sae = SAE(world.spec.width, world.spec.n_features, Threshold(level=0.2, signed=world.spec.bipolar > 0))
+    sae = SAE(
+        world.spec.width, world.spec.n_features, Threshold(level=0.2, signed=world.spec.bipolar > 0)
+    )
     for weights in (sae.W_enc, sae.W_dec):
         weights.data.copy_(world.directions_GD)
     sae.b_dec.data.copy_(world.bias_D)

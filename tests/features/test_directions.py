@@ -1,4 +1,5 @@
-"""Neighbours, null and logit lens against hand-worked numbers, simulation and the model's own final norm."""
+"""Neighbours, null and logit lens against hand-worked numbers, simulation and the model's own final
+norm."""
 
 import pytest
 import torch
@@ -28,12 +29,20 @@ def test_blocks_change_nothing(monkeypatch):
 @pytest.mark.parametrize(("width", "n_features"), [(3, 5), (32, 400)])
 def test_the_null_cosine_is_that_of_simulated_directions(width, n_features, signed):
     generator = torch.Generator().manual_seed(0)
-    others = torch.nn.functional.normalize(torch.randn(400, n_features, width, generator=generator), dim=2)
+    others = torch.nn.functional.normalize(
+        torch.randn(400, n_features, width, generator=generator), dim=2
+    )
     cosine = others[:, :, 0]  # with the first axis: all directions are alike
     best = (cosine.abs() if signed else cosine).max(1).values
     error = best.std().item() / len(best) ** 0.5
-    assert abs(directions.null_cosine(width, n_features, signed=signed) - best.mean().item()) < 4 * error
-    assert abs(directions.null_cosine(width, 2 * n_features, signed=signed) - best.mean().item()) > 4 * error
+    assert (
+        abs(directions.null_cosine(width, n_features, signed=signed) - best.mean().item())
+        < 4 * error
+    )
+    assert (
+        abs(directions.null_cosine(width, 2 * n_features, signed=signed) - best.mean().item())
+        > 4 * error
+    )
 
 
 def test_the_lens_is_the_models_own_final_norm_and_unembedding():

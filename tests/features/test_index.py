@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from saelab.errors import FailedRun, UsageError
-from saelab.features import collect, examples, index
-from saelab.features.query import FeatureIndex
+from saelab.features import build, collect, examples
+from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
 
@@ -35,11 +35,14 @@ def check_numbers(opened, dense_CTF):
 
 
 def check_top(opened, dense_CTF):
-    """The top examples are the contexts of highest |peak|, in order, with every activation in them."""
+    """The top examples are the contexts of highest |peak|, in order, with every activation in
+    them."""
     for feature in range(toy.F):
         size_CT = np.abs(dense_CTF[..., feature])
         peaks_C = size_CT.max(1)
-        expected = [c for c in np.argsort(-peaks_C, kind="stable")[: collect.N_TOP] if peaks_C[c] > 0]
+        expected = [
+            c for c in np.argsort(-peaks_C, kind="stable")[: collect.N_TOP] if peaks_C[c] > 0
+        ]
         found = [example for example in opened.examples(feature) if example.band == -1]
         assert [example.context for example in found] == expected
         for example in found:
@@ -99,13 +102,19 @@ def test_bands_are_equal_parts_of_the_contexts_by_peak(opened, signed):
     seen = 0
     for feature in range(toy.F):
         peaks_C = np.abs(dense_CTF[..., feature]).max(1)
-        order = [c for c in np.argsort(peaks_C, kind="stable") if peaks_C[c] > 0]  # C < N_SAMPLED: the sample is everything
-        band_of = {context: rank * collect.N_BANDS // len(order) for rank, context in enumerate(order)}
+        order = [
+            c for c in np.argsort(peaks_C, kind="stable") if peaks_C[c] > 0
+        ]  # C < N_SAMPLED: the sample is everything
+        band_of = {
+            context: rank * collect.N_BANDS // len(order) for rank, context in enumerate(order)
+        }
         top = {example.context for example in opened.examples(feature) if example.band == -1}
         across = [example for example in opened.examples(feature) if example.band >= 0]
         for band in range(collect.N_BANDS):
             members = [example for example in across if example.band == band]
-            fresh = [context for context, of in band_of.items() if of == band and context not in top]
+            fresh = [
+                context for context, of in band_of.items() if of == band and context not in top
+            ]
             assert len(members) == min(collect.PER_BAND, len(fresh))
             assert {example.context for example in members} <= set(fresh)
             seen += len(members)
@@ -117,7 +126,9 @@ def test_the_histogram_counts_every_firing_in_its_bin(opened, signed):
     for feature in range(toy.F):
         values = dense_CTF[..., feature]
         bins = opened.feature(feature).histogram
-        assert [part.fired for part in bins] == [((values >= part.low) & (values < part.high)).sum() for part in bins]
+        assert [part.fired for part in bins] == [
+            ((values >= part.low) & (values < part.high)).sum() for part in bins
+        ]
         assert sum(part.fired for part in bins) == (values != 0).sum()
 
 
@@ -128,7 +139,12 @@ def test_strong_tokens_equal_the_dense_computation(opened, signed):
         for token in np.unique(tokens_CT[:, 1:]):
             there = dense_CTF[:, 1:, feature][tokens_CT[:, 1:] == token]
             if (there != 0).any():
-                totals[toy.TEXTS[token]] = (there.sum(), there.mean(), (there != 0).sum(), len(there))
+                totals[toy.TEXTS[token]] = (
+                    there.sum(),
+                    there.mean(),
+                    (there != 0).sum(),
+                    len(there),
+                )
         found = opened.feature(feature)
         for strongest, column in ((found.by_total, 0), (found.by_mean, 1)):
             expected = sorted(totals, key=lambda text: -abs(totals[text][column]))[:10]
@@ -146,7 +162,9 @@ def test_chunks_and_buffers_change_nothing(tmp_path, monkeypatch, size, buffered
     toy.build(tmp_path / "b.db", size=size)
     with FeatureIndex(tmp_path / "a.db") as a, FeatureIndex(tmp_path / "b.db") as b:
         for feature in range(toy.F):
-            assert a.feature(feature)._replace(by_total=[], by_mean=[]) == b.feature(feature)._replace(by_total=[], by_mean=[])
+            assert a.feature(feature)._replace(by_total=[], by_mean=[]) == b.feature(
+                feature
+            )._replace(by_total=[], by_mean=[])
             assert a.examples(feature) == b.examples(feature)
 
 
@@ -166,7 +184,10 @@ def test_the_other_seed_is_compared_over_live_features(tmp_path):
     with FeatureIndex(tmp_path / "features.db") as opened:
         matches = [opened.matches(feature)[0] for feature in range(toy.F)]
     assert [match.feature for match in matches[: toy.F // 2]] == list(range(toy.F // 2 - 1, -1, -1))
-    assert all(match.found and match.cosine == pytest.approx(1, abs=1e-5) for match in matches[: toy.F // 2])
+    assert all(
+        match.found and match.cosine == pytest.approx(1, abs=1e-5)
+        for match in matches[: toy.F // 2]
+    )
     live = [match.found for feature, match in enumerate(matches) if feature != toy.DEAD]
     assert other["share"] == pytest.approx(sum(live) / len(live))
 
@@ -190,7 +211,7 @@ def test_a_failed_build_leaves_the_old_index(tmp_path):
     before = path.read_bytes()
     weights = toy.sae()
     with pytest.raises(FailedRun, match="contexts 14 to 20"):
-        index.build(weights, Broken(), toy.HOOK, path, tokenizer=toy.Tokenizer())
+        build.build(weights, Broken(), toy.HOOK, path, tokenizer=toy.Tokenizer())
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["features.db"]
 
@@ -198,7 +219,9 @@ def test_a_failed_build_leaves_the_old_index(tmp_path):
 def test_another_width_is_refused_with_both_numbers(tmp_path):
     wide = toy.SAE(toy.D + 1, toy.F, toy.Choice(2))
     with pytest.raises(UsageError, match=r"width 8.* reads 9"):
-        index.build(wide, toy.Cache(), toy.HOOK, tmp_path / "features.db", tokenizer=toy.Tokenizer())
+        build.build(
+            wide, toy.Cache(), toy.HOOK, tmp_path / "features.db", tokenizer=toy.Tokenizer()
+        )
     with pytest.raises(UsageError, match=r"width 9.* of 8"):
         toy.build(tmp_path / "features.db", others=[("wide", wide)])
     assert not list(tmp_path.iterdir())

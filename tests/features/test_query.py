@@ -8,7 +8,7 @@ import pytest
 
 from saelab.errors import UsageError
 from saelab.features import search
-from saelab.features.query import FeatureIndex
+from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
 
@@ -36,23 +36,34 @@ def test_pages_of_a_sorted_table_join_without_gaps(opened, sort):
 
 
 def brute_force(opened, text):
-    """Features with an example that holds every word of `text` in its window, or with it in a strong token."""
+    """Features with an example that holds every word of `text` in its window, or with it in a
+    strong token."""
     found = {}
     for feature in range(toy.F):
         token = any(text in token.text.casefold() for token in opened.feature(feature).by_total)
         count = 0
         for example in opened.examples(feature):
             first = max(0, example.position - search.BEFORE)
-            starts = "".join(example.texts[:first]).casefold(), "".join(example.texts[: example.position + search.AFTER + 1])
+            starts = (
+                "".join(example.texts[:first]).casefold(),
+                "".join(example.texts[: example.position + search.AFTER + 1]),
+            )
             window = "".join(example.texts).casefold()
-            spans = [[at for at in range(len(window)) if window.startswith(word, at)] for word in text.split()]
-            count += all(any(len(starts[0]) <= at < len(starts[1]) for at in span) for span in spans)
+            spans = [
+                [at for at in range(len(window)) if window.startswith(word, at)]
+                for word in text.split()
+            ]
+            count += all(
+                any(len(starts[0]) <= at < len(starts[1]) for at in span) for span in spans
+            )
         if token or count:
             found[feature] = (token, count)
     return found
 
 
-@pytest.mark.parametrize("text", ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra"])
+@pytest.mark.parametrize(
+    "text", ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra"]
+)
 def test_search_finds_what_brute_force_finds(opened, text):
     assert opened.search(text) == brute_force(opened, text.casefold())
 
@@ -63,7 +74,9 @@ def test_the_search_checker_notices_a_narrower_window(opened, monkeypatch):
     assert opened.search("cat") != expected
 
 
-@pytest.mark.parametrize("text", ["(", "$x^2$", "`co", "<b", '"', "'; drop table token; --", "* NOT (", "\n"])
+@pytest.mark.parametrize(
+    "text", ["(", "$x^2$", "`co", "<b", '"', "'; drop table token; --", "* NOT (", "\n"]
+)
 def test_punctuation_is_text_not_syntax(opened, text):
     assert set(opened.tokens(text)) == {word for word in toy.TEXTS if text.lower() in word.lower()}
     opened.table(search=text)
@@ -99,7 +112,9 @@ def test_a_passage_shows_the_text_and_who_fires_there(opened):
 
 def test_a_context_is_stored_once(opened, path):
     with sqlite3.connect(path) as connection:
-        used = connection.execute("select count(distinct context), count(*) from example").fetchone()
+        used = connection.execute(
+            "select count(distinct context), count(*) from example"
+        ).fetchone()
         stored = connection.execute("select count(*) from context").fetchone()[0]
     assert stored == used[0] < used[1]
 
@@ -148,5 +163,5 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
 
 
 def test_reading_loads_no_torch():
-    code = "import sys, saelab.features.query; sys.exit('torch' in sys.modules)"
+    code = "import sys, saelab.features.reader; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -23,4 +23,10 @@ def test_byte_level_pieces_become_text():
 
 
 def test_sentencepiece_pieces_become_text():
-    assert token_texts(Pieces(["<s>", "▁the", "<0x0A>", "<0xE2>", "é"]), 5) == ["<s>", " the", "\n", "\\xe2", "é"]
+    assert token_texts(Pieces(["<s>", "▁the", "<0x0A>", "<0xE2>", "é"]), 5) == [
+        "<s>",
+        " the",
+        "\n",
+        "\\xe2",
+        "é",
+    ]

@@ -1,4 +1,5 @@
-"""Inputs that kernels get wrong: ties, near-ties, large biases, large rows, constants, all winners in one place.
+"""Inputs that kernels get wrong: ties, near-ties, large biases, large rows, constants, all winners
+in one place.
 
 Shapes: B tokens, F features, D width.
 """
@@ -22,12 +23,17 @@ def _random(B: int, F: int, D: int) -> Case:
 
 
 def _structured(B: int, F: int, D: int) -> Case:
-    """Tokens are sums of a few rows, with a mean, and row norms from 0.1 to 10: what training converges to."""
+    """Tokens are sums of a few rows, with a mean, and row norms from 0.1 to 10: what training
+    converges to."""
     W = _unit(F, D, 1)
     picks = torch.randint(0, F, (B, 8), generator=torch.Generator().manual_seed(3)) ** 2 // F
     weights = torch.rand(B, 8, 1, generator=torch.Generator().manual_seed(4))
     x = (W[picks] * weights).sum(1) + 0.05 * _rows(B, D, 5) + 0.3
-    return Case(x * torch.exp(_rows(B, 1, 6)), W * torch.exp(0.5 * _rows(F, 1, 7)), _rows(1, F, 8)[0].abs() * -0.05)
+    return Case(
+        x * torch.exp(_rows(B, 1, 6)),
+        W * torch.exp(0.5 * _rows(F, 1, 7)),
+        _rows(1, F, 8)[0].abs() * -0.05,
+    )
 
 
 def _duplicated(B: int, F: int, D: int) -> Case:
@@ -56,7 +62,8 @@ def _one_tile(B: int, F: int, D: int) -> Case:
 
 
 def _one_stride(B: int, F: int, D: int) -> Case:
-    """The winners are all in the sample that predicts thresholds, whatever the number of tiles up to 6."""
+    """The winners are all in the sample that predicts thresholds, whatever the number of tiles up
+    to 6."""
     case = _random(B, F, D)
     case.b[::60] += 10.0
     return case
@@ -108,7 +115,8 @@ def _zero(B: int, F: int, D: int) -> Case:
 
 
 def _worst_rounding(B: int, F: int, D: int) -> Case:
-    """One feature whose bfloat16 error is the largest possible, and many that seem better and are not (see tests)."""
+    """One feature whose bfloat16 error is the largest possible, and many that seem better and are
+    not (see tests)."""
     odd = (1 + 2.0**-8) / 2
     W = torch.full((F, D), 0.5)
     W[:, : D * 45 // 100] = 0.5 * (1 + 2.0**-7)

@@ -1,10 +1,11 @@
-"""What does not fit is refused by name and number; what is not finite, before anything is chosen."""
+"""What does not fit is refused by name and number; what is not finite, before anything is
+chosen."""
 
 import pytest
 import torch
 
 from saelab import kernels
-from saelab.kernels import probe
+from saelab.kernels.cpu import probe
 from saelab.sparsify import Choice, Threshold
 
 BACKENDS = ["reference", "cpu", "triton"]
@@ -16,10 +17,16 @@ def args(B: int = 6, F: int = 40, D: int = 8) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize(("place", "name", "count"), [(0, "x", 48), (1, "W_enc", 320), (2, "b_enc", 40)])
+@pytest.mark.parametrize(
+    ("place", "name", "count"), [(0, "x", 48), (1, "W_enc", 320), (2, "b_enc", 40)]
+)
 @pytest.mark.parametrize("backend", BACKENDS[:2])
-@pytest.mark.parametrize("sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature", signed=True), Threshold(0.1)])
-def test_numbers_that_are_not_finite_are_counted_and_located(sparsify, backend, place, name, count, bad):
+@pytest.mark.parametrize(
+    "sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature", signed=True), Threshold(0.1)]
+)
+def test_numbers_that_are_not_finite_are_counted_and_located(
+    sparsify, backend, place, name, count, bad
+):
     tensors = args()
     tensors[place].view(-1)[[5, 7]] = bad
     first = [5] if place == 2 else [0, 5]
@@ -31,7 +38,9 @@ def test_numbers_that_are_not_finite_are_counted_and_located(sparsify, backend, 
 def test_a_gradient_that_is_not_finite_is_named():
     grad, W_dec = torch.ones(6, 8), torch.ones(40, 8)
     grad[2, 3] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"1 of 48 entries of grad are not finite, first at \[2, 3\]"):
+    with pytest.raises(
+        FloatingPointError, match=r"1 of 48 entries of grad are not finite, first at \[2, 3\]"
+    ):
         kernels.choose(*args(), Choice(3, beta=1.0), grad=grad, W_dec=W_dec)
 
 
@@ -62,15 +71,23 @@ def test_a_dtype_that_a_backend_lacks_is_named():
             lambda: kernels.sddmm(x, W, code),
             lambda: kernels.column_sums(code),
         ):
-            with pytest.raises(ValueError, match=r"the cpu backend needs float32 on the cpu; .* is torch.float64 on cpu"):
+            with pytest.raises(
+                ValueError,
+                match=r"the cpu backend needs float32 on the cpu; .* is torch.float64 on cpu",
+            ):
                 call()
     with pytest.raises(ValueError, match="no backend 'gpu'"), kernels.backend("gpu"):
         pass
-    with pytest.raises(ValueError, match=r"screening in torch.float16"), probe.screening(torch.float16):
+    with (
+        pytest.raises(ValueError, match=r"screening in torch.float16"),
+        probe.screening(torch.float16),
+    ):
         pass
 
 
-@pytest.mark.parametrize("sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature"), Threshold()])
+@pytest.mark.parametrize(
+    "sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature"), Threshold()]
+)
 def test_no_tokens_have_an_empty_code(sparsify):
     x, W, b = args(B=0)
     code = kernels.choose(x, W, b, sparsify)

@@ -1,12 +1,14 @@
-"""The bounds are bounds and the certificate notices what they do not settle; weakened twins are caught."""
+"""The bounds are bounds and the certificate notices what they do not settle; weakened twins are
+caught."""
 
 import numpy as np
 import pytest
 import torch
 
 from saelab import kernels
-from saelab.kernels import cpu, probe, screen, winners
-from saelab.kernels.screen import Problem
+from saelab.kernels.cpu import backend, probe
+from saelab.kernels.cpu.screen import screen, winners
+from saelab.kernels.cpu.screen.screen import Problem
 from saelab.sparsify import Choice
 from tests.kernels import inputs, truth
 
@@ -22,12 +24,16 @@ def problem_of(case: truth.Case, signed: bool = False, beta: float = 0.0) -> Pro
     return Problem(case.x, case.W, case.b, signed, beta, *((case.grad, case.W_dec) if beta else ()))
 
 
-def above_their_bounds(case: truth.Case, signed: bool, beta: float, dtype: torch.dtype, by_feature: bool = False) -> int:
+def above_their_bounds(
+    case: truth.Case, signed: bool, beta: float, dtype: torch.dtype, by_feature: bool = False
+) -> int:
     """How many positive exact scores are not below what their key promises."""
     _, score = truth.scores(case, Choice(1, signed=signed, beta=beta))
     score = score.T if by_feature else score
     broken, shift = 0, screen.shift_of(dtype)
-    for tile in screen.tiles(problem_of(case, signed, beta), dtype, by_feature=by_feature, strided=not by_feature):
+    for tile in screen.tiles(
+        problem_of(case, signed, beta), dtype, by_feature=by_feature, strided=not by_feature
+    ):
         features = tile.first + tile.step * np.arange(tile.n)
         keys = tile.keys[: tile.n, : score.shape[1]] if by_feature else tile.keys[:, : tile.n]
         exact = score[features] if by_feature else score[:, features]
@@ -95,19 +101,21 @@ def test_what_the_screen_cannot_settle_is_not_certified(name):
 def test_what_the_screen_settles_is_certified():
     case = inputs.make("random")
     kernels.choose(case.x, case.W, case.b, Choice(5))
-    cpu.certified_fraction()
+    backend.certified_fraction()
     with probe.screening(torch.bfloat16):
         kernels.choose(case.x, case.W, case.b, Choice(5))
-    assert cpu.certified_fraction() == 1
+    assert backend.certified_fraction() == 1
     case = inputs.make("huge")
     kernels.choose(case.x, case.W, case.b, Choice(5, "batch"))
-    assert cpu.certified_fraction() == 0
+    assert backend.certified_fraction() == 0
 
 
 def objections(name: str) -> list[str]:
     case, choice = inputs.make(name, F=1000), Choice(5)
     with probe.screening(torch.bfloat16):
-        return truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
+        return truth.objections(
+            kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice)
+        )
 
 
 def test_choosing_without_a_certificate_is_caught(monkeypatch):
@@ -126,7 +134,9 @@ def test_a_full_list_that_does_not_raise_its_threshold_is_caught(monkeypatch):
 
     def forgetful(keys, first, step, starts, keeps, factor, ranks, counts, thetas, lists):
         before = thetas.copy()
-        original(keys, first, step, starts, keeps, factor, np.zeros_like(ranks), counts, thetas, lists)
+        original(
+            keys, first, step, starts, keeps, factor, np.zeros_like(ranks), counts, thetas, lists
+        )
         thetas[:] = before
 
     monkeypatch.setattr(winners, "collect", forgetful)
@@ -145,22 +155,30 @@ def test_the_second_screen_settles_what_bfloat16_cannot(monkeypatch):
 
 
 def test_a_wrong_prediction_of_the_batch_threshold_costs_time_only(monkeypatch):
-    from saelab.kernels import pool
+    from saelab.kernels.cpu.screen import pool
 
     monkeypatch.setattr(pool, "_SPARES", (0.1, 0.2))
     case, choice = inputs.make("structured", B=60), Choice(5, "batch")
-    assert not truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
+    assert not truth.objections(
+        kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice)
+    )
 
 
 def test_a_batch_threshold_that_was_too_high_is_lowered_just_enough(monkeypatch):
-    from saelab.kernels import pool
+    from saelab.kernels.cpu.screen import pool
 
     calls, gather = [], pool._gather
     monkeypatch.setattr(screen, "_WIDEST", 512)  # one tile, which sees every pair
-    monkeypatch.setattr(pool, "_SPARES", (1.02, 1e-9))  # the second would find next to nothing by itself
+    monkeypatch.setattr(
+        pool, "_SPARES", (1.02, 1e-9)
+    )  # the second would find next to nothing by itself
     monkeypatch.setattr(pool, "_gather", lambda *rest: calls.append(1) or gather(*rest))
-    monkeypatch.setattr(pool, "_exhaust", lambda *_: pytest.fail("the second threshold did not certify"))
+    monkeypatch.setattr(
+        pool, "_exhaust", lambda *_: pytest.fail("the second threshold did not certify")
+    )
     case, choice = inputs.make("random", B=60), Choice(5, "batch")
     with probe.screening(torch.bfloat16):
-        assert not truth.objections(kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice))
+        assert not truth.objections(
+            kernels.choose(case.x, case.W, case.b, choice), truth.pairs(case, choice)
+        )
     assert len(calls) == 2

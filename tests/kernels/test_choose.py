@@ -1,15 +1,22 @@
-"""Choosing equals float64's choice, on every backend: whatever the budget, the score, the input and the screening dtype."""
+"""Choosing equals float64's choice, on every backend: whatever the budget, the score, the input and
+the screening dtype."""
 
 import pytest
 import torch
 
 from saelab import Code, kernels
-from saelab.kernels import probe, screen
+from saelab.kernels.cpu import probe
+from saelab.kernels.cpu.screen import screen
 from saelab.sparsify import Choice, Threshold
 from tests.kernels import inputs, truth
 
 SCREENS = [torch.float32, torch.bfloat16]
-SCORES = {"plain": {}, "signed": {"signed": True}, "boosted": {"beta": 0.7}, "both": {"signed": True, "beta": 0.7}}
+SCORES = {
+    "plain": {},
+    "signed": {"signed": True},
+    "boosted": {"beta": 0.7},
+    "both": {"signed": True, "beta": 0.7},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +32,16 @@ def choose(case: truth.Case, sparsify, dtype=torch.float32, **options) -> Code:
 
 
 def objections(case: truth.Case, sparsify, dtype, **options) -> list[str]:
-    return truth.objections(choose(case, sparsify, dtype, **options), truth.pairs(case, sparsify, **options))
+    return truth.objections(
+        choose(case, sparsify, dtype, **options), truth.pairs(case, sparsify, **options)
+    )
 
 
 def test_the_worked_examples_of_the_papers_come_out():
     x = torch.eye(3)
-    W = torch.tensor([[9.0, 8, 0.4], [1, 7, 0.3], [0.5, 6, 2], [0.2, 0.1, 0.05]])  # W[f, t] is token t's score of feature f
+    W = torch.tensor(
+        [[9.0, 8, 0.4], [1, 7, 0.3], [0.5, 6, 2], [0.2, 0.1, 0.05]]
+    )  # W[f, t] is token t's score of feature f
     case = truth.Case(x, W, torch.zeros(4))
     kept = {
         "token": [(0, 0), (1, 0), (2, 2)],
@@ -68,14 +79,19 @@ def test_every_pair_above_its_level_is_reported(name, signed, dtype):
     unit = float(case.W.double().norm(dim=1).mean() * case.x.double().norm(dim=1).mean())
     levels = unit * 0.2 * torch.rand(len(case.W), generator=torch.Generator().manual_seed(0))
     window = unit * 0.1
-    for sparsify in (Threshold(0.3 * unit, signed), Threshold(0.0, signed), Threshold(0.0, signed, window)):
+    for sparsify in (
+        Threshold(0.3 * unit, signed),
+        Threshold(0.0, signed),
+        Threshold(0.0, signed, window),
+    ):
         assert not objections(case, sparsify, dtype)
     assert not objections(case, Threshold(0.0, signed, window), dtype, level=levels)
 
 
 @pytest.mark.parametrize("dtype", SCREENS)
 @pytest.mark.parametrize(
-    ("B", "F", "D", "k"), [(1, 1, 1, 1), (1, 331, 37, 7), (3, 64, 64, 64), (33, 65, 1, 3), (5, 200, 129, 150)]
+    ("B", "F", "D", "k"),
+    [(1, 1, 1, 1), (1, 331, 37, 7), (3, 64, 64, 64), (33, 65, 1, 3), (5, 200, 129, 150)],
 )
 @pytest.mark.parametrize("over", ["token", "batch", "feature"])
 def test_odd_shapes_are_chosen_from_as_float64_does(over, B, F, D, k, dtype):
@@ -112,7 +128,9 @@ def test_the_checker_rejects_a_wrong_pair_a_wrong_value_and_a_wrong_order():
     assert truth.objections(choose(case, Choice(4)), right)
 
 
-@pytest.mark.parametrize("sparsify", [Choice(5), Choice(5, signed=True), Choice(5, beta=0.5), Threshold(0.3)])
+@pytest.mark.parametrize(
+    "sparsify", [Choice(5), Choice(5, signed=True), Choice(5, beta=0.5), Threshold(0.3)]
+)
 def test_a_token_alone_in_a_batch_and_shuffled_has_the_same_bits(sparsify):
     case = inputs.make("structured", B=100)
     whole = choose(case, sparsify, torch.bfloat16).to_dense()
@@ -132,7 +150,9 @@ def test_a_value_is_the_same_bits_under_every_budget():
         assert torch.equal(chosen, torch.where(chosen > 0, levels.where(levels > 0, chosen), 0))
 
 
-@pytest.mark.parametrize("sparsify", [Choice(5), Choice(5, "batch"), Choice(5, "feature"), Threshold(0.1)])
+@pytest.mark.parametrize(
+    "sparsify", [Choice(5), Choice(5, "batch"), Choice(5, "feature"), Threshold(0.1)]
+)
 def test_one_thread_or_two_give_the_same_bits(sparsify):
     case = inputs.make("structured", B=100)
     before = torch.get_num_threads()
@@ -143,13 +163,17 @@ def test_one_thread_or_two_give_the_same_bits(sparsify):
             codes.append(choose(case, sparsify, torch.bfloat16))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(getattr(codes[0], part), getattr(codes[1], part)) for part in ("starts", "features", "values"))
+    assert all(
+        torch.equal(getattr(codes[0], part), getattr(codes[1], part))
+        for part in ("starts", "features", "values")
+    )
 
 
 def test_many_tokens_are_chosen_for_in_pieces(monkeypatch):
-    from saelab.kernels import cpu, pool
+    from saelab.kernels.cpu import backend
+    from saelab.kernels.cpu.screen import pool
 
-    monkeypatch.setattr(cpu, "_ROWS", 16)
+    monkeypatch.setattr(backend, "_ROWS", 16)
     monkeypatch.setattr(pool, "_ROWS", 16)
     case = inputs.make("structured", B=50)
     for sparsify in (Choice(5), Choice(5, "batch"), Choice(5, beta=0.5), Threshold(0.1)):

@@ -1,4 +1,5 @@
-"""What the kernels ask of the machine: memory, a place to remember things in, one caller at a time."""
+"""What the kernels ask of the machine: memory, a place to remember things in, one caller at a
+time."""
 
 import json
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from saelab import kernels
-from saelab.kernels import cache, probe
+from saelab.kernels.cpu import probe, remembered
 from saelab.sparsify import Choice
 
 PEAK = """
@@ -44,8 +45,11 @@ print((high_water() - before) // 1024)
 
 
 def peak(how: str) -> int:
-    """MB by which choosing from 262144 features raises the peak of a process; a [B, F] matrix of float32 has 256."""
-    out = subprocess.run([sys.executable, "-c", PEAK, how], capture_output=True, text=True, check=True)
+    """MB by which choosing from 262144 features raises the peak of a process; a [B, F] matrix of
+    float32 has 256."""
+    out = subprocess.run(
+        [sys.executable, "-c", PEAK, how], capture_output=True, text=True, check=True
+    )
     return int(out.stdout)
 
 
@@ -55,14 +59,20 @@ def test_no_matrix_of_tokens_by_features_is_ever_made_and_one_that_is_gets_caugh
 
 
 def test_several_threads_may_choose_at_once():
-    case = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((64, 24), (500, 24))]
+    case = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        for shape in ((64, 24), (500, 24))
+    ]
     expected = kernels.choose(case[0], case[1], torch.zeros(500), Choice(5))
     results = []
 
     def work():
         for _ in range(5):
             code = kernels.choose(case[0], case[1], torch.zeros(500), Choice(5))
-            results.append(torch.equal(code.features, expected.features) and torch.equal(code.values, expected.values))
+            results.append(
+                torch.equal(code.features, expected.features)
+                and torch.equal(code.values, expected.values)
+            )
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -91,16 +101,24 @@ def test_the_probe_measures_once_and_is_remembered(fresh_probe, monkeypatch):
     assert probe.probe() == {**first, "remembered": str(fresh_probe)}
 
 
-def test_the_probe_measures_again_on_another_machine_and_after_a_damaged_file(fresh_probe, monkeypatch):
+def test_the_probe_measures_again_on_another_machine_and_after_a_damaged_file(
+    fresh_probe, monkeypatch
+):
     probe.probe()
-    for text in (json.dumps({**json.loads(fresh_probe.read_text()), "machine": {"processor": "other"}}), "{", "[]"):
+    for text in (
+        json.dumps({**json.loads(fresh_probe.read_text()), "machine": {"processor": "other"}}),
+        "{",
+        "[]",
+    ):
         fresh_probe.write_text(text)
         probe.probe.cache_clear()
         assert probe.probe()["remembered"] is None
 
 
 def test_bfloat16_that_is_slow_or_adds_up_wrongly_is_not_screened_with(fresh_probe, monkeypatch):
-    monkeypatch.setattr(probe, "_milliseconds", lambda dtype: 1.0 if dtype == torch.bfloat16 else 10.0)
+    monkeypatch.setattr(
+        probe, "_milliseconds", lambda dtype: 1.0 if dtype == torch.bfloat16 else 10.0
+    )
     assert probe.probe()["screen"] == "bfloat16"
     for name, value in (("_accumulates", lambda: False), ("_milliseconds", lambda dtype: 5.0)):
         with monkeypatch.context() as patch:
@@ -114,10 +132,10 @@ def test_nothing_is_remembered_where_nothing_can_be_written(monkeypatch, tmp_pat
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(blocked))
-    assert cache.user_folder() is None
+    monkeypatch.setattr(remembered.tempfile, "gettempdir", lambda: str(blocked))
+    assert remembered.user_folder() is None
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    assert cache.compiled_folder() is None
+    assert remembered.compiled_folder() is None
     probe.probe.cache_clear()
     assert probe.probe()["remembered"] is None
     probe.probe.cache_clear()
@@ -125,13 +143,13 @@ def test_nothing_is_remembered_where_nothing_can_be_written(monkeypatch, tmp_pat
 
 def test_compiled_loops_go_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "chosen"))
-    assert cache.compiled_folder().parent == tmp_path / "chosen"
+    assert remembered.compiled_folder().parent == tmp_path / "chosen"
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    assert cache.compiled_folder().parent == tmp_path / "user" / "saelab"
+    assert remembered.compiled_folder().parent == tmp_path / "user" / "saelab"
 
 
 def test_importing_the_library_loads_no_compiler():
-    code = "import sys, saelab, saelab.kernels, saelab.kernels.probe; print([m for m in ('numba', 'triton') if m in sys.modules])"
+    code = "import sys, saelab, saelab.kernels, saelab.kernels.cpu.probe; print([m for m in ('numba', 'triton') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

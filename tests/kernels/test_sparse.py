@@ -1,4 +1,5 @@
-"""Decoding, dots and sums per feature against float64, forwards and backwards; two runs are the same bits."""
+"""Decoding, dots and sums per feature against float64, forwards and backwards; two runs are the
+same bits."""
 
 import pytest
 import torch
@@ -36,12 +37,16 @@ def test_the_products_equal_dense_ones_by_hand(D):
         (kernels.sddmm(G, W, code), (G.double() @ W.double().T)[code.tokens, code.features]),
         (kernels.column_sums(code)[0], dense.sum(0)),
     ):
-        torch.testing.assert_close(fast.double(), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max()))
+        torch.testing.assert_close(
+            fast.double(), exact, rtol=1e-5, atol=1e-6 * float(exact.abs().max())
+        )
     assert torch.equal(kernels.column_sums(code)[1], (dense != 0).sum(0))
 
 
 def test_a_small_example_by_hand():
-    code = Code(torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 2]), torch.tensor([1.0, 2.0, 3.0]), 4)
+    code = Code(
+        torch.tensor([0, 2, 2, 3]), torch.tensor([0, 2, 2]), torch.tensor([1.0, 2.0, 3.0]), 4
+    )
     W = torch.tensor([[1.0, 0], [5, 5], [0, 1], [7, 7]])
     assert kernels.spmm(code, W).tolist() == [[1, 2], [0, 0], [0, 3]]
     assert kernels.spmm_t(code, torch.tensor([[1.0], [9], [10]])).tolist() == [[1], [0], [32], [0]]
@@ -50,15 +55,19 @@ def test_a_small_example_by_hand():
 
 
 def test_the_counting_sort_equals_the_plain_one():
-    from saelab.kernels import cpu
+    from saelab.kernels.cpu import backend
 
     code, other = made_code(), made_code()
-    assert all(torch.equal(a, b) for a, b in zip(cpu.by_feature(code), other.by_feature(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(backend.by_feature(code), other.by_feature(), strict=True)
+    )
 
 
 def gradients(case: truth.Case, name: str, dtype: torch.dtype) -> list[Tensor]:
     """x_hat and the gradients of a squared error in x, W_enc, b_enc, W_dec and b_dec."""
-    x, W_enc, b_enc, W_dec = (t.to(dtype).requires_grad_() for t in (case.x, case.W, case.b, case.W_dec))
+    x, W_enc, b_enc, W_dec = (
+        t.to(dtype).requires_grad_() for t in (case.x, case.W, case.b, case.W_dec)
+    )
     b_dec = torch.full((x.shape[1],), 0.1, dtype=dtype, requires_grad=True)
     with kernels.backend(name):
         code = kernels.choose((x - b_dec).detach(), W_enc.detach(), b_enc.detach(), Choice(5))
@@ -79,7 +88,9 @@ def test_gradients_are_as_close_to_float64_as_plain_torch_and_a_worse_twin_is_ca
 
 def test_the_gradients_pass_a_numerical_check_in_float64():
     case = inputs.make("random", B=3, F=8, D=4)
-    x, W_enc, b_enc, W_dec = (t.double().requires_grad_() for t in (case.x, case.W, case.b, case.W_dec))
+    x, W_enc, b_enc, W_dec = (
+        t.double().requires_grad_() for t in (case.x, case.W, case.b, case.W_dec)
+    )
     b_dec = torch.full((4,), 0.1, dtype=torch.float64, requires_grad=True)
 
     def x_hat(x, b_dec, W_enc, b_enc, W_dec, scale=1.0):
@@ -88,12 +99,20 @@ def test_the_gradients_pass_a_numerical_check_in_float64():
 
     assert torch.autograd.gradcheck(x_hat, (x, b_dec, W_enc, b_enc, W_dec))
     wrong = lambda *inputs: x_hat(*inputs) + 1e-3 * (inputs[0].detach() ** 2)  # noqa: E731
-    assert not torch.autograd.gradcheck(wrong, (x, b_dec, W_enc, b_enc, W_dec), raise_exception=False)
+    assert not torch.autograd.gradcheck(
+        wrong, (x, b_dec, W_enc, b_enc, W_dec), raise_exception=False
+    )
 
 
 def test_two_runs_are_the_same_bits():
     case = inputs.make("structured", B=60)
-    assert all(map(torch.equal, gradients(case, "cpu", torch.float32), gradients(case, "cpu", torch.float32)))
+    assert all(
+        map(
+            torch.equal,
+            gradients(case, "cpu", torch.float32),
+            gradients(case, "cpu", torch.float32),
+        )
+    )
 
 
 def test_one_thread_or_two_give_the_same_bits():

@@ -1,14 +1,18 @@
-"""The fused training step equals autograd and torch's Adam, to float32 rounding, and leaves nothing changed on bad input."""
+"""The fused training step equals autograd and torch's Adam, to float32 rounding, and leaves nothing
+changed on bad input."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from saelab import kernels, losses
-from saelab.kernels import autograd, probe, screen
-from saelab.kernels.cpu_step import Adam, Extra, Step, Weights
+from saelab import kernels
+from saelab.kernels import autograd
+from saelab.kernels.cpu import probe
+from saelab.kernels.cpu.screen import screen
+from saelab.kernels.cpu.step import Adam, Extra, Step, Weights
 from saelab.sparsify import Choice, Threshold
 from tests.kernels import inputs
+from training import losses
 
 B, F, D, SCALE, RATE = 64, 300, 40, 2 / 64, 1e-3
 
@@ -20,7 +24,9 @@ def narrow_tiles(monkeypatch):
 
 def start(E: int) -> Weights:
     case = inputs.make("structured", B, F, D)
-    W_dec = torch.nn.functional.normalize(torch.randn(F, E, generator=torch.Generator().manual_seed(0)), dim=1)
+    W_dec = torch.nn.functional.normalize(
+        torch.randn(F, E, generator=torch.Generator().manual_seed(0)), dim=1
+    )
     return Weights(case.W.clone(), case.b.clone(), W_dec, torch.full((E,), 0.05))
 
 
@@ -33,7 +39,10 @@ def fused(sparsify, E: int, centred: bool, dtype: torch.dtype) -> Weights:
     step = Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
     with probe.screening(dtype):
         for number, x in enumerate(batches(), 1):
-            step.update(step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, centred=centred), Adam(RATE, number))
+            step.update(
+                step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, centred=centred),
+                Adam(RATE, number),
+            )
     return weights
 
 
@@ -44,7 +53,9 @@ def plain(sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RAT
     for x in (x.to(dtype) for x in batches()):
         with kernels.backend("reference"):
             shift = b_dec if centred else None
-            code = kernels.choose((x - b_dec if centred else x).detach(), W_enc.detach(), b_enc.detach(), sparsify)
+            code = kernels.choose(
+                (x - b_dec if centred else x).detach(), W_enc.detach(), b_enc.detach(), sparsify
+            )
             x_hat = autograd.decode(autograd.encode(code, x, shift, W_enc, b_enc), W_dec) + b_dec
             optimiser.zero_grad()
             (SCALE / 2 * (x_hat - x[:, :E]).square().sum()).backward()
@@ -57,7 +68,10 @@ def plain(sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RAT
 
 def worst_ratio(ours: Weights, torchs: Weights, exact: Weights) -> float:
     """The largest ratio of our rms error to plain torch's."""
-    rms = [[float((a - b).double().square().mean().sqrt()) for a, b in zip(w, exact, strict=True)] for w in (ours, torchs)]
+    rms = [
+        [float((a - b).double().square().mean().sqrt()) for a, b in zip(w, exact, strict=True)]
+        for w in (ours, torchs)
+    ]
     return max(mine / theirs for mine, theirs in zip(*rms, strict=True))
 
 
@@ -89,7 +103,10 @@ def test_further_gradients_of_some_features_are_added_and_projected():
     params = [t.double().requires_grad_() for t in start(D)]
     code = kernels.choose(x - start(D).b_dec, *start(D)[:2], sparsify)
     code = code.with_values(code.values.double())
-    x_hat = autograd.decode(autograd.encode(code, x.double(), params[3], *params[:2]), params[2]) + params[3]
+    x_hat = (
+        autograd.decode(autograd.encode(code, x.double(), params[3], *params[:2]), params[2])
+        + params[3]
+    )
     error = x.double() - x_hat.detach()
     parts = [params[i][rows] for i in (0, 1, 2)]
     aux = losses.aux_k(x.double() - params[3].detach(), error, *parts, 2)
@@ -139,9 +156,13 @@ def test_two_runs_and_one_thread_or_two_give_the_same_bits():
 def test_a_number_that_is_not_finite_stops_the_step_before_anything_changes(where):
     weights, x = start(D), batches()[0].clone()
     target = x.clone()
-    {"x": x, "target": target, "W_enc": weights.W_enc, "W_dec": weights.W_dec}[where][:, 3] = float("nan")
+    {"x": x, "target": target, "W_enc": weights.W_enc, "W_dec": weights.W_dec}[where][:, 3] = float(
+        "nan"
+    )
     before = [t.clone() for t in weights]
     step = Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
     with pytest.raises(FloatingPointError, match=r"not finite|squared errors is nan"):
         step.forward(x, target, Choice(4), SCALE)
-    assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, weights, strict=True))
+    assert all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, weights, strict=True)
+    )

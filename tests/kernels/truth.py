@@ -1,4 +1,5 @@
-"""What the kernels must compute, worked out another way: numpy, float64, one token or feature at a time.
+"""What the kernels must compute, worked out another way: numpy, float64, one token or feature at a
+time.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -15,7 +16,8 @@ from saelab.sparsify import Choice, Sparsify
 
 
 class Case(NamedTuple):
-    """Arguments of `choose`: x [B, D], W [F, D], b [F], and for boosted scores grad [B, E], W_dec [F, E]."""
+    """Arguments of `choose`: x [B, D], W [F, D], b [F], and for boosted scores grad [B, E], W_dec
+    [F, E]."""
 
     x: Tensor
     W: Tensor
@@ -45,7 +47,9 @@ def _best(score: np.ndarray, budget: int) -> list[int]:
     return sorted(range(len(score)), key=lambda i: (-score[i], i))[:budget]
 
 
-def pairs(case: Case, sparsify: Sparsify, budget: Tensor | None = None, level: Tensor | None = None) -> dict[Pair, float]:
+def pairs(
+    case: Case, sparsify: Sparsify, budget: Tensor | None = None, level: Tensor | None = None
+) -> dict[Pair, float]:
     """Every pair that must be kept, with its value in float64."""
     pre, score = scores(case, sparsify)
     n_tokens, n_features = pre.shape
@@ -55,21 +59,33 @@ def pairs(case: Case, sparsify: Sparsify, budget: Tensor | None = None, level: T
         level_F = given.astype(np.float64)
         size = np.abs(pre) if sparsify.signed else pre
         kept = np.argwhere(size > level_F - sparsify.bandwidth / 2)
-        return {Pair(b, f): float(pre[b, f]) if size[b, f] > level_F[f] else 0.0 for b, f in kept.tolist()}
+        return {
+            Pair(b, f): float(pre[b, f]) if size[b, f] > level_F[f] else 0.0
+            for b, f in kept.tolist()
+        }
     if sparsify.over == "token":
-        return {Pair(b, f): float(value[b, f]) for b in range(n_tokens) for f in _best(score[b], sparsify.k)}
+        return {
+            Pair(b, f): float(value[b, f])
+            for b in range(n_tokens)
+            for f in _best(score[b], sparsify.k)
+        }
     if sparsify.over == "batch":
         chosen = [divmod(i, n_features) for i in _best(score.ravel(), sparsify.k * n_tokens)]
     else:
-        shares = (equal_budget(sparsify.k, n_tokens, n_features) if budget is None else budget).tolist()
+        shares = (
+            equal_budget(sparsify.k, n_tokens, n_features) if budget is None else budget
+        ).tolist()
         chosen = [(b, f) for f in range(n_features) for b in _best(score[:, f], shares[f])]
     return {Pair(b, f): float(value[b, f]) for b, f in chosen if score[b, f] > 0}
 
 
 def objections(code: Code, right: dict[Pair, float]) -> list[str]:
-    """What is wrong with a code: its form, its pairs, its values (to float32 rounding); empty if nothing is."""
+    """What is wrong with a code: its form, its pairs, its values (to float32 rounding); empty if
+    nothing is."""
     found: list[str] = []
-    tokens, features, values = (tensor.tolist() for tensor in (code.tokens, code.features, code.values))
+    tokens, features, values = (
+        tensor.tolist() for tensor in (code.tokens, code.features, code.values)
+    )
     if code.starts[0] != 0 or code.starts[-1] != len(features) or (code.starts.diff() < 0).any():
         found.append(f"starts are {code.starts.tolist()}")
     mine = list(map(Pair, tokens, features))
@@ -80,7 +96,9 @@ def objections(code: Code, right: dict[Pair, float]) -> list[str]:
     if strange := set(mine) - right.keys():
         found.append(f"{len(strange)} pairs are wrong, first {min(strange)}")
     off = [
-        p for p, v in zip(mine, values, strict=True) if p in right and abs(v - right[p]) > 2.0**-23 * abs(right[p]) + 2.0**-149
+        p
+        for p, v in zip(mine, values, strict=True)
+        if p in right and abs(v - right[p]) > 2.0**-23 * abs(right[p]) + 2.0**-149
     ]
     if off:
         found.append(f"{len(off)} values are off, first {off[0]}")

@@ -1,4 +1,5 @@
-"""What the TransformerLens bridge does without a word, so that circuits can rely on it; and the switches that control it."""
+"""What the TransformerLens bridge does without a word, so that circuits can rely on it; and the
+switches that control it."""
 
 from pathlib import Path
 
@@ -47,10 +48,22 @@ def test_switches_are_put_back_when_the_block_fails(bridge):
 
 
 def test_what_is_no_switch_is_refused(bridge):
-    unknown, excluded = models.enabled(bridge, use_everything=True), {"use_split_qkv_input": True, "use_attn_in": True}
-    with pytest.raises(UsageError, match="no switch 'use_everything': switches are use_attn_in, use_attn_result"), unknown:
+    unknown, excluded = (
+        models.enabled(bridge, use_everything=True),
+        {"use_split_qkv_input": True, "use_attn_in": True},
+    )
+    with (
+        pytest.raises(
+            UsageError,
+            match="no switch 'use_everything': switches are use_attn_in, use_attn_result",
+        ),
+        unknown,
+    ):
         pass
-    with pytest.raises(UsageError, match=r"cannot be used here: .*mutually exclusive"), models.enabled(bridge, **excluded):
+    with (
+        pytest.raises(UsageError, match=r"cannot be used here: .*mutually exclusive"),
+        models.enabled(bridge, **excluded),
+    ):
         pass
     assert not bridge.cfg.use_split_qkv_input
 
@@ -69,13 +82,20 @@ def change(bridge, name: str) -> float:
 
 
 def test_a_norms_scale_reaches_the_output_only_while_inputs_are_not_split(bridge):
-    for name in ("blocks.1.ln1.hook_scale", "blocks.1.ln2.hook_scale", "blocks.1.attn.hook_z", "blocks.1.hook_mlp_out"):
+    for name in (
+        "blocks.1.ln1.hook_scale",
+        "blocks.1.ln2.hook_scale",
+        "blocks.1.attn.hook_z",
+        "blocks.1.hook_mlp_out",
+    ):
         assert change(bridge, name) > 0.1
     with models.enabled(bridge, use_split_qkv_input=True):
         assert change(bridge, "blocks.1.ln1.hook_scale") == 0.0
         for name in ("blocks.1.ln2.hook_scale", "blocks.1.attn.hook_z", "blocks.1.hook_mlp_out"):
             assert change(bridge, name) > 0.1
-        assert change(bridge, "blocks.1.hook_q_input") < 1e-3  # the norm comes after the split, and takes any factor out again
+        assert (
+            change(bridge, "blocks.1.hook_q_input") < 1e-3
+        )  # the norm comes after the split, and takes any factor out again
 
 
 def test_splitting_the_inputs_leaves_the_logits_as_they_were(bridge):
@@ -102,8 +122,12 @@ def test_a_cache_lists_aliases_and_the_hook_knows_its_canonical_name(bridge):
     cache = bridge.run_with_cache(TOKENS)[1]
     assert torch.equal(cache["blocks.1.hook_resid_post"], cache["blocks.1.hook_out"])
     names: list[str] = []
-    bridge.run_with_hooks(TOKENS, fwd_hooks=[("blocks.1.hook_resid_post", lambda acts, hook: names.append(hook.name))])
-    assert names == ["blocks.1.hook_out"] == [models.resolve_hook(bridge, "blocks.1.hook_resid_post")]
+    bridge.run_with_hooks(
+        TOKENS, fwd_hooks=[("blocks.1.hook_resid_post", lambda acts, hook: names.append(hook.name))]
+    )
+    assert (
+        names == ["blocks.1.hook_out"] == [models.resolve_hook(bridge, "blocks.1.hook_resid_post")]
+    )
 
 
 def test_a_model_with_shared_keys_has_fewer_key_than_query_heads(assets: Path):
@@ -111,7 +135,10 @@ def test_a_model_with_shared_keys_has_fewer_key_than_query_heads(assets: Path):
     with models.enabled(llama, use_split_qkv_input=True):
         cache = llama.run_with_cache(TOKENS)[1]
         heads = {
-            name: cache[f"blocks.0.{name}"].shape[2] for name in ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z")
+            name: cache[f"blocks.0.{name}"].shape[2]
+            for name in ("attn.hook_q", "attn.hook_k", "attn.hook_v", "attn.hook_z")
         }
         assert heads == {"attn.hook_q": 8, "attn.hook_k": 4, "attn.hook_v": 4, "attn.hook_z": 8}
-        assert cache["blocks.0.hook_q_input"].shape[2:] == (8, 64) and cache["blocks.0.hook_k_input"].shape[2:] == (4, 64)
+        assert cache["blocks.0.hook_q_input"].shape[2:] == (8, 64) and cache[
+            "blocks.0.hook_k_input"
+        ].shape[2:] == (4, 64)

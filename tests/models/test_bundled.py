@@ -1,4 +1,5 @@
-"""The bundled model and its text: single-token words, digits in pairs, held-out rules, and a card that tells the truth."""
+"""The bundled model and its text: single-token words, digits in pairs, held-out rules, and a card
+that tells the truth."""
 
 import json
 import random
@@ -6,8 +7,8 @@ import random
 import pytest
 from tokenizers import Tokenizer
 
-from saelab.models import corpus, prompts
-from saelab.models.corpus import Document
+from saelab.bundled import corpus, templates
+from saelab.documents import Document
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "data" / "bundled"
@@ -20,8 +21,10 @@ def tokenizer(bundled: str) -> Tokenizer:
 
 
 @pytest.mark.parametrize(("kind", "least"), [("NAMES", 60), ("NOUNS", 60), ("ARGUMENTS", 40)])
-def test_every_word_of_the_tasks_is_one_token_after_a_space(tokenizer: Tokenizer, kind: str, least: int):
-    words = getattr(prompts, kind)
+def test_every_word_of_the_tasks_is_one_token_after_a_space(
+    tokenizer: Tokenizer, kind: str, least: int
+):
+    words = getattr(templates, kind)
     assert len(set(words)) == len(words) >= least
     assert [word for word in words if len(tokenizer.encode(f" {word}").ids) != 1] == []
     assert len(tokenizer.encode(" Nebuchadnezzar").ids) > 1
@@ -34,14 +37,19 @@ def test_digits_split_in_pairs_from_the_left(tokenizer: Tokenizer):
 
 def test_answers_are_single_tokens_and_stand_in_the_prompt(tokenizer: Tokenizer):
     rng = random.Random(0)
-    for task in prompts.TASKS:
+    for task in templates.TASKS:
         for held_out in (False, True):
             for _ in range(50):
-                prompt = prompts.prompt(task, rng, held_out=held_out)
-                assert len(tokenizer.encode(prompt.answer).ids) == 1 and prompt.answer not in prompt.wrong
+                prompt = templates.prompt(task, rng, held_out=held_out)
+                assert (
+                    len(tokenizer.encode(prompt.answer).ids) == 1
+                    and prompt.answer not in prompt.wrong
+                )
                 assert len(tokenizer.encode(prompt.text).ids) < 255
                 whole = tokenizer.encode(prompt.text + prompt.answer).ids
-                assert whole == tokenizer.encode(prompt.text).ids + tokenizer.encode(prompt.answer).ids
+                assert (
+                    whole == tokenizer.encode(prompt.text).ids + tokenizer.encode(prompt.answer).ids
+                )
                 if task != "greater-than":
                     assert prompt.answer in prompt.text
 
@@ -49,29 +57,34 @@ def test_answers_are_single_tokens_and_stand_in_the_prompt(tokenizer: Tokenizer)
 def test_answers_are_right_by_a_rule_that_reads_only_the_text():
     rng = random.Random(1)
     for _ in range(100):
-        ioi = prompts.prompt("ioi", rng)
-        said = [w.strip(",.") for w in ioi.text.split() if w.strip(",.") in prompts.NAMES]
+        ioi = templates.prompt("ioi", rng)
+        said = [w.strip(",.") for w in ioi.text.split() if w.strip(",.") in templates.NAMES]
         assert [name for name in said if said.count(name) == 1] == [ioi.answer.strip()]
-        later = prompts.prompt("greater-than", rng)
+        later = templates.prompt("greater-than", rng)
         start = int(later.text[later.text.index("1") + 2 :][:2])
         assert int(later.answer) > start and sorted(map(int, later.wrong)) == list(range(start + 1))
 
 
 def test_templates_held_out_of_training_are_never_drawn_for_it():
     rng = random.Random(2)
-    for task in prompts.TASKS:
-        kept = {prompts.prompt(task, rng, held_out=True).template for _ in range(200)}
-        used = {prompts.prompt(task, rng).template for _ in range(500)}
-        assert len(prompts.TEMPLATES[task]) >= 12 and len(kept) == 4 and not kept & used
-        texts = [t if isinstance(t, str) else "".join(t) for t in prompts.TEMPLATES[task]]
+    for task in templates.TASKS:
+        kept = {templates.prompt(task, rng, held_out=True).template for _ in range(200)}
+        used = {templates.prompt(task, rng).template for _ in range(500)}
+        assert len(templates.TEMPLATES[task]) >= 12 and len(kept) == 4 and not kept & used
+        texts = [t if isinstance(t, str) else "".join(t) for t in templates.TEMPLATES[task]]
         assert not set(texts[-4:]) & set(texts[:-4])
 
 
 def test_a_near_copy_of_a_held_out_file_is_dropped_and_a_distant_one_kept():
     held = Document("a", "\n".join(f"line {n}" for n in range(10)), True)
     near = Document("b", "\n".join(f"line {n}" for n in range(6)) + "\nown 1\nown 2", False)
-    far = Document("c", "\n".join(f"line {n}" for n in range(4)) + "\nown 1\nown 2\nown 3\nown 4", False)
-    names = [document.name for document in corpus.without_near_copies([held, near, far, far._replace(name="d")])]
+    far = Document(
+        "c", "\n".join(f"line {n}" for n in range(4)) + "\nown 1\nown 2\nown 3\nown 4", False
+    )
+    names = [
+        document.name
+        for document in corpus.without_near_copies([held, near, far, far._replace(name="d")])
+    ]
     assert names == ["a", "c"]
 
 
@@ -97,11 +110,11 @@ def test_the_weights_are_small_float16_and_the_card_meets_what_it_claims(bundled
 
 def test_the_cards_numbers_come_out_again_on_fewer_prompts(bundled: str):
     from saelab import models
-    from training import model_card
+    from training.bundled import model_card
 
     model = models.load(bundled)
     card = json.loads((FOLDER / "card.json").read_text())
-    for task in prompts.TASKS:
+    for task in templates.TASKS:
         again = model_card.task_score(model, model.tokenizer, task, 100)
         assert again["accuracy"] == pytest.approx(card["tasks"][task]["accuracy"], abs=0.15)
         assert again["accuracy"] > again["chance"] + 0.2
@@ -113,4 +126,7 @@ def test_the_corpus_record_adds_up():
     record = json.loads((ROOT / "data" / "corpus.json").read_text())
     packages = {row["package"]: row for row in record["packages"]}
     assert set(packages) == {"stdlib", *corpus.PACKAGES}
-    assert all(len(row["sha256"]) == 64 and row["files"] > row["held_out_files"] and row["bytes"] for row in packages.values())
+    assert all(
+        len(row["sha256"]) == 64 and row["files"] > row["held_out_files"] and row["bytes"]
+        for row in packages.values()
+    )

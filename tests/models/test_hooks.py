@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.activations.forward import activations, activations_and_gradients, shapes
 from saelab.errors import UsageError
+from saelab.models.running import activations, activations_and_gradients, shapes
 
 
 @pytest.fixture
@@ -23,7 +23,10 @@ def test_an_alias_resolves_to_the_canonical_name(bridge):
 
 
 def test_an_unknown_hook_is_answered_with_near_ones(bridge):
-    with pytest.raises(UsageError, match=r"no hook 'blocks\.0\.hook_resid_pst'; nearest: blocks\.0\.hook_resid_post") as error:
+    with pytest.raises(
+        UsageError,
+        match=r"no hook 'blocks\.0\.hook_resid_pst'; nearest: blocks\.0\.hook_resid_post",
+    ) as error:
         models.resolve_hook(bridge, "blocks.0.hook_resid_pst")
     assert "blocks.0 to blocks.1" in str(error.value)
     with pytest.raises(UsageError, match=r"no hook 'nonsense'; blocks\.0 to blocks\.1 have"):
@@ -53,22 +56,31 @@ def test_switches_that_exclude_each_other_are_refused(bridge):
         models.resolve_hook(bridge, "blocks.0.hook_attn_in")
 
 
-@pytest.mark.parametrize("name", ["blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores", "embed.hook_in"])
+@pytest.mark.parametrize(
+    "name", ["blocks.0.attn.hook_pattern", "blocks.0.attn.hook_attn_scores", "embed.hook_in"]
+)
 def test_hooks_without_a_vector_per_position_are_refused(bridge, name: str):
-    with pytest.raises(UsageError, match=r"gives .* of shape .*: only hooks with a float vector per position"):
+    with pytest.raises(
+        UsageError, match=r"gives .* of shape .*: only hooks with a float vector per position"
+    ):
         shapes(bridge, [models.resolve_hook(bridge, name)])
 
 
 def test_hooks_that_never_fire_are_named(assets: Path):
     llama = models.load(assets / "stories260K")
-    with pytest.raises(UsageError, match=r"hooks that never fire in this model: blocks\.0\.attn\.hook_hidden_states$"):
+    with pytest.raises(
+        UsageError,
+        match=r"hooks that never fire in this model: blocks\.0\.attn\.hook_hidden_states$",
+    ):
         shapes(llama, ["blocks.0.hook_out", "blocks.0.attn.hook_hidden_states"])
 
 
 def test_layers_above_the_last_hook_do_not_run(bridge):
     ran: list[str] = []
     for layer in (0, 1):
-        bridge.hook_dict[f"blocks.{layer}.hook_in"].add_hook(lambda acts, hook: ran.append(hook.name))
+        bridge.hook_dict[f"blocks.{layer}.hook_in"].add_hook(
+            lambda acts, hook: ran.append(hook.name)
+        )
     activations(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.0.hook_out"])
     assert ran == ["blocks.0.hook_in"]
     activations(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.1.hook_out"])
@@ -84,7 +96,10 @@ def test_recording_leaves_no_hook_behind(bridge):
 
 def test_key_and_value_heads_of_a_real_llama_keep_their_shapes(assets: Path):
     llama = models.load(assets / "stories260K")
-    names = [models.resolve_hook(llama, f"blocks.2.attn.{hook}") for hook in ("hook_q", "hook_k", "hook_z")]
+    names = [
+        models.resolve_hook(llama, f"blocks.2.attn.{hook}")
+        for hook in ("hook_q", "hook_k", "hook_z")
+    ]
     assert list(shapes(llama, names).values()) == [[8, 8], [4, 8], [8, 8]]
 
 

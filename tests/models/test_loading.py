@@ -1,4 +1,5 @@
-"""Finding and loading models: what is tried, what is refused, and that no name makes anyone wait."""
+"""Finding and loading models: what is tried, what is refused, and that no name makes anyone
+wait."""
 
 import json
 import shutil
@@ -46,7 +47,9 @@ def test_a_real_llama_agrees_with_transformers(assets: Path, no_network):
     tokens = torch.arange(3, 43).reshape(2, 20)
     with torch.no_grad():
         ours = models.load(assets / "stories260K")(tokens)
-        theirs = AutoModelForCausalLM.from_pretrained(assets / "stories260K", dtype=torch.float32)(tokens).logits
+        theirs = AutoModelForCausalLM.from_pretrained(assets / "stories260K", dtype=torch.float32)(
+            tokens
+        ).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -55,7 +58,9 @@ def test_the_network_guard_notices_a_connection(no_network):
         socket.create_connection(("localhost", 9))
 
 
-def test_an_unknown_model_is_refused_within_three_seconds_though_the_name_server_hangs(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_model_is_refused_within_three_seconds_though_the_name_server_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.HfApi.repo_info", lambda *args, **kwargs: time.sleep(8))
@@ -63,7 +68,12 @@ def test_an_unknown_model_is_refused_within_three_seconds_though_the_name_server
     with pytest.raises(UsageError) as error:
         models.load("nobody/no-such-model")
     assert time.perf_counter() - started < 3
-    for words in ("no such folder", "not in the local hub cache", "the hub is unreachable", "`bundled`"):
+    for words in (
+        "no such folder",
+        "not in the local hub cache",
+        "the hub is unreachable",
+        "`bundled`",
+    ):
         assert words in str(error.value)
 
 
@@ -73,21 +83,33 @@ def test_an_unknown_model_is_refused_before_anything_heavy_is_imported():
         "assert main(['capture', '--model', 'nobody/no-such-model', '--hook', 'x']) == 2\n"
         "print([name for name in ('torch', 'transformers', 'transformer_lens') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={"HF_HUB_OFFLINE": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"HF_HUB_OFFLINE": "1"},
+    )
     assert done.stdout.strip() == "[]", done.stderr
     assert "unknown model 'nobody/no-such-model'" in done.stderr.splitlines()[-1]
     assert "switched off by HF_HUB_OFFLINE" in done.stderr
 
 
-def test_a_name_the_hub_does_not_know_is_told_from_a_hub_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+def test_a_name_the_hub_does_not_know_is_told_from_a_hub_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(hub, "has", lambda name, kind: "no")
     with pytest.raises(UsageError, match="the hub has none of that name"):
         models.load("nobody/no-such-model")
 
 
-def test_a_snapshot_in_the_hub_cache_is_used_without_asking_the_hub(tiny_model: Path, tmp_path: Path, monkeypatch, no_network):
+def test_a_snapshot_in_the_hub_cache_is_used_without_asking_the_hub(
+    tiny_model: Path, tmp_path: Path, monkeypatch, no_network
+):
     commit = "0123456789abcdef0123456789abcdef01234567"
-    snapshot = Path(shutil.copytree(tiny_model, tmp_path / "models--some--model" / "snapshots" / commit))
+    snapshot = Path(
+        shutil.copytree(tiny_model, tmp_path / "models--some--model" / "snapshots" / commit)
+    )
     monkeypatch.setattr(hub, "cached", lambda name: snapshot if name == "some/model" else None)
     identity = models.identity(models.load("some/model"))
     assert (identity["name"], identity["revision"]) == ("some/model", commit)
@@ -115,7 +137,9 @@ def test_damaged_weights_are_reported_as_damage(copy: Path):
 
 def test_an_architecture_transformer_lens_does_not_know_is_refused(copy: Path):
     config = json.loads((copy / "config.json").read_text())
-    (copy / "config.json").write_text(json.dumps({**config, "architectures": ["CTRLLMHeadModel"], "model_type": "ctrl"}))
+    (copy / "config.json").write_text(
+        json.dumps({**config, "architectures": ["CTRLLMHeadModel"], "model_type": "ctrl"})
+    )
     with pytest.raises(UsageError, match="cannot be loaded"):
         models.load(copy)
 

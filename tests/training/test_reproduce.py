@@ -1,4 +1,5 @@
-"""Reproductions: intervals and verdicts by hand, values read off at equal L0, measures on SAEs whose results are known."""
+"""Reproductions: intervals and verdicts by hand, values read off at equal L0, measures on SAEs
+whose results are known."""
 
 from pathlib import Path
 
@@ -55,9 +56,13 @@ def test_a_comparison_is_undecided_before_five_seeds():
 
 def test_values_are_read_off_on_a_line_in_log_l0():
     plan = compare.QUICK._replace(ks=(8, 32), target=16.0)
-    assert compare.read_off(plan, [8.0, 32.0, 4.0, 64.0], [0.4, 0.2, 0.6, 0.2]) == pytest.approx([0.3, 0.4])
+    assert compare.read_off(plan, [8.0, 32.0, 4.0, 64.0], [0.4, 0.2, 0.6, 0.2]) == pytest.approx(
+        [0.3, 0.4]
+    )
     off = compare.read_off(plan, [8.0, 14.0, 2.0, 4.0], [0.4, 0.2, 0.6, 0.2])
-    assert not np.isnan(off[0]) and np.isnan(off[1]), "read off near the measured L0s, never far from them"
+    assert not np.isnan(off[0]) and np.isnan(off[1]), (
+        "read off near the measured L0s, never far from them"
+    )
 
 
 def identity_sae(width: int, k: int, signed: bool = False) -> SAE:
@@ -71,12 +76,16 @@ def identity_sae(width: int, k: int, signed: bool = False) -> SAE:
 def test_quality_by_hand():
     x = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 0.0], [-2.0, 0.0, 0.0]])
     found = measure.quality(identity_sae(3, 1), x)  # x_hat: 3 0 0, 0 2 0, nothing
-    spread = (9 + 0 + 4 - 1 / 3) + (1 + 4 - 9 / 3)  # sums of squares less n times the squared means 1/3 and 1
+    spread = (9 + 0 + 4 - 1 / 3) + (
+        1 + 4 - 9 / 3
+    )  # sums of squares less n times the squared means 1/3 and 1
     assert found.fvu == pytest.approx((1 + 4) / spread)
     assert found.l0 == pytest.approx(2 / 3) and found.dead == pytest.approx(1 / 3)
 
 
-def test_the_added_loss_is_zero_for_the_identity_and_large_for_nothing(tiny_model: Path, tiny_cache: Path):
+def test_the_added_loss_is_zero_for_the_identity_and_large_for_nothing(
+    tiny_model: Path, tiny_cache: Path
+):
     from saelab import models
 
     model, cache = models.load(tiny_model), Cache(tiny_cache)
@@ -87,16 +96,24 @@ def test_the_added_loss_is_zero_for_the_identity_and_large_for_nothing(tiny_mode
     assert added[0] == pytest.approx(0, abs=1e-5) and added[1] > 0.01
 
 
-def test_a_bigger_push_moves_the_prediction_further_and_none_not_at_all(tiny_model: Path, tiny_cache: Path):
+def test_a_bigger_push_moves_the_prediction_further_and_none_not_at_all(
+    tiny_model: Path, tiny_cache: Path
+):
     from saelab import models
 
     model, cache = models.load(tiny_model), Cache(tiny_cache)
     rows, hook = torch.eye(32)[:5], cache.resolve(HOOK)
     tokens = steering.contexts(cache, 3, 0)
-    none, small, large = (steering.effects(rows, model, hook, tokens, norm) for norm in (0.0, 0.1, 3.0))
+    none, small, large = (
+        steering.effects(rows, model, hook, tokens, norm) for norm in (0.0, 0.1, 3.0)
+    )
     assert tokens.shape == (3, steering.LENGTH)
     assert none == pytest.approx(0, abs=1e-6) and (small > 0).all() and (large > 10 * small).all()
-    logits = model.run_with_hooks(tokens[:1], return_type="logits", fwd_hooks=[(hook, lambda acts, hook: _pushed(acts, rows[2]))])
+    logits = model.run_with_hooks(
+        tokens[:1],
+        return_type="logits",
+        fwd_hooks=[(hook, lambda acts, hook: _pushed(acts, rows[2]))],
+    )
     clean, steered = (z[0, -1].log_softmax(-1) for z in (model(tokens[:1]), logits))
     one = steering.effects(rows[2:3], model, hook, tokens[:1], 3.0)
     assert one[0] == pytest.approx(float((clean.exp() * (clean - steered)).sum()), rel=1e-3)
@@ -116,19 +133,27 @@ def test_only_a_signed_feature_captures_both_sides_of_an_axis():
     draw = torch.Generator().manual_seed(0)
     truth = torch.randn(400, 4, generator=draw) * (torch.rand(400, 4, generator=draw) < 0.3)
     axes = torch.eye(4)
-    assert abstopk.axis_f1(identity_sae(4, 4, signed=True), truth, truth, axes) == pytest.approx(1.0)
+    assert abstopk.axis_f1(identity_sae(4, 4, signed=True), truth, truth, axes) == pytest.approx(
+        1.0
+    )
     one_sided = abstopk.axis_f1(identity_sae(4, 4), truth, truth, axes)
     assert 0.5 < one_sided <= 0.72
     twice = SAE(4, 8, Choice(4))
     for weight in (twice.W_enc, twice.W_dec):
         weight.data.copy_(torch.cat([axes, -axes]))
-    assert one_sided <= abstopk.axis_f1(twice, truth, truth, axes) <= 0.8, "two features for an axis, neither sees both sides"
+    assert one_sided <= abstopk.axis_f1(twice, truth, truth, axes) <= 0.8, (
+        "two features for an axis, neither sees both sides"
+    )
 
 
 def test_runs_are_trained_once_and_named_by_what_decides_them(tiny_cache: Path, tmp_path: Path):
     settings = Settings(work=tmp_path)
-    config = Config(cache=str(tiny_cache), hook=HOOK, features=64, k=4, tokens=2_048, batch=256, lr=0.003)
-    other = Config(cache=str(tiny_cache), hook=HOOK, features=64, k=4, tokens=2_048, batch=256, lr=0.001)
+    config = Config(
+        cache=str(tiny_cache), hook=HOOK, features=64, k=4, tokens=2_048, batch=256, lr=0.003
+    )
+    other = Config(
+        cache=str(tiny_cache), hook=HOOK, features=64, k=4, tokens=2_048, batch=256, lr=0.001
+    )
     (folder,) = data.runs(settings, [config])
     stamp = (folder / "sae" / "sae.safetensors").stat().st_mtime_ns
     both = data.runs(settings, [config, other])
@@ -143,11 +168,19 @@ def test_the_methods_of_every_recipe_share_size_and_tokens():
     assert len({(c.features, c.tokens, c.batch, c.k, c.calibration) for c in found}) == 1
     assert [c.sparsify for c in found] == ["feature-choice", "g-sae", "abstopk"]
     base = compare.baseline(found[0])
-    assert base.sparsify == "topk" and base.aux_zipf == base.mutual == 0 and base.tokens == found[0].tokens
-    assert all(compare.baseline(c) == base for c in found), "TopK's runs are trained once for all papers"
+    assert (
+        base.sparsify == "topk"
+        and base.aux_zipf == base.mutual == 0
+        and base.tokens == found[0].tokens
+    )
+    assert all(compare.baseline(c) == base for c in found), (
+        "TopK's runs are trained once for all papers"
+    )
 
 
 def test_an_unknown_paper_is_refused():
-    with pytest.raises(UsageError, match="no paper 'sparse-things'; there are mutual-feature-choice"):
+    with pytest.raises(
+        UsageError, match="no paper 'sparse-things'; there are mutual-feature-choice"
+    ):
         claims("sparse-things", Settings())
     assert set(PAPERS) >= {"mutual-feature-choice", "g-sae", "abstopk"}

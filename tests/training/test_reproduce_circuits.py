@@ -9,7 +9,10 @@ def test_a_level_is_reached_only_by_the_whole_interval():
     assert circuits._level("c", 0.8, [0.9, 0.91, 0.92]).holds is True
     assert circuits._level("c", 0.8, [0.5, 0.51, 0.52]).holds is False
     assert circuits._level("c", 0.8, [0.7, 0.8, 0.9]).holds is None
-    assert circuits._level("c", 0.8, [0.9, 1.0, 1.0]).high == 1 and circuits._level("c", 0.8, [0.0, 0.0, 0.1]).low == 0
+    assert (
+        circuits._level("c", 0.8, [0.9, 1.0, 1.0]).high == 1
+        and circuits._level("c", 0.8, [0.0, 0.0, 0.1]).low == 0
+    )
 
 
 def test_differences_are_undecided_before_five_seeds():
@@ -18,7 +21,8 @@ def test_differences_are_undecided_before_five_seeds():
 
 
 def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
-    """Every claim has a number, and attribution beats the codes on a task whose heads are plain to see."""
+    """Every claim has a number, and attribution beats the codes on a task whose heads are plain to
+    see."""
     from training.reproduce import data
 
     monkeypatch.setattr(circuits.codes, "EPOCHS", 50)
@@ -28,5 +32,9 @@ def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
     assert all(claim.value is not None and claim.low is not None for claim in found)
     assert all(0 <= claim.value <= 1 for claim in found[:4] if claim.value is not None)
     assert found[5].value is not None and found[5].value < 0.1
-    above = found[2].value - found[4].value if found[2].value is not None and found[4].value is not None else 0
+    above = (
+        found[2].value - found[4].value
+        if found[2].value is not None and found[4].value is not None
+        else 0
+    )
     assert 0.8 < above <= 1, "the layer's number alone is close to the answer on this task"

@@ -1,4 +1,5 @@
-"""The dark-matter reproduction's planted truth and verdicts; the whole of it runs in minutes, not here."""
+"""The dark-matter reproduction's planted truth and verdicts; the whole of it runs in minutes, not
+here."""
 
 import pytest
 
@@ -7,8 +8,9 @@ from training.reproduce import dark_matter, planted
 
 @pytest.mark.parametrize("rank", [64, 16, 2])
 def test_the_planted_ratio_is_the_closed_form(rank: int):
-    # Noise of level 1 either way: 2 d less what x betrays of the dense part, 1/2 where the signal is and 1 elsewhere; over d.
-    # A fit on n tokens adds p / n of it, where p is d with dense noise and the rank without.
+    # Noise of level 1 either way: 2 d less what x betrays of the dense part, 1/2 where the signal
+    # is and 1 elsewhere; over d. A fit on n tokens adds p / n of it, where p is d with dense noise
+    # and the rank without.
     expected = (1 + rank / 128) * (1 + 64 / planted.FITTED) / (1 + rank / planted.FITTED)
     assert planted.nonlinear_ratio(rank, seed=0) == pytest.approx(expected, rel=0.01)
 

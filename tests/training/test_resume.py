@@ -28,8 +28,17 @@ training.train(config, resume=True, progress=lambda step, n, done: print(step, f
 @pytest.fixture(scope="module")
 def config(tiny_cache: Path) -> training.Config:
     """120 steps with dead features, AuxK and three checkpoints on the way."""
-    options = {"features": 512, "k": 4, "tokens": 30_720, "batch": 256, "lr": 0.003, "dead_window": 500}
-    return training.Config(cache=str(tiny_cache), hook=HOOK, checkpoint_every=25, log_every=1, **options)
+    options = {
+        "features": 512,
+        "k": 4,
+        "tokens": 30_720,
+        "batch": 256,
+        "lr": 0.003,
+        "dead_window": 500,
+    }
+    return training.Config(
+        cache=str(tiny_cache), hook=HOOK, checkpoint_every=25, log_every=1, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +62,9 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("step", POINTS)
-def test_a_killed_run_resumes_to_the_same_weights(config: training.Config, whole: Path, tmp_path: Path, step: int):
+def test_a_killed_run_resumes_to_the_same_weights(
+    config: training.Config, whole: Path, tmp_path: Path, step: int
+):
     out = tmp_path / "run"
     killed = replace(config, out=str(out))
     training.config.write(killed, tmp_path / "config.yaml")

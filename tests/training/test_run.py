@@ -1,4 +1,5 @@
-"""A training step: fused and autograd agree, decoder rows keep unit norm, dead features come back, several runs share a pass."""
+"""A training step: fused and autograd agree, decoder rows keep unit norm, dead features come back,
+several runs share a pass."""
 
 import json
 from dataclasses import replace
@@ -11,7 +12,7 @@ import training
 from saelab import SAE
 from saelab.activations import Cache
 from saelab.errors import UsageError
-from saelab.kernels import probe
+from saelab.kernels.cpu import probe
 from tests.conftest import HOOK, SECOND_HOOK
 from training.run import Run, geometric_median, scale_of
 from training.updates import Autograd, Batch, Fused
@@ -43,15 +44,21 @@ def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
         fused, measured = stepped(replace(config, backend="cpu"), 12)
     plain, reference = stepped(replace(config, backend="reference"), 12)
     assert isinstance(fused.optimiser, Fused) and isinstance(plain.optimiser, Autograd)
-    assert sparsify == "feature-choice" or measured[-1].terms["aux"] > 0, "the comparison must include AuxK"
+    assert sparsify == "feature-choice" or measured[-1].terms["aux"] > 0, (
+        "the comparison must include AuxK"
+    )
     for mine, theirs in zip(measured, reference, strict=True):
         assert mine.certified is not None and theirs.certified is None
-        assert mine._replace(certified=None).row() == pytest.approx(theirs.row(), rel=2e-3, abs=1e-5)
+        assert mine._replace(certified=None).row() == pytest.approx(
+            theirs.row(), rel=2e-3, abs=1e-5
+        )
     for name, weight in plain.sae.state_dict().items():
         torch.testing.assert_close(fused.sae.state_dict()[name], weight, rtol=1e-2, atol=2e-4)
 
 
-def test_auxiliary_gradients_from_bfloat16_products_are_near_those_from_float32(config: training.Config):
+def test_auxiliary_gradients_from_bfloat16_products_are_near_those_from_float32(
+    config: training.Config,
+):
     def extra(dtype: torch.dtype):
         with probe.screening(dtype):
             run, _ = stepped(replace(config, backend="cpu"), 3)
@@ -86,11 +93,15 @@ def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: t
     assert moved(0.0) < 1e-3 < 0.1 < moved(1 / 32)
 
 
-def test_training_lowers_the_error_and_saves_an_sae_of_raw_activations(config: training.Config, tiny_cache: Path):
+def test_training_lowers_the_error_and_saves_an_sae_of_raw_activations(
+    config: training.Config, tiny_cache: Path
+):
     out = training.train(config)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["fvu"] < 0.6 * rows[0]["fvu"] and rows[-1]["certified_fraction"] > 0.9
-    assert rows[-1]["loss"] == pytest.approx(rows[-1]["fvu"] + config.aux * rows[-1]["aux"], abs=1e-6)
+    assert rows[-1]["loss"] == pytest.approx(
+        rows[-1]["fvu"] + config.aux * rows[-1]["aux"], abs=1e-6
+    )
     sae = SAE.load(out)
     x = next(Cache(tiny_cache).batches(HOOK, 800, split="held_out"))
     with torch.no_grad():
@@ -137,6 +148,8 @@ def test_scale_and_median_by_hand():
     x = torch.tensor([[3.0, 4.0], [3.0, 4.0], [-3.0, -4.0], [-3.0, -4.0]])
     scale = scale_of(x, 2 * x)
     assert scale.input == pytest.approx((25 / 2) ** 0.5) and scale.target == pytest.approx(50**0.5)
-    assert scale.variance == pytest.approx(2.0)  # norms of 1 x D after scaling, all of it about the mean 0
+    assert scale.variance == pytest.approx(
+        2.0
+    )  # norms of 1 x D after scaling, all of it about the mean 0
     spread = torch.tensor([[0.0], [1.0], [2.0], [3.0], [100.0]])
     assert float(geometric_median(spread, 200)) == pytest.approx(2.0, abs=0.05)

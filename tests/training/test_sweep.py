@@ -1,4 +1,5 @@
-"""A recipe with lists is a sweep: the product of its runs, in one pass, in folders named after what varies."""
+"""A recipe with lists is a sweep: the product of its runs, in one pass, in folders named after what
+varies."""
 
 import json
 from pathlib import Path
@@ -14,7 +15,9 @@ from training import recipes, sweep
 
 def test_lists_make_the_product_of_runs():
     found = sweep.of({"k": (4, 8), "sparsify": ("topk", "batchtopk"), "features": 64})
-    runs = found._replace(base=found.base.__class__(**{**vars(found.base), "out": "runs"})).configs()
+    runs = found._replace(
+        base=found.base.__class__(**{**vars(found.base), "out": "runs"})
+    ).configs()
     assert [(r.k, r.sparsify, r.features, r.out) for r in runs] == [
         (4, "topk", 64, "runs/k=4,sparsify=topk"),
         (4, "batchtopk", 64, "runs/k=4,sparsify=batchtopk"),
@@ -27,16 +30,23 @@ def test_lists_make_the_product_of_runs():
 
 def test_a_sweep_trains_every_run_as_if_alone(tiny_cache: Path, tmp_path: Path, capsys):
     recipe = tmp_path / "sweep.yaml"
-    recipe.write_text(f"hook: [{HOOK}, {SECOND_HOOK}]\nk: [3, 4, 5]\nfeatures: 64\ntokens: 2560\nbatch: 256\nlr: 1e-3\n")
+    recipe.write_text(
+        f"hook: [{HOOK}, {SECOND_HOOK}]\nk: [3, 4, 5]\nfeatures: 64\ntokens: 2560\nbatch: 256\nlr: 1e-3\n"
+    )
     words = ["train", str(recipe), "--cache", str(tiny_cache), "--json"]
     assert main([*words, "--out", str(tmp_path / "runs"), "--k", "4"]) == 0
     capsys.readouterr()
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [f"hook={hook}" for hook in (HOOK, SECOND_HOOK)]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        f"hook={hook}" for hook in (HOOK, SECOND_HOOK)
+    ]
     recipe.write_text(recipe.read_text().replace("[3, 4, 5]", "[3, 4]"))
     assert main([*words, "--out", str(tmp_path / "more")]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert len(runs) == 4 and [run["l0"] for run in runs] == [3, 4, 3, 4]
-    files = [tmp_path / place / "sae" / "sae.safetensors" for place in (f"runs/hook={HOOK}", f"more/hook={HOOK},k=4")]
+    files = [
+        tmp_path / place / "sae" / "sae.safetensors"
+        for place in (f"runs/hook={HOOK}", f"more/hook={HOOK},k=4")
+    ]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert SAE.load(runs[2]["run"]).about["hook"] == "blocks.1.attn.o.hook_in"
 
@@ -44,7 +54,10 @@ def test_a_sweep_trains_every_run_as_if_alone(tiny_cache: Path, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("batch: [256, 512]", "batch cannot be a list: runs of a sweep share one pass over one cache"),
+        (
+            "batch: [256, 512]",
+            "batch cannot be a list: runs of a sweep share one pass over one cache",
+        ),
         ("cache: [a, b]", "cache cannot be a list"),
         ("k: []", "k is a list without entries"),
         ("k: [4, 128]\nfeatures: 64\ncache: c\nout: o", "k=128 is more than features=64"),

@@ -1,4 +1,5 @@
-"""Variants of a run: identities between them, budgets met, gradients that choose, levels that reach their target, averages."""
+"""Variants of a run: identities between them, budgets met, gradients that choose, levels that reach
+their target, averages."""
 
 import json
 from dataclasses import replace
@@ -21,7 +22,13 @@ from training.updates import Autograd, Fused
 @pytest.fixture(scope="module")
 def cache(tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small cache that holds gradients."""
-    return make_cache(tiny_model, tiny_corpus, tmp_path_factory.mktemp("caches") / "gradients", n_tokens=8_000, gradients=True)
+    return make_cache(
+        tiny_model,
+        tiny_corpus,
+        tmp_path_factory.mktemp("caches") / "gradients",
+        n_tokens=8_000,
+        gradients=True,
+    )
 
 
 @pytest.fixture
@@ -44,7 +51,9 @@ def stepped(config: training.Config, n_steps: int = 8) -> Run:
 
 def same(one: Run, other: Run) -> bool:
     """Equal weights, bit for bit."""
-    return all(torch.equal(a, b) for a, b in zip(one.sae.parameters(), other.sae.parameters(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(one.sae.parameters(), other.sae.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,8 +62,16 @@ def same(one: Run, other: Run) -> bool:
         ({"sparsify": "mutual-choice"}, {"sparsify": "batchtopk"}, {"sparsify": "topk"}),
         ({"sparsify": "g-sae", "beta": 0.0}, {"sparsify": "topk"}, {"sparsify": "g-sae"}),
         ({"sparsify": "topk", "beta": 1.0}, {"sparsify": "g-sae"}, {"sparsify": "topk"}),
-        ({"sparsify": "gradient-mutual-choice", "beta": 0.0}, {"sparsify": "batchtopk"}, {"sparsify": "gradient-mutual-choice"}),
-        ({"sparsify": "feature-choice", "mutual": 0.99}, {"sparsify": "batchtopk"}, {"sparsify": "feature-choice"}),
+        (
+            {"sparsify": "gradient-mutual-choice", "beta": 0.0},
+            {"sparsify": "batchtopk"},
+            {"sparsify": "gradient-mutual-choice"},
+        ),
+        (
+            {"sparsify": "feature-choice", "mutual": 0.99},
+            {"sparsify": "batchtopk"},
+            {"sparsify": "feature-choice"},
+        ),
         ({"aux_zipf": 1e-9}, {}, {"aux_zipf": 0.9}),
     ],
 )
@@ -75,7 +92,9 @@ def test_a_nest_of_one_part_trains_like_the_plain_loss(config):
     assert (matryoshka.sae.W_enc - plain.sae.W_enc).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("options", [{}, {"shares": "zipf"}, {"sparsify": "signed-feature-choice"}, {"beta": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"shares": "zipf"}, {"sparsify": "signed-feature-choice"}, {"beta": 1.0}]
+)
 def test_feature_budgets_are_met_exactly_wherever_enough_is_positive(config, options):
     config = replace(config, **{"sparsify": "feature-choice", **options})
     run = stepped(config)
@@ -89,7 +108,9 @@ def test_feature_budgets_are_met_exactly_wherever_enough_is_positive(config, opt
     fired = column_sums(code)[1]
     assert (budget.max() > 3 * budget.min()) == ("shares" in options)
     off = (fired - torch.minimum(possible, budget)).abs()
-    assert int(off.max()) == 0 if "shares" in options else int(off.max()) <= 1  # 1024 pairs are 10 or 11 for each of 96
+    assert (
+        int(off.max()) == 0 if "shares" in options else int(off.max()) <= 1
+    )  # 1024 pairs are 10 or 11 for each of 96
 
 
 def test_a_feature_budget_that_starts_as_a_batch_budget_keeps_its_pairs_when_it_switches(config):
@@ -100,14 +121,18 @@ def test_a_feature_budget_that_starts_as_a_batch_budget_keeps_its_pairs_when_it_
 
 
 def test_runs_that_score_by_gradients_need_a_cache_of_them(config, tiny_cache):
-    with pytest.raises(UsageError, match=r"does not hold: make a cache with `saelab capture --gradients`"):
+    with pytest.raises(
+        UsageError, match=r"does not hold: make a cache with `saelab capture --gradients`"
+    ):
         training.train(replace(config, sparsify="g-sae", cache=str(tiny_cache)))
     assert not Path(config.out).exists()
 
 
 def test_a_transcoder_scores_by_the_gradient_at_its_target(config):
     config = replace(config, target=SECOND_HOOK, sparsify="g-sae")
-    runs = [training.train(replace(config, beta=beta, out=f"{config.out}{beta}")) for beta in (0.0, 1.0)]
+    runs = [
+        training.train(replace(config, beta=beta, out=f"{config.out}{beta}")) for beta in (0.0, 1.0)
+    ]
     assert not torch.equal(*(SAE.load(run).W_dec for run in runs))
 
 
@@ -134,9 +159,16 @@ def test_gradients_come_with_the_activations_they_belong_to(cache):
     assert not torch.equal(pairs[True][rows.roll(1)], found[f"{HOOK}.grad"][single])
 
 
-@pytest.mark.parametrize("name", ["batchtopk", "signed-mutual-choice", "feature-choice", "gradient-feature-choice", "zipf"])
+@pytest.mark.parametrize(
+    "name",
+    ["batchtopk", "signed-mutual-choice", "feature-choice", "gradient-feature-choice", "zipf"],
+)
 def test_the_inference_form_keeps_the_budget_on_held_out_tokens(config, cache, name):
-    form = {"sparsify": "feature-choice", "shares": "zipf", "mutual": 0.5} if name == "zipf" else {"sparsify": name}
+    form = (
+        {"sparsify": "feature-choice", "shares": "zipf", "mutual": 0.5}
+        if name == "zipf"
+        else {"sparsify": name}
+    )
     sae = SAE.load(training.train(replace(config, **form)))
     x = next(Cache(cache).batches(HOOK, 400, split="held_out"))
     with torch.no_grad():
@@ -150,20 +182,28 @@ def test_jumprelu_starts_at_its_target_and_is_held_there(config):
     config = replace(config, sparsify="jumprelu", tokens=40_960, features=64)
     out = training.train(config)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert rows[0]["l0"] == pytest.approx(4, rel=0.25) and rows[-1]["l0"] == pytest.approx(4, rel=0.25)
+    assert rows[0]["l0"] == pytest.approx(4, rel=0.25) and rows[-1]["l0"] == pytest.approx(
+        4, rel=0.25
+    )
     assert rows[-1]["fvu"] < 0.6 * rows[0]["fvu"] and "l0_target" in rows[0]
     sae = SAE.load(out)
     assert isinstance(sae.sparsify, Threshold) and sae.sparsify.bandwidth == 0
-    assert sae.levels.std() > 0.01 * sae.levels.mean(), "they start equal and have been learned per feature"
+    assert sae.levels.std() > 0.01 * sae.levels.mean(), (
+        "they start equal and have been learned per feature"
+    )
 
 
 def test_more_penalty_means_smaller_activations(config):
     l1 = []
     for weight in (0.05, 4.0):
-        out = training.train(replace(config, sparsify="relu", penalty_weight=weight, out=f"{config.out}{weight}"))
+        out = training.train(
+            replace(config, sparsify="relu", penalty_weight=weight, out=f"{config.out}{weight}")
+        )
         row = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
         l1.append(row["l1"])
-        assert row["loss"] == pytest.approx(row["fvu"] + weight * row["l1"] + config.aux * row["aux"], abs=1e-6)
+        assert row["loss"] == pytest.approx(
+            row["fvu"] + weight * row["l1"] + config.aux * row["aux"], abs=1e-6
+        )
     assert l1[1] < 0.7 * l1[0]
 
 
@@ -173,7 +213,9 @@ def test_gradients_are_clipped_to_a_global_norm(config):
     x = next(Cache(config.cache).batches(HOOK, 256))
     run.step(x, x)
     # after one step the first moment is (1 - beta1) times the gradient
-    norm = torch.cat([first.flatten() for first, _ in run.optimiser.moments().values()]).norm() / (1 - config.beta1)
+    norm = torch.cat([first.flatten() for first, _ in run.optimiser.moments().values()]).norm() / (
+        1 - config.beta1
+    )
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
 
 

@@ -1,11 +1,13 @@
-"""Recipes: YAML files with the fields of a Config, or lists of their values, found by path or by a shipped one's name."""
+"""Recipes: YAML files with the fields of a Config, or lists of their values, found by path or by a
+shipped one's name."""
 
 from pathlib import Path
 
 from saelab.errors import UsageError
-from training import config
-from training.config import Config
-from training.sweep import Sweep, of
+
+from .. import config
+from ..config import Config
+from ..sweep import Sweep, of
 
 
 def names() -> list[str]:

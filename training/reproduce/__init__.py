@@ -1,11 +1,14 @@
-"""Reproductions of papers: each module measures one paper's claims on the bundled model and on ground truth."""
+"""Reproductions of papers: each module measures one paper's claims on the bundled model and on
+ground truth."""
 
 import importlib
 
 from saelab.errors import UsageError
-from training.reproduce.claims import Claim, Settings
 
-# name on the command line: what is compared. The module of the same name, with underscores, has `claims(settings)`.
+from .claims import Claim, Settings
+
+# name on the command line: what is compared. The module of the same name, with underscores, has
+# `claims(settings)`.
 PAPERS = {
     "mutual-feature-choice": "Ayonrinde 2024: budgets over features or the batch against TopK",
     "g-sae": "Olmo et al. 2025: features chosen with the loss's gradient against TopK",

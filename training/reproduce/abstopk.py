@@ -1,9 +1,10 @@
-"""AbsTopK against TopK: Zhu, Khalili and Zhu 2025, "AbsTopK: Rethinking Sparse Autoencoders For Bidirectional Features"
-(arXiv 2510.00404).
+"""AbsTopK against TopK: Zhu, Khalili and Zhu 2025, "AbsTopK: Rethinking Sparse Autoencoders For
+Bidirectional Features" (arXiv 2510.00404).
 
-The paper's claims: better reconstruction than TopK of the same width, and features that mean one thing on each side of zero. A
-signed feature is two one-sided ones with opposite directions, so TopK of twice the width is the fair baseline. On the bundled
-model, and on a synthetic world of bipolar axes.
+The paper's claims: better reconstruction than TopK of the same width, and features that mean one
+thing on each side of zero. A signed feature is two one-sided ones with opposite directions, so TopK
+of twice the width is the fair baseline. On the bundled model, and on a synthetic world of bipolar
+axes.
 """
 
 from dataclasses import replace
@@ -16,25 +17,43 @@ from saelab import SAE
 from saelab.activations import Cache
 from saelab.evaluation import ground_truth, synthetic_cache
 from saelab.evaluation.synthetic import Spec
-from training import recipes
-from training.config import Config
-from training.reproduce.claims import Claim, Settings, seeds_claim
-from training.reproduce.compare import Comparison, Plan, baseline, compare, language
+
+from .. import recipes
+from ..config import Config
+from .claims import Claim, Settings, seeds_claim
+from .compare import Comparison, Plan, baseline, compare, language
 
 SAME, TWICE = "TopK", "TopK of twice the width"
-WORLD = Spec(width=64, n_features=256, firing=(0.4, 0.01), roots=4, bipolar=1.0)  # about 7 of its axes fire at a time
+WORLD = Spec(
+    width=64, n_features=256, firing=(0.4, 0.01), roots=4, bipolar=1.0
+)  # about 7 of its axes fire at a time
 SIZE = {"features": 256, "batch": 1024}
-FULL = Plan((5, 9), 7.0, (2e-3, 4e-3, 8e-3), 5, 300_000, 15_000, {**SIZE, "tokens": 600_064, "calibration": 100_000})
-QUICK = Plan((5, 9), 7.0, (4e-3,), 2, 40_000, 3_000, {**SIZE, "tokens": 24_576, "calibration": 16_384})
+FULL = Plan(
+    (5, 9),
+    7.0,
+    (2e-3, 4e-3, 8e-3),
+    5,
+    300_000,
+    15_000,
+    {**SIZE, "tokens": 600_064, "calibration": 100_000},
+)
+QUICK = Plan(
+    (5, 9), 7.0, (4e-3,), 2, 40_000, 3_000, {**SIZE, "tokens": 24_576, "calibration": 16_384}
+)
 
 
 def claims(settings: Settings) -> list[Claim]:
-    """FVU against TopK of the same and of twice the width, on the model and in the world; axes that one feature captures."""
+    """FVU against TopK of the same and of twice the width, on the model and in the world; axes that
+    one feature captures."""
     plan, recipe = language(settings, "abstopk")
     model = _reconstruction(compare(settings, plan, _methods(recipe)), "bundled model")
     plan = QUICK if settings.quick else FULL
-    folder = synthetic_cache.write(WORLD, settings.work / f"cache-bipolar-{plan.captured}", plan.captured)
-    recipe = replace(recipes.read("abstopk"), cache=str(folder), hook=synthetic_cache.HOOK, **plan.small)
+    folder = synthetic_cache.write(
+        WORLD, settings.work / f"cache-bipolar-{plan.captured}", plan.captured
+    )
+    recipe = replace(
+        recipes.read("abstopk"), cache=str(folder), hook=synthetic_cache.HOOK, **plan.small
+    )
     found = compare(settings, plan, _methods(recipe))
     return [*model, *_reconstruction(found, "bipolar axes"), *_captured(found, Cache(folder))]
 
@@ -48,19 +67,29 @@ def _reconstruction(found: Comparison, where: str) -> list[Claim]:
     theirs = {SAME: "better reconstruction", TWICE: "(not compared)"}
     what = f"at L0 {found.plan.target:g}, {where}"
     return [
-        seeds_claim(f"AbsTopK: FVU less that of {other}, {what}", said, found.gain("fvu", "AbsTopK", other), below=0.0)
+        seeds_claim(
+            f"AbsTopK: FVU less that of {other}, {what}",
+            said,
+            found.gain("fvu", "AbsTopK", other),
+            below=0.0,
+        )
         for other, said in theirs.items()
     ]
 
 
 def _captured(found: Comparison, cache: Cache) -> list[Claim]:
-    """How well the best single feature tells on which tokens, and on which side, an axis fires: mean F1 over the axes."""
+    """How well the best single feature tells on which tokens, and on which side, an axis fires:
+    mean F1 over the axes."""
     world = synthetic_cache.world_of(cache)
     chunks = list(cache.contexts(synthetic_cache.HOOK, "held_out"))
     x_ND = torch.cat([chunk.acts[:, 1:].flatten(0, 1) for chunk in chunks])
-    truth_NG = torch.cat([synthetic_cache.truth(world, cache, chunk.tokens)[:, 1:].flatten(0, 1) for chunk in chunks])
+    truth_NG = torch.cat(
+        [synthetic_cache.truth(world, cache, chunk.tokens)[:, 1:].flatten(0, 1) for chunk in chunks]
+    )
     f1 = {
-        name: found.at_target(name, [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes])
+        name: found.at_target(
+            name, [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]
+        )
         for name, saes in found.saes.items()
     }
     theirs = {SAME: "one feature for both directions", TWICE: "(not compared)"}
@@ -73,12 +102,16 @@ def _captured(found: Comparison, cache: Cache) -> list[Claim]:
 
 @torch.no_grad()
 def axis_f1(sae: SAE, x_ND: Tensor, truth_NG: Tensor, directions_GD: Tensor) -> float:
-    """Mean over axes of the best F1 among the features whose decoder row lies closest to the axis; 0 for an axis without one.
+    """Mean over axes of the best F1 among the features whose decoder row lies closest to the axis;
+    0 for an axis without one.
 
-    A feature is asked for both sides of its axis: one that only ever takes one sign reaches 2/3 at most.
+    A feature is asked for both sides of its axis: one that only ever takes one sign reaches 2/3 at
+    most.
     """
     partners = ground_truth.partners(sae.W_dec, directions_GD)
-    f1_F = ground_truth.detection(ground_truth.counts(sae.encode(x_ND), truth_NG, partners, signed=True)).f1
+    f1_F = ground_truth.detection(
+        ground_truth.counts(sae.encode(x_ND), truth_NG, partners, signed=True)
+    ).f1
     best_G = np.zeros(len(directions_GD))
     np.maximum.at(best_G, partners.features.numpy(), f1_F)
     return float(best_G.mean())

@@ -1,9 +1,11 @@
-"""O'Neill and Bui 2024, "Sparse autoencoders enable scalable and reliable circuit identification": discrete codes on three tasks.
+"""O'Neill and Bui 2024, "Sparse autoencoders enable scalable and reliable circuit identification":
+discrete codes on three tasks.
 
-Their numbers are of GPT-2 small and attn-only-4l against published circuits (results file of their code: 10 trials); ours are of
-the bundled model against heads whose resampling moves the metric by 5%, measured exhaustively. Nothing is tuned on that truth:
-latents, sparsity, steps and examples are the paper's, which searched for theirs on the answer. `raw` is the method as published;
-`centred` takes each head's mean output away first, which is our change.
+Their numbers are of GPT-2 small and attn-only-4l against published circuits (results file of their
+code: 10 trials); ours are of the bundled model against heads whose resampling moves the metric by
+5%, measured exhaustively. Nothing is tuned on that truth: latents, sparsity, steps and examples are
+the paper's, which searched for theirs on the answer. `raw` is the method as published; `centred`
+takes each head's mean output away first, which is our change.
 
 Shapes: P prompts, K heads of all layers in order, D width.
 """
@@ -13,20 +15,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits import codes, score, task
-from saelab.analysis.circuits.agreement import agreement, layer_index_auc
-from saelab.analysis.circuits.codes import EXAMPLES, Codes, head_outputs, only_in_clean
-from saelab.analysis.circuits.report import LEVEL, measured
-from training.reproduce import data
-from training.reproduce.claims import Claim, Settings, judge, over_seeds, seeds_claim
+from saelab.analysis.circuits import task
+from saelab.analysis.circuits.heads import codes, score
+from saelab.analysis.circuits.heads.agreement import agreement, layer_index_auc
+from saelab.analysis.circuits.heads.codes import EXAMPLES, Codes, head_outputs, only_in_clean
+from saelab.analysis.circuits.heads.report import LEVEL, measured
 
-THEIRS = {"ioi": (0.868, 0.840), "greater-than": (0.855, 0.873), "docstring": (0.869, 0.896)}  # node scores, votes of pairs
+from . import data
+from .claims import Claim, Settings, judge, over_seeds, seeds_claim
+
+THEIRS = {
+    "ioi": (0.868, 0.840),
+    "greater-than": (0.855, 0.873),
+    "docstring": (0.869, 0.896),
+}  # node scores, votes of pairs
 MANY = 100  # SAE examples that the paper finds worse than EXAMPLES
 
 
 class Form(NamedTuple):
-    """How much is measured: seeds; prompts of each kind whose codes are read; held-out prompts of the truth; whether the SAE of
-    MANY examples is tried."""
+    """How much is measured: seeds; prompts of each kind whose codes are read; held-out prompts of
+    the truth; whether the SAE of MANY examples is tried."""
 
     seeds: int
     prompts: int
@@ -38,7 +46,8 @@ FULL, QUICK = Form(5, 250, 100, True), Form(3, 30, 16, False)
 
 
 class Found(NamedTuple):
-    """AUCs of one seed: of node scores and of votes, raw and centred; centred with MANY examples (NaN if not tried); EAP-IG's."""
+    """AUCs of one seed: of node scores and of votes, raw and centred; centred with MANY examples
+    (NaN if not tried); EAP-IG's."""
 
     raw: float
     raw_votes: float
@@ -49,7 +58,8 @@ class Found(NamedTuple):
 
 
 def claims(settings: Settings) -> list[Claim]:
-    """Per task: the paper's AUCs, and whether codes say more than the layer's number or attribution does."""
+    """Per task: the paper's AUCs, and whether codes say more than the layer's number or attribution
+    does."""
     form, found = QUICK if settings.quick else FULL, []
     for number, name in enumerate(THEIRS):
         settings.progress("circuits", number, len(THEIRS))
@@ -71,11 +81,22 @@ def of_task(model: Any, name: str, form: Form, seed: int) -> list[Claim]:
         _level(f"{name}: AUC of pair votes, raw", edge, columns.raw_votes),
         _level(f"{name}: AUC of node codes, centred", node, columns.centred),
         _level(f"{name}: AUC of pair votes, centred", edge, columns.centred_votes),
-        _above(f"{name}: centred node codes above the layer's number ({by_layer:.3f})", columns.centred, [by_layer] * form.seeds),
+        _above(
+            f"{name}: centred node codes above the layer's number ({by_layer:.3f})",
+            columns.centred,
+            [by_layer] * form.seeds,
+        ),
         _above(f"{name}: centred node codes above EAP-IG", columns.centred, columns.eap_ig),
     ]
     if form.many:
-        rows.append(_above(f"{name}: {EXAMPLES} SAE examples above {MANY}", columns.centred, columns.many, "fewer are better"))
+        rows.append(
+            _above(
+                f"{name}: {EXAMPLES} SAE examples above {MANY}",
+                columns.centred,
+                columns.many,
+                "fewer are better",
+            )
+        )
     return rows
 
 
@@ -87,7 +108,9 @@ def _level(claim: str, theirs: float, values: Any) -> Claim:
 
 
 def _above(claim: str, values: Any, others: Any, theirs: str = "not compared") -> Claim:
-    return seeds_claim(claim, theirs, [a - b for a, b in zip(values, others, strict=True)], above=0.0)
+    return seeds_claim(
+        claim, theirs, [a - b for a, b in zip(values, others, strict=True)], above=0.0
+    )
 
 
 def _one(model: Any, name: str, members_LH: Tensor, form: Form, seed: int) -> Found:
@@ -99,9 +122,13 @@ def _one(model: Any, name: str, members_LH: Tensor, form: Form, seed: int) -> Fo
     centred = _codes(clean_PKD - mean_KD, twins_PKD - mean_KD, EXAMPLES, seed)
     many = float("nan")
     if form.many:
-        many = _auc(only_in_clean(_codes(clean_PKD - mean_KD, twins_PKD - mean_KD, MANY, seed)), members_LH)
+        many = _auc(
+            only_in_clean(_codes(clean_PKD - mean_KD, twins_PKD - mean_KD, MANY, seed)), members_LH
+        )
     attributed = score(model, drawn.part(slice(0, 8)), "eap-ig").heads
-    nodes, pairs = ([_auc(of(found), members_LH) for found in (raw, centred)] for of in (only_in_clean, _votes))
+    nodes, pairs = (
+        [_auc(of(found), members_LH) for found in (raw, centred)] for of in (only_in_clean, _votes)
+    )
     return Found(nodes[0], pairs[0], nodes[1], pairs[1], many, _auc(attributed, members_LH))
 
 

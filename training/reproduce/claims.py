@@ -13,7 +13,8 @@ SEEDS = 5  # before the word "better"
 
 
 class Claim(NamedTuple):
-    """One claim. theirs: what the paper says; value, low, high: ours with its 95% interval; holds: None where it is undecided."""
+    """One claim. theirs: what the paper says; value, low, high: ours with its 95% interval; holds:
+    None where it is undecided."""
 
     claim: str
     theirs: str
@@ -28,7 +29,8 @@ def _silent(what: str, done: int, total: int) -> None:
 
 
 class Settings(NamedTuple):
-    """How a reproduction runs. quick: the small form; work: folder of caches and runs, which are reused where they exist."""
+    """How a reproduction runs. quick: the small form; work: folder of caches and runs, which are
+    reused where they exist."""
 
     quick: bool = False
     seed: int = 0
@@ -37,7 +39,9 @@ class Settings(NamedTuple):
     """called with what is being done, how much of it is done, and of how much"""
 
 
-def over_seeds(values_S: Sequence[float] | np.ndarray) -> tuple[float | None, float | None, float | None]:
+def over_seeds(
+    values_S: Sequence[float] | np.ndarray,
+) -> tuple[float | None, float | None, float | None]:
     """(mean, low, high) of one number per seed: Student's 95% interval of the mean.
 
     No interval from fewer than 3 seeds; nothing at all where a seed has no number (NaN).
@@ -53,8 +57,11 @@ def over_seeds(values_S: Sequence[float] | np.ndarray) -> tuple[float | None, fl
     return mean, mean - half, mean + half
 
 
-def judge(low: float | None, high: float | None, *, above: float | None = None, below: float | None = None) -> bool | None:
-    """Whether an interval lies above (or below) a bound: True wholly beyond it, False wholly not, None if it straddles it.
+def judge(
+    low: float | None, high: float | None, *, above: float | None = None, below: float | None = None
+) -> bool | None:
+    """Whether an interval lies above (or below) a bound: True wholly beyond it, False wholly not,
+    None if it straddles it.
 
     Raises ValueError unless exactly one bound is named. An interval that is None decides nothing.
     """
@@ -67,10 +74,21 @@ def judge(low: float | None, high: float | None, *, above: float | None = None, 
     return True if high < below else False if low >= below else None  # type: ignore[operator]
 
 
-def seeds_claim(claim: str, theirs: str, values_S: Sequence[float] | np.ndarray, **bound: float) -> Claim:
-    """The claim that the mean over seeds lies above=bound or below=bound; undecided with fewer than five seeds.
+def seeds_claim(
+    claim: str, theirs: str, values_S: Sequence[float] | np.ndarray, **bound: float
+) -> Claim:
+    """The claim that the mean over seeds lies above=bound or below=bound; undecided with fewer than
+    five seeds.
 
-    For a comparison the values are differences within each seed (same data, same seed), which pairs it.
+    For a comparison the values are differences within each seed (same data, same seed), which pairs
+    it.
     """
     value, low, high = over_seeds(values_S)
-    return Claim(claim, theirs, value, low, high, judge(low, high, **bound) if len(values_S) >= SEEDS else None)
+    return Claim(
+        claim,
+        theirs,
+        value,
+        low,
+        high,
+        judge(low, high, **bound) if len(values_S) >= SEEDS else None,
+    )

@@ -1,4 +1,5 @@
-"""Methods compared fairly: the same tokens and seeds, the same search for the learning rate, the same inference L0.
+"""Methods compared fairly: the same tokens and seeds, the same search for the learning rate, the
+same inference L0.
 
 Shapes: S seeds, K values of k.
 """
@@ -11,11 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from saelab import SAE
-from training import recipes
-from training.config import Config
-from training.reproduce import data
-from training.reproduce.claims import Settings
-from training.reproduce.measure import Quality, quality, tokens
+
+from .. import recipes
+from ..config import Config
+from . import data
+from .claims import Settings
+from .measure import Quality, quality, tokens
 
 HOOK = "blocks.1.hook_resid_post"
 SEARCH_SEED = 1000  # added to the seed of the runs that choose a learning rate
@@ -23,7 +25,8 @@ REACH = 1.25  # how far beyond the measured L0s a value is still read off
 
 
 class Plan(NamedTuple):
-    """How much is measured. target: the L0 at which methods are compared, between the ks. small: what it changes in a recipe."""
+    """How much is measured. target: the L0 at which methods are compared, between the ks. small:
+    what it changes in a recipe."""
 
     ks: tuple[int, ...]
     target: float
@@ -40,7 +43,8 @@ QUICK = Plan((12, 20), 16.0, (4e-3,), 2, 40_000, 4_000, SMALL)
 
 
 class Comparison(NamedTuple):
-    """What was trained: per method its configuration, S x K SAEs (seed by seed, ks ascending), and their held-out quality."""
+    """What was trained: per method its configuration, S x K SAEs (seed by seed, ks ascending), and
+    their held-out quality."""
 
     plan: Plan
     configs: dict[str, Config]
@@ -52,13 +56,17 @@ class Comparison(NamedTuple):
         return read_off(self.plan, [q.l0 for q in self.qualities[method]], values)
 
     def gain(self, name: str, method: str, over: str) -> np.ndarray:
-        """[S]: `name` of Quality at the target L0, of a method less that of another; seed by seed."""
-        mine, theirs = (self.at_target(m, [getattr(q, name) for q in self.qualities[m]]) for m in (method, over))
+        """[S]: `name` of Quality at the target L0, of a method less that of another; seed by
+        seed."""
+        mine, theirs = (
+            self.at_target(m, [getattr(q, name) for q in self.qualities[m]]) for m in (method, over)
+        )
         return mine - theirs
 
 
 def language(settings: Settings, recipe: str) -> tuple[Plan, Config]:
-    """The plan of the full or quick form, and a shipped recipe on its cache, which all papers share."""
+    """The plan of the full or quick form, and a shipped recipe on its cache, which all papers
+    share."""
     plan = QUICK if settings.quick else FULL
     cache = data.cache(settings, "stdlib", [HOOK], plan.captured, gradients=True)
     return plan, replace(recipes.read(recipe), cache=str(cache), hook=HOOK, **plan.small)
@@ -71,7 +79,8 @@ def baseline(recipe: Config) -> Config:
 
 
 def compare(settings: Settings, plan: Plan, methods: Mapping[str, Config]) -> Comparison:
-    """Search each method's learning rate, train its S x K SAEs, measure them on its cache's held-out tokens."""
+    """Search each method's learning rate, train its S x K SAEs, measure them on its cache's
+    held-out tokens."""
     configs = _tuned(settings, plan, methods)
     grid = [(settings.seed + seed, k) for seed in range(plan.n_seeds) for k in plan.ks]
     asked = [replace(config, seed=seed, k=k) for config in configs.values() for seed, k in grid]
@@ -85,7 +94,8 @@ def compare(settings: Settings, plan: Plan, methods: Mapping[str, Config]) -> Co
 
 
 def _tuned(settings: Settings, plan: Plan, methods: Mapping[str, Config]) -> dict[str, Config]:
-    """Each method at the best of the plan's learning rates: lowest FVU, inference form, training tokens, at the first k."""
+    """Each method at the best of the plan's learning rates: lowest FVU, inference form, training
+    tokens, at the first k."""
     if len(plan.rates) == 1:
         return {name: replace(config, lr=plan.rates[0]) for name, config in methods.items()}
     trials = {
@@ -108,12 +118,15 @@ def _tokens(config: Config, split: str, plan: Plan) -> Tensor:
 
 
 def read_off(plan: Plan, l0s: Sequence[float], values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """[S]: values [S x K] at the plan's target L0, on a line in log L0 through each seed's K points.
+    """[S]: values [S x K] at the plan's target L0, on a line in log L0 through each seed's K
+    points.
 
     NaN for a seed whose measured L0s leave the target more than a factor REACH outside.
     """
     log_SK, values_SK = (np.reshape(v, (-1, len(plan.ks))) for v in (np.log(l0s), values))
     slack, wanted = np.log(REACH), np.log(plan.target)
-    lines_S = [np.polyval(np.polyfit(x, y, 1), wanted) for x, y in zip(log_SK, values_SK, strict=True)]
+    lines_S = [
+        np.polyval(np.polyfit(x, y, 1), wanted) for x, y in zip(log_SK, values_SK, strict=True)
+    ]
     near_S = (log_SK.min(1) - slack <= wanted) & (wanted <= log_SK.max(1) + slack)
     return np.where(near_S, lines_S, np.nan)

@@ -1,4 +1,5 @@
-"""Caches and runs that reproductions share: made once in the work folder, found there afterwards."""
+"""Caches and runs that reproductions share: made once in the work folder, found there
+afterwards."""
 
 import functools
 import hashlib
@@ -9,8 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from training.config import Config
-from training.reproduce.claims import Settings
+from ..config import Config
+from .claims import Settings
 
 PASS = 5  # runs trained in one pass over their cache
 
@@ -28,17 +29,23 @@ def digest(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def cache(settings: Settings, text: str, hooks: Sequence[str], tokens: int, gradients: bool = False) -> Path:
-    """A cache of the bundled model in the work folder, captured unless it is there; its name follows from what is asked."""
+def cache(
+    settings: Settings, text: str, hooks: Sequence[str], tokens: int, gradients: bool = False
+) -> Path:
+    """A cache of the bundled model in the work folder, captured unless it is there; its name
+    follows from what is asked."""
     from saelab.activations import capture
 
     out = settings.work / f"cache-{Path(text).name}-{tokens}-{digest(text, list(hooks), gradients)}"
     asked, described = capture.settings_for(model(), text, hooks, tokens, gradients=gradients)
-    return capture.capture(model(), asked, described, out, lambda done: settings.progress("capture", done, tokens))
+    return capture.capture(
+        model(), asked, described, out, lambda done: settings.progress("capture", done, tokens)
+    )
 
 
 def run_folder(settings: Settings, config: Config) -> Path:
-    """Where a configuration's run lies: its name follows from everything that decides the result."""
+    """Where a configuration's run lies: its name follows from everything that decides the
+    result."""
     free = {"out", "cache", "wandb", "log_every", "checkpoint_every"}
     fields = {name: value for name, value in asdict(config).items() if name not in free}
     name = f"{config.sparsify}-k{config.k}-f{config.features}-seed{config.seed}"
@@ -46,9 +53,12 @@ def run_folder(settings: Settings, config: Config) -> Path:
 
 
 def runs(settings: Settings, configs: Sequence[Config]) -> list[Path]:
-    """The run folder of each configuration (whose own `out` is ignored); those not yet finished are trained, several per pass."""
+    """The run folder of each configuration (whose own `out` is ignored); those not yet finished are
+    trained, several per pass."""
     folders = [run_folder(settings, config) for config in configs]
-    missing = {f: c for f, c in zip(folders, configs, strict=True) if not (f / "sae" / "sae.json").exists()}
+    missing = {
+        f: c for f, c in zip(folders, configs, strict=True) if not (f / "sae" / "sae.json").exists()
+    }
     for group in _passes(missing):
         _train(settings, group)
     return folders
@@ -58,16 +68,23 @@ def _passes(missing: dict[Path, Config]) -> list[dict[Path, Config]]:
     """The missing runs in groups that can share a pass."""
     groups: dict[tuple, list[tuple[Path, Config]]] = {}
     for folder, config in missing.items():
-        groups.setdefault((config.cache, config.batch, config.tokens, config.order_seed), []).append((folder, config))
-    return [dict(group[i : i + PASS]) for group in groups.values() for i in range(0, len(group), PASS)]
+        groups.setdefault(
+            (config.cache, config.batch, config.tokens, config.order_seed), []
+        ).append((folder, config))
+    return [
+        dict(group[i : i + PASS]) for group in groups.values() for i in range(0, len(group), PASS)
+    ]
 
 
 def _train(settings: Settings, group: dict[Path, Config]) -> None:
     """Train one pass; what a killed one left is started afresh."""
-    from training import train
+    from .. import train
 
     for folder in group:
         shutil.rmtree(folder, ignore_errors=True)
     what = f"train {', '.join(sorted({config.sparsify for config in group.values()}))}"
-    configs = [replace(config, out=str(folder), checkpoint_every=config.n_steps) for folder, config in group.items()]
+    configs = [
+        replace(config, out=str(folder), checkpoint_every=config.n_steps)
+        for folder, config in group.items()
+    ]
     train(configs, progress=lambda step, n_steps, done: settings.progress(what, step, n_steps))

@@ -1,17 +1,18 @@
-"""Gradient SAEs against TopK: Olmo, Wilson, Forsey, Hepner, Howe and Wingate 2025, "Features that Make a Difference: Leveraging
-Gradients for Improved Dictionary Learning" (arXiv 2411.10397).
+"""Gradient SAEs against TopK: Olmo, Wilson, Forsey, Hepner, Howe and Wingate 2025, "Features that
+Make a Difference: Leveraging Gradients for Improved Dictionary Learning" (arXiv 2411.10397).
 
-The paper's claims: at equal sparsity the model's loss suffers less, fewer latents are dead, and latents steer logits more. The
-gradient knows the next token, so it picks features in training only.
+The paper's claims: at equal sparsity the model's loss suffers less, fewer latents are dead, and
+latents steer logits more. The gradient knows the next token, so it picks features in training only.
 """
 
 import numpy as np
 
 from saelab.activations import Cache
-from training.reproduce import data, steering
-from training.reproduce.claims import Claim, Settings, seeds_claim
-from training.reproduce.compare import HOOK, Comparison, baseline, compare, language
-from training.reproduce.measure import added_loss, tokens
+
+from . import data, steering
+from .claims import Claim, Settings, seeds_claim
+from .compare import HOOK, Comparison, baseline, compare, language
+from .measure import added_loss, tokens
 
 FEATURES, CONTEXTS = 256, 8  # steered per SAE
 SHARE = 0.5  # of the activations' root mean square distance from their mean: the norm that is added
@@ -25,12 +26,22 @@ def claims(settings: Settings) -> list[Claim]:
     loss = {}
     for name, saes in found.saes.items():
         settings.progress("splice", len(loss) + 1, 2)
-        loss[name] = found.at_target(name, added_loss(saes, cache, data.model(), cache.resolve(HOOK), plan.held_out))
+        loss[name] = found.at_target(
+            name, added_loss(saes, cache, data.model(), cache.resolve(HOOK), plan.held_out)
+        )
     return [
         seeds_claim(
-            f"g-SAE: cross-entropy added (nats) less TopK's, {at}", "better loss", loss["g-SAE"] - loss["TopK"], below=0.0
+            f"g-SAE: cross-entropy added (nats) less TopK's, {at}",
+            "better loss",
+            loss["g-SAE"] - loss["TopK"],
+            below=0.0,
         ),
-        seeds_claim(f"g-SAE: dead share less TopK's, {at}", "fewer dead latents", found.gain("dead", "g-SAE", "TopK"), below=0.0),
+        seeds_claim(
+            f"g-SAE: dead share less TopK's, {at}",
+            "fewer dead latents",
+            found.gain("dead", "g-SAE", "TopK"),
+            below=0.0,
+        ),
         seeds_claim(
             "a g-SAE feature moves the prediction more than one of TopK (chance; null 0.5)",
             "better at steering logits",
@@ -41,7 +52,8 @@ def claims(settings: Settings) -> list[Claim]:
 
 
 def _stronger(settings: Settings, found: Comparison, cache: Cache) -> np.ndarray:
-    """[S]: the chance that a g-SAE feature has a larger effect than one of TopK's with the same seed, at the first k."""
+    """[S]: the chance that a g-SAE feature has a larger effect than one of TopK's with the same
+    seed, at the first k."""
     plan = found.plan
     x_ND = tokens(str(cache.path), HOOK, "held_out", plan.held_out)
     norm = SHARE * float((x_ND - x_ND.mean(0)).square().sum(1).mean().sqrt())
@@ -52,6 +64,8 @@ def _stronger(settings: Settings, found: Comparison, cache: Cache) -> np.ndarray
         settings.progress("steer", seed + 1, plan.n_seeds)
         saes = [found.saes[name][seed * len(plan.ks)] for name in ("g-SAE", "TopK")]
         rows = [steering.alive(sae, x_ND, n_features, settings.seed + seed) for sae in saes]
-        mine_R, theirs_R = (steering.effects(r, data.model(), cache.resolve(HOOK), tokens_CT, norm) for r in rows)
+        mine_R, theirs_R = (
+            steering.effects(r, data.model(), cache.resolve(HOOK), tokens_CT, norm) for r in rows
+        )
         chances.append(steering.superiority(mine_R, theirs_R))
     return np.array(chances)

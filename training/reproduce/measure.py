@@ -1,4 +1,5 @@
-"""How well SAEs in inference form do on the same tokens: reconstruction, dead features, the model's loss.
+"""How well SAEs in inference form do on the same tokens: reconstruction, dead features, the model's
+loss.
 
 Shapes: C contexts, T positions, N tokens, D width, F features.
 """
@@ -21,7 +22,8 @@ ROWS = 4096  # tokens coded at a time
 
 
 class Quality(NamedTuple):
-    """fvu, l0, dead (share of features that never fire) on the same tokens: definitions of saelab.evaluation.metrics."""
+    """fvu, l0, dead (share of features that never fire) on the same tokens: definitions of
+    saelab.evaluation.metrics."""
 
     fvu: float
     l0: float
@@ -30,7 +32,8 @@ class Quality(NamedTuple):
 
 @functools.lru_cache(4)
 def tokens(folder: str, hook: str, split: str, n_tokens: int) -> Tensor:
-    """[N, D]: the first n_tokens of a cache's split, position 0 of each context left out. Raises UsageError if there is none."""
+    """[N, D]: the first n_tokens of a cache's split, position 0 of each context left out. Raises
+    UsageError if there is none."""
     cache, pieces, n_read = Cache(folder), [], 0
     for chunk in cache.contexts(hook, split):
         pieces.append(chunk.acts[:, 1:].flatten(0, 1)[: n_tokens - n_read])
@@ -51,7 +54,11 @@ def quality(sae: SAE, x_ND: Tensor) -> Quality:
         code = sae.encode(x_BD)
         x_BD, x_hat_BD = x_BD.double(), sae.decode(code).double()
         fired_F += torch.bincount(code.features[code.values != 0], minlength=sae.n_features)
-        column = {"tokens": len(x_BD), "error": (x_BD - x_hat_BD).square().sum(), "square": x_BD.square().sum()}
+        column = {
+            "tokens": len(x_BD),
+            "error": (x_BD - x_hat_BD).square().sum(),
+            "square": x_BD.square().sum(),
+        }
         for name, value in column.items():
             sums[metrics.COLUMNS.index(name)] += float(value)
         sums[metrics.N_COLUMNS :] += x_BD.sum(0).numpy()
@@ -60,8 +67,11 @@ def quality(sae: SAE, x_ND: Tensor) -> Quality:
 
 
 @torch.no_grad()
-def added_loss(saes: Sequence[SAE], cache: Cache, model: Any, hook: str, n_tokens: int) -> np.ndarray:
-    """[number of SAEs]: what each adds to the model's mean next-token cross-entropy in nats, spliced in at held-out contexts."""
+def added_loss(
+    saes: Sequence[SAE], cache: Cache, model: Any, hook: str, n_tokens: int
+) -> np.ndarray:
+    """[number of SAEs]: what each adds to the model's mean next-token cross-entropy in nats,
+    spliced in at held-out contexts."""
     added, n_read = np.zeros(len(saes)), 0
     for chunk in cache.contexts(hook, "held_out"):
         for tokens_CT in chunk.tokens.split(16):

@@ -1,19 +1,21 @@
-"""Mutual Choice and Feature Choice against TopK: Ayonrinde 2024, "Adaptive Sparse Allocation with Mutual Choice & Feature Choice
-Sparse Autoencoders" (arXiv 2411.02124).
+"""Mutual Choice and Feature Choice against TopK: Ayonrinde 2024, "Adaptive Sparse Allocation with
+Mutual Choice & Feature Choice Sparse Autoencoders" (arXiv 2411.02124).
 
-The paper's claims: no dead features even at scale, and better reconstruction at equal sparsity, on GPT-2 small.
+The paper's claims: no dead features even at scale, and better reconstruction at equal sparsity, on
+GPT-2 small.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from training.reproduce.claims import Claim, Settings, seeds_claim
-from training.reproduce.compare import Comparison, baseline, compare, language
+from .claims import Claim, Settings, seeds_claim
+from .compare import Comparison, baseline, compare, language
 
 
 def claims(settings: Settings) -> list[Claim]:
-    """Dead features and FVU of Mutual Choice and of Feature Choice, shared out equally and by Zipf's law, against TopK."""
+    """Dead features and FVU of Mutual Choice and of Feature Choice, shared out equally and by
+    Zipf's law, against TopK."""
     plan, recipe = language(settings, "mutual-feature-choice")
     topk = baseline(recipe)
     methods = {
@@ -31,12 +33,20 @@ def _against_topk(found: Comparison, name: str) -> list[Claim]:
     few = 1 / found.configs[name].features
     dead_S = found.at_target(name, [q.dead for q in found.qualities[name]])
     fewer = seeds_claim(
-        f"{name}: dead share less TopK's, {at}", "fewer dead features", found.gain("dead", name, "TopK"), below=0.0
+        f"{name}: dead share less TopK's, {at}",
+        "fewer dead features",
+        found.gain("dead", name, "TopK"),
+        below=0.0,
     )
     better = seeds_claim(
-        f"{name}: FVU less TopK's, {at}", "better reconstruction at equal sparsity", found.gain("fvu", name, "TopK"), below=0.0
+        f"{name}: FVU less TopK's, {at}",
+        "better reconstruction at equal sparsity",
+        found.gain("fvu", name, "TopK"),
+        below=0.0,
     )
     if name == "Mutual Choice":
         return [fewer, better]
-    none = seeds_claim(f"{name}: dead share, {at}", "no dead features (to 34M)", np.maximum(dead_S, 0), below=few)
+    none = seeds_claim(
+        f"{name}: dead share, {at}", "no dead features (to 34M)", np.maximum(dead_S, 0), below=few
+    )
     return [none, fewer, better]

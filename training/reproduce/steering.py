@@ -17,7 +17,8 @@ LENGTH = 24  # tokens of a context; the last one is steered
 
 
 def contexts(cache: Cache, n: int, seed: int) -> Tensor:
-    """[n, LENGTH]: the starts of n held-out contexts drawn at random (all of them if there are fewer)."""
+    """[n, LENGTH]: the starts of n held-out contexts drawn at random (all of them if there are
+    fewer)."""
     tokens_CT = torch.cat([chunk.tokens for chunk in cache.contexts(cache.hooks[0], "held_out")])
     drawn = np.random.default_rng(seed).permutation(len(tokens_CT))[:n]
     return tokens_CT[torch.from_numpy(drawn), :LENGTH]
@@ -34,7 +35,8 @@ def alive(sae: SAE, x_ND: Tensor, n: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def effects(rows_RD: Tensor, model: Any, hook: str, tokens_CT: Tensor, norm: float) -> np.ndarray:
-    """[R]: mean over contexts of KL(clean || steered) in nats of the last prediction, `norm` x row added at the last position.
+    """[R]: mean over contexts of KL(clean || steered) in nats of the last prediction, `norm` x row
+    added at the last position.
 
     All rows have unit norm, so that what is added has the same norm whatever the dictionary.
     """
@@ -61,7 +63,8 @@ def _steered(model: Any, hook: str, tokens_RT: Tensor, added_RD: Tensor) -> Tens
 
 
 def superiority(one_R: np.ndarray, other_R: np.ndarray) -> float:
-    """The chance that a value of one exceeds one of the other, ties counting half: 0.5 where they do not differ (ROC area)."""
+    """The chance that a value of one exceeds one of the other, ties counting half: 0.5 where they
+    do not differ (ROC area)."""
     from scipy import stats
 
     return float(stats.mannwhitneyu(one_R, other_R).statistic / (len(one_R) * len(other_R)))

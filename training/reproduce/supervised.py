@@ -1,9 +1,10 @@
-"""Supervised dictionaries against SAEs: Makelov, Lange and Nanda 2024, "Towards Principled Evaluations of Sparse Autoencoders for
-Interpretability and Control" (arXiv 2405.08366).
+"""Supervised dictionaries against SAEs: Makelov, Lange and Nanda 2024, "Towards Principled
+Evaluations of Sparse Autoencoders for Interpretability and Control" (arXiv 2405.08366).
 
-The paper's claims: edits with supervised dictionaries agree with the ground-truth patch in more than 80% of cases; SAEs trained
-on the task are worse, full-distribution SAEs worse still; SAEs whose decoder stays random are on par with those. The model's
-full distribution is `bundled-mix`. TopK takes the place of the paper's ReLU with L1, whose sweeps it saves.
+The paper's claims: edits with supervised dictionaries agree with the ground-truth patch in more
+than 80% of cases; SAEs trained on the task are worse, full-distribution SAEs worse still; SAEs
+whose decoder stays random are on par with those. The model's full distribution is `bundled-mix`.
+TopK takes the place of the paper's ReLU with L1, whose sweeps it saves.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import torch
 from saelab import SAE
 from saelab.evaluation import controls, supervised
 from saelab.evaluation.supervised import compare, toys
-from training.config import Config
-from training.reproduce import data
-from training.reproduce.claims import SEEDS, Claim, Settings, judge, over_seeds, seeds_claim
-from training.run import Run
+
+from ..config import Config
+from ..run import Run
+from . import data
+from .claims import SEEDS, Claim, Settings, judge, over_seeds, seeds_claim
 
 HOOK, HEADS = "blocks.1.hook_resid_post", "blocks.3.attn.hook_z"
 ON_PAR = 0.1  # of edit agreement
@@ -26,7 +28,8 @@ MANY = 32
 
 
 class Plan(NamedTuple):
-    """A size. sites: (task, hook, positions, whether SAEs are compared there); captured, trained: tokens of the SAEs."""
+    """A size. sites: (task, hook, positions, whether SAEs are compared there); captured, trained:
+    tokens of the SAEs."""
 
     seeds: int
     sites: tuple[tuple[str, str, tuple[str, ...], bool], ...]
@@ -41,9 +44,27 @@ class Plan(NamedTuple):
 
 RESIDUAL = tuple((task, HOOK, (), True) for task in supervised.TASKS)
 FULL = Plan(
-    SEEDS, (*RESIDUAL, *((task, HEADS, ("end",), False) for task in supervised.TASKS)), 2000, 100, 500_000, 500_000, 1024, 400, {}
+    SEEDS,
+    (*RESIDUAL, *((task, HEADS, ("end",), False) for task in supervised.TASKS)),
+    2000,
+    100,
+    500_000,
+    500_000,
+    1024,
+    400,
+    {},
 )
-QUICK = Plan(2, RESIDUAL[:1], 600, 30, 40_000, 40_960, 512, 100, {"n_values": 20, "n_latents": 128, "steps": 400})
+QUICK = Plan(
+    2,
+    RESIDUAL[:1],
+    600,
+    30,
+    40_000,
+    40_960,
+    512,
+    100,
+    {"n_values": 20, "n_latents": 128, "steps": 400},
+)
 
 
 def claims(settings: Settings) -> list[Claim]:
@@ -64,17 +85,33 @@ def claims(settings: Settings) -> list[Claim]:
 
 def _full_distribution(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list:
     cache = data.cache(settings, "bundled-mix", [HOOK], plan.captured)
-    config = Config(cache=str(cache), hook=HOOK, features=plan.features, tokens=plan.trained, batch=1024, lr=2e-3)
+    config = Config(
+        cache=str(cache),
+        hook=HOOK,
+        features=plan.features,
+        tokens=plan.trained,
+        batch=1024,
+        lr=2e-3,
+    )
     return data.runs(settings, [Config(**{**vars(config), "seed": seed}) for seed in seeds])
 
 
-def _measure(plan: Plan, task: str, hook: str, positions: list[str], full: SAE | None, seed: int) -> dict:
-    """`saelab.evaluation.supervised.evaluate` on prompts of this seed; dictionaries: supervised and, with `full`, SAEs."""
+def _measure(
+    plan: Plan, task: str, hook: str, positions: list[str], full: SAE | None, seed: int
+) -> dict:
+    """`saelab.evaluation.supervised.evaluate` on prompts of this seed; dictionaries: supervised
+    and, with `full`, SAEs."""
     model, metric = data.model(), supervised.TASKS[task].metric
-    rows = supervised.rows(task, plan.fit, 2 * seed), supervised.rows(task, plan.test, 2 * seed + 1, twins=True)
+    rows = (
+        supervised.rows(task, plan.fit, 2 * seed),
+        supervised.rows(task, plan.test, 2 * seed + 1, twins=True),
+    )
     fit, test = (supervised.label(part, model.tokenizer, metric) for part in rows)
     site = supervised.visit(model, hook, fit, test, positions)
-    dictionaries = {"supervised": compare.supervised(site), "supervised_mean": compare.supervised(site, "mean")}
+    dictionaries = {
+        "supervised": compare.supervised(site),
+        "supervised_mean": compare.supervised(site, "mean"),
+    }
     if full is not None:
         on_task, frozen = _on_task(plan, site, full, seed)
         saes = {"task": on_task, "full": full, "frozen": frozen}
@@ -83,10 +120,13 @@ def _measure(plan: Plan, task: str, hook: str, positions: list[str], full: SAE |
 
 
 def _on_task(plan: Plan, site: compare.Site, like: SAE, seed: int) -> tuple[SAE, SAE]:
-    """Two SAEs fitted to the task's activations alone: an ordinary one, and one whose decoder stays random."""
+    """Two SAEs fitted to the task's activations alone: an ordinary one, and one whose decoder stays
+    random."""
     pooled_ND = torch.cat(list(site.fit_acts.values()))
     draw = torch.Generator().manual_seed(seed)
-    batches = [pooled_ND[torch.randint(len(pooled_ND), (512,), generator=draw)] for _ in range(plan.steps)]
+    batches = [
+        pooled_ND[torch.randint(len(pooled_ND), (512,), generator=draw)] for _ in range(plan.steps)
+    ]
     config = Config(features=plan.features, tokens=512 * plan.steps, batch=512, lr=2e-3, seed=seed)
     run = Run(config, pooled_ND, pooled_ND)
     for x_BD in batches:
@@ -97,22 +137,51 @@ def _on_task(plan: Plan, site: compare.Site, like: SAE, seed: int) -> tuple[SAE,
 
 def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]:
     def of(name: str, changes: int = compare.HEADLINE) -> np.ndarray:
-        rows = (row for result in measured for row in result["edits"] if (row["dictionary"], row["changes"]) == (name, changes))
+        rows = (
+            row
+            for result in measured
+            for row in result["edits"]
+            if (row["dictionary"], row["changes"]) == (name, changes)
+        )
         return np.array([row["edit_agreement"]["value"] for row in rows])
 
     best = of("supervised")
-    found = [seeds_claim(f"edit agreement of the supervised dictionary, {where}", "above 0.8", best, above=0.8)]
+    found = [
+        seeds_claim(
+            f"edit agreement of the supervised dictionary, {where}", "above 0.8", best, above=0.8
+        )
+    ]
     if with_saes:
         k = compare.HEADLINE
         task, full, frozen = of("task"), of("full"), of("frozen")
         found += [
-            seeds_claim(f"task SAE less supervised, {k} changes, {where}", "worse", task - best, below=0.0),
-            seeds_claim(f"full-distribution SAE less supervised, {k} changes, {where}", "notably worse", full - best, below=0.0),
-            seeds_claim(f"full-distribution SAE less task SAE, {k} changes, {where}", "worse", full - task, below=0.0),
-            _on_par(f"frozen decoder less full-distribution SAE, {k} changes, {where}", frozen - full),
-            _on_par(f"frozen decoder less full-distribution SAE, {MANY} changes, {where}", of("frozen", MANY) - of("full", MANY)),
             seeds_claim(
-                f"full-distribution SAE, {MANY} changes less {k}, {where}", "needs 32", of("full", MANY) - full, above=0.0
+                f"task SAE less supervised, {k} changes, {where}", "worse", task - best, below=0.0
+            ),
+            seeds_claim(
+                f"full-distribution SAE less supervised, {k} changes, {where}",
+                "notably worse",
+                full - best,
+                below=0.0,
+            ),
+            seeds_claim(
+                f"full-distribution SAE less task SAE, {k} changes, {where}",
+                "worse",
+                full - task,
+                below=0.0,
+            ),
+            _on_par(
+                f"frozen decoder less full-distribution SAE, {k} changes, {where}", frozen - full
+            ),
+            _on_par(
+                f"frozen decoder less full-distribution SAE, {MANY} changes, {where}",
+                of("frozen", MANY) - of("full", MANY),
+            ),
+            seeds_claim(
+                f"full-distribution SAE, {MANY} changes less {k}, {where}",
+                "needs 32",
+                of("full", MANY) - full,
+                above=0.0,
             ),
         ]
     return found
@@ -123,7 +192,14 @@ def _on_par(claim: str, differences_S: np.ndarray) -> Claim:
     value, low, high = over_seeds(differences_S)
     sides = judge(low, high, above=-ON_PAR), judge(low, high, below=ON_PAR)
     holds = False if False in sides else None if None in sides else True
-    return Claim(claim, f"on par (within {ON_PAR})", value, low, high, holds if len(differences_S) >= SEEDS else None)
+    return Claim(
+        claim,
+        f"on par (within {ON_PAR})",
+        value,
+        low,
+        high,
+        holds if len(differences_S) >= SEEDS else None,
+    )
 
 
 def _occlusion(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list[Claim]:
@@ -136,11 +212,24 @@ def _occlusion(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list[Cla
     shares = np.array(found) / n_values
     rising = np.diff(shares[:, :, 1], axis=1).min(1)
     return [
-        seeds_claim("occlusion: share of the high-norm values found", "above 0.9", shares[:, 0, 0], above=0.9),
         seeds_claim(
-            "occlusion: share of the low-norm values found less high-norm", "below 0", -np.subtract(*shares[:, 0].T), below=0.0
+            "occlusion: share of the high-norm values found",
+            "above 0.9",
+            shares[:, 0, 0],
+            above=0.9,
         ),
-        seeds_claim("occlusion: least rise of low-norm values found as the other shrinks", "above 0", rising, above=0.0),
+        seeds_claim(
+            "occlusion: share of the low-norm values found less high-norm",
+            "below 0",
+            -np.subtract(*shares[:, 0].T),
+            below=0.0,
+        ),
+        seeds_claim(
+            "occlusion: least rise of low-norm values found as the other shrinks",
+            "above 0",
+            rising,
+            above=0.0,
+        ),
     ]
 
 
@@ -151,6 +240,11 @@ def _over_splitting(seeds: Sequence[int]) -> list[Claim]:
         losses = [toys.over_splitting(penalty, seed=seed) for seed in seeds]
         gaps = np.array([loss.random - loss.two for loss in losses])
         found.append(
-            seeds_claim(f"over-splitting: loss of random latents less two ideal ones, L1 {penalty}", "below 0", gaps, below=0.0)
+            seeds_claim(
+                f"over-splitting: loss of random latents less two ideal ones, L1 {penalty}",
+                "below 0",
+                gaps,
+                below=0.0,
+            )
         )
     return found

@@ -11,7 +11,9 @@ wanted = state.query("feature", "0")
 try:
     found, examples = load.feature(opened, int(wanted))
 except (UsageError, ValueError):
-    state.stop(f"No feature <code>{draw.text(wanted)}</code>: this SAE has features 0 to {opened.n_features - 1:,}.")
+    state.stop(
+        f"No feature <code>{draw.text(wanted)}</code>: this SAE has features 0 to {opened.n_features - 1:,}."
+    )
 number, last = found.row.feature, opened.n_features - 1
 step = [
     draw.link("feature", "← previous", "step prev", run=name, feature=(number - 1) % (last + 1)),
@@ -34,12 +36,25 @@ with facts:
         state.html(
             "<h2>Output tokens <small>suppressed, promoted; logits per unit activation, before the norm's scale</small></h2>"
         )
-        st.plotly_chart(charts.logits(found.promoted, found.suppressed), config={"displayModeBar": False}, key="logits")
+        st.plotly_chart(
+            charts.logits(found.promoted, found.suppressed),
+            config={"displayModeBar": False},
+            key="logits",
+        )
     if found.histogram:
         state.html("<h2>Activations <small>over firing tokens</small></h2>")
-        st.plotly_chart(charts.histogram(found.histogram), config={"displayModeBar": False}, key="histogram")
-        state.html("<h2>Strongest tokens <small>by total activation</small></h2>" + draw.strong_tokens(found.by_total, "total"))
-        state.html(
-            "<h2>Strongest tokens <small>by mean over occurrences</small></h2>" + draw.strong_tokens(found.by_mean, "mean")
+        st.plotly_chart(
+            charts.histogram(found.histogram), config={"displayModeBar": False}, key="histogram"
         )
-    state.html("<h2>Nearest features <small>cosine of decoder rows</small></h2>" + draw.neighbours(found.neighbours, name))
+        state.html(
+            "<h2>Strongest tokens <small>by total activation</small></h2>"
+            + draw.strong_tokens(found.by_total, "total")
+        )
+        state.html(
+            "<h2>Strongest tokens <small>by mean over occurrences</small></h2>"
+            + draw.strong_tokens(found.by_mean, "mean")
+        )
+    state.html(
+        "<h2>Nearest features <small>cosine of decoder rows</small></h2>"
+        + draw.neighbours(found.neighbours, name)
+    )

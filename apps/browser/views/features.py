@@ -23,5 +23,7 @@ except UsageError as error:
 with right:
     state.html(tables.pages(found.total, offset, PAGE, name, shown))
 if not found.rows:
-    state.stop(f"No feature matches <code>{draw.text(query)}</code> in {summary['n_tokens']:,} tokens.")
+    state.stop(
+        f"No feature matches <code>{draw.text(query)}</code> in {summary['n_tokens']:,} tokens."
+    )
 state.html(tables.table(found.rows, name, shown, (summary["others"] or [{}])[0]))

@@ -1,4 +1,5 @@
-"""The run at a glance: what it is, how good it is, how training went, how its features are spread."""
+"""The run at a glance: what it is, how good it is, how training went, how its features are
+spread."""
 
 import streamlit as st
 
@@ -7,7 +8,11 @@ from apps.browser import charts, dark_matter, draw, load, state, supervised, tab
 QUIET = {"displayModeBar": False}
 
 name, folder = state.run()
-sae, report, rows = load.document(folder, "sae/sae.json"), load.document(folder, "report.json"), load.curves(folder)
+sae, report, rows = (
+    load.document(folder, "sae/sae.json"),
+    load.document(folder, "report.json"),
+    load.curves(folder),
+)
 state.html(tables.about(name, sae))
 state.html(tables.report(report, str(folder)))
 if dark := load.document(folder, "dark-matter.json"):
@@ -28,5 +33,7 @@ if (density_F > 0).any():
 for number, other in enumerate(summary["others"]):
     with right:
         state.html(f"<h2>Best match in {draw.text(other['name'])}</h2>")
-        figure = charts.cosines(opened.cosines(number)[density_F > 0], other["null"], other["threshold"])
+        figure = charts.cosines(
+            opened.cosines(number)[density_F > 0], other["null"], other["threshold"]
+        )
         st.plotly_chart(figure, config=QUIET, key=f"cosines{number}")

@@ -1,7 +1,19 @@
-"""Supervised dictionaries, and how close an SAE comes to them (Makelov, Lange and Nanda 2024, arXiv 2405.08366)."""
+"""Supervised dictionaries, and how close an SAE comes to them (Makelov, Lange and Nanda 2024, arXiv
+2405.08366)."""
 
 from saelab.evaluation.supervised.compare import evaluate, visit, with_controls
 from saelab.evaluation.supervised.prompts import Labelled, Row, label, read, split
 from saelab.evaluation.supervised.tasks import TASKS, rows
 
-__all__ = ["TASKS", "Labelled", "Row", "evaluate", "label", "read", "rows", "split", "visit", "with_controls"]
+__all__ = [
+    "TASKS",
+    "Labelled",
+    "Row",
+    "evaluate",
+    "label",
+    "read",
+    "rows",
+    "split",
+    "visit",
+    "with_controls",
+]

@@ -11,14 +11,20 @@ import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap, controls
+from saelab.evaluation import controls
 from saelab.evaluation.supervised import dictionary, edits, runs, scores
 from saelab.evaluation.supervised.dictionary import Dictionary, Features
 from saelab.evaluation.supervised.prompts import Labelled
 from saelab.models import resolve_hook
 from saelab.sae import SAE
+from saelab.statistics import bootstrap
 
-CHANGES = (2, 4, 6, 32)  # features an edit may change; the paper's 2, 4, 6, and its figure for full-distribution SAEs
+CHANGES = (
+    2,
+    4,
+    6,
+    32,
+)  # features an edit may change; the paper's 2, 4, 6, and its figure for full-distribution SAEs
 HEADLINE = 6
 FROZEN_STEPS, FROZEN_BATCH = 200, 512
 
@@ -27,7 +33,8 @@ Progress = Callable[[str], object]
 
 
 class Site(NamedTuple):
-    """Where dictionaries are compared: the hook, the prompts to fit and to test on, and their activations by position."""
+    """Where dictionaries are compared: the hook, the prompts to fit and to test on, and their
+    activations by position."""
 
     model: Any
     hook: str
@@ -42,14 +49,18 @@ class Site(NamedTuple):
         return list(self.fit_acts)
 
 
-def visit(model: Any, hook: str, fit: Labelled, test: Labelled, positions: list[str] | None = None) -> Site:
+def visit(
+    model: Any, hook: str, fit: Labelled, test: Labelled, positions: list[str] | None = None
+) -> Site:
     """Run the model and keep what the tests need. positions: default all that the prompts name.
 
     Raises UsageError for an unknown hook or position.
     """
     names = positions or list(fit.positions)
     if unknown := [name for name in names if name not in fit.positions]:
-        raise UsageError(f"no position {', '.join(map(repr, unknown))}; these prompts have {', '.join(fit.positions)}")
+        raise UsageError(
+            f"no position {', '.join(map(repr, unknown))}; these prompts have {', '.join(fit.positions)}"
+        )
     hook = resolve_hook(model, hook)
     fit_acts, test_acts = (runs.collect(model, prompts, hook, names) for prompts in (fit, test))
     return Site(model, hook, fit, test, fit_acts, test_acts)
@@ -67,31 +78,50 @@ def of_sae(sae: SAE) -> Dictionary:
 
 def supervised(site: Site, how: dictionary.How = "least-squares") -> dict[str, Dictionary]:
     """The supervised dictionary of each position."""
-    return {name: dictionary.fit(acts_PD, site.fit.labels, how) for name, acts_PD in site.fit_acts.items()}
+    return {
+        name: dictionary.fit(acts_PD, site.fit.labels, how)
+        for name, acts_PD in site.fit_acts.items()
+    }
 
 
 def everywhere(site: Site, sae: SAE) -> dict[str, Dictionary]:
-    """The same SAE at each position. Raises UsageError for an SAE of another width and for a transcoder."""
+    """The same SAE at each position. Raises UsageError for an SAE of another width and for a
+    transcoder."""
     width = next(iter(site.fit_acts.values())).shape[1]
     if sae.d_model != width or sae.transcoder:
         what = "is a transcoder" if sae.transcoder else f"has d_model={sae.d_model}"
-        raise UsageError(f"the SAE {what}; wanted is an autoencoder of {site.hook}, whose width is {width}")
+        raise UsageError(
+            f"the SAE {what}; wanted is an autoencoder of {site.hook}, whose width is {width}"
+        )
     return dict.fromkeys(site.positions, of_sae(sae))
 
 
 @torch.no_grad()
 def with_controls(site: Site, sae: SAE, seed: int = 0) -> Dictionaries:
-    """`supervised` (least squares), `supervised_mean` (class means), `sae`, and the controls of its shape.
+    """`supervised` (least squares), `supervised_mean` (class means), `sae`, and the controls of its
+    shape.
 
-    frozen_decoder: random rows, encoder fitted to this task's activations; random_init: not trained at all.
+    frozen_decoder: random rows, encoder fitted to this task's activations; random_init: not trained
+    at all.
     """
-    rows = {"supervised": supervised(site), "supervised_mean": supervised(site, "mean"), "sae": everywhere(site, sae)}
+    rows = {
+        "supervised": supervised(site),
+        "supervised_mean": supervised(site, "mean"),
+        "sae": everywhere(site, sae),
+    }
     pooled = torch.cat(list(site.fit_acts.values()))
-    l0 = float((sae.encode(pooled[:: max(1, len(pooled) // 2000)]).to_dense() != 0).sum(1).float().mean())
+    l0 = float(
+        (sae.encode(pooled[:: max(1, len(pooled) // 2000)]).to_dense() != 0).sum(1).float().mean()
+    )
     generator = torch.Generator().manual_seed(seed)
-    batches = (pooled[torch.randint(len(pooled), (FROZEN_BATCH,), generator=generator)] for _ in range(FROZEN_STEPS))
+    batches = (
+        pooled[torch.randint(len(pooled), (FROZEN_BATCH,), generator=generator)]
+        for _ in range(FROZEN_STEPS)
+    )
     with torch.enable_grad():
-        frozen = controls.frozen_decoder(sae, batches, n_steps=FROZEN_STEPS, rate=3e-3, seed=seed, l0=l0)
+        frozen = controls.frozen_decoder(
+            sae, batches, n_steps=FROZEN_STEPS, rate=3e-3, seed=seed, l0=l0
+        )
     rows["frozen_decoder"] = everywhere(site, frozen)
     rows["random_init"] = everywhere(site, controls.random_init(sae, seed, l0))
     return rows
@@ -107,11 +137,13 @@ def evaluate(
     headline: int = HEADLINE,
     progress: Progress | None = None,
 ) -> dict:
-    """Fields of the `supervise` document: each score by dictionary as {"value", "low", "high", "null"}, intervals over prompts.
+    """Fields of the `supervise` document: each score by dictionary as {"value", "low", "high",
+    "null"}, intervals over prompts.
 
-    sufficiency and necessity (null: an empty dictionary), edit_agreement, edit_success and edit_magnitude of edits of at most
-    `headline` features (null: no edit), f1 (null: shuffled labels), `edits` at every number of changes, the task's metric.
-    Raises UsageError if the metric cannot be normalised, or no two test prompts differ in one attribute alone.
+    sufficiency and necessity (null: an empty dictionary), edit_agreement, edit_success and
+    edit_magnitude of edits of at most `headline` features (null: no edit), f1 (null: shuffled
+    labels), `edits` at every number of changes, the task's metric. Raises UsageError if the metric
+    cannot be normalised, or no two test prompts differ in one attribute alone.
     """
     first = [site.test.groups.index(group) for group in dict.fromkeys(site.test.groups)]
     first = first if len(first) > 1 else list(range(len(site.test.groups)))
@@ -124,7 +156,17 @@ def evaluate(
         "metric_mean": float(bases.mean_P.mean()),
         "positions": site.positions,
         "prompts": {"fit": len(site.fit.groups), "test": len(first), "edits": patches.n},
-        **{name: {} for name in ("sufficiency", "necessity", "edit_agreement", "edit_success", "edit_magnitude", "f1")},
+        **{
+            name: {}
+            for name in (
+                "sufficiency",
+                "necessity",
+                "edit_agreement",
+                "edit_success",
+                "edit_magnitude",
+                "f1",
+            )
+        },
         "edits": [],
     }
     for name, row in dictionaries.items():
@@ -156,23 +198,36 @@ class _Approximation:
         self.acts = {at: acts_PD[first] for at, acts_PD in site.test_acts.items()}
         self.means = {at: acts_PD.mean(0) for at, acts_PD in site.fit_acts.items()}
         self.clean_P = self._metric(None)
-        self.mean_P = self._metric({at: mean_D.expand_as(self.acts[at]) for at, mean_D in self.means.items()})
+        self.mean_P = self._metric(
+            {at: mean_D.expand_as(self.acts[at]) for at, mean_D in self.means.items()}
+        )
         scores.check_scale(self.clean_P, self.mean_P, weights_RP)
 
     def _metric(self, patch: runs.Patch | None) -> np.ndarray:
-        return runs.metric(self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch)).double().numpy()
+        return (
+            runs.metric(
+                self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch)
+            )
+            .double()
+            .numpy()
+        )
 
     def scores(self, features: dict[str, Features]) -> tuple[dict, dict]:
         """The fields of sufficiency and necessity."""
         x_hat = {at: found.reconstruction()[self.first] for at, found in features.items()}
         removed = {at: self.means[at] + self.acts[at] - x_hat[at] for at in x_hat}
-        sums_PM = np.stack([self.clean_P, self.mean_P, self._metric(x_hat), self._metric(removed)], 1)
+        sums_PM = np.stack(
+            [self.clean_P, self.mean_P, self._metric(x_hat), self._metric(removed)], 1
+        )
         kinds = (scores.sufficiency, scores.necessity)
-        return tuple(_field(bootstrap.interval(sums_PM, kind, self.weights_RP), 0.0) for kind in kinds)  # type: ignore[return-value]
+        return tuple(
+            _field(bootstrap.interval(sums_PM, kind, self.weights_RP), 0.0) for kind in kinds
+        )  # type: ignore[return-value]
 
 
 class _GroundTruth:
-    """Test 2: pairs of prompts, what the model predicts when the target's activations stand in the source, and edits' outcome."""
+    """Test 2: pairs of prompts, what the model predicts when the target's activations stand in the
+    source, and edits' outcome."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -180,47 +235,75 @@ class _GroundTruth:
         self.source_M, self.target_M = (torch.cat(part) for part in zip(*pairs, strict=True))
         self.n = len(self.source_M)
         if not self.n:
-            raise UsageError("no two test prompts differ in one attribute alone: give counterfactuals, or fewer attributes")
+            raise UsageError(
+                "no two test prompts differ in one attribute alone: give counterfactuals, or fewer attributes"
+            )
         self.prompts = site.test.take(self.source_M.tolist())
         self.plain_M = runs.logits(site.model, self.prompts).argmax(1)
-        self.truth_M = self._predict({at: acts_PD[self.target_M] for at, acts_PD in site.test_acts.items()})
+        self.truth_M = self._predict(
+            {at: acts_PD[self.target_M] for at, acts_PD in site.test_acts.items()}
+        )
         self.seen: tuple[runs.Patch, Tensor] | None = None
 
     def _predict(self, patch: runs.Patch) -> Tensor:
         return runs.logits(self.site.model, self.prompts, self.site.hook, patch).argmax(1)
 
     def _outcome(self, patch: runs.Patch) -> Tensor:
-        """The prediction under edits; those of a dictionary with nothing more to change are not run again."""
-        if self.seen is None or not all(torch.equal(new, self.seen[0][at]) for at, new in patch.items()):
+        """The prediction under edits; those of a dictionary with nothing more to change are not run
+        again."""
+        if self.seen is None or not all(
+            torch.equal(new, self.seen[0][at]) for at, new in patch.items()
+        ):
             self.seen = patch, self._predict(patch)
         return self.seen[1]
 
     def scores(self, features: dict[str, Features], k: int, seed: int) -> dict:
-        """The fields of edit_agreement, edit_success and edit_magnitude for edits of at most k features at each position."""
+        """The fields of edit_agreement, edit_success and edit_magnitude for edits of at most k
+        features at each position."""
         made = {}
         for at, acts_PD in self.site.test_acts.items():
             source, target = features[at].take(self.source_M), features[at].take(self.target_M)
-            made[at] = edits.greedy(acts_PD[self.source_M], source, target, acts_PD[self.target_M], k)
+            made[at] = edits.greedy(
+                acts_PD[self.source_M], source, target, acts_PD[self.target_M], k
+            )
         outcome_M = self._outcome({at: edit.edited for at, edit in made.items()})
         magnitude_M = torch.stack([edit.magnitude for edit in made.values()]).mean(0)
         sums = self._sums(outcome_M, magnitude_M)
         nothing = self._sums(self.plain_M, torch.zeros(self.n)).sum(0)
         weights_RG = bootstrap.weights(len(sums), seed)
-        kinds = {kind.__name__: kind for kind in (scores.edit_agreement, scores.edit_success, scores.edit_magnitude)}
-        return {name: _field(bootstrap.interval(sums, kind, weights_RG), float(kind(nothing))) for name, kind in kinds.items()}
+        kinds = {
+            kind.__name__: kind
+            for kind in (scores.edit_agreement, scores.edit_success, scores.edit_magnitude)
+        }
+        return {
+            name: _field(bootstrap.interval(sums, kind, weights_RG), float(kind(nothing)))
+            for name, kind in kinds.items()
+        }
 
     def _sums(self, outcome_M: Tensor, magnitude_M: Tensor) -> np.ndarray:
         """The columns of scores.EDITS, summed over the edits of each source prompt."""
         agree_M, changed_M = outcome_M == self.truth_M, self.truth_M != self.plain_M
-        columns = torch.stack([torch.ones(self.n), agree_M, changed_M, agree_M & changed_M, magnitude_M], 1).double()
+        columns = torch.stack(
+            [torch.ones(self.n), agree_M, changed_M, agree_M & changed_M, magnitude_M], 1
+        ).double()
         owners, row_M = self.source_M.unique(return_inverse=True)
-        return torch.zeros(len(owners), columns.shape[1], dtype=torch.float64).index_add_(0, row_M, columns).numpy()
+        return (
+            torch.zeros(len(owners), columns.shape[1], dtype=torch.float64)
+            .index_add_(0, row_M, columns)
+            .numpy()
+        )
 
 
 def _interpretability(
-    site: Site, row: dict[str, Dictionary], features: dict[str, Features], first: list[int], weights_RP: np.ndarray, seed: int
+    site: Site,
+    row: dict[str, Dictionary],
+    features: dict[str, Features],
+    first: list[int],
+    weights_RP: np.ndarray,
+    seed: int,
 ) -> dict:
-    """Test 3: each value's best latent at any position is chosen on the fitting prompts and scored on the test ones."""
+    """Test 3: each value's best latent at any position is chosen on the fitting prompts and scored
+    on the test ones."""
     values = dictionary.values_of(site.fit.labels)
     truth_PV = dictionary.one_hot(site.fit.labels, values).bool()
     test_PV = dictionary.one_hot(site.test.labels, values).bool()[first]

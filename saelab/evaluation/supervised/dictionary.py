@@ -1,4 +1,5 @@
-"""Supervised dictionaries: one direction per attribute value, by class means or by least squares (Makelov et al. 2024, 3.1).
+"""Supervised dictionaries: one direction per attribute value, by class means or by least squares
+(Makelov et al. 2024, 3.1).
 
 Shapes: P prompts, D width, F features (one per value of every attribute).
 """
@@ -32,7 +33,8 @@ class Features(NamedTuple):
         return self._replace(codes=self.codes[index])
 
 
-# A dictionary at one position: activations [P, D] and their labels -> Features. An SAE needs no labels.
+# A dictionary at one position: activations [P, D] and their labels -> Features. An SAE needs no
+# labels.
 Dictionary = Callable[[Tensor, Labels], Features]
 
 
@@ -42,17 +44,23 @@ def values_of(labels: Labels) -> list[tuple[str, str]]:
 
 
 def one_hot(labels: Labels, features: list[tuple[str, str]]) -> Tensor:
-    """C [P, F]: 1 where the prompt has the value; a value that is not among the features has none."""
+    """C [P, F]: 1 where the prompt has the value; a value that is not among the features has
+    none."""
     columns = [torch.tensor([given == value for given in labels[name]]) for name, value in features]
     return torch.stack(columns, 1).float()
 
 
 def check_design(labels: Labels) -> None:
-    """Raise UsageError, naming them, for attributes with a single value and for attributes the others determine."""
+    """Raise UsageError, naming them, for attributes with a single value and for attributes the
+    others determine."""
     for name, column in labels.items():
         if len(set(column)) < 2:
-            raise UsageError(f"attribute {name!r} is {column[0]!r} in all {len(column)} prompts: give each attribute two values")
-    ranks = {name: _rank({other: labels[other] for other in labels if other != name}) for name in labels}
+            raise UsageError(
+                f"attribute {name!r} is {column[0]!r} in all {len(column)} prompts: give each attribute two values"
+            )
+    ranks = {
+        name: _rank({other: labels[other] for other in labels if other != name}) for name in labels
+    }
     full = _rank(labels)
     tied = [name for name in labels if full - ranks[name] < len(set(labels[name])) - 1]
     if tied:
@@ -71,11 +79,13 @@ def _rank(labels: Labels) -> int:
 
 
 def fit(acts_PD: Tensor, labels: Labels, how: How = "least-squares") -> Dictionary:
-    """The dictionary whose reconstruction is mean + sum over attributes of the code of the prompt's value.
+    """The dictionary whose reconstruction is mean + sum over attributes of the code of the prompt's
+    value.
 
-    mean: u_iv = E[a | value v of attribute i] - E[a]. least-squares: U = (C^T C)^+ C^T (A - E[a]) for the one-hot C [P, F]: equal
-    to the means on a balanced design, and free of their double counting where attributes are correlated. Makelov et al., 3.1.
-    Raises UsageError for a constant attribute or collinear ones.
+    mean: u_iv = E[a | value v of attribute i] - E[a]. least-squares: U = (C^T C)^+ C^T (A - E[a])
+    for the one-hot C [P, F]: equal to the means on a balanced design, and free of their double
+    counting where attributes are correlated. Makelov et al., 3.1. Raises UsageError for a constant
+    attribute or collinear ones.
     """
     check_design(labels)
     features = values_of(labels)
@@ -85,5 +95,7 @@ def fit(acts_PD: Tensor, labels: Labels, how: How = "least-squares") -> Dictiona
     if how == "mean":
         rows_FD = (C_PF.T @ centred_PD) / C_PF.sum(0)[:, None]
     else:
-        rows_FD = torch.from_numpy(np.linalg.pinv(C_PF.double().numpy()) @ centred_PD.double().numpy()).to(acts_PD)
+        rows_FD = torch.from_numpy(
+            np.linalg.pinv(C_PF.double().numpy()) @ centred_PD.double().numpy()
+        ).to(acts_PD)
     return lambda acts, labels: Features(one_hot(labels, features), rows_FD, mean_D)

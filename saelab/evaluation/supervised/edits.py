@@ -1,4 +1,5 @@
-"""Sparse edits: turning one activation into another by changing a few features (Makelov et al. 2024, section 4.2).
+"""Sparse edits: turning one activation into another by changing a few features (Makelov et al.
+2024, section 4.2).
 
 Shapes: P prompts, C candidate features per prompt, D width, F features.
 """
@@ -12,7 +13,8 @@ from saelab.evaluation.supervised.dictionary import Features
 
 
 class Edit(NamedTuple):
-    """edited [P, D]; changed [P]: how many features changed; magnitude [P]: weight of what was removed, of all features' 1."""
+    """edited [P, D]; changed [P]: how many features changed; magnitude [P]: weight of what was
+    removed, of all features' 1."""
 
     edited: Tensor
     changed: Tensor
@@ -20,7 +22,8 @@ class Edit(NamedTuple):
 
 
 def _candidates(source: Features, target: Features) -> tuple[Tensor, Tensor]:
-    """Feature numbers [P, C] and whether each is a real candidate (its coefficient differs); others pad."""
+    """Feature numbers [P, C] and whether each is a real candidate (its coefficient differs); others
+    pad."""
     differs_PF = source.codes != target.codes
     width = max(1, int(differs_PF.sum(1).max()))
     chosen = differs_PF.to(torch.uint8).topk(width, dim=1)
@@ -28,10 +31,12 @@ def _candidates(source: Features, target: Features) -> tuple[Tensor, Tensor]:
 
 
 def greedy(acts_PD: Tensor, source: Features, target: Features, wanted_PD: Tensor, k: int) -> Edit:
-    """Move acts towards wanted by giving at most k features their coefficient in `target` in place of that in `source`.
+    """Move acts towards wanted by giving at most k features their coefficient in `target` in place
+    of that in `source`.
 
-    At each step the feature whose switch leaves the least ||edited - wanted|| is switched; of the steps 0 to k, the nearest is
-    kept. The true activation is edited, not its reconstruction. A feature active in both counts once.
+    At each step the feature whose switch leaves the least ||edited - wanted|| is switched; of the
+    steps 0 to k, the nearest is kept. The true activation is edited, not its reconstruction. A
+    feature active in both counts once.
     """
     index_PC, real_PC = _candidates(source, target)
     delta_PC = (target.codes - source.codes).gather(1, index_PC)
@@ -46,7 +51,9 @@ def greedy(acts_PD: Tensor, source: Features, target: Features, wanted_PD: Tenso
         gain_PC = 2 * torch.einsum("pcd,pd->pc", step_PCD, missing_PD - moved_PD) - square_PC
         pick_P1 = gain_PC.masked_fill(used_PC, -torch.inf).argmax(1, keepdim=True)
         free_P1 = ~used_PC.gather(1, pick_P1)
-        moved_PD = moved_PD + torch.where(free_P1, step_PCD[torch.arange(len(pick_P1)), pick_P1[:, 0]], 0)
+        moved_PD = moved_PD + torch.where(
+            free_P1, step_PCD[torch.arange(len(pick_P1)), pick_P1[:, 0]], 0
+        )
         switched_PC = switched_PC.scatter(1, pick_P1, switched_PC.gather(1, pick_P1) | free_P1)
         used_PC = used_PC.scatter(1, pick_P1, True)
         left_P = (missing_PD - moved_PD).square().sum(1)
@@ -59,7 +66,8 @@ def greedy(acts_PD: Tensor, source: Features, target: Features, wanted_PD: Tenso
 
 
 def _weight(source: Features, index_PC: Tensor, removed_PC: Tensor) -> Tensor:
-    """sum_i (r_i u_i) . (x_hat - b) / ||x_hat - b||^2 [P]: 1 when everything that makes up x_hat is removed."""
+    """sum_i (r_i u_i) . (x_hat - b) / ||x_hat - b||^2 [P]: 1 when everything that makes up x_hat is
+    removed."""
     offset_PD = source.codes @ source.rows
     along_PC = torch.einsum("pcd,pd->pc", source.rows[index_PC], offset_PD)
     return (removed_PC * along_PC).sum(1) / offset_PD.square().sum(1).clamp_min(1e-20)

@@ -1,4 +1,5 @@
-"""Running the model on labelled prompts, as it is and with the activations at some positions replaced.
+"""Running the model on labelled prompts, as it is and with the activations at some positions
+replaced.
 
 Shapes: P prompts, D width, V vocabulary.
 """
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.activations.forward import activations
 from saelab.evaluation.supervised.prompts import Labelled
-from saelab.models import answers
+from saelab.models.running import activations
+from saelab.tasks import answers
 
 BATCH = 64
 Patch = dict[str, Tensor]  # position -> what stands there instead, [P, D]
@@ -33,14 +34,17 @@ def collect(model: Any, prompts: Labelled, hook: str, positions: list[str]) -> P
 
 @torch.no_grad()
 def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = None) -> Tensor:
-    """Logits [P, V] at each prompt's last token, with the activations of `patch` in place at the hook, all positions at once."""
+    """Logits [P, V] at each prompt's last token, with the activations of `patch` in place at the
+    hook, all positions at once."""
     found = []
     for part in _batches(len(prompts.tokens)):
 
         def replace(acts: Tensor, hook: Any, part: slice = part) -> Tensor:
             changed = acts.flatten(2).clone()
             for name, new_PD in (patch or {}).items():
-                changed[torch.arange(len(changed)), prompts.positions[name][part]] = new_PD[part].to(changed)
+                changed[torch.arange(len(changed)), prompts.positions[name][part]] = new_PD[
+                    part
+                ].to(changed)
             return changed.view_as(acts)
 
         hooks = [(hook, replace)] if patch else []
@@ -50,5 +54,5 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
 
 
 def metric(prompts: Labelled, logits_PV: Tensor) -> Tensor:
-    """The task's metric for each prompt [P]; see `saelab.models.answers.measure`."""
+    """The task's metric for each prompt [P]; see `saelab.tasks.answers.measure`."""
     return answers.measure(prompts.metric, prompts.right, prompts.wrong, logits_PV)

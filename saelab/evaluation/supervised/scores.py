@@ -1,4 +1,5 @@
-"""The scores of a dictionary: sufficiency, necessity, edit agreement, F1 (Makelov et al. 2024, section 4).
+"""The scores of a dictionary: sufficiency, necessity, edit agreement, F1 (Makelov et al. 2024,
+section 4).
 
 Each but F1 is a function of sums over prompts, so that prompts can be resampled.
 Shapes: P prompts, F features, V attribute values, R resamples.
@@ -10,9 +11,14 @@ import numpy as np
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.evaluation import bootstrap
+from saelab.statistics import bootstrap
 
-APPROXIMATION = ("clean", "mean", "kept", "removed")  # the task's metric m of four runs: the columns of `approximation`
+APPROXIMATION = (
+    "clean",
+    "mean",
+    "kept",
+    "removed",
+)  # the task's metric m of four runs: the columns of `approximation`
 LEAST = 0.05
 EDITS = ("edits", "agree", "changed", "agree_changed", "magnitude")
 
@@ -20,21 +26,26 @@ EDITS = ("edits", "agree", "changed", "agree_changed", "magnitude")
 def sufficiency(sums: np.ndarray) -> np.ndarray:
     """(m_kept - m_mean) / (m_clean - m_mean): a replaced by x_hat against a replaced by its mean.
 
-    1 for a perfect dictionary, 0 for an empty one; the paper prints m_kept / m_clean, which an empty one need not score 0 in.
+    1 for a perfect dictionary, 0 for an empty one; the paper prints m_kept / m_clean, which an
+    empty one need not score 0 in.
     """
     clean, mean, kept, _ = np.moveaxis(sums, -1, 0)
     return (kept - mean) / (clean - mean)
 
 
 def necessity(sums: np.ndarray) -> np.ndarray:
-    """1 - |m_mean - m_removed| / |m_mean - m_clean|: a replaced by mean + (a - x_hat), so that what x_hat explains is gone."""
+    """1 - |m_mean - m_removed| / |m_mean - m_clean|: a replaced by mean + (a - x_hat), so that what
+    x_hat explains is gone."""
     clean, mean, _, removed = np.moveaxis(sums, -1, 0)
     return 1 - np.abs(mean - removed) / np.abs(mean - clean)
 
 
 def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray) -> None:
-    """Raise UsageError if m_clean - m_mean is less than LEAST of m_clean, or its interval holds 0: nothing to normalise by."""
-    value, low, high = bootstrap.interval(np.stack([clean_P - mean_P], 1), lambda s: s[..., 0] / len(clean_P), weights_RP)
+    """Raise UsageError if m_clean - m_mean is less than LEAST of m_clean, or its interval holds 0:
+    nothing to normalise by."""
+    value, low, high = bootstrap.interval(
+        np.stack([clean_P - mean_P], 1), lambda s: s[..., 0] / len(clean_P), weights_RP
+    )
     if low <= 0 <= high or abs(value) < LEAST * abs(clean_P.mean()):
         raise UsageError(
             f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, {mean_P.mean():.3g} with mean "
@@ -44,17 +55,24 @@ def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray)
 
 
 def edit_agreement(sums: np.ndarray) -> np.ndarray:
-    """Share of edits after which the model predicts what it predicts under the ground-truth patch a_s -> a_t."""
+    """Share of edits after which the model predicts what it predicts under the ground-truth patch
+    a_s -> a_t."""
     return sums[..., EDITS.index("agree")] / sums[..., EDITS.index("edits")]
 
 
 def edit_success(sums: np.ndarray) -> np.ndarray:
-    """The same share of those edits whose ground-truth patch changes the prediction: 0 for no edit, 1 for the patch itself.
+    """The same share of those edits whose ground-truth patch changes the prediction: 0 for no edit,
+    1 for the patch itself.
 
     Not a number if the patch changes none.
     """
     changed = sums[..., EDITS.index("changed")]
-    return np.divide(sums[..., EDITS.index("agree_changed")], changed, out=np.full(np.shape(changed), np.nan), where=changed > 0)
+    return np.divide(
+        sums[..., EDITS.index("agree_changed")],
+        changed,
+        out=np.full(np.shape(changed), np.nan),
+        where=changed > 0,
+    )
 
 
 def edit_magnitude(sums: np.ndarray) -> np.ndarray:
@@ -70,15 +88,19 @@ class Explained(NamedTuple):
 
 
 def best_latents(on_PF: Tensor, truth_PV: Tensor) -> Explained:
-    """For each value the latent that as a classifier (active or not) has the highest F1 = 2 TP / (2 TP + FP + FN)."""
+    """For each value the latent that as a classifier (active or not) has the highest F1 = 2 TP / (2
+    TP + FP + FN)."""
     hits_VF = truth_PV.float().T @ on_PF.float()
     f1_VF = 2 * hits_VF / (truth_PV.sum(0)[:, None] + on_PF.sum(0)[None]).clamp_min(1)
     best = f1_VF.max(1)
     return Explained(best.indices, best.values)
 
 
-def mean_f1(guess_PV: Tensor, truth_PV: Tensor, weights_RP: np.ndarray) -> tuple[float, float, float]:
-    """(value, low, high): F1 of each value's classifier, averaged over the values that occur; 95% interval over prompts.
+def mean_f1(
+    guess_PV: Tensor, truth_PV: Tensor, weights_RP: np.ndarray
+) -> tuple[float, float, float]:
+    """(value, low, high): F1 of each value's classifier, averaged over the values that occur; 95%
+    interval over prompts.
 
     guess, truth: bool. A value that a resample lacks is left out of that resample's mean.
     """
@@ -86,7 +108,9 @@ def mean_f1(guess_PV: Tensor, truth_PV: Tensor, weights_RP: np.ndarray) -> tuple
 
     def score(weights: np.ndarray) -> np.ndarray:
         occurs, fires = weights @ truth, weights @ guess
-        f1 = np.where(occurs > 0, 2 * (weights @ (guess * truth)) / np.maximum(occurs + fires, 1e-20), np.nan)
+        f1 = np.where(
+            occurs > 0, 2 * (weights @ (guess * truth)) / np.maximum(occurs + fires, 1e-20), np.nan
+        )
         return np.nanmean(f1, -1)
 
     value = float(score(np.ones(len(truth))))

@@ -1,4 +1,5 @@
-"""Two toys of how sparse dictionaries miss what a task is made of: occlusion and over-splitting (Makelov et al. 2024, section 6).
+"""Two toys of how sparse dictionaries miss what a task is made of: occlusion and over-splitting
+(Makelov et al. 2024, section 6).
 
 Shapes: N samples, D width, F latents, V attribute values.
 """
@@ -12,7 +13,8 @@ from saelab.evaluation.supervised.scores import best_latents
 
 
 class Penalised(NamedTuple):
-    """An autoencoder x_hat = z W + b, z = relu((x - b) E^T + c), with unit rows of W [F, D]; E [F, D], c [F], b [D]."""
+    """An autoencoder x_hat = z W + b, z = relu((x - b) E^T + c), with unit rows of W [F, D]; E [F,
+    D], c [F], b [D]."""
 
     E: Tensor
     c: Tensor
@@ -29,8 +31,11 @@ class Penalised(NamedTuple):
         return (x_ND - z_NF @ self.W - self.b).square().sum(1).mean() + penalty * z_NF.sum(1).mean()
 
 
-def train_penalised(x_ND: Tensor, start_FD: Tensor, penalty: float, *, steps: int, batch: int = 512, seed: int = 0) -> Penalised:
-    """An L1 SAE from the given unit rows, tied: Adam at 3e-3, falling linearly over the last half, rows kept at unit norm."""
+def train_penalised(
+    x_ND: Tensor, start_FD: Tensor, penalty: float, *, steps: int, batch: int = 512, seed: int = 0
+) -> Penalised:
+    """An L1 SAE from the given unit rows, tied: Adam at 3e-3, falling linearly over the last half,
+    rows kept at unit norm."""
     draw = torch.Generator().manual_seed(seed)
     sae = Penalised(start_FD.clone(), torch.zeros(len(start_FD)), start_FD.clone(), x_ND.mean(0))
     optimiser = torch.optim.Adam([tensor.requires_grad_() for tensor in sae], lr=3e-3)
@@ -50,7 +55,8 @@ def _directions(n: int, width: int, draw: torch.Generator) -> Tensor:
 
 
 class Occlusion(NamedTuple):
-    """How many of the values of each attribute have a latent of F1 above 0.9; high: the attribute of the larger norm."""
+    """How many of the values of each attribute have a latent of F1 above 0.9; high: the attribute
+    of the larger norm."""
 
     high: int
     low: int
@@ -67,30 +73,42 @@ def occlusion(
     steps: int = 1000,
     seed: int = 0,
 ) -> Occlusion:
-    """Values found by an L1 SAE trained on a = scale u_i + v_j, Gaussian directions of the given norms, i and j independent."""
+    """Values found by an L1 SAE trained on a = scale u_i + v_j, Gaussian directions of the given
+    norms, i and j independent."""
     draw = torch.Generator().manual_seed(seed)
     high_VD, low_VD = (norm * _directions(n_values, width, draw) for norm in norms)
     values = torch.cartesian_prod(torch.arange(n_values), torch.arange(n_values))
     x_ND = scale * high_VD[values[:, 0]] + low_VD[values[:, 1]]
-    sae = train_penalised(x_ND, _directions(n_latents, width, draw), penalty, steps=steps, seed=seed)
+    sae = train_penalised(
+        x_ND, _directions(n_latents, width, draw), penalty, steps=steps, seed=seed
+    )
     on_NF = sae.code(x_ND) > 0
     truth = (nn.functional.one_hot(values[:, side], n_values).bool() for side in (0, 1))
     return Occlusion(*(int((best_latents(on_NF, truth_NV).f1 > 0.9).sum()) for truth_NV in truth))
 
 
 class Splitting(NamedTuple):
-    """The L1 loss of two latents that name the mixture's halves, and of many latents that name nothing."""
+    """The L1 loss of two latents that name the mixture's halves, and of many latents that name
+    nothing."""
 
     two: float
     random: float
 
 
 def over_splitting(
-    penalty: float, *, width: int = 100, n_latents: int = 1000, bias: float = 2.35, n: int = 4000, steps: int = 500, seed: int = 0
+    penalty: float,
+    *,
+    width: int = 100,
+    n_latents: int = 1000,
+    bias: float = 2.35,
+    n: int = 4000,
+    steps: int = 500,
+    seed: int = 0,
 ) -> Splitting:
     """Losses on fresh samples of the mixture of N(mu, I) and N(-mu, I), ||mu|| = 2.
 
-    two: latents started at +mu and -mu, trained. random: encoder and decoder rows along other random samples, bias -`bias`.
+    two: latents started at +mu and -mu, trained. random: encoder and decoder rows along other
+    random samples, bias -`bias`.
     """
     draw = torch.Generator().manual_seed(seed)
     mu_D = 2 * _directions(1, width, draw)[0]
@@ -99,7 +117,9 @@ def over_splitting(
         signs = torch.randint(2, (count, 1), generator=draw) * 2 - 1
         return signs * mu_D + torch.randn(count, width, generator=draw)
 
-    two = train_penalised(sample(n), torch.stack([mu_D, -mu_D]) / 2, penalty, steps=steps, seed=seed)
+    two = train_penalised(
+        sample(n), torch.stack([mu_D, -mu_D]) / 2, penalty, steps=steps, seed=seed
+    )
     rows_FD = nn.functional.normalize(sample(n_latents), dim=1)
     random = Penalised(rows_FD, torch.full((n_latents,), -bias), rows_FD, torch.zeros(width))
     x_ND = sample(n)

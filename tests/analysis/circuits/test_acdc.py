@@ -1,12 +1,13 @@
-"""ACDC on compiled programs: what it keeps is the circuit; what it measures is the divergence of exactly that circuit."""
+"""ACDC on compiled programs: what it keeps is the circuit; what it measures is the divergence of
+exactly that circuit."""
 
 import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import acdc
-from saelab.analysis.circuits.compiled import compile_program, compiled_task
-from saelab.analysis.circuits.stream import named
+from saelab.analysis.circuits.heads import acdc
+from saelab.analysis.circuits.heads.stream import named
+from tests.analysis.compiled import compile_program, compiled_task
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,14 @@ def test_a_threshold_above_every_effect_drops_everything(program):
     """Then every edge carries the twin, so the output is the twin's."""
     model, task, _ = program
     found = acdc.search(model, task, threshold=1e9)
-    clean, corrupted = (model(tokens, return_type="logits")[:, -1].log_softmax(-1) for tokens in (task.clean, task.corrupted))
+    clean, corrupted = (
+        model(tokens, return_type="logits")[:, -1].log_softmax(-1)
+        for tokens in (task.clean, task.corrupted)
+    )
     assert not found.kept.any()
-    assert found.divergence == pytest.approx(float((clean.exp() * (clean - corrupted)).sum(-1).mean()), rel=1e-3)
+    assert found.divergence == pytest.approx(
+        float((clean.exp() * (clean - corrupted)).sum(-1).mean()), rel=1e-3
+    )
 
 
 def test_a_threshold_of_nothing_keeps_what_costs_anything(program):

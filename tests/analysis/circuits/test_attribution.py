@@ -1,16 +1,25 @@
-"""Attribution against exact patching, where they must agree, and where gradients must miss what exact patching sees."""
+"""Attribution against exact patching, where they must agree, and where gradients must miss what
+exact patching sees."""
 
 import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import Task, score
-from saelab.analysis.circuits import attribution_patching as attribution
-from saelab.analysis.circuits.compiled import SATURATED, Compiled, compile_program, compiled_task
-from saelab.analysis.circuits.patching import edge_scores, node_scores
-from saelab.analysis.circuits.stream import by_layer, check_sum, sites, split_inputs, writers, written
-from saelab.analysis.circuits.tasks import measure
+from saelab.analysis.circuits import Task
+from saelab.analysis.circuits.heads import attribution_patching as attribution
+from saelab.analysis.circuits.heads import score
+from saelab.analysis.circuits.heads.patching import edge_scores, node_scores
+from saelab.analysis.circuits.heads.stream import (
+    by_layer,
+    check_sum,
+    sites,
+    split_inputs,
+    writers,
+    written,
+)
 from saelab.errors import UsageError
+from saelab.tasks.task import measure
+from tests.analysis.compiled import SATURATED, Compiled, compile_program, compiled_task
 
 Program = tuple[object, Task, Compiled]
 
@@ -50,7 +59,7 @@ def test_the_writers_add_up_to_the_stream_and_a_missing_one_is_noticed(tiny, mon
     model, task = tiny
     check_sum(model, task)
     assert len(written(model, task.clean)) == len(writers(model)) == 1 + 2 * 5
-    from saelab.analysis.circuits import stream
+    from saelab.analysis.circuits.heads import stream
 
     whole = stream.written
     monkeypatch.setattr(stream, "written", lambda model, tokens: whole(model, tokens)[:-1])
@@ -61,8 +70,12 @@ def test_the_writers_add_up_to_the_stream_and_a_missing_one_is_noticed(tiny, mon
 def test_a_writers_edges_sum_to_its_node_score(tiny):
     """The chain rule, with the node's gradient taken by another route than its readers'."""
     for n_steps in (1, 3):
-        nodes_PU, edges_PUR = (of(*tiny, n_steps) for of in (attribution.node_scores, attribution.edge_scores))
-        torch.testing.assert_close(edges_PUR.sum(2), nodes_PU, rtol=1e-4, atol=1e-5 * float(nodes_PU.abs().max()))
+        nodes_PU, edges_PUR = (
+            of(*tiny, n_steps) for of in (attribution.node_scores, attribution.edge_scores)
+        )
+        torch.testing.assert_close(
+            edges_PUR.sum(2), nodes_PU, rtol=1e-4, atol=1e-5 * float(nodes_PU.abs().max())
+        )
 
 
 def test_a_single_step_is_the_gradient_of_the_clean_run(tiny):
@@ -73,7 +86,9 @@ def test_a_single_step_is_the_gradient_of_the_clean_run(tiny):
         seen["x"] = acts.detach().clone().requires_grad_()
         return seen["x"]
 
-    logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[("blocks.0.hook_in", keep)])
+    logits = model.run_with_hooks(
+        task.clean, return_type="logits", fwd_hooks=[("blocks.0.hook_in", keep)]
+    )
     (gradient_PTD,) = torch.autograd.grad(measure(task, logits).sum(), seen["x"])
     change_PTD = written(model, task.clean)[0] - written(model, task.corrupted)[0]
     expected_P = (change_PTD * gradient_PTD).sum((1, 2))
@@ -93,7 +108,9 @@ class Frozen:
 
     def __init__(self, model, task: Task, names: list[str]):
         self.model, self.names, self.kept = model, names, {}
-        model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[(name, self._keep) for name in self.names])
+        model.run_with_hooks(
+            task.clean, return_type="logits", fwd_hooks=[(name, self._keep) for name in self.names]
+        )
 
     def __getattr__(self, name: str):
         return getattr(self.model, name)
@@ -108,17 +125,26 @@ class Frozen:
         return self.kept[hook.name] + 0 * acts
 
     def run_with_hooks(self, tokens, fwd_hooks, **options):
-        return self.model.run_with_hooks(tokens, fwd_hooks=[*((n, self._put) for n in self.names), *fwd_hooks], **options)
+        return self.model.run_with_hooks(
+            tokens, fwd_hooks=[*((n, self._put) for n in self.names), *fwd_hooks], **options
+        )
 
 
 def test_where_the_metric_is_linear_every_method_is_exact(tiny):
-    """Syed et al. 2023: attribution is a first-order expansion, so it is exact where there is nothing of second order."""
+    """Syed et al. 2023: attribution is a first-order expansion, so it is exact where there is
+    nothing of second order."""
     model, task = tiny
     layers = range(model.cfg.n_layers)
     ends = ("attn.hook_pattern", "ln1.hook_scale", "hook_mlp_out")
-    frozen = Frozen(model, task, ["ln_final.hook_scale", *(f"blocks.{n}.{end}" for n in layers for end in ends)])
-    atp, ig = (by_layer(attribution.node_scores(frozen, task, n).mean(0), len(layers))[0] for n in (1, 4))
-    clean = measure(task, frozen.run_with_hooks(task.clean, fwd_hooks=[], return_type="logits")).mean()
+    frozen = Frozen(
+        model, task, ["ln_final.hook_scale", *(f"blocks.{n}.{end}" for n in layers for end in ends)]
+    )
+    atp, ig = (
+        by_layer(attribution.node_scores(frozen, task, n).mean(0), len(layers))[0] for n in (1, 4)
+    )
+    clean = measure(
+        task, frozen.run_with_hooks(task.clean, fwd_hooks=[], return_type="logits")
+    ).mean()
     for layer in layers:
         twin = {}
         name = f"blocks.{layer}.attn.hook_z"
@@ -131,25 +157,34 @@ def test_where_the_metric_is_linear_every_method_is_exact(tiny):
                 acts[:, :, head] = twin["z"][:, :, head]
                 return acts
 
-            logits = frozen.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[(name, swap)])
+            logits = frozen.run_with_hooks(
+                task.clean, return_type="logits", fwd_hooks=[(name, swap)]
+            )
             exact = clean - measure(task, logits).mean()
             for found in (atp, ig):
-                assert abs(found[layer, head] - exact) < 1e-5 * max(1.0, abs(float(clean))), (layer, head)
+                assert abs(found[layer, head] - exact) < 1e-5 * max(1.0, abs(float(clean))), (
+                    layer,
+                    head,
+                )
 
 
 def test_edges_on_a_linear_path_are_exact_and_those_through_a_norm_are_not(tiny):
-    """Into the logits only the last norm is in the way: frozen, attribution and path patching are the same number."""
+    """Into the logits only the last norm is in the way: frozen, attribution and path patching are
+    the same number."""
     model, task = tiny
     frozen, found = Frozen(model, task, ["ln_final.hook_scale"]), {}
     for name, one in (("frozen", frozen), ("free", model)):
         exact = edge_scores(one, task)[:, -1]
         each = (attribution.edge_scores(one, task, n).mean(0)[:, -1] for n in (1, 4))
-        found[name] = max(float((scores - exact).abs().max() / exact.abs().max()) for scores in each)
+        found[name] = max(
+            float((scores - exact).abs().max() / exact.abs().max()) for scores in each
+        )
     assert found["frozen"] < 1e-5 and found["free"] > 1e-3, found
 
 
 def test_edges_to_the_logits_are_exact_but_for_the_last_norm(soft: Program):
-    """In a compiled model the norm is a constant, so edges into the logits are linear: all methods agree with exact patching."""
+    """In a compiled model the norm is a constant, so edges into the logits are linear: all methods
+    agree with exact patching."""
     model, task, _ = soft
     exact = edge_scores(model, task)[:, -1]
     for found in (attribution.edge_scores(model, task), attribution.edge_scores(model, task, 5)):
@@ -157,30 +192,46 @@ def test_edges_to_the_logits_are_exact_but_for_the_last_norm(soft: Program):
 
 
 def completeness_error(model, task: Task, n_steps: int) -> float:
-    """How far the embedding's IG score is from m(clean) - m(corrupted), which it converges to (Sundararajan et al. 2017)."""
-    whole = measure(task, model(task.clean, return_type="logits")) - measure(task, model(task.corrupted, return_type="logits"))
+    """How far the embedding's IG score is from m(clean) - m(corrupted), which it converges to
+    (Sundararajan et al. 2017)."""
+    whole = measure(task, model(task.clean, return_type="logits")) - measure(
+        task, model(task.corrupted, return_type="logits")
+    )
     return float((attribution.node_scores(model, task, n_steps)[:, 0] - whole).mean().abs())
 
 
-def test_the_completeness_error_of_integrated_gradients_falls_like_one_over_the_steps(soft: Program):
+def test_the_completeness_error_of_integrated_gradients_falls_like_one_over_the_steps(
+    soft: Program,
+):
     errors = [completeness_error(*soft[:2], n_steps) for n_steps in (16, 32, 64)]
     assert errors[0] > 1e-2
-    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.2) and errors[2] == pytest.approx(errors[1] / 2, rel=0.2)
+    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.2) and errors[2] == pytest.approx(
+        errors[1] / 2, rel=0.2
+    )
 
 
 def test_of_activations_it_is_complete_for_the_embedding_too(soft: Program):
     model, task, _ = soft
-    inputs, own = attribution.edge_scores(model, task, 4), attribution.edge_scores_by_activation(model, task, 4)
+    inputs, own = (
+        attribution.edge_scores(model, task, 4),
+        attribution.edge_scores_by_activation(model, task, 4),
+    )
     assert own.shape == inputs.shape
     torch.testing.assert_close(own[:, 0].sum(1), inputs[:, 0].sum(1), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(own[:, :, -1], inputs[:, :, -1], rtol=2e-2, atol=5e-3)  # linear but for the last norm
+    torch.testing.assert_close(
+        own[:, :, -1], inputs[:, :, -1], rtol=2e-2, atol=5e-3
+    )  # linear but for the last norm
 
 
-def test_saturated_attention_hides_the_query_path_from_gradients_and_not_from_exact_patching(saturated: Program):
+def test_saturated_attention_hides_the_query_path_from_gradients_and_not_from_exact_patching(
+    saturated: Program,
+):
     model, task, compiled = saturated
     query = ("embed", "a1.h1.q")
     gradients = {edge[:2]: edge.score for edge in score(model, task, "eap").edges or []}
-    exact = {edge[:2]: edge.score for edge in score(model, task, "patching", edges=True).edges or []}
+    exact = {
+        edge[:2]: edge.score for edge in score(model, task, "patching", edges=True).edges or []
+    }
     metric = float(measure(task, model(task.clean, return_type="logits")).mean())
     assert query in compiled.edges
     assert abs(gradients[query]) < 1e-3 * metric
@@ -192,9 +243,17 @@ def test_nodes_by_exact_patching_are_one_run_each(tiny):
     model, task = tiny
     heads, mlps = node_scores(model, task)
     twin, name = {}, "blocks.1.hook_mlp_out"
-    model.run_with_hooks(task.corrupted, return_type="logits", fwd_hooks=[(name, lambda acts, hook: twin.update(x=acts))])
-    swapped = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=[(name, lambda acts, hook: twin["x"])])
-    expected = (measure(task, model(task.clean, return_type="logits")) - measure(task, swapped)).mean()
+    model.run_with_hooks(
+        task.corrupted,
+        return_type="logits",
+        fwd_hooks=[(name, lambda acts, hook: twin.update(x=acts))],
+    )
+    swapped = model.run_with_hooks(
+        task.clean, return_type="logits", fwd_hooks=[(name, lambda acts, hook: twin["x"])]
+    )
+    expected = (
+        measure(task, model(task.clean, return_type="logits")) - measure(task, swapped)
+    ).mean()
     assert heads.shape == (2, 4) and mlps[1] == pytest.approx(float(expected), abs=1e-5)
 
 

@@ -1,4 +1,5 @@
-"""Compiled programs do what they say, by the attention and logits that a hand computes, and by cutting every edge."""
+"""Compiled programs do what they say, by the attention and logits that a hand computes, and by
+cutting every edge."""
 
 import math
 from collections.abc import Callable
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import compiled, programs, published, truth
-from saelab.analysis.circuits.compiled import SATURATED, SOFT, compile_program, compiled_task
-from saelab.analysis.circuits.tasks import measure
+from saelab.analysis.circuits.heads import published, truth
 from saelab.errors import UsageError
+from saelab.tasks.task import measure
+from tests.analysis import compiled, programs
+from tests.analysis.compiled import SATURATED, SOFT, compile_program, compiled_task
 
 NAMES = [*compiled.PROGRAMS]
 
@@ -39,17 +41,28 @@ def test_a_compiled_program_answers_every_prompt(made, name: str, sharpness: flo
     chosen = drawn.wrong[:, 0].clone()
     if name == "selector":
         drawn = drawn._replace(clean=drawn.clean.clone())
-        for bits, answer in (((1, 1), drawn.right[:, 0]), ((1, 0), chosen), ((0, 1), chosen), ((0, 0), chosen)):
-            drawn.clean[:, 1:3] = torch.tensor([1 + bit for bit in bits])  # words 1 and 2 are "0" and "1"
+        for bits, answer in (
+            ((1, 1), drawn.right[:, 0]),
+            ((1, 0), chosen),
+            ((0, 1), chosen),
+            ((0, 0), chosen),
+        ):
+            drawn.clean[:, 1:3] = torch.tensor(
+                [1 + bit for bit in bits]
+            )  # words 1 and 2 are "0" and "1"
             assert torch.equal(bridge(drawn.clean)[:, -1].argmax(-1), answer), bits
 
 
 def test_soft_attention_is_what_a_hand_computes(made):
     _, bridge, drawn = made("selector")
     cache = bridge.run_with_cache(drawn.clean)[1]
-    fetch, choose = (cache[f"blocks.{layer}.attn.hook_pattern"][:, head, -1] for layer, head in ((0, 0), (1, 2)))
+    fetch, choose = (
+        cache[f"blocks.{layer}.attn.hook_pattern"][:, head, -1] for layer, head in ((0, 0), (1, 2))
+    )
     on, off = (weight / (math.exp(5) + 5) for weight in (math.exp(5), 1))
-    torch.testing.assert_close(fetch[0], torch.tensor([off, on, off, off, off, off]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        fetch[0], torch.tensor([off, on, off, off, off, off]), atol=1e-4, rtol=0
+    )
     c = 2 * (on + off) - 1  # each fetching head also sees a little of the other bit
     scores = torch.tensor([0, 0, 0, 10 * c, 5, 0])
     torch.testing.assert_close(choose[0], scores.softmax(0), atol=1e-3, rtol=0)
@@ -65,7 +78,9 @@ def test_attention_is_soft_on_its_target_and_saturated_in_the_other_copy(made, n
         cache = bridge.run_with_cache(drawn.clean)[1]
         for layer, head in true.heads.nonzero().tolist():
             top = cache[f"blocks.{layer}.attn.hook_pattern"][:, head, -1].max(-1).values
-            assert ((top > 0.9) & (top < 0.99)).all() if sharpness == SOFT else (top > 1 - 1e-6).all()
+            assert (
+                ((top > 0.9) & (top < 0.99)).all() if sharpness == SOFT else (top > 1 - 1e-6).all()
+            )
 
 
 def confirms(true: compiled.Compiled, effects: truth.Effects, level: float) -> bool:
@@ -81,20 +96,27 @@ def test_exhaustive_ablation_finds_the_circuit_that_was_compiled(made, name: str
     true, bridge, drawn = made(name, sharpness)
     for kind, effects in truth.measure_all(bridge, drawn, ("resample", "zero")).effects.items():
         assert all(confirms(true, effects, level) for level in truth.LEVELS), kind
-        assert effects.heads[~true.heads][:, 0].abs().max() < 1e-3 and effects.heads[true.heads][:, 0].min() > 0.9
+        assert (
+            effects.heads[~true.heads][:, 0].abs().max() < 1e-3
+            and effects.heads[true.heads][:, 0].min() > 0.9
+        )
 
 
 def test_a_decoy_that_is_none_is_caught(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plain = compiled._decoy_head
 
     def leaky(var: programs.Variables, width: int, generator: torch.Generator) -> programs.Head:
-        return plain(var, width, generator)._replace(output=torch.randn(width, len(var.where["out"])) @ var("out").T)
+        return plain(var, width, generator)._replace(
+            output=torch.randn(width, len(var.where["out"])) @ var("out").T
+        )
 
     torch.manual_seed(0)
     monkeypatch.setattr(compiled, "_decoy_head", leaky)
     true = compile_program("selector", tmp_path)
     bridge = models.load(true.folder)
-    effects = truth.measure_all(bridge, compiled_task("selector", bridge, 40), ("resample",)).effects["resample"]
+    effects = truth.measure_all(
+        bridge, compiled_task("selector", bridge, 40), ("resample",)
+    ).effects["resample"]
     assert not confirms(true, effects, 0.05)
 
 
@@ -106,8 +128,12 @@ def test_decoys_are_busy_and_can_be_left_out(made, tmp_path: Path, name: str):
         clean, twin = (model.run_with_cache(tokens)[1] for tokens in (drawn.clean, drawn.corrupted))
         for layer, head in (~true.heads).nonzero().tolist():
             hook = f"blocks.{layer}.attn.hook_z"
-            assert bool((clean[hook][:, :, head] - twin[hook][:, :, head]).abs().max() > 0.1) == busy
-    torch.testing.assert_close(bridge(drawn.clean)[:, -1], quiet(drawn.clean)[:, -1], atol=0.02, rtol=0)
+            assert (
+                bool((clean[hook][:, :, head] - twin[hook][:, :, head]).abs().max() > 0.1) == busy
+            )
+    torch.testing.assert_close(
+        bridge(drawn.clean)[:, -1], quiet(drawn.clean)[:, -1], atol=0.02, rtol=0
+    )
 
 
 def sent_along(cache, sender: str) -> torch.Tensor:
@@ -123,10 +149,16 @@ def sent_along(cache, sender: str) -> torch.Tensor:
 
 
 def effect_through(bridge, drawn, edge: programs.Edge, zero: bool) -> float:
-    """Fall of the metric when the receiver, alone, sees the sender's twin (or nothing but the constant), as a share of it all."""
+    """Fall of the metric when the receiver, alone, sees the sender's twin (or nothing but the
+    constant), as a share of it all."""
     sender, receiver = edge
-    with models.enabled(bridge, use_split_qkv_input=True, use_attn_result=True, use_hook_mlp_in=True):
-        clean, twin = (sent_along(bridge.run_with_cache(tokens)[1], sender) for tokens in (drawn.clean, drawn.corrupted))
+    with models.enabled(
+        bridge, use_split_qkv_input=True, use_attn_result=True, use_hook_mlp_in=True
+    ):
+        clean, twin = (
+            sent_along(bridge.run_with_cache(tokens)[1], sender)
+            for tokens in (drawn.clean, drawn.corrupted)
+        )
         change = (torch.zeros_like(clean) if zero else twin) - clean
         change[..., [0, change.shape[-1] // 2]] *= 0.0 if zero else 1.0  # where the constant stands
 
@@ -136,7 +168,9 @@ def effect_through(bridge, drawn, edge: programs.Edge, zero: bool) -> float:
             seen += change
             return changed
 
-        where = {"l": "blocks.1.hook_out", "m": f"blocks.{receiver[1]}.hook_mlp_in"}.get(receiver[0])
+        where = {"l": "blocks.1.hook_out", "m": f"blocks.{receiver[1]}.hook_mlp_in"}.get(
+            receiver[0]
+        )
         where = where or f"blocks.{receiver[1]}.hook_{receiver[-1]}_input"
         after = measure(drawn, bridge.run_with_hooks(drawn.clean, fwd_hooks=[(where, add)])).mean()
     whole = measure(drawn, bridge(drawn.clean)).mean()
@@ -148,16 +182,28 @@ def possible_edges() -> list[programs.Edge]:
     rank = {"em": 0, "a0": 1, "m0": 2, "a1": 3, "m1": 4, "lo": 5}
     heads = [f"a{layer}.h{head}" for layer in range(2) for head in range(4)]
     receivers = [*(f"{head}.{part}" for head in heads for part in "qkv"), "m0", "m1", "logits"]
-    return [(a, b) for a in ("embed", "m0", "m1", *heads) for b in receivers if rank[a[:2]] < rank[b[:2]]]
+    return [
+        (a, b)
+        for a in ("embed", "m0", "m1", *heads)
+        for b in receivers
+        if rank[a[:2]] < rank[b[:2]]
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_edges_are_those_that_matter_when_each_is_cut(made, name: str):
     true, bridge, drawn = made(name)
     drawn = drawn.part(slice(0, 12))
-    found = {edge for edge in possible_edges() if abs(effect_through(bridge, drawn, edge, zero=False)) > 0.05}
+    found = {
+        edge
+        for edge in possible_edges()
+        if abs(effect_through(bridge, drawn, edge, zero=False)) > 0.05
+    }
     assert found == set(true.edges)
-    assert all(abs(effect_through(bridge, drawn, edge, zero=True)) > 0.05 for edge in (*true.edges, *true.fixed))
+    assert all(
+        abs(effect_through(bridge, drawn, edge, zero=True)) > 0.05
+        for edge in (*true.edges, *true.fixed)
+    )
 
 
 def test_a_saturated_query_passes_no_gradient_and_still_matters(made):
@@ -171,7 +217,9 @@ def test_a_saturated_query_passes_no_gradient_and_still_matters(made):
             kept.append(acts.detach().requires_grad_())
             return kept[0]
 
-        logits = bridge.run_with_hooks(drawn.clean, fwd_hooks=[("blocks.0.hook_mlp_out", keep)])[:, -1]
+        logits = bridge.run_with_hooks(drawn.clean, fwd_hooks=[("blocks.0.hook_mlp_out", keep)])[
+            :, -1
+        ]
         metric = (logits.gather(1, drawn.right) - logits.gather(1, drawn.wrong)).mean()
         (gradient,) = torch.autograd.grad(metric, kept)
         passed.append(float((gradient * (twin - kept[0]).detach()).sum().abs()))
@@ -179,17 +227,28 @@ def test_a_saturated_query_passes_no_gradient_and_still_matters(made):
 
 
 def test_an_unknown_program_is_refused(tmp_path: Path):
-    with pytest.raises(UsageError, match="unknown program 'sort': programs are induction, selector"):
+    with pytest.raises(
+        UsageError, match="unknown program 'sort': programs are induction, selector"
+    ):
         compile_program("sort", tmp_path)
 
 
 def test_published_circuits_have_the_sizes_that_were_published():
-    sizes = {name: (len(found.heads()), len(found.mlps)) for name, found in published.PUBLISHED.items()}
+    sizes = {
+        name: (len(found.heads()), len(found.mlps)) for name, found in published.PUBLISHED.items()
+    }
     assert sizes == {"ioi": (26, 12), "greater-than": (9, 8), "docstring": (6, 0)}
     for found in published.PUBLISHED.values():
         assert len(set(found.edges)) == len(found.edges)
         heads = {f"a{layer}.h{head}" for layer, head in found.heads()}
-        assert {node[:-2] if node[-2] == "." else node for edge in found.edges for node in edge if node[0] == "a"} <= heads
+        assert {
+            node[:-2] if node[-2] == "." else node
+            for edge in found.edges
+            for node in edge
+            if node[0] == "a"
+        } <= heads
     docstring = published.PUBLISHED["docstring"].edges
     inputs = {target for _, target in docstring if target != "logits"}
-    assert len(docstring) + len(inputs) == 37  # the authors also count each input's way into its head
+    assert (
+        len(docstring) + len(inputs) == 37
+    )  # the authors also count each input's way into its head

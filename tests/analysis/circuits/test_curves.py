@@ -4,10 +4,16 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import curves
-from saelab.analysis.circuits.agreement import agreement, layer_index_auc, over_repetitions, random_auc, rank_correlation
-from saelab.analysis.circuits.compiled import compile_program, compiled_task
-from saelab.analysis.circuits.curves import Point
+from saelab.analysis.circuits.heads import curves
+from saelab.analysis.circuits.heads.agreement import (
+    agreement,
+    layer_index_auc,
+    over_repetitions,
+    random_auc,
+    rank_correlation,
+)
+from saelab.analysis.circuits.heads.curves import Point
+from tests.analysis.compiled import compile_program, compiled_task
 
 
 def points(*values: float) -> list[Point]:
@@ -15,10 +21,13 @@ def points(*values: float) -> list[Point]:
 
 
 def test_areas_by_hand():
-    """f = 0, 1, 1 over sizes 0, 1, 2: linear 1/4 + 1/2; from size 1 on it is 1. |1 - f| is the rest."""
+    """f = 0, 1, 1 over sizes 0, 1, 2: linear 1/4 + 1/2; from size 1 on it is 1. |1 - f| is the
+    rest."""
     assert curves.cpr(points(0, 1, 1)) == pytest.approx((0.75, 1.0))
     assert curves.cmd(points(0, 1, 1)) == pytest.approx((0.25, 0.0))
-    assert curves.cpr(points(0, 2, 1)).linear == pytest.approx(1.25)  # above 1 where heads that work against it stay outside
+    assert curves.cpr(points(0, 2, 1)).linear == pytest.approx(
+        1.25
+    )  # above 1 where heads that work against it stay outside
     assert curves.cmd(points(0, 2, 1)).linear == pytest.approx(0.75)
 
 
@@ -39,7 +48,9 @@ def test_the_known_circuit_is_faithful_and_the_rest_is_not(tmp_path):
     task = compiled_task("selector", model, n=40)
     right = curves.curve(model, task, compiled.heads.float())
     wrong = curves.curve(model, task, (~compiled.heads).float())
-    assert right[0].value == pytest.approx(0, abs=1e-5) and right[3].value == pytest.approx(1, abs=1e-2)
+    assert right[0].value == pytest.approx(0, abs=1e-5) and right[3].value == pytest.approx(
+        1, abs=1e-2
+    )
     assert right[-1].value == pytest.approx(1, abs=1e-5)
     assert wrong[5].value == pytest.approx(0, abs=1e-2)
     assert curves.cmd(right).linear < 0.4 < curves.cmd(wrong).linear
@@ -47,8 +58,12 @@ def test_the_known_circuit_is_faithful_and_the_rest_is_not(tmp_path):
 
 
 def test_agreement_by_hand():
-    """Scores 4 3 2 1, members 1 0 1 0: three of four pairs in order; precision 1 at the first member, 2/3 at the second."""
-    scores, members = torch.tensor([[4.0, -3.0], [2.0, 1.0]]), torch.tensor([[True, False], [True, False]])
+    """Scores 4 3 2 1, members 1 0 1 0: three of four pairs in order; precision 1 at the first
+    member, 2/3 at the second."""
+    scores, members = (
+        torch.tensor([[4.0, -3.0], [2.0, 1.0]]),
+        torch.tensor([[True, False], [True, False]]),
+    )
     assert agreement(scores, members) == pytest.approx((0.75, (1 + 2 / 3) / 2, 2))
     assert agreement(torch.zeros(2, 2), members).auc == 0.5
     assert agreement(scores, torch.zeros(2, 2, dtype=torch.bool)).auc is None
@@ -70,4 +85,6 @@ def test_rank_correlation_and_interval_over_repetitions():
     assert rank_correlation(torch.ones(2, 2), effects) == 0
     assert over_repetitions([0.5, 0.6]) == (0.55, None, None)
     half = 4.3027 * 0.1 / 3**0.5  # Student's 97.5% point for two degrees of freedom
-    assert over_repetitions([0.4, 0.5, 0.6]) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-4)
+    assert over_repetitions([0.4, 0.5, 0.6]) == pytest.approx(
+        (0.5, 0.5 - half, 0.5 + half), abs=1e-4
+    )

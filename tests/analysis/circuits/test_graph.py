@@ -1,4 +1,5 @@
-"""Attribution graphs: exact sums, conservation, scores and pruning by hand, predicted against measured ablation."""
+"""Attribution graphs: exact sums, conservation, scores and pruning by hand, predicted against
+measured ablation."""
 
 from pathlib import Path
 
@@ -7,8 +8,18 @@ import torch
 
 from saelab import models
 from saelab.analysis import frozen
-from saelab.analysis.circuits import influence, intervention
-from saelab.analysis.circuits.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph, Local, Nodes, graph, take_apart
+from saelab.analysis.circuits.graphs import influence, intervention
+from saelab.analysis.circuits.graphs.graph import (
+    ERROR,
+    FEATURE,
+    LOGIT,
+    TOKEN,
+    Graph,
+    Local,
+    Nodes,
+    graph,
+    take_apart,
+)
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task, transcoder
 
@@ -20,7 +31,11 @@ SETS = {
     "none": [],
 }
 LAST = [transcoder(1, seed=1)]
-LAST[0].W_dec.data *= 0.05  # small beside the residual stream, as a trained one's: the final norm moves a little
+LAST[
+    0
+].W_dec.data *= (
+    0.05  # small beside the residual stream, as a trained one's: the final norm moves a little
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +44,8 @@ def model(tiny_model: Path):
 
 
 def miss(drawn: Graph) -> float:
-    """The largest difference between a target and the sum over its inputs, relative to the largest target."""
+    """The largest difference between a target and the sum over its inputs, relative to the largest
+    target."""
     targets = (drawn.nodes.kind == FEATURE) | (drawn.nodes.kind == LOGIT)
     sums = drawn.edges.sum(1) + drawn.biases
     return float((sums - drawn.totals)[targets].abs().max() / drawn.totals[targets].abs().max())
@@ -58,23 +74,31 @@ def test_totals_are_what_the_model_computes(model):
     x_TD = frozen.run(model, local.held, {}, ["blocks.1.mlp.hook_in"])["blocks.1.mlp.hook_in"][0]
     pre_TF = x_TD.double() @ sae.W_enc.double().T + sae.b_enc.double()
     mine = (drawn.nodes.kind == FEATURE) & (drawn.nodes.place == 1)
-    torch.testing.assert_close(drawn.totals[mine].double(), pre_TF[drawn.nodes.position[mine], drawn.nodes.number[mine]].detach())
+    torch.testing.assert_close(
+        drawn.totals[mine].double(),
+        pre_TF[drawn.nodes.position[mine], drawn.nodes.number[mine]].detach(),
+    )
     logits_V = model(TOKENS[None])[0, -1]
     outputs = drawn.nodes.number[drawn.nodes.kind == LOGIT]
-    torch.testing.assert_close(drawn.totals[drawn.nodes.kind == LOGIT], (logits_V - logits_V.mean())[outputs])
+    torch.testing.assert_close(
+        drawn.totals[drawn.nodes.kind == LOGIT], (logits_V - logits_V.mean())[outputs]
+    )
     covered = logits_V.softmax(0)[outputs].sum()
     assert len(outputs) <= 10 and (covered >= 0.95 or len(outputs) == 10)
 
 
 def test_features_beyond_the_limit_join_the_errors(model):
-    whole, few = (graph(model, take_apart(model, TOKENS, SETS["transcoders"], most=n)) for n in (1000, 12))
+    whole, few = (
+        graph(model, take_apart(model, TOKENS, SETS["transcoders"], most=n)) for n in (1000, 12)
+    )
     kept = few.nodes.value[few.nodes.kind == FEATURE]
     values = whole.nodes.value[whole.nodes.kind == FEATURE]
     assert torch.equal(kept.sort().values, values.sort().values[-12:]) and miss(few) < 1e-5
 
 
 def hand_graph() -> Graph:
-    """token 0 -> feature 2 (3 of 4, the error 1 of 4); feature 2 -> logit 3 (2 of 4), token and error 1 of 4 each."""
+    """token 0 -> feature 2 (3 of 4, the error 1 of 4); feature 2 -> logit 3 (2 of 4), token and
+    error 1 of 4 each."""
     edges = torch.zeros(4, 4)
     order = torch.tensor([2, 1, 0, 3])  # features, errors, tokens, logits
     edges[2, 0], edges[2, 1], edges[3, 2], edges[3, 0], edges[3, 1] = 3, -1, 2, -1, 1
@@ -92,22 +116,36 @@ def hand_graph() -> Graph:
 def test_influence_and_scores_by_hand():
     drawn = hand_graph()
     found = influence.influence(influence.shares(drawn.edges), influence.output_weights(drawn))
-    torch.testing.assert_close(found, torch.tensor([0.4, 0.3, 0.5, 0], dtype=torch.float64), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        found, torch.tensor([0.4, 0.3, 0.5, 0], dtype=torch.float64), rtol=1e-6, atol=1e-12
+    )
     scores = influence.scores(drawn)
     assert scores.replacement == pytest.approx(0.5 / 0.8)
-    assert scores.floor == pytest.approx(0.25)  # without features: |-1| from the token, 1 + 2 from the error
+    assert scores.floor == pytest.approx(
+        0.25
+    )  # without features: |-1| from the token, 1 + 2 from the error
     assert scores.completeness == pytest.approx((0.4 * 0.75 + 0.8 * 0.75) / 1.2)
 
 
 def test_pruning_by_hand():
     drawn = hand_graph()
     core = influence.prune(drawn, node_share=0.7, edge_share=0.5)
-    assert core.nodes.tolist() == [True, False, True, True]  # token .5 and feature .4 lead, the error's .3 is beyond 70%
+    assert core.nodes.tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]  # token .5 and feature .4 lead, the error's .3 is beyond 70%
     assert core.edges.nonzero().tolist() == [[0, 2], [3, 0]]
     everything = influence.prune(drawn, 1.0, 1.0)
     assert everything.nodes.all() and int(everything.edges.sum()) == 5
     alone = influence.prune(drawn, node_share=0.0)
-    assert alone.nodes.tolist() == [False, False, True, True] and alone.edges.nonzero().tolist() == [[3, 2]]
+    assert alone.nodes.tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ] and alone.edges.nonzero().tolist() == [[3, 2]]
 
 
 @pytest.mark.parametrize("saes", SETS.values(), ids=SETS)
@@ -118,30 +156,54 @@ def test_influence_is_conserved(model, saes):
     ends = (drawn.nodes.kind == TOKEN) | (drawn.nodes.kind == ERROR)
     assert float(found[ends].sum()) == pytest.approx(float(weights_M.sum()), rel=1e-12)
     doubled = influence.influence(2 * influence.shares(drawn.edges), weights_M)
-    assert float(doubled[ends].sum()) > 1.5 * float(weights_M.sum())  # rows that do not add up to 1 conserve nothing
+    assert float(doubled[ends].sum()) > 1.5 * float(
+        weights_M.sum()
+    )  # rows that do not add up to 1 conserve nothing
 
 
 def test_a_graph_without_features_scores_its_floor_and_one_without_errors_scores_1(model):
     bare = influence.scores(graph(model, take_apart(model, TOKENS, [])))
     assert bare.floor == pytest.approx(bare.replacement) and 0 < bare.floor < 1
     local = take_apart(model, TOKENS, SETS["transcoders"])
-    perfect = [place._replace(parts=place.parts._replace(error=torch.zeros_like(place.parts.error))) for place in local.places]
-    scores = influence.scores(graph(model, Local(local.held, perfect, local.embedding, local.logits)))
-    assert scores.replacement == pytest.approx(1) and scores.completeness == pytest.approx(1) and scores.floor < 1
+    perfect = [
+        place._replace(parts=place.parts._replace(error=torch.zeros_like(place.parts.error)))
+        for place in local.places
+    ]
+    scores = influence.scores(
+        graph(model, Local(local.held, perfect, local.embedding, local.logits))
+    )
+    assert (
+        scores.replacement == pytest.approx(1)
+        and scores.completeness == pytest.approx(1)
+        and scores.floor < 1
+    )
 
 
-@pytest.mark.parametrize("saes", [LAST, SETS["attention"], SETS["residual"]], ids=["transcoders", "attention", "residual"])
+@pytest.mark.parametrize(
+    "saes",
+    [LAST, SETS["attention"], SETS["residual"]],
+    ids=["transcoders", "attention", "residual"],
+)
 def test_ablations_are_foretold_exactly_while_frozen_and_roughly_while_not(model, saes):
     local = take_apart(model, TOKENS, saes)
     drawn = graph(model, local)
     weights_M = influence.output_weights(drawn)
-    features_M = torch.where(drawn.nodes.kind == FEATURE, influence.influence(influence.shares(drawn.edges), weights_M), 0)
+    features_M = torch.where(
+        drawn.nodes.kind == FEATURE,
+        influence.influence(influence.shares(drawn.edges), weights_M),
+        0,
+    )
     found = []
-    for number in features_M.argsort(descending=True)[: min(30, int((features_M > 0).sum()))].tolist():
+    for number in features_M.argsort(descending=True)[
+        : min(30, int((features_M > 0).sum()))
+    ].tolist():
         one = torch.zeros(len(features_M), dtype=torch.bool)
         one[number] = True
         found.append(intervention.check(model, local, drawn, one))
-    predicted, held, free = (torch.cat([getattr(check, field) for check in found]) for field in ("predicted", "held", "free"))
+    predicted, held, free = (
+        torch.cat([getattr(check, field) for check in found])
+        for field in ("predicted", "held", "free")
+    )
     scale = float(predicted.abs().max())
     assert scale > 0.01 and float((predicted - held).abs().max()) < 1e-4 * scale
     assert float((predicted - free).abs().max()) > 1e-3 * scale
@@ -153,7 +215,9 @@ def test_several_features_ablated_at_once_do_not_count_twice(model):
     drawn = graph(model, local)
     some = (drawn.nodes.kind == FEATURE) & (torch.arange(len(drawn.nodes.kind)) % 3 == 0)
     found = intervention.check(model, local, drawn, some)
-    torch.testing.assert_close(found.predicted, found.held, rtol=1e-3, atol=1e-4 * float(found.held.abs().max()))
+    torch.testing.assert_close(
+        found.predicted, found.held, rtol=1e-3, atol=1e-4 * float(found.held.abs().max())
+    )
 
 
 def test_only_features_can_be_ablated(model):

@@ -1,4 +1,5 @@
-"""Circuit tasks: twins of equal length, answers right by their text alone, a metric checked by hand, refusals with numbers."""
+"""Circuit tasks: twins of equal length, answers right by their text alone, a metric checked by
+hand, refusals with numbers."""
 
 import random
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import drawing, prompt_files, tasks
-from saelab.analysis.circuits.drawing import Drawn
-from saelab.analysis.circuits.tasks import Task, build, measure, task
 from saelab.errors import UsageError
+from saelab.tasks import drawing, files
+from saelab.tasks import task as tasks
+from saelab.tasks.drawing import Drawn
+from saelab.tasks.task import Task, build, measure, task
 
 NAMES = [*drawing.GENERATORS]
 
@@ -38,17 +40,26 @@ def toy(metric: tasks.Metric) -> Task:
 
 
 def test_the_metric_is_what_a_hand_computes():
-    logits = torch.log(torch.tensor([[1.0, 4.0, 2.0, 1.0], [1.0, 1.0, 4.0, 2.0]]))  # probabilities in eighths
-    logit, probability = measure(toy("logit_difference"), logits), measure(toy("probability_difference"), logits)
+    logits = torch.log(
+        torch.tensor([[1.0, 4.0, 2.0, 1.0], [1.0, 1.0, 4.0, 2.0]])
+    )  # probabilities in eighths
+    logit, probability = (
+        measure(toy("logit_difference"), logits),
+        measure(toy("probability_difference"), logits),
+    )
     two = torch.tensor(2.0).log()
-    torch.testing.assert_close(logit, torch.stack([two - two, two]))  # mean of log 1 and log 4 is log 2
+    torch.testing.assert_close(
+        logit, torch.stack([two - two, two])
+    )  # mean of log 1 and log 4 is log 2
     torch.testing.assert_close(probability, torch.tensor([5 / 8 - 2 / 8, 2 / 8 - 2 / 8]))
     longer = torch.cat([torch.randn(2, 2, 4), logits[:, None]], 1)
     torch.testing.assert_close(measure(toy("logit_difference"), longer), logit)
 
 
 def test_padding_is_not_an_answer():
-    logits = torch.tensor([[0.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 0.0]])  # index -1 would read the last word
+    logits = torch.tensor(
+        [[0.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 0.0]]
+    )  # index -1 would read the last word
     assert measure(toy("logit_difference"), logits).tolist() == [0.0, 0.0]
 
 
@@ -57,11 +68,15 @@ def test_padding_is_not_an_answer():
 def test_tasks_fit_two_tokenizers(bridge, gpt2, name: str, split: str):
     for model in (bridge, gpt2):
         drawn = task(name, model, n=30, seed=1, split=split)
-        assert drawn.clean.shape == drawn.corrupted.shape == (30, int(drawn.positions["end"][0]) + 1)
+        assert (
+            drawn.clean.shape == drawn.corrupted.shape == (30, int(drawn.positions["end"][0]) + 1)
+        )
         assert drawn.clean.dtype == drawn.right.dtype == torch.int64
         assert (drawn.clean[:, 0] == model.tokenizer.bos_token_id).all()
         assert len({tuple(row) for row in drawn.clean.tolist()}) == 30
-        assert (drawn.clean != drawn.corrupted).any(1).all() and torch.equal(drawn.clean[:, -1], drawn.corrupted[:, -1])
+        assert (drawn.clean != drawn.corrupted).any(1).all() and torch.equal(
+            drawn.clean[:, -1], drawn.corrupted[:, -1]
+        )
         assert all(len(values) == 30 for values in drawn.labels.values())
         answers = zip(drawn.right.tolist(), drawn.wrong.tolist(), strict=True)
         assert not any(set(right) & set(wrong) - {-1} for right, wrong in answers)
@@ -69,16 +84,29 @@ def test_tasks_fit_two_tokenizers(bridge, gpt2, name: str, split: str):
 
 def test_the_same_seed_draws_the_same_and_another_does_not(bridge):
     first, again, other = (task("ioi", bridge, n=10, seed=seed).clean for seed in (3, 3, 4))
-    assert torch.equal(first, again) and (first.shape != other.shape or not torch.equal(first, other))
-    assert task("ioi", bridge, n=10).part(slice(2, 5)).labels["io"] == task("ioi", bridge, n=10).labels["io"][2:5]
+    assert torch.equal(first, again) and (
+        first.shape != other.shape or not torch.equal(first, other)
+    )
+    assert (
+        task("ioi", bridge, n=10).part(slice(2, 5)).labels["io"]
+        == task("ioi", bridge, n=10).labels["io"][2:5]
+    )
 
 
 def test_held_out_prompts_come_from_templates_that_training_never_saw(bridge):
     for name in ("ioi", "greater-than", "docstring", "induction"):
-        train, held = (set(task(name, bridge, n=40, split=split).labels["template"]) for split in ("train", "held-out"))
+        train, held = (
+            set(task(name, bridge, n=40, split=split).labels["template"])
+            for split in ("train", "held-out")
+        )
         assert not train & held and len(held) <= 4
-    agreed = [set(task("agreement", bridge, n=40, split=split).labels["subject"]) for split in ("train", "held-out")]
-    assert not {word.removesuffix("s") for word in agreed[0]} & {word.removesuffix("s") for word in agreed[1]}
+    agreed = [
+        set(task("agreement", bridge, n=40, split=split).labels["subject"])
+        for split in ("train", "held-out")
+    ]
+    assert not {word.removesuffix("s") for word in agreed[0]} & {
+        word.removesuffix("s") for word in agreed[1]
+    }
 
 
 def words(model, drawn: Task, position: str) -> list[str]:
@@ -92,9 +120,15 @@ def test_named_positions_point_at_their_words(bridge):
     assert words(bridge, ioi, "io") == ioi.labels["io"]
     assert words(bridge, ioi, "s1") == words(bridge, ioi, "s2") == ioi.labels["s"]
     assert (ioi.positions["s1"] < ioi.positions["s2"]).all()
-    order = ["ABB" if io < s else "BAB" for io, s in zip(ioi.positions["io"], ioi.positions["s1"], strict=True)]
+    order = [
+        "ABB" if io < s else "BAB"
+        for io, s in zip(ioi.positions["io"], ioi.positions["s1"], strict=True)
+    ]
     assert order == ioi.labels["order"] and len(set(order)) == 2
-    assert words(bridge, later, "year") == later.labels["year"] and words(bridge, later, "end") == later.labels["century"]
+    assert (
+        words(bridge, later, "year") == later.labels["year"]
+        and words(bridge, later, "end") == later.labels["century"]
+    )
     for name, position in (("docstring", "definition"), ("induction", "first")):
         drawn = task(name, bridge, n=30)
         assert words(bridge, drawn, position) == drawn.labels["answer"]
@@ -108,8 +142,13 @@ def test_answers_follow_from_the_clean_text_and_not_from_the_twin():
         for _ in range(50):
             later, number = drawing.greater_than(rng, held_out), drawing.agreement(rng, held_out)
             start = int(later.labels["year"])
-            assert [int(y) for y in later.wrong + later.right] == list(range(100)) and int(later.right[0]) == start + 1
-            assert number.right == drawing.VERBS["plural" if number.clean.split()[1].endswith("s") else "singular"]
+            assert [int(y) for y in later.wrong + later.right] == list(range(100)) and int(
+                later.right[0]
+            ) == start + 1
+            assert (
+                number.right
+                == drawing.VERBS["plural" if number.clean.split()[1].endswith("s") else "singular"]
+            )
             for name in ("ioi", "docstring", "induction"):
                 drawn = drawing.GENERATORS[name](rng, held_out)
                 assert drawn.right[0] in drawn.clean and drawn.right[0] not in drawn.wrong
@@ -118,17 +157,28 @@ def test_answers_follow_from_the_clean_text_and_not_from_the_twin():
 def test_the_bundled_model_tells_clean_from_corrupted(bridge):
     for name in ("ioi", "greater-than", "docstring", "induction"):
         drawn = task(name, bridge, n=60, split="held-out")
-        clean, corrupted = measure(drawn, bridge(drawn.clean)), measure(drawn, bridge(drawn.corrupted))
+        clean, corrupted = (
+            measure(drawn, bridge(drawn.clean)),
+            measure(drawn, bridge(drawn.corrupted)),
+        )
         assert (clean > 0).float().mean() > 0.75 and clean.mean() > corrupted.mean() + 0.3
 
 
 def test_a_task_that_cannot_be_drawn_is_refused(bridge, assets: Path):
-    with pytest.raises(UsageError, match="unknown task 'ui': tasks are ioi, greater-than, docstring, induction, agreement"):
+    with pytest.raises(
+        UsageError,
+        match="unknown task 'ui': tasks are ioi, greater-than, docstring, induction, agreement",
+    ):
         task("ui", bridge)
-    with pytest.raises(UsageError, match="n=0, split='test': n must be at least 1, and split `train` or `held-out`"):
+    with pytest.raises(
+        UsageError, match="n=0, split='test': n must be at least 1, and split `train` or `held-out`"
+    ):
         task("ioi", bridge, n=0, split="test")  # type: ignore[arg-type]
     llama = models.load(assets / "stories260K")
-    with pytest.raises(UsageError, match=r"task ioi: 20 prompts .* this tokenizer gives 0; 1200 cannot .* tokens, not one$"):
+    with pytest.raises(
+        UsageError,
+        match=r"task ioi: 20 prompts .* this tokenizer gives 0; 1200 cannot .* tokens, not one$",
+    ):
         task("ioi", llama, n=20)
 
 
@@ -136,14 +186,28 @@ def test_given_prompts_are_taken_or_refused_whole(bridge):
     def pair(clean: str, corrupted: str, right: str = " Mary", wrong: str = " John") -> Drawn:
         return Drawn(clean, corrupted, (right,), (wrong,), {}, {})
 
-    good = pair("When Mary and John went, John gave it to", "When Susan and John went, Mary gave it to")
+    good = pair(
+        "When Mary and John went, John gave it to", "When Susan and John went, Mary gave it to"
+    )
     assert build("own", bridge, [good, good]).clean.shape[0] == 2
-    with pytest.raises(UsageError, match=r"task own: the answer ' Nebuchadnezzar' is \d+ tokens, not one"):
+    with pytest.raises(
+        UsageError, match=r"task own: the answer ' Nebuchadnezzar' is \d+ tokens, not one"
+    ):
         build("own", bridge, [good, good._replace(right=(" Nebuchadnezzar",))])
     with pytest.raises(UsageError, match=r"task own: 'When Mary .*' has \d+ tokens, its twin \d+"):
         build("own", bridge, [good._replace(corrupted="When Mary left, John gave it to")])
-    with pytest.raises(UsageError, match="prompts must all have the same number of tokens, and these are 1 of 4 tokens, 1 of 5"):
-        build("own", bridge, [pair("When Mary and", "When John and"), pair("When Mary and John", "When John and Mary")])
+    with pytest.raises(
+        UsageError,
+        match="prompts must all have the same number of tokens, and these are 1 of 4 tokens, 1 of 5",
+    ):
+        build(
+            "own",
+            bridge,
+            [
+                pair("When Mary and", "When John and"),
+                pair("When Mary and John", "When John and Mary"),
+            ],
+        )
     with pytest.raises(UsageError, match=r"the answer '32' is not one token after 'in the year 1'"):
         build("own", bridge, [pair("in the year 1", "in the year 2", "32", "31")])
 
@@ -155,34 +219,55 @@ def test_prompt_files_give_the_answers_their_words_say(bridge, tmp_path: Path):
         '0,"Then, Mary and John sat. Mary spoke to","Then, Mary and John sat. Susan spoke to",'
         '"Then, Mary and John sat. John spoke to",1,2\n'
     )
-    ioi = prompt_files.read(table, bridge)
+    ioi = files.read(table, bridge)
     assert (ioi.name, ioi.labels) == ("ioi", {"io": ["John"], "s": ["Mary"], "order": ["BAB"]})
-    assert bridge.tokenizer.decode(ioi.right[0]) == " John" and bridge.tokenizer.decode(ioi.wrong[0]) == " Mary"
+    assert (
+        bridge.tokenizer.decode(ioi.right[0]) == " John"
+        and bridge.tokenizer.decode(ioi.wrong[0]) == " Mary"
+    )
     assert words(bridge, ioi, "io") == ["John"] and words(bridge, ioi, "s2") == ["Mary"]
     years = tmp_path / "years.csv"
-    years.write_text("clean,corrupted,label\nThe war lasted from 1509 to 15,The war lasted from 1501 to 15,9\n")
-    later = prompt_files.read(years, bridge)
-    assert later.labels["year"] == ["09"] and later.right.shape == (1, 90) and later.metric == "probability_difference"
+    years.write_text(
+        "clean,corrupted,label\nThe war lasted from 1509 to 15,The war lasted from 1501 to 15,9\n"
+    )
+    later = files.read(years, bridge)
+    assert (
+        later.labels["year"] == ["09"]
+        and later.right.shape == (1, 90)
+        and later.metric == "probability_difference"
+    )
     assert words(bridge, later, "year") == ["09"]
 
 
 def test_real_prompt_files_are_read_with_gpt2s_tokenizer(gpt2, assets: Path):
-    found = {file.name: prompt_files.read(file, gpt2) for file in (assets / "circuit_prompts").iterdir()}
+    found = {file.name: files.read(file, gpt2) for file in (assets / "circuit_prompts").iterdir()}
     assert {name: drawn.name for name, drawn in found.items()} == {
         "ioi_llama.csv": "ioi",
         "greater_than_data.csv": "greater-than",
-        **{f"{kind}_{split}.json": "agreement" for kind in ("simple", "nounpp") for split in ("train", "test")},
+        **{
+            f"{kind}_{split}.json": "agreement"
+            for kind in ("simple", "nounpp")
+            for split in ("train", "test")
+        },
     }
-    assert len(found["greater_than_data.csv"].clean) > 500 and len(found["ioi_llama.csv"].clean) > 100
-    assert len(prompt_files.read(assets / "circuit_prompts" / "simple_test.json", gpt2, n=20).clean) == 20
+    assert (
+        len(found["greater_than_data.csv"].clean) > 500 and len(found["ioi_llama.csv"].clean) > 100
+    )
+    assert len(files.read(assets / "circuit_prompts" / "simple_test.json", gpt2, n=20).clean) == 20
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("clean,other\na,b\n", "has the fields clean, other: known layouts are ioi: clean, corrupted, corrupted_hard"),
+        (
+            "clean,other\na,b\n",
+            "has the fields clean, other: known layouts are ioi: clean, corrupted, corrupted_hard",
+        ),
         ("clean,corrupted,label\n", "holds no prompts"),
-        ("clean,corrupted,label\nfrom 1732 to 17,from 1701 to 17,soon\n", "prompt 1 is not one of greater-than: invalid literal"),
+        (
+            "clean,corrupted,label\nfrom 1732 to 17,from 1701 to 17,soon\n",
+            "prompt 1 is not one of greater-than: invalid literal",
+        ),
         (
             "clean,corrupted,label\nfrom 1732 to 17,in 1701 to 17 or so,32\n",
             "1 cannot be used, for example: .from 1732 to 17. has 8 tokens, its twin 10",
@@ -193,9 +278,9 @@ def test_a_file_that_is_no_prompt_file_is_refused(bridge, tmp_path: Path, text: 
     file = tmp_path / "prompts.csv"
     file.write_text(text)
     with pytest.raises(UsageError, match=message):
-        prompt_files.read(file, bridge)
+        files.read(file, bridge)
     with pytest.raises(UsageError, match=r"cannot read the prompts .*No such file"):
-        prompt_files.read(tmp_path / "none.csv", bridge)
+        files.read(tmp_path / "none.csv", bridge)
     (tmp_path / "prompts.json").write_text("[1, 2")
     with pytest.raises(UsageError, match="neither a CSV table nor one JSON object per line"):
-        prompt_files.read(tmp_path / "prompts.json", bridge)
+        files.read(tmp_path / "prompts.json", bridge)

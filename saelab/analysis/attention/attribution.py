@@ -1,0 +1,119 @@
+"""Where the pre-activation of an attention SAE's feature comes from: heads, source positions,
+residual-stream features.
+
+Everything is linear once the attention pattern and the norm's denominator are held, so each split
+adds up to the pre-activation. Source: Kissane et al. 2024, "Interpreting Attention Layer Outputs
+with Sparse Autoencoders", sections 2 and 4. Shapes: B tokens, F features, H heads, E width of a
+head, S source positions, D width, N pairs.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis import frozen
+from saelab.analysis.parts import split
+from saelab.code import Code
+from saelab.errors import UsageError
+from saelab.kernels import sddmm
+from saelab.sae import SAE
+
+CHUNK = 1 << 24  # numbers of an intermediate product held at once
+
+
+class ByFeature(NamedTuple):
+    """Contributions to one pre-activation, which is the sum of values, errors and bias.
+
+    positions, features, values [n]: the residual features, largest |value| first. errors [S]: what
+    the residual SAE leaves unexplained, by position. bias: everything that comes from no residual
+    position.
+    """
+
+    positions: Tensor
+    features: Tensor
+    values: Tensor
+    errors: Tensor
+    bias: float
+
+
+def head_shares(sae: SAE, n_heads: int) -> Tensor:
+    """[F, H]: the norm of each decoder row's slice for a head, divided by the sum of such norms, so
+    that a row adds up to 1."""
+    norms_FH = _by_heads(sae.W_dec.detach(), n_heads).norm(dim=2)
+    return norms_FH / norms_FH.sum(1, keepdim=True)
+
+
+def bias(sae: SAE, features_N: Tensor) -> Tensor:
+    """[N]: b_enc - b_dec . W_enc, the part of a pre-activation that no input contributes."""
+    W_ND = sae.W_enc.detach()[features_N]
+    shift_N = 0 if sae.transcoder else W_ND @ sae.b_dec.detach()
+    return sae.b_enc.detach()[features_N] - shift_N
+
+
+@torch.no_grad()
+def by_head(sae: SAE, z_BHE: Tensor, code: Code) -> Tensor:
+    """[N, H]: z_h . W_enc[f, slice h] for every pair of the code; with `bias` each row adds up to
+    the pair's pre-activation."""
+    W_FHE = _by_heads(sae.W_enc.detach(), z_BHE.shape[1])
+    return _chunked(code, z_BHE[0].numel(), lambda b, f: (z_BHE[b] * W_FHE[f]).sum(2))
+
+
+@torch.no_grad()
+def by_source(sae: SAE, pattern_CHTS: Tensor, v_CSHE: Tensor, code: Code) -> Tensor:
+    """[N, H, S]: A_h[t, s] (v_h[s] . W_enc[f, slice h]) for every pair of the code over the C x T
+    tokens of whole contexts.
+
+    Summed over heads and sources, and with `bias`, it is the pair's pre-activation; summed over
+    sources it is `by_head`. Grouped key and value heads are repeated to the number of query heads.
+    """
+    n_heads, length = pattern_CHTS.shape[1:3]
+    v_CSHE = v_CSHE.repeat_interleave(n_heads // v_CSHE.shape[2], 2)
+    W_FHE = _by_heads(sae.W_enc.detach(), n_heads)
+    pattern_BHS = pattern_CHTS.transpose(1, 2).flatten(0, 1)
+
+    def contributions(b_n: Tensor, f_n: Tensor) -> Tensor:
+        written_nHS = torch.einsum("nshe,nhe->nhs", v_CSHE[b_n // length], W_FHE[f_n])
+        return pattern_BHS[b_n] * written_nHS
+
+    return _chunked(code, v_CSHE[0].numel(), contributions)
+
+
+def by_residual_feature(
+    model: Any, held: frozen.Frozen, sae: SAE, residual: SAE, feature: int, position: int
+) -> ByFeature:
+    """A feature of `sae` at a position of one frozen context, split over the features of a residual
+    SAE at every position.
+
+    `residual` stands anywhere before `sae`. Patterns, norms and MLP outputs between them are held;
+    what the held MLPs add counts to the bias. Position 0, on which no SAE is trained, has no
+    features: it is all error.
+    """
+    read, source = sae.about["hook"], residual.about["hook"]
+    x_SD = frozen.run(model, held, {}, [source])[source][0].detach()
+    at = torch.tensor([position]), torch.tensor([feature])
+    row = frozen.rows(model, held, {source: x_SD}, read, at[0], sae.W_enc.detach()[at[1]])
+    gradient_SD = row.gradients[source][0]
+    code, shift_CSD, error_CSD = split(residual, x_SD[None], x_SD[None])
+    values_N = code.values * sddmm(gradient_SD, residual.W_dec.detach(), code)
+    rest = row.constants[0] + bias(sae, at[1])[0] + (gradient_SD * shift_CSD[0]).sum()
+    order = values_N.abs().argsort(descending=True)
+    errors_S = (gradient_SD * error_CSD[0]).sum(1)
+    return ByFeature(
+        code.tokens[order], code.features[order], values_N[order], errors_S, float(rest)
+    )
+
+
+def _by_heads(W_FD: Tensor, n_heads: int) -> Tensor:
+    if W_FD.shape[1] % n_heads:
+        width = f"width {W_FD.shape[1]} is no multiple of {n_heads} heads"
+        raise UsageError(f"{width}: this SAE does not stand on concatenated heads")
+    return W_FD.view(len(W_FD), n_heads, -1)
+
+
+def _chunked(code: Code, per_pair: int, split: Any) -> Tensor:
+    """split(tokens, features) for all pairs of the code, so many at a time that the product
+    fits."""
+    step = max(1, CHUNK // per_pair)
+    parts = zip(code.tokens.split(step), code.features.split(step), strict=True)
+    return torch.cat([split(tokens_n, features_n) for tokens_n, features_n in parts])

@@ -1,0 +1,1 @@
+"""Which features carry out a task."""

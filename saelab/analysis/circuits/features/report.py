@@ -1,0 +1,109 @@
+"""The report of a sparse feature circuit: strongest nodes and edges, faithfulness and completeness,
+heads it runs through.
+
+Shapes: M nodes.
+"""
+
+import time
+from typing import Any
+
+from saelab import models
+from saelab.analysis.circuits.features.circuit import FeatureCircuit, feature_circuit
+from saelab.analysis.circuits.features.effects import ERROR, Nodes
+from saelab.analysis.circuits.heads import ablation, curves
+from saelab.analysis.circuits.heads.report import Plan, Progress, compared, head_rows, known
+from saelab.analysis.circuits.heads.score import FEATURES
+from saelab.errors import UsageError
+from saelab.sae import SAE
+from saelab.tasks.task import task
+
+PROMPTS = 100
+NODES, EDGES = 1000, 200  # reported, strongest first
+
+
+def feature_report(
+    model: Any, plan: Plan, saes: list[SAE], *, progress: Progress = lambda what: None
+) -> dict[str, Any]:
+    """Everything `saelab circuits --method feature-circuit` prints, as plain values; see
+    `feature_circuit`.
+
+    Raises UsageError for no SAE, for one that does not belong to this model, and for a task that
+    this model does not do.
+    """
+    plan.check()
+    if not saes:
+        raise UsageError(f"{FEATURES} needs SAEs of this model: name each run with --run")
+    drawn = task(plan.task, model, n=plan.prompts or PROMPTS, seed=plan.seed)
+    held_out = task(plan.task, model, n=plan.held_out, seed=plan.seed, split="held-out")
+    base = ablation.baseline(model, held_out)
+    progress(f"tracing {len(saes)} hook points")
+    started = time.perf_counter()
+    found = feature_circuit(model, drawn, held_out, saes, seed=plan.seed)
+    seconds = time.perf_counter() - started
+    progress("comparing")
+    metrics = {
+        "clean": found.curve.metric_clean,
+        "corrupted": ablation.mean(base.corrupted),
+        "empty": found.curve.metric_empty,
+    }
+    truth = None if found.heads is None else known(model, plan, held_out)
+    agreed, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
+    return {
+        "task": plan.task,
+        "method": FEATURES,
+        "model": models.identity(model)["name"],
+        "metric": held_out.metric,
+        **{f"metric_{name}": values[0] for name, values in metrics.items()},
+        **_circuit(found),
+        **agreed,
+        "intervals": intervals
+        | {f"metric_{name}": list(values[1:]) for name, values in metrics.items()},
+        "seconds": seconds,
+        "prompts": {"scoring": len(drawn.clean), "repeats": 1, "held_out": plan.held_out},
+    }
+
+
+def _circuit(found: FeatureCircuit) -> dict[str, Any]:
+    """The fields that say what was found and how good it is by itself."""
+    kept = [curves.Point(point.size, *point.faithfulness) for point in found.curve.points]
+    removed = [curves.Point(point.size, *point.completeness) for point in found.curve.points]
+    cmd = curves.cmd(kept)
+    return {
+        "hooks": found.hooks,
+        "n_nodes": len(found.nodes.effect),
+        "nodes": node_rows(found.nodes.top(NODES), found.hooks),
+        "edges": edge_rows(found),
+        "heads": [] if found.heads is None else head_rows(found.heads),
+        "cpr": None,  # it ranks by signed score; features are ranked by the size of their effect
+        "cmd": cmd.linear,
+        "cmd_log": cmd.log,
+        "faithfulness": [point._asdict() for point in kept],
+        "completeness": [point._asdict() for point in removed],
+    }
+
+
+def node_rows(nodes: Nodes, hooks: list[str]) -> list[dict[str, Any]]:
+    """Nodes as plain values; name: hook/feature or, of an error node, whose feature is None,
+    hook/error."""
+    rows = []
+    for site, feature, effect in zip(
+        nodes.site.tolist(), nodes.feature.tolist(), nodes.effect.tolist(), strict=True
+    ):
+        which = None if feature == ERROR else feature
+        name = f"{hooks[site]}/{'error' if which is None else which}"
+        rows.append({"name": name, "hook": hooks[site], "feature": which, "effect": effect})
+    return rows
+
+
+def edge_rows(found: FeatureCircuit) -> list[dict[str, Any]]:
+    """The strongest edges among the nodes that were traced; the last row of `edges` is the
+    metric."""
+    n_traced = found.edges.shape[1]
+    names = [*(row["name"] for row in node_rows(found.nodes.top(n_traced), found.hooks)), "metric"]
+    strongest = found.edges.abs().flatten().argsort(descending=True, stable=True)[:EDGES].tolist()
+    rows = [(*divmod(place, n_traced), found.edges.flatten()[place].item()) for place in strongest]
+    return [
+        {"source": names[up], "target": names[down], "score": score}
+        for down, up, score in rows
+        if score
+    ]

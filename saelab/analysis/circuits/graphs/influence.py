@@ -1,0 +1,128 @@
+"""Which nodes of an attribution graph matter for its output, how much of that the features explain,
+and the graph's core.
+
+Source: Ameisen et al. 2025, "Circuit Tracing" (influence, pruning, replacement and completeness
+scores). Shapes: M nodes.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph
+
+NODE_SHARE, EDGE_SHARE = 0.8, 0.98
+
+
+class Scores(NamedTuple):
+    """replacement: I(tokens) / (I(tokens) + I(errors)), the share of influence that comes from
+    tokens and so through features.
+
+    floor: the same when every feature counts to the error of its hook and position; never 0,
+    because tokens reach logits by attention alone. completeness: mean share of a feature's or
+    logit's inputs that are not errors, weighted by influence.
+    """
+
+    replacement: float
+    floor: float
+    completeness: float
+
+
+class Core(NamedTuple):
+    """nodes [M] bool, edges [M, M] bool: what pruning keeps."""
+
+    nodes: Tensor
+    edges: Tensor
+
+
+def shares(edges: Tensor) -> Tensor:
+    """|edges| with every row that is not empty adding up to 1."""
+    size = edges.abs().double()
+    return size / size.sum(1, keepdim=True).clamp_min(1e-300)
+
+
+def output_weights(graph: Graph) -> Tensor:
+    """[M] float64: the probability of logit nodes, 0 elsewhere."""
+    return torch.where(graph.nodes.kind == LOGIT, graph.nodes.value, 0.0).double()
+
+
+def influence(shares: Tensor, weights_M: Tensor) -> Tensor:
+    """[M]: w (S + S^2 + ...), the share of the output that passes through a node, over all paths.
+
+    The graph has no cycle, so that the sum ends; and every row adds up to 1, so that tokens and
+    errors together have sum(w).
+    """
+    total, reached = torch.zeros_like(weights_M), weights_M @ shares
+    while reached.any():
+        total, reached = total + reached, reached @ shares
+    return total
+
+
+def _without_features(graph: Graph) -> Tensor:
+    """The edges into logits when every feature's contribution is added to the error of its hook and
+    position."""
+    kind, place, position = graph.nodes.kind, graph.nodes.place, graph.nodes.position
+    length = int(position.max()) + 1
+    keys, errors = place * length + position, (kind == ERROR).nonzero().flatten()
+    owner = torch.zeros(int(keys[errors].max()) + 1, dtype=torch.int64)
+    owner[keys[errors]] = errors
+    features, logits = (kind == FEATURE).nonzero().flatten(), (kind == LOGIT).nonzero().flatten()
+    edges = torch.zeros_like(graph.edges)
+    edges[logits] = graph.edges[logits].index_add(
+        1, owner[keys[features]], graph.edges[logits][:, features]
+    )
+    edges[:, features] = 0
+    return edges
+
+
+def _replacement(kind_M: Tensor, influence_M: Tensor) -> float:
+    tokens, errors = (float(influence_M[kind_M == kind].sum()) for kind in (TOKEN, ERROR))
+    return tokens / (tokens + errors)
+
+
+def scores(graph: Graph) -> Scores:
+    """How much of the output the features explain.
+
+    Completeness leaves out errors and tokens, whose empty rows would count as fully explained.
+    """
+    weights_M, kind = output_weights(graph), graph.nodes.kind
+    parts = shares(graph.edges)
+    influence_M = influence(parts, weights_M)
+    floor = _replacement(kind, influence(shares(_without_features(graph)), weights_M))
+    explained = (kind == FEATURE) | (kind == LOGIT)
+    by_M = torch.where(explained, influence_M + weights_M, 0)
+    complete = 1 - parts[:, kind == ERROR].sum(1)
+    return Scores(
+        _replacement(kind, influence_M), floor, float((complete * by_M).sum() / by_M.sum())
+    )
+
+
+def _leading(values: Tensor, share: float) -> Tensor:
+    """Which of the values [n] make up `share` of their sum, largest first."""
+    order = values.argsort(descending=True, stable=True)
+    before = values[order].cumsum(0) - values[order]
+    kept = torch.zeros_like(values, dtype=torch.bool)
+    kept[order] = (before < share * values.sum()) & (values[order] > 0)
+    return kept
+
+
+def prune(graph: Graph, node_share: float = NODE_SHARE, edge_share: float = EDGE_SHARE) -> Core:
+    """The nodes that carry `node_share` of the influence (tokens and logits stay) and the edges
+    that carry `edge_share` of it.
+
+    Then features and errors that lead nowhere, and features that nothing leads to, are dropped
+    until none is left.
+    """
+    weights_M, kind = output_weights(graph), graph.nodes.kind
+    fixed = (kind == TOKEN) | (kind == LOGIT)
+    nodes = fixed | _leading(influence(shares(graph.edges), weights_M), node_share)
+    parts = shares(graph.edges * nodes * nodes[:, None])
+    weighted = parts * (influence(parts, weights_M) + weights_M)[:, None]
+    edges = _leading(weighted.flatten(), edge_share).view_as(weighted)
+    while True:
+        lost = nodes & ~fixed & ~edges.any(0) | nodes & (kind == FEATURE) & ~edges.any(1)
+        if not lost.any():
+            return Core(nodes, edges)
+        nodes = nodes & ~lost
+        edges = edges & nodes & nodes[:, None]

@@ -1,0 +1,1 @@
+"""Which heads and MLPs carry out a task."""

@@ -1,0 +1,136 @@
+"""ACDC: walk from the logits to the input and drop every edge whose loss changes the output by less
+than a threshold.
+
+Conmy et al. 2023, section 4. A dropped edge carries its value on the corrupted twin; the change is
+KL(model || circuit) at the last position, in nats. The paper ranks nodes by the largest threshold
+that keeps them, which takes a search for each threshold. Here one search ranks them by what their
+best edge cost when it was tried: the threshold that this edge would have survived.
+
+Shapes: P prompts, T positions, D width, U writers, R readers, G readers at one hook, V vocabulary.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.heads.patching import entering
+from saelab.analysis.circuits.heads.stream import (
+    Hook,
+    Site,
+    by_head,
+    run_from,
+    sites,
+    split_inputs,
+    written,
+)
+from saelab.tasks.task import Task
+
+THRESHOLD = 0.01
+
+
+class Search(NamedTuple):
+    """What a search found. scores [U, R]: nats that dropping the edge cost when it was tried, 0 for
+    those dropped untried because nothing read their reader any more. kept [U, R]: the edges of the
+    circuit. divergence: of the circuit, in nats."""
+
+    scores: Tensor
+    kept: Tensor
+    divergence: float
+
+
+class _State:
+    """A model with some edges dropped, entered at any layer before which none are."""
+
+    def __init__(self, model: Any, task: Task) -> None:
+        self.model, self.task, self.sites = model, task, sites(model)
+        self.clean_UPTD, self.corrupted_UPTD = (
+            written(model, task.clean),
+            written(model, task.corrupted),
+        )
+        self.kept = torch.cat([_below(len(self.clean_UPTD), site) for site in self.sites], 1).to(
+            self.clean_UPTD.device
+        )
+        self.target_PV = model(task.clean, return_type="logits")[:, -1].log_softmax(-1)
+        self.first = [sum(site.width for site in self.sites[:i]) for i in range(len(self.sites))]
+
+    def divergence(self, layer: int, stream_PTD: Tensor) -> float:
+        """KL(model || circuit), mean over prompts; nothing before `layer` may have been dropped."""
+        missing_UPTD = self.corrupted_UPTD - self.clean_UPTD
+        edits = [edit for site, first in zip(self.sites, self.first, strict=True) if site.layer >= layer
+                 for edit in (self._reading(site, first, missing_UPTD), *self._writing(site, missing_UPTD))]  # fmt: skip
+        found_PV = run_from(self.model, layer, stream_PTD, edits).log_softmax(-1)
+        return float((self.target_PV.exp() * (self.target_PV - found_PV)).sum(-1).mean())
+
+    def _reading(self, site: Site, first: int, missing_UPTD: Tensor) -> Hook:
+        """An edit: dropped writers are read with their corrupted value."""
+
+        def edit(acts: Tensor, hook: Any) -> Tensor:
+            dropped_UG = ~self.kept[: site.n_writers, first : first + site.width]
+            if not dropped_UG.any():
+                return acts
+            change = torch.einsum(
+                "ug,uptd->ptgd", dropped_UG.to(acts.dtype), missing_UPTD[: site.n_writers]
+            )
+            return acts + change.reshape(acts.shape)
+
+        return site.hook, edit
+
+    def _writing(self, site: Site, missing_UPTD: Tensor) -> list[Hook]:
+        """Edits that note what the layer's writers now write; its k and q sites add none."""
+        if site.part not in ("v", "mlp"):
+            return []
+        n_heads = self.model.cfg.n_heads
+        at = 1 + site.layer * (n_heads + 1) + (n_heads if site.part == "mlp" else 0)
+        end = at + (1 if site.part == "mlp" else n_heads)
+
+        def note(acts: Tensor, hook: Any) -> Tensor:
+            now = acts[None] if site.part == "mlp" else by_head(self.model, site.layer, acts)
+            missing_UPTD[at:end] = self.corrupted_UPTD[at:end] - now
+            return acts
+
+        return [
+            (f"blocks.{site.layer}.{'hook_mlp_out' if site.part == 'mlp' else 'attn.hook_z'}", note)
+        ]
+
+
+def _below(n_writers: int, site: Site) -> Tensor:
+    return (torch.arange(n_writers) < site.n_writers)[:, None].expand(n_writers, site.width).clone()
+
+
+@torch.no_grad()
+def search(model: Any, task: Task, threshold: float = THRESHOLD) -> Search:
+    """Walk the readers from the logits down, and each one's writers from the last to the input.
+
+    threshold: nats below which an edge is dropped.
+    """
+    state, now = _State(model, task), 0.0
+    scores = torch.zeros(state.kept.shape)
+    with split_inputs(model):
+        for site, first in zip(reversed(state.sites), reversed(state.first), strict=True):
+            stream_PTD = entering(model, task, site.layer)
+            for reader in range(first, first + site.width):
+                if not _is_read(state, site, reader - first):
+                    state.kept[:, reader] = False
+                    continue
+                for writer in reversed(range(site.n_writers)):
+                    state.kept[writer, reader] = False
+                    new = state.divergence(site.layer, stream_PTD)
+                    scores[writer, reader] = new - now
+                    if new - now < threshold:
+                        now = new
+                    else:
+                        state.kept[writer, reader] = True
+    return Search(scores, state.kept, now)
+
+
+def _is_read(state: _State, site: Site, number: int) -> bool:
+    """Whether anything in the circuit still reads what this reader's node writes."""
+    if site.part == "logits":
+        return True
+    n_heads = state.model.cfg.n_heads
+    at = 1 + site.layer * (n_heads + 1)
+    if site.part == "mlp":
+        return bool(state.kept[at + n_heads].any())
+    per_reader = n_heads // site.width  # heads that share a key or value head
+    return bool(state.kept[at + number * per_reader : at + (number + 1) * per_reader].any())

@@ -1,0 +1,94 @@
+"""Faithfulness of the circuit made of the best n heads, for every n, and its two areas.
+
+Heads outside are resampled from the corrupted twin, MLPs stay. CPR (Mueller et al. 2025, section
+3.3) ranks by signed score and integrates f: high where few heads give the performance. CMD ranks by
+|score| and integrates |1 - f|: low where few heads give the behaviour. With f(0) = 0 by definition.
+
+Shapes: P prompts, L layers, H heads.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.heads import ablation
+from saelab.tasks.task import Task
+
+SMALL = 10  # every size up to here is measured, larger ones on a geometric grid
+
+
+class Point(NamedTuple):
+    """Faithfulness (value, low, high: 95% over prompts) of the circuit of `size` heads."""
+
+    size: int
+    value: float
+    low: float
+    high: float
+
+
+class Areas(NamedTuple):
+    """Areas under a curve of sizes 0 to n, in units of the axis's length: linear in size, and
+    logarithmic from size 1 on."""
+
+    linear: float
+    log: float
+
+
+def sizes(n_heads: int) -> list[int]:
+    """The circuit sizes measured: 0 to SMALL, then a geometric grid that ends at n_heads."""
+    grid = np.geomspace(SMALL, n_heads, 8) if n_heads > SMALL else []
+    return sorted({*range(min(SMALL, n_heads) + 1), *(round(size) for size in grid), n_heads})
+
+
+def order(scores_LH: Tensor, signed: bool) -> Tensor:
+    """Indices of the flattened heads, best first: by score, or by size; equal ones in the order of
+    computation."""
+    keys = scores_LH.flatten() if signed else scores_LH.abs().flatten()
+    return keys.sort(descending=True, stable=True).indices
+
+
+def curve(
+    model: Any,
+    task: Task,
+    scores_LH: Tensor,
+    *,
+    signed: bool = False,
+    at: Sequence[int] | None = None,
+) -> list[Point]:
+    """Faithfulness at each size in `at` (default `sizes`). Raises UsageError for a task that the
+    model does not do."""
+    given = ablation.stand_ins(model, task)
+    base = ablation.baseline(model, task, given)
+    best, points = order(scores_LH, signed), []
+    for size in at or sizes(len(best)):
+        outside = torch.ones(len(best), dtype=torch.bool)
+        outside[best[:size].cpu()] = False
+        circuit_P = ablation.run(model, task, given, outside.view(scores_LH.shape))
+        points.append(Point(size, *ablation.faithfulness(base, circuit_P)))
+    return points
+
+
+def cpr(points: Sequence[Point]) -> Areas:
+    """Area under f; 1 for a circuit that is faithful from the first head on, but for the linear
+    axis's first step."""
+    return _areas([p.size for p in points], [p.value for p in points])
+
+
+def cmd(points: Sequence[Point]) -> Areas:
+    """Area under |1 - f|; 0 is best."""
+    return _areas([p.size for p in points], [abs(1 - p.value) for p in points])
+
+
+def _areas(at: Sequence[int], values: Sequence[float]) -> Areas:
+    """Trapezoids over size / n from 0 to 1, and over log(size) / log(n) from size 1 on. `at`
+    ascends from 0."""
+    linear = float(np.trapezoid(values, np.array(at) / at[-1]))
+    return Areas(
+        linear,
+        float(np.trapezoid(values[1:], np.log(at[1:])) / np.log(at[-1]))
+        if at[-1] > 1
+        else float(values[-1]),
+    )

@@ -1,0 +1,251 @@
+"""The report of a discovery method on a task: scores, agreement with a known circuit, faithfulness
+of what it found.
+
+Scores come from prompts of the training templates, truth and faithfulness from held-out ones.
+Scoring is repeated on fresh prompts, which gives the intervals; the scores reported, and those that
+the curves rank by, are the means.
+
+Shapes: L layers, H heads, S repetitions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab import models
+from saelab.analysis.circuits.heads import ablation, agreement, curves, truth
+from saelab.analysis.circuits.heads.published import PUBLISHED
+from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
+from saelab.analysis.circuits.heads.stream import Edge
+from saelab.errors import UsageError
+from saelab.tasks.task import METRICS, Task, task
+
+LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
+TruthKind = Literal["measured", "published", "none"]
+TRUTHS: tuple[TruthKind, ...] = ("measured", "published", "none")
+Progress = Callable[[str], None]
+
+
+class Plan(NamedTuple):
+    """What to do. prompts: per repetition (None: the method's default). held_out: prompts for truth
+    and faithfulness. truth: `measured` (every head of this model resampled by itself), `published`
+    (of GPT-2 small and attn-only-4l) or `none`."""
+
+    task: str
+    method: str
+    prompts: int | None = None
+    repeats: int = 3
+    held_out: int = 100
+    truth: TruthKind = "measured"
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError, listing what there is, for an unknown task, method or truth."""
+        if self.method != FEATURES:
+            method(self.method)
+        if self.task not in METRICS:
+            raise UsageError(f"unknown task {self.task!r}: tasks are {', '.join(METRICS)}")
+        if self.truth not in TRUTHS:
+            raise UsageError(f"unknown truth {self.truth!r}: there are {', '.join(TRUTHS)}")
+        if self.repeats < 1:
+            raise UsageError(
+                f"repeats={self.repeats}: at least one is needed, and three for an interval"
+            )
+        if self.prompts is not None and self.prompts < 1:
+            raise UsageError(f"prompts={self.prompts}: at least one is needed")
+        if self.held_out < 2:
+            raise UsageError(f"held_out={self.held_out}: at least two are needed for an interval")
+
+
+class Known(NamedTuple):
+    """A circuit to compare with. levels: level -> (members [L, H] bool, number of undecided heads);
+    effects [L, H] or None."""
+
+    levels: dict[float, tuple[Tensor, int]]
+    effects: Tensor | None
+    about: dict[str, Any]
+
+
+def report(
+    model: Any, plan: Plan, *, progress: Progress = lambda what: None, **options: Any
+) -> dict[str, Any]:
+    """Everything `saelab circuits` prints, as plain values; options are those of `score`.
+
+    Raises UsageError for an unknown task, method or truth, and, with the numbers, for a task that
+    this model does not do.
+    """
+    plan.check()
+    held_out = task(plan.task, model, n=plan.held_out, seed=plan.seed, split="held-out")
+    base = ablation.baseline(model, held_out)
+    progress(f"scoring by {plan.method}")
+    found = [_scored(model, plan, number, options) for number in range(plan.repeats)]
+    scores = mean(found)
+    progress("measuring the truth" if plan.truth == "measured" else "comparing")
+    true = known(model, plan, held_out)
+    progress("faithfulness")
+    means = {
+        name: ablation.mean(values_P)
+        for name, values_P in zip(("clean", "corrupted", "empty"), base, strict=True)
+    }
+    fields, intervals = compared([one.heads for one in found], true, plan.seed)
+    intervals |= {f"metric_{name}": list(values[1:]) for name, values in means.items()}
+    return {
+        "task": plan.task,
+        "method": plan.method,
+        "model": models.identity(model)["name"],
+        "metric": held_out.metric,
+        **{f"metric_{name}": values[0] for name, values in means.items()},
+        "heads": head_rows(scores.heads),
+        "mlps": None if scores.mlps is None else scores.mlps.tolist(),
+        "edges": [edge._asdict() for edge in scores.edges or []],
+        **fields,
+        **_curves(model, held_out, scores.heads),
+        "intervals": intervals,
+        "seconds": scores.seconds,
+        "prompts": {
+            "scoring": plan.prompts or method(plan.method).prompts,
+            "repeats": plan.repeats,
+            "held_out": plan.held_out,
+        },
+    }
+
+
+def _scored(model: Any, plan: Plan, number: int, options: dict[str, Any]) -> Scores:
+    drawn = task(
+        plan.task, model, n=plan.prompts or method(plan.method).prompts, seed=plan.seed + number
+    )
+    return score(model, drawn, plan.method, **{"seed": plan.seed + number, **options})
+
+
+def mean(found: Sequence[Scores]) -> Scores:
+    """Scores averaged over repetitions; seconds of one of them."""
+    first = found[0]
+    heads_LH = torch.stack([one.heads for one in found]).mean(0)
+    mlps_L = (
+        None
+        if first.mlps is None
+        else torch.stack([one.mlps for one in found if one.mlps is not None]).mean(0)
+    )
+    edges = None
+    if first.edges is not None:
+        sums: dict[tuple[str, str], float] = {}
+        for edge in [edge for one in found for edge in one.edges or []]:
+            sums[edge[:2]] = sums.get(edge[:2], 0.0) + edge.score / len(found)
+        edges = sorted(
+            (Edge(*ends, value) for ends, value in sums.items()), key=lambda edge: -abs(edge.score)
+        )
+    return Scores(
+        first.method, heads_LH, mlps_L, edges, sum(one.seconds for one in found) / len(found)
+    )
+
+
+def head_rows(scores_LH: Tensor) -> list[dict[str, Any]]:
+    """Heads as plain values, largest |score| first."""
+    table = scores_LH.tolist()
+    rows = [
+        {"layer": layer, "head": head, "score": value}
+        for layer, row in enumerate(table)
+        for head, value in enumerate(row)
+    ]
+    return sorted(rows, key=lambda row: -abs(row["score"]))
+
+
+def known(model: Any, plan: Plan, held_out: Task) -> Known | None:
+    """The circuit that the plan compares with, if any."""
+    if (
+        plan.truth == "none" or plan.method == "patching"
+    ):  # exact patching is the truth: nothing is left to compare it with
+        return None
+    return measured(model, held_out) if plan.truth == "measured" else published(model, plan.task)
+
+
+def measured(model: Any, held_out: Task) -> Known:
+    """The circuit by exhaustive resampling, at each of truth.LEVELS."""
+    found = truth.measure_all(model, held_out, ("resample",))
+    effects = found.effects["resample"]
+    at = {level: truth.members(effects, level) for level in truth.LEVELS}
+    levels = {
+        level: (members.heads, int(members.undecided_heads.sum())) for level, members in at.items()
+    }
+    shown = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
+    about = {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown}
+    return Known(levels, effects.heads[..., 0], about)
+
+
+def published(model: Any, name: str) -> Known:
+    """The published circuit of a task. Raises UsageError for a model it does not belong to."""
+    found, here = PUBLISHED.get(name), models.identity(model)["name"]
+    if found is None or here.rsplit("/", 1)[-1] != found.model:
+        whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
+        raise UsageError(
+            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds this model's own"
+        )
+    members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
+    for layer, head in found.heads():
+        members_LH[layer, head] = True
+    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": found.source})
+
+
+def compared(
+    each: list[Tensor], known: Known | None, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that compare scores [L, H], one per repetition, with a known circuit, and their
+    intervals."""
+    names = ("auc", "average_precision", "auc_layer_index", "auc_random")
+    if known is None:
+        return {name: None for name in names} | {"truth": None}, {}
+    members_LH = known.levels[LEVEL][0]
+    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
+    fields, intervals = {}, {}
+    for name in names[:2]:
+        values = [getattr(one, name) for one in repeated]
+        fields[name], *intervals[name] = (
+            (None, None, None) if None in values else agreement.over_repetitions(values)
+        )
+    random = agreement.random_auc(members_LH, seed)
+    fields["auc_layer_index"] = agreement.layer_index_auc(members_LH)
+    fields["auc_random"], *intervals["auc_random"] = random or (None, None, None)
+    fields["truth"] = {
+        **known.about,
+        "level": LEVEL,
+        "levels": [_level(each, known, level) for level in known.levels],
+    }
+    mean_LH, effects_LH = torch.stack(each).mean(0), known.effects
+    fields["truth"]["rank_correlation"] = (
+        None if effects_LH is None else agreement.rank_correlation(mean_LH, effects_LH)
+    )
+    return fields, intervals
+
+
+def _level(each: list[Tensor], known: Known, level: float) -> dict[str, Any]:
+    members_LH, undecided = known.levels[level]
+    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
+    row: dict[str, Any] = {
+        "level": level,
+        "undecided": undecided,
+        "members": members_LH.nonzero().tolist(),
+    }
+    for name in ("auc", "average_precision"):
+        values = [getattr(one, name) for one in repeated]
+        row[name] = None if None in values else sum(values) / len(values)
+    return row
+
+
+def _curves(model: Any, held_out: Task, scores_LH: Tensor) -> dict[str, Any]:
+    by_size = curves.curve(model, held_out, scores_LH)
+    signed = (
+        by_size
+        if bool((scores_LH >= 0).all())
+        else curves.curve(model, held_out, scores_LH, signed=True)
+    )
+    cpr, cmd = curves.cpr(signed), curves.cmd(by_size)
+    return {
+        "cpr": cpr.linear,
+        "cmd": cmd.linear,
+        "cpr_log": cpr.log,
+        "cmd_log": cmd.log,
+        "faithfulness": [point._asdict() for point in by_size],
+        "faithfulness_signed": [point._asdict() for point in signed],
+    }

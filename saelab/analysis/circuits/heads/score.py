@@ -1,0 +1,178 @@
+"""One interface to every discovery method: `score(model, task, method)` gives scores of nodes and
+edges.
+
+Shapes: L layers, H heads, K heads of all layers in order, U writers, R readers.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.heads import acdc, attribution_patching, codes, patching
+from saelab.analysis.circuits.heads.stream import Edge, by_layer, check_sum, named
+from saelab.errors import UsageError
+from saelab.sae import SAE
+from saelab.tasks.task import Task
+
+
+class Options(NamedTuple):
+    """What methods can be told. seed: of anything random. n_steps: interpolation points of EAP-IG.
+    threshold: ACDC's, in nats. sae: the SAE that codes are read with, instead of a small one
+    trained on the spot. edges: whether exact patching measures edges too (one run each)."""
+
+    seed: int = 0
+    n_steps: int = 5
+    threshold: float = acdc.THRESHOLD
+    sae: SAE | None = None
+    edges: bool = False
+
+
+class Scores(NamedTuple):
+    """What a method found, in the order of computation; larger size means more likely in the
+    circuit.
+
+    heads [L, H], mlps [L] or None. edges: largest size first, or None. Of patching methods a score
+    estimates or measures m(clean) - m(resampled): above 0 it helps, below 0 it works against the
+    task. seconds: time taken.
+    """
+
+    method: str
+    heads: Tensor
+    mlps: Tensor | None
+    edges: list[Edge] | None
+    seconds: float
+
+
+Found = tuple[Tensor, Tensor | None, list[Edge] | None]
+
+
+class Method(NamedTuple):
+    """run: the method; prompts: how many it is given by default; about: one line."""
+
+    run: Callable[[Any, Task, Options], Found]
+    prompts: int
+    about: str
+
+
+def _from_edges(model: Any, scores_UR: Tensor) -> Found:
+    return *by_layer(scores_UR.sum(1), model.cfg.n_layers), named(model, scores_UR)
+
+
+def _atp(model: Any, task: Task, options: Options) -> Found:
+    return *by_layer(
+        attribution_patching.node_scores(model, task).mean(0), model.cfg.n_layers
+    ), None
+
+
+def _eap(model: Any, task: Task, options: Options) -> Found:
+    check_sum(model, task)
+    return _from_edges(model, attribution_patching.edge_scores(model, task).mean(0))
+
+
+def _eap_ig(model: Any, task: Task, options: Options) -> Found:
+    check_sum(model, task)
+    return _from_edges(
+        model, attribution_patching.edge_scores(model, task, options.n_steps).mean(0)
+    )
+
+
+def _eap_ig_activations(model: Any, task: Task, options: Options) -> Found:
+    check_sum(model, task)
+    return _from_edges(
+        model, attribution_patching.edge_scores_by_activation(model, task, options.n_steps).mean(0)
+    )
+
+
+def _patching(model: Any, task: Task, options: Options) -> Found:
+    edges = None
+    if options.edges:
+        check_sum(model, task)
+        edges = named(model, patching.edge_scores(model, task))
+    return *patching.node_scores(model, task), edges
+
+
+def _acdc(model: Any, task: Task, options: Options) -> Found:
+    check_sum(model, task)
+    scores_UR = acdc.search(model, task, options.threshold).scores
+    return *by_layer(scores_UR.amax(1), model.cfg.n_layers), named(model, scores_UR)
+
+
+def _codes(model: Any, task: Task, options: Options, centred: bool = True) -> Found:
+    found = codes.of_task(model, task, options.sae, seed=options.seed, centred=centred)
+    heads_LH = codes.only_in_clean(found).unflatten(0, (model.cfg.n_layers, -1))
+    pairs_KK = codes.pairs_only_in_clean(found)
+    n_heads = model.cfg.n_heads
+    names = [f"a{number // n_heads}.h{number % n_heads}" for number in range(len(pairs_KK))]
+    later = [(a, b) for b in range(len(names)) for a in range(b // n_heads * n_heads)]
+    edges = [Edge(names[a], names[b], pairs_KK[a, b].item()) for a, b in later]
+    return heads_LH, None, sorted(edges, key=lambda edge: -edge.score)
+
+
+def _codes_raw(model: Any, task: Task, options: Options) -> Found:
+    return _codes(model, task, options, centred=False)
+
+
+def _random(model: Any, task: Task, options: Options) -> Found:
+    generator = torch.Generator().manual_seed(options.seed)
+    return torch.rand(model.cfg.n_layers, model.cfg.n_heads, generator=generator), None, None
+
+
+def _layer_index(model: Any, task: Task, options: Options) -> Found:
+    return (
+        torch.arange(model.cfg.n_layers).float()[:, None].expand(-1, model.cfg.n_heads),
+        None,
+        None,
+    )
+
+
+METHODS: dict[str, Method] = {
+    "eap-ig": Method(
+        _eap_ig,
+        32,
+        "attribution of edges, gradients averaged from the corrupted to the clean input",
+    ),
+    "eap-ig-activations": Method(
+        _eap_ig_activations, 32, "the same, averaged over each writer's own activation"
+    ),
+    "eap": Method(_eap, 32, "attribution of edges, gradients of the clean run"),
+    "atp": Method(_atp, 32, "attribution of nodes, gradients of the clean run"),
+    "codes": Method(
+        _codes,
+        250,
+        "codes of a small SAE that only clean prompts show, each head's mean taken away",
+    ),
+    "codes-raw": Method(_codes_raw, 250, "the same on raw head outputs, as in the paper's code"),
+    "acdc": Method(_acdc, 16, "greedy removal of edges, by the divergence it costs"),
+    "patching": Method(_patching, 100, "exact: each node resampled by itself"),
+    "random": Method(_random, 1, "baseline: random scores"),
+    "layer-index": Method(_layer_index, 1, "baseline: later layers score higher"),
+}
+
+
+FEATURES = "feature-circuit"  # scores features instead of heads: see feature_report
+
+
+def method(name: str) -> Method:
+    """The row of METHODS. Raises UsageError, listing them, for an unknown name."""
+    if name == FEATURES:
+        raise UsageError(
+            f"{FEATURES} scores the features of SAEs: it is `feature_circuit`, not a method of `score`"
+        )
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}: methods are {', '.join([*METHODS, FEATURES])}")
+    return METHODS[name]
+
+
+def score(model: Any, task: Task, method_name: str = "eap-ig", **options: Any) -> Scores:
+    """Score every head, and where the method can every MLP and edge, of a model (a
+    TransformerBridge) by a method of METHODS.
+
+    options: fields of `Options`. Raises UsageError for an unknown method, and where the method
+    cannot work on this model.
+    """
+    started, row = time.perf_counter(), method(method_name)
+    heads_LH, mlps_L, edges = row.run(model, task, Options(**options))
+    return Scores(method_name, heads_LH, mlps_L, edges, time.perf_counter() - started)

@@ -1,0 +1,125 @@
+"""Exhaustive truth: what each head and each MLP does to the metric when it alone is ablated, on
+prompts held out.
+
+Shapes: P prompts, L layers, H heads; the last axis 3 holds value, low, high.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab.analysis.circuits.heads import ablation
+from saelab.analysis.circuits.heads.ablation import KINDS, Baseline, Kind
+from saelab.tasks.task import Task
+
+LEVELS = (0.02, 0.05, 0.1)  # of m(model) - m(empty)
+
+
+class Effects(NamedTuple):
+    """Effects of one kind of ablation as shares of m(model) - m(empty): heads [L, H, 3] and mlps
+    [L, 3], float64.
+
+    1 is as much as resampling all heads at once; negative where the component works against the
+    task.
+    """
+
+    kind: Kind
+    heads: Tensor
+    mlps: Tensor
+
+
+class Truth(NamedTuple):
+    """What was measured. clean, corrupted, empty: mean metric (value, low, high), see
+    `ablation.Baseline`. seconds: taken."""
+
+    task: str
+    metric: str
+    n_prompts: int
+    clean: tuple[float, float, float]
+    corrupted: tuple[float, float, float]
+    empty: tuple[float, float, float]
+    effects: dict[Kind, Effects]
+    seconds: float
+
+
+class Members(NamedTuple):
+    """Which components are in the circuit at one level, bool: heads [L, H], mlps [L]; undecided:
+    the interval holds the level."""
+
+    level: float
+    heads: Tensor
+    mlps: Tensor
+    undecided_heads: Tensor
+    undecided_mlps: Tensor
+
+
+def _one(n_layers: int, layer: int) -> Tensor:
+    return torch.arange(n_layers) == layer
+
+
+def _share(base: Baseline, ablated_P: Tensor) -> Tensor:
+    value, low, high = ablation.faithfulness(base, ablated_P)
+    return torch.tensor([1 - value, 1 - high, 1 - low], dtype=torch.float64)
+
+
+def effects(model: Any, task: Task, base: Baseline, given: ablation.StandIns) -> Effects:
+    """Ablate every head and every MLP, one at a time."""
+    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    heads_LH3 = torch.zeros(n_layers, n_heads, 3, dtype=torch.float64)
+    for layer in range(n_layers):
+        for head in range(n_heads):
+            alone_LH = _one(n_layers, layer)[:, None] & _one(n_heads, head)
+            heads_LH3[layer, head] = _share(base, ablation.run(model, task, given, alone_LH))
+    mlps = [
+        _share(base, ablation.run(model, task, given, mlps_L=_one(n_layers, layer)))
+        for layer in range(n_layers)
+    ]
+    return Effects(given.kind, heads_LH3, torch.stack(mlps))
+
+
+def measure_all(model: Any, task: Task, kinds: tuple[Kind, ...] = KINDS) -> Truth:
+    """The effect of every head and MLP under each kind of ablation. Raises UsageError for a task
+    that the model does not do.
+
+    The denominator is the same for all kinds: m(empty) has every head resampled from the corrupted
+    twin and MLPs kept.
+    """
+    started = time.perf_counter()
+    base = ablation.baseline(model, task)
+    found: dict[Kind, Effects] = {
+        kind: effects(model, task, base, ablation.stand_ins(model, task, kind)) for kind in kinds
+    }
+    clean, corrupted, empty = (ablation.mean(values_P) for values_P in base)
+    return Truth(
+        task.name,
+        task.metric,
+        len(task.clean),
+        clean,
+        corrupted,
+        empty,
+        found,
+        time.perf_counter() - started,
+    )
+
+
+def _clear(shares_X3: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Whether the interval lies beyond the level, on either side of 0; and whether it holds the
+    level."""
+    _, low_X, high_X = shares_X3.unbind(-1)
+    inside_X = (low_X > level) | (high_X < -level)
+    return inside_X, ~inside_X & ((high_X > level) | (low_X < -level))
+
+
+def members(found: Effects, level: float = 0.05) -> Members:
+    """The components whose effect is at least `level` in size, its 95% interval clear of the level.
+
+    Components that work against the task belong to the circuit, as negative name movers do (Wang et
+    al. 2022).
+    """
+    (heads_LH, open_heads_LH), (mlps_L, open_mlps_L) = (
+        _clear(found.heads, level),
+        _clear(found.mlps, level),
+    )
+    return Members(level, heads_LH, mlps_L, open_heads_LH, open_mlps_L)

@@ -1,0 +1,192 @@
+"""Dark matter: the part of an activation that its SAE misses, split into what is linear in the
+activation and what is not.
+
+Engels, Smith and Tegmark, Decomposing the Dark Matter of Sparse Autoencoders (arXiv 2410.14670).
+Shapes: N tokens, D width, M summed columns.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.analysis.dark_matter import linear
+from saelab.analysis.dark_matter.linear import Linear, Sums, pieces
+from saelab.errors import UsageError
+
+SCALARS = ("tokens", "square", "norm", "norm_square", "norm_miss")
+BLOCKS = ("x", "error", "error_square", "linear_square", "nonlinear_square")  # D columns each
+
+
+class Map(NamedTuple):
+    """What x [N, D] says linearly about an SAE's error: `error` predicts it (Q = D), `norm` its
+    squared length (Q = 1)."""
+
+    error: Linear
+    norm: Linear
+
+
+class Decomposition(NamedTuple):
+    """x = x_hat + linear + nonlinear, each [N, D], and the scores of these tokens.
+
+    introduced [N, D]: x_hat - truth, where the true signal is known. r2: of the error from x,
+    pooled over dimensions; r2_dimensions [D]; r2_null: that of an error independent of x; norm_r2:
+    of the error's squared length from x. fvu, fvu_linear, fvu_nonlinear: sum of squares of the
+    error and of its parts over sum ||x - mean(x)||^2.
+    """
+
+    linear: Tensor
+    nonlinear: Tensor
+    introduced: Tensor | None
+    r2: float
+    r2_dimensions: Tensor
+    r2_null: float | None
+    norm_r2: float
+    fvu: float
+    fvu_linear: float
+    fvu_nonlinear: float
+
+
+def targets(error: Tensor) -> Tensor:
+    """What a Map predicts of an error [N, D]: itself and its squared length, [N, D + 1]."""
+    return torch.cat([error, error.square().sum(1, keepdim=True)], 1)
+
+
+def split(both: Linear) -> Map:
+    """A Map from the one regression on `targets`."""
+    parts = [
+        Linear(both.weight[:, at], both.bias[at], *both[2:])
+        for at in (slice(None, -1), slice(-1, None))
+    ]
+    return Map(*parts)
+
+
+def fit(x: Tensor, x_hat: Tensor, intercept: bool = True, ridge: float = 0.0) -> Map:
+    """The best linear map from activations x [N, D] to the error x - x_hat, and to its squared
+    length.
+
+    ridge: added to x's covariance, 0 for plain least squares. Score it on other tokens with
+    `decompose`. Raises UsageError for fewer than D + 2 tokens or for shapes that differ.
+    """
+    _check(x, x_hat)
+    sums = Sums(x.shape[1], x.shape[1] + 1)
+    for part in pieces(len(x)):
+        sums.add(x[part], targets(x[part] - x_hat[part]))
+    return split(linear.solve(sums, intercept, ridge))
+
+
+def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -> Decomposition:
+    """Split x [N, D] into the reconstruction, the error's linear part map.error(x), and the rest,
+    with their scores.
+
+    On the very tokens of an unregularised fit the two parts are orthogonal, so that fvu =
+    fvu_linear + fvu_nonlinear; on others they need not be. truth [N, D]: the planted signal that a
+    perfect SAE would return. Raises UsageError for shapes that differ.
+    """
+    _check(x, x_hat)
+    linear_ND = map.error(x)
+    nonlinear_ND = x - x_hat - linear_ND
+    rows = (
+        (x[part], x[part] - x_hat[part], linear_ND[part], map.norm(x[part]))
+        for part in pieces(len(x))
+    )
+    sums = torch.stack([columns(*row).sum(0) for row in rows]).sum(0).numpy()
+    return Decomposition(
+        linear=linear_ND,
+        nonlinear=nonlinear_ND,
+        introduced=None if truth is None else x_hat - truth,
+        r2=float(r2(sums)),
+        r2_dimensions=torch.from_numpy(r2_dimensions(sums)),
+        r2_null=map.error.null,
+        norm_r2=float(norm_r2(sums)),
+        fvu=float(fvu(sums)),
+        fvu_linear=float(fvu(sums, "linear")),
+        fvu_nonlinear=float(fvu(sums, "nonlinear")),
+    )
+
+
+def _check(x: Tensor, x_hat: Tensor) -> None:
+    if x.ndim != 2 or x.shape != x_hat.shape:
+        raise UsageError(
+            f"x has shape {list(x.shape)}, x_hat {list(x_hat.shape)}: both must be [tokens, width]"
+        )
+    if not len(x):
+        raise UsageError("no tokens: x and x_hat are empty")
+
+
+# --- scores: functions of sums over tokens, so that documents can be resampled ------------------------------------------
+
+
+def columns(x: Tensor, error: Tensor, linear: Tensor, norm: Tensor) -> Tensor:
+    """[N, M] float64: per token what the scores are sums of. linear [N, D], norm [N, 1]:
+    predictions of error and its square."""
+    x, error, linear = x.double(), error.double(), linear.double()
+    norm_N = error.square().sum(1)
+    scalars = (
+        torch.ones_like(norm_N),
+        x.square().sum(1),
+        norm_N,
+        norm_N.square(),
+        (norm_N - norm.double().squeeze(1)).square(),
+    )
+    blocks = (x, error, error.square(), linear.square(), (error - linear).square())
+    return torch.cat([torch.stack(scalars, 1), *blocks], 1)
+
+
+def _column(sums: np.ndarray, name: str) -> np.ndarray:
+    """[...] of a scalar, [..., D] of a block."""
+    if name in SCALARS:
+        return sums[..., SCALARS.index(name)]
+    width = (sums.shape[-1] - len(SCALARS)) // len(BLOCKS)
+    first = len(SCALARS) + BLOCKS.index(name) * width
+    return sums[..., first : first + width]
+
+
+def _r2(missed: np.ndarray, square: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """1 - missed / spread; 0 for a target that does not vary (its spread is rounding of its sum of
+    squares)."""
+    constant = spread <= 1e-12 * square
+    return np.where(constant, 0.0, 1 - missed / np.where(constant, 1, spread))
+
+
+def r2_dimensions(sums: np.ndarray) -> np.ndarray:
+    """[..., D]: 1 - sum nonlinear_d^2 / sum (error_d - mean)^2 of each dimension; 0 where the error
+    does not vary."""
+    square = _column(sums, "error_square")
+    spread = square - np.square(_column(sums, "error")) / _column(sums, "tokens")[..., None]
+    return _r2(_column(sums, "nonlinear_square"), square, spread)
+
+
+def r2(sums: np.ndarray) -> np.ndarray:
+    """1 - sum ||nonlinear||^2 / sum ||error - mean(error)||^2, pooled over dimensions."""
+    square = _column(sums, "error_square").sum(-1)
+    spread = square - np.square(_column(sums, "error")).sum(-1) / _column(sums, "tokens")
+    return _r2(_column(sums, "nonlinear_square").sum(-1), square, spread)
+
+
+def norm_r2(sums: np.ndarray) -> np.ndarray:
+    """R^2 with which a linear map of x predicts ||error||^2."""
+    square = _column(sums, "norm_square")
+    return _r2(
+        _column(sums, "norm_miss"),
+        square,
+        square - np.square(_column(sums, "norm")) / _column(sums, "tokens"),
+    )
+
+
+def energy(sums: np.ndarray, part: str) -> np.ndarray:
+    """Sum of squares per token of `error`, `linear` or `nonlinear`."""
+    return _column(sums, f"{part}_square").sum(-1) / _column(sums, "tokens")
+
+
+def fvu(sums: np.ndarray, part: str = "error") -> np.ndarray:
+    """Sum of squares of `error`, `linear` or `nonlinear` over sum ||x - mean(x)||^2."""
+    n = _column(sums, "tokens")
+    spread = _column(sums, "square") - np.square(_column(sums, "x")).sum(-1) / n
+    return energy(sums, part) * n / spread
+
+
+def share(sums: np.ndarray, part: str) -> np.ndarray:
+    """A part's sum of squares as a share of the error's."""
+    return energy(sums, part) / energy(sums, "error")

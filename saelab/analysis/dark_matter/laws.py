@@ -1,0 +1,109 @@
+"""How the error of SAEs changes with their size: a power law with a floor, and one SAE's error told
+from another's.
+
+After Engels, Smith and Tegmark (arXiv 2410.14670). Shapes: S sizes, R resamples, N tokens, E
+exponents tried.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.analysis.dark_matter import linear
+from saelab.errors import UsageError
+from saelab.statistics.sums import interval
+
+EXPONENTS = np.geomspace(0.02, 4, 400)
+
+
+class Law(NamedTuple):
+    """fvu = floor + scale (size / smallest size)^-exponent with floor, scale >= 0; each [...].
+    missed: sum of squared misses."""
+
+    floor: np.ndarray
+    scale: np.ndarray
+    exponent: np.ndarray
+    missed: np.ndarray
+
+
+class Told(NamedTuple):
+    """R^2 from one SAE's error norms; the share of what this leaves that its nonlinear part's norms
+    explain; R^2's null.
+
+    The first two as (value, low, high), 95% over documents.
+    """
+
+    r2: tuple[float, float, float]
+    added: tuple[float, float, float]
+    null: float
+
+
+def power_law(sizes: np.ndarray, fvu: np.ndarray) -> Law:
+    """The least-squares law through fvu [..., S] at sizes [S] (widths or k): exact in floor and
+    scale, exponent from EXPONENTS.
+
+    Leading dimensions, such as resamples, are fitted each by itself. Raises UsageError for fewer
+    than four different sizes: three numbers are fitted.
+    """
+    if len(set(np.asarray(sizes).tolist())) < 4:
+        raise UsageError(
+            f"a power law with a floor needs four different sizes, there are {len(set(np.asarray(sizes).tolist()))}"
+        )
+    decay_ES = (np.asarray(sizes, dtype=float) / np.min(sizes)) ** -EXPONENTS[:, None]
+    fvu_S = np.asarray(fvu, dtype=float)[..., None, :]
+    middle_E, mean = decay_ES.mean(-1), fvu_S.mean(-1)
+    slope = ((decay_ES - middle_E[:, None]) * fvu_S).sum(-1) / np.square(
+        decay_ES - middle_E[:, None]
+    ).sum(-1)
+    through_zero = (decay_ES * fvu_S).sum(-1) / np.square(decay_ES).sum(-1)
+    floor = mean - slope * middle_E
+    scale = np.where(floor < 0, through_zero, slope)
+    floor, scale = np.where(scale < 0, mean, floor.clip(0)), scale.clip(0)
+    missed = np.square(fvu_S - floor[..., None] - scale[..., None] * decay_ES).sum(-1)
+    best = missed.argmin(-1)[..., None]
+    floor, scale, missed = (
+        np.take_along_axis(part, best, -1)[..., 0] for part in (floor, scale, missed)
+    )
+    return Law(floor, scale, EXPONENTS[best[..., 0]], missed)
+
+
+def bands(law: Law, fvu_nonlinear: np.ndarray) -> dict[str, np.ndarray]:
+    """What the fitted curve consists of below the fitted curve, each [...]; above the floor lies
+    what wider SAEs still learn.
+
+    nonlinear: mean over the sizes of the nonlinear FVU [..., S]; linear: the floor less that, the
+    linear error that stays.
+    """
+    nonlinear = np.asarray(fvu_nonlinear).mean(-1)
+    return {"floor": law.floor, "nonlinear": nonlinear, "linear": law.floor - nonlinear}
+
+
+def norms_told(
+    norm: Tensor, nonlinear: Tensor, other: Tensor, owners: Tensor, seed: int = 0
+) -> Told:
+    """How well one SAE's per-token error norms [N] tell another's (`other` [N]), and what its
+    nonlinear part's norms add.
+
+    owners [N]: documents; each half of them is scored with a fit on the other half. Raises
+    UsageError for a single document.
+    """
+    documents, rank_N = owners.unique(return_inverse=True)
+    if len(documents) < 2:
+        raise UsageError(
+            "error norms are told on other documents than they were fitted on: at least two are needed"
+        )
+    half_N, target_N1 = rank_N % 2 == 0, other[:, None]
+    columns = [torch.ones_like(target_N1), target_N1, target_N1.square()]
+    for regressors in ([norm], [norm, nonlinear]):
+        x_NP = torch.stack(regressors, 1)
+        fits = [linear.fit(x_NP[half], target_N1[half]) for half in (half_N, ~half_N)]
+        told_N1 = torch.where(half_N[:, None], fits[1](x_NP), fits[0](x_NP))
+        columns.append((told_N1 - target_N1).square())
+    sums = (owners, torch.cat(columns, 1))
+    r2 = interval(
+        *sums, lambda s: 1 - s[..., 3] / (s[..., 2] - np.square(s[..., 1]) / s[..., 0]), seed
+    )
+    added = interval(*sums, lambda s: 1 - s[..., 4] / s[..., 3], seed)
+    return Told(r2, added, -1 / (int(half_N.sum()) - 2))

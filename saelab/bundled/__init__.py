@@ -1,0 +1,1 @@
+"""What the bundled model was made from: its corpus and its prompt templates."""

@@ -1,0 +1,202 @@
+"""Building the feature index: one pass of a cache through a frozen SAE into one SQLite file.
+
+Shapes: C contexts of T positions, D width, F features.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from saelab.code import Code
+from saelab.errors import FailedRun, UsageError
+from saelab.features import directions, schema, writer
+from saelab.features.collect import Collector, Statistics
+from saelab.features.tokens import token_texts
+from saelab.files import write_atomic
+from saelab.sae import SAE
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+FOUND = 0.7  # cosine from which a feature counts as found by another SAE
+N_NEIGHBOURS = 8
+N_LOGITS = 10
+
+
+class Contexts(NamedTuple):
+    """What the index keeps of the contexts it read: tokens and document numbers [C, T]."""
+
+    tokens: np.ndarray
+    documents: np.ndarray
+
+
+def build(
+    sae: SAE,
+    cache: Any,
+    hook: str,
+    path: Path | str,
+    *,
+    tokenizer: Any,
+    model: "TransformerBridge | None" = None,
+    others: Sequence[tuple[str, SAE]] = (),
+    n_tokens: int | None = None,
+    split: str = "train",
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> dict:
+    """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's
+    `meta`).
+
+    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`;
+    position 0 is not counted. n_tokens: stop after that many (None: all). model: gives promoted and
+    suppressed tokens where the decoder writes to the residual stream. others: (name, SAE) pairs to
+    look every feature up in. progress: called with the number of tokens counted so far. Raises
+    UsageError for an SAE of another width, FailedRun for activations that are not finite.
+    """
+    sae = sae.frozen()
+    texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
+    _check_widths(sae, others)
+    collector = Collector(sae.n_features, len(texts), seed)
+    contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
+    found = collector.result()
+    summary = _summary(sae, hook, split, seed, found, contexts.tokens)
+    written = sae.about.get("target", hook)
+    map_DV = (
+        directions.output_map(model)
+        if model is not None and directions.writes_to_residual(written)
+        else None
+    )
+
+    def write(temporary: Path) -> None:
+        with contextlib.closing(sqlite3.connect(temporary)) as connection:
+            writer.create(connection)
+            writer.write_statistics(
+                connection,
+                found,
+                contexts.tokens,
+                contexts.documents,
+                texts,
+                cache.document_names(),
+            )
+            summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
+            writer.write_meta(connection, **summary)
+            connection.executescript(schema.INDEXES)
+            connection.commit()
+
+    write_atomic(Path(path), write)
+    return summary
+
+
+def _check_widths(sae: SAE, others: Sequence[tuple[str, SAE]]) -> None:
+    for name, other in others:
+        if other.W_dec.shape[1] != sae.W_dec.shape[1]:
+            raise UsageError(
+                f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}"
+            )
+
+
+def _summary(
+    sae: SAE, hook: str, split: str, seed: int, found: Statistics, tokens_CT: np.ndarray
+) -> dict:
+    n_contexts, context = tokens_CT.shape
+    about = {
+        "about": sae.about,
+        "hook": hook,
+        "split": split,
+        "seed": seed,
+        "signed": sae.sparsify.signed,
+    }
+    sizes = {
+        "n_tokens": found.n_tokens,
+        "n_contexts": n_contexts,
+        "n_features": sae.n_features,
+        "d_model": sae.d_model,
+    }
+    return {**about, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
+
+
+def _read(
+    sae: SAE,
+    chunks: Iterator,
+    collector: Collector,
+    n_tokens: int | None,
+    progress: Callable | None,
+) -> Contexts:
+    """Code every chunk and hand it to the collector."""
+    tokens, documents = [], []
+    for chunk in chunks:
+        tokens_CT, acts_CTD, documents_CT = chunk
+        if acts_CTD.shape[-1] != sae.d_model:
+            raise UsageError(
+                f"activations at this hook have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}"
+            )
+        if n_tokens is not None:
+            n_left = -(-(n_tokens - collector.n_tokens) // (tokens_CT.shape[1] - 1))
+            tokens_CT, acts_CTD, documents_CT = (
+                tokens_CT[:n_left],
+                acts_CTD[:n_left],
+                documents_CT[:n_left],
+            )
+        if not len(tokens_CT):
+            break
+        code = _encode(sae, acts_CTD, collector.n_contexts)
+        tokens.append(np.asarray(tokens_CT))
+        documents.append(np.asarray(documents_CT).astype(np.int32))
+        collector.add(code, tokens[-1])
+        tokens[-1] = tokens[-1].astype(np.int32)
+        if progress is not None:
+            progress(collector.n_tokens)
+    if not tokens:
+        raise UsageError("the cache has no contexts to index in this split")
+    return Contexts(np.concatenate(tokens), np.concatenate(documents))
+
+
+@torch.no_grad()
+def _encode(sae: SAE, acts_CTD: torch.Tensor, first_context: int) -> Code:
+    try:
+        return sae.encode(acts_CTD.to(sae.W_enc))
+    except FloatingPointError as error:
+        raise FailedRun(
+            f"contexts {first_context} to {first_context + len(acts_CTD) - 1} of the cache: {error}"
+        ) from None
+
+
+@torch.no_grad()
+def _write_directions(
+    connection: sqlite3.Connection,
+    sae: SAE,
+    others: Sequence,
+    map_DV: torch.Tensor | None,
+    alive_F: np.ndarray,
+) -> list[dict]:
+    """Neighbours, output tokens and matches; returns one summary row per other SAE, its share and
+    median over live features."""
+    W_FD, signed = sae.W_dec.detach(), sae.sparsify.signed
+    index, cosine = directions.nearest(W_FD, W_FD, N_NEIGHBOURS, signed=signed, skip_self=True)
+    writer.write_ranked(connection, "neighbour", index.numpy(), cosine.numpy())
+    if map_DV is not None:
+        index, logits = directions.output_tokens(W_FD, map_DV, N_LOGITS)
+        writer.write_ranked(
+            connection, "logit", index.flatten(1).numpy(), logits.flatten(1).numpy()
+        )
+    rows = []
+    for number, (name, other) in enumerate(others):
+        index, cosine = directions.nearest(W_FD, other.W_dec.detach(), 1, signed=signed)
+        columns = (index[:, 0].tolist(), cosine[:, 0].tolist())
+        connection.executemany(
+            "insert into found values (?, ?, ?, ?)",
+            ((f, number, *row) for f, row in enumerate(zip(*columns, strict=True))),
+        )
+        size = (cosine.abs() if signed else cosine)[:, 0].numpy()[alive_F]
+        null = directions.null_cosine(W_FD.shape[1], other.n_features, signed=signed)
+        share, median = (
+            (float(np.mean(size >= FOUND)), float(np.median(size))) if len(size) else (0.0, 0.0)
+        )
+        row = {"name": name, "n_features": other.n_features, "share": share, "median": median}
+        rows.append({**row, "threshold": FOUND, "null": null})
+    return rows

@@ -1,0 +1,247 @@
+"""Reading a feature index: everything the app, the command line and notebooks ask of it. Imports no
+torch.
+
+Shapes: T positions of a context.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saelab.errors import UsageError
+from saelab.features import search
+from saelab.features.records import (
+    Bin,
+    Example,
+    Feature,
+    Hit,
+    Logit,
+    Match,
+    Neighbour,
+    Passage,
+    Row,
+    Table,
+    Token,
+)
+from saelab.features.schema import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE, SCHEMA
+
+SORTS = {
+    "feature": "f.id",
+    "density": "f.density",
+    "mean": "f.mean",
+    "max": "abs(f.max)",
+    "cosine": "abs(m.cosine)",
+    "matches": "hit.token {direction}, hit.examples",
+}
+ROW = "f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine"
+SOURCE = "feature f left join found m on m.feature = f.id and m.sae = 0"
+HITS = (
+    "select json_extract(value, '$[0]') as feature, json_extract(value, '$[1]') as token, "
+    "json_extract(value, '$[2]') as examples from json_each(?)"
+)
+STRONG = "select t.text, s.total, s.mean, s.fired, t.seen from feature_token s join token t on t.id = s.token where s.feature = ?"
+LOGITS = "select t.text, l.value from logit l join token t on t.id = l.token where l.feature = ? order by l.rank"
+NEIGHBOURS = "select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other where n.feature = ? order by n.rank"
+EXAMPLES = (
+    "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
+    "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
+)
+
+
+def _row(row: Sequence) -> Row:
+    *values, tokens, other, cosine, strong, examples = row
+    hit = None if examples is None else Hit(bool(strong), examples)
+    return Row._make([*values, json.loads(tokens), other, cosine, hit])
+
+
+class FeatureIndex:
+    """A feature index, opened for reading. Use one per thread, or `close` it when done (it is a
+    context manager).
+
+    Raises UsageError if there is no such file, it is no index, or it was written by another
+    version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise UsageError(
+                f"{self.path} does not exist: `saelab index RUN` makes a run's feature index"
+            )
+        uri = f"{self.path.resolve().as_uri()}?mode=ro"
+        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        try:
+            self._connection.execute("pragma mmap_size = 268435456")
+            self._meta = dict(self._connection.execute("select key, value from meta"))
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise UsageError(
+                f"{self.path} is not a feature index ({error}): `saelab index RUN` makes one"
+            ) from None
+        if (schema := self._meta.pop("schema", None)) != SCHEMA:
+            self.close()
+            raise UsageError(
+                f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}: run `saelab index RUN` again"
+            )
+        self.summary: dict[str, Any] = {key: json.loads(value) for key, value in self._meta.items()}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def __enter__(self) -> "FeatureIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return self.summary["n_features"]
+
+    def table(
+        self,
+        sort: str = "density",
+        descending: bool = True,
+        search: str = "",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Table:
+        """A page of features. search keeps those that a strong token or an example's text matches.
+
+        sort: one of SORTS; dead features come last except when sorting by feature. Raises
+        UsageError for another sort.
+        """
+        if sort not in SORTS or (sort == "matches" and not search.strip()):
+            raise UsageError(
+                f"no sort {sort!r}; there are {', '.join(SORTS)}, the last only with a search"
+            )
+        source, columns, arguments = SOURCE, "null, null", []
+        if search.strip():
+            hits = [[feature, *hit] for feature, hit in self.search(search).items()]
+            source += f" join ({HITS}) hit on hit.feature = f.id"
+            columns, arguments = "hit.token, hit.examples", [json.dumps(hits)]
+        total = self._connection.execute(f"select count(*) from {source}", arguments).fetchone()[0]
+        direction = "desc" if descending else "asc"
+        order = f"{'' if sort == 'feature' else 'f.fired = 0, '}{SORTS[sort].format(direction=direction)} {direction}, f.id"
+        sql = f"select {ROW}, {columns} from {source} order by {order} limit ? offset ?"
+        return Table(
+            [_row(row) for row in self._connection.execute(sql, [*arguments, limit, offset])], total
+        )
+
+    def _check(self, feature: int) -> None:
+        if not 0 <= feature < self.n_features:
+            raise UsageError(
+                f"no feature {feature}: this SAE has features 0 to {self.n_features - 1}"
+            )
+
+    def feature(self, feature: int) -> Feature:
+        """Everything about a feature but its examples. Raises UsageError for a number the SAE does
+        not have."""
+        self._check(feature)
+        ask = self._connection.execute
+        sql = f"select {ROW}, null, null, f.histogram from {SOURCE} where f.id = ?"
+        *row, histogram = ask(sql, (feature,)).fetchone()
+        by_total = ask(f"{STRONG} and s.by_total < ? order by s.by_total", (feature, N_TOKENS))
+        by_mean = ask(
+            f"{STRONG} and s.by_mean < ? and t.seen >= ? order by s.by_mean",
+            (feature, N_TOKENS, MIN_SEEN),
+        )
+        logits = [Logit(*found) for found in ask(LOGITS, (feature,))]
+        half = len(logits) // 2
+        tokens = [Token(*found) for found in by_total], [Token(*found) for found in by_mean]
+        near = self.neighbours(feature), self.matches(feature), _bins(histogram)
+        return Feature(_row(row), *tokens, logits[:half], logits[half:], *near)
+
+    def neighbours(self, feature: int) -> list[Neighbour]:
+        """The features with the nearest decoder rows, nearest first."""
+        rows = self._connection.execute(NEIGHBOURS, (feature,))
+        return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in rows]
+
+    def matches(self, feature: int) -> list[Match]:
+        """The closest feature of every other SAE the index was built with."""
+        rows = self._connection.execute(
+            "select sae, other, cosine from found where feature = ? order by sae", (feature,)
+        )
+        others = self.summary["others"]
+        found = []
+        for number, other, cosine in rows:
+            sae = others[number]
+            found.append(
+                Match(
+                    sae["name"],
+                    other,
+                    cosine,
+                    abs(cosine) >= sae["threshold"],
+                    sae["threshold"],
+                    sae["null"],
+                )
+            )
+        return found
+
+    def examples(self, feature: int) -> list[Example]:
+        """Top contexts by falling |peak|, then those of the quantile bands, weakest band first."""
+        self._check(feature)
+        rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
+        ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
+        texts = search.token_texts(
+            self._connection, set(np.concatenate(list(ids.values())).tolist()) if ids else set()
+        )
+        found = []
+        for band, rank, context, position, peak, positions, activations, _, documents in rows:
+            dense_T = np.zeros(len(ids[context]), np.float32)
+            dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
+            words = [texts[token] for token in ids[context].tolist()]
+            document = search.document(self._connection, documents, position)
+            found.append(
+                Example(band, rank, context, position, peak, words, dense_T.tolist(), document)
+            )
+        return found
+
+    def search(self, text: str) -> dict[int, Hit]:
+        """Features with a strong token or examples that contain a text: see `search.features`."""
+        return search.features(self._connection, text)
+
+    def tokens(self, text: str) -> list[str]:
+        """Texts of the tokens that contain a text, most frequent first."""
+        sql = "select text from token where id in (select value from json_each(?)) order by seen desc, id"
+        return [
+            row[0]
+            for row in self._connection.execute(
+                sql, (json.dumps(search.tokens(self._connection, text)),)
+            )
+        ]
+
+    def passages(self, text: str, limit: int = 20) -> list[Passage]:
+        """Places in the corpus that contain a text, best first, with the features whose examples
+        are there."""
+        return search.passages(self._connection, text, limit)
+
+    def densities(self) -> np.ndarray:
+        """[F] share of tokens each feature fired on."""
+        return np.array(
+            [row[0] for row in self._connection.execute("select density from feature order by id")]
+        )
+
+    def cosines(self, sae: int = 0) -> np.ndarray:
+        """[F] cosine with the closest feature of the sae-th other SAE; empty if there is none."""
+        sql = "select cosine from found where sae = ? order by feature"
+        return np.array([row[0] for row in self._connection.execute(sql, (sae,))])
+
+
+def _bins(blob: bytes) -> list[Bin]:
+    """The occupied bins, ascending."""
+    bins = []
+    for number, count in np.frombuffer(blob, "<i4").reshape(-1, 2).tolist():
+        sign, step = (1, number) if number >= 0 else (-1, -1 - number)
+        edges = (
+            sign * 2.0 ** (LOWEST + step / PER_OCTAVE),
+            sign * 2.0 ** (LOWEST + (step + 1) / PER_OCTAVE),
+        )
+        bins.append(Bin(min(edges), max(edges), count))
+    return sorted(bins)

@@ -1,0 +1,180 @@
+"""Writing the index's rows; `layout` says what they hold.
+
+Shapes: F features, V vocabulary, H histogram bins, S examples, N (feature, token) rows, K kept per
+feature, T positions.
+"""
+
+import json
+import sqlite3
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saelab.features.collect import Statistics, bands
+from saelab.features.examples import Examples
+from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the empty tables; the file is temporary until it is renamed, so no journal protects
+    it."""
+    connection.executescript(
+        "pragma journal_mode = off; pragma synchronous = off; pragma page_size = 8192;" + TABLES
+    )
+
+
+def write_meta(connection: sqlite3.Connection, **values: object) -> None:
+    """Facts about the index, as JSON, schema included."""
+    rows = [("schema", SCHEMA), *((key, json.dumps(value)) for key, value in values.items())]
+    connection.executemany("insert into meta values (?, ?)", rows)
+
+
+def write_statistics(
+    connection: sqlite3.Connection,
+    found: Statistics,
+    tokens: NDArray,
+    documents: NDArray,
+    texts: list[str],
+    names: list[str],
+) -> None:
+    """All that one pass found. tokens, documents [C, T]: of every context read; texts, names: of
+    every token and document."""
+    _write_features(connection, found, texts)
+    used = _write_examples(connection, found)
+    _write_contexts(connection, used, tokens, documents, texts)
+    rows = ((number, names[number]) for number in np.unique(documents[used]).tolist())
+    connection.executemany("insert into document values (?, ?)", rows)
+
+
+def _write_features(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> None:
+    """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
+    connection.executemany(
+        "insert into token values (?, ?, ?)",
+        zip(range(len(texts)), texts, found.seen.tolist(), strict=True),
+    )
+    strongest = _write_tokens(connection, found, texts)
+    fired_F = np.maximum(found.fired, 1)
+    columns = (
+        found.fired,
+        found.fired / max(found.n_tokens, 1),
+        found.absolute_sum / fired_F,
+        found.max,
+        found.positive / fired_F,
+    )
+    blobs = (histogram_FH.astype("<i4").tobytes() for histogram_FH in _trimmed(found.histogram))
+    rows = zip(
+        range(len(fired_F)), *(column.tolist() for column in columns), blobs, strongest, strict=True
+    )
+    connection.executemany("insert into feature values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def _trimmed(histogram_F2H: NDArray) -> list[NDArray]:
+    """Per feature [n, 2]: the signed number of each occupied bin (-1 - bin for negative values) and
+    its count."""
+    feature_N, side_N, bin_N = histogram_F2H.nonzero()
+    pairs_N2 = np.stack(
+        [np.where(side_N == 1, bin_N, -1 - bin_N), histogram_F2H[feature_N, side_N, bin_N]], 1
+    )
+    return np.split(pairs_N2, np.searchsorted(feature_N, np.arange(1, len(histogram_F2H))))
+
+
+def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray:
+    """Each row's place, 0 the highest score, among the rows of its feature."""
+    order = np.lexsort((-score_N, feature_N))
+    sorted_N = feature_N[order]
+    rank_N = np.empty(len(order), np.int64)
+    rank_N[order] = np.arange(len(order)) - np.searchsorted(sorted_N, sorted_N)
+    return rank_N
+
+
+def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> list[str]:
+    """The strongest tokens' rows; returns per feature the N_LISTED strongest by total, as a JSON
+    list."""
+    seen_N = found.seen[found.token_id]
+    mean_N = found.token_total / np.maximum(seen_N, 1)
+    by_total_N = _ranks(found.token_feature, np.abs(found.token_total))
+    by_mean_N = _ranks(found.token_feature, np.where(seen_N >= MIN_SEEN, np.abs(mean_N), -1))
+    kept = np.flatnonzero((by_total_N < N_TOKENS) | ((by_mean_N < N_TOKENS) & (seen_N >= MIN_SEEN)))
+    columns = (
+        found.token_feature,
+        found.token_id,
+        found.token_total,
+        mean_N,
+        found.token_fired,
+        by_total_N,
+        by_mean_N,
+    )
+    rows = list(zip(*(column[kept].tolist() for column in columns), strict=True))
+    connection.executemany("insert into feature_token values (?, ?, ?, ?, ?, ?, ?)", rows)
+    strongest: list[list[str]] = [[] for _ in found.fired]
+    for feature, token, *_, by_total, _ in sorted(rows, key=lambda row: row[5]):
+        if by_total < N_LISTED:
+            strongest[feature].append(texts[token])
+    return [json.dumps(tokens, ensure_ascii=False) for tokens in strongest]
+
+
+def _write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray:
+    """Top contexts as band -1, quantile bands as 0 (weakest) and up. Returns the numbers of the
+    contexts they use."""
+    _write_band(connection, found.top, np.full(len(found.top.feature), -1))
+    index, band_S = bands(found.sampled, found.top)
+    across = found.sampled.take(index)
+    _write_band(connection, across, band_S)
+    return np.union1d(found.top.context, across.context)
+
+
+def _write_band(connection: sqlite3.Connection, found: Examples, band_S: NDArray) -> None:
+    rank_S = np.arange(len(band_S))
+    changes = (np.diff(found.feature) != 0) | (np.diff(band_S) != 0)
+    heads = np.concatenate([[0], np.flatnonzero(changes) + 1])
+    rank_S = rank_S - heads[np.searchsorted(heads, rank_S, side="right") - 1]
+    positions, values = (
+        column.astype(f"<{kind}4").tobytes()
+        for column, kind in ((found.positions, "i"), (found.values, "f"))
+    )
+    columns = (
+        found.feature,
+        band_S,
+        rank_S,
+        found.context,
+        found.position,
+        found.peak,
+        4 * found.starts[:-1],
+        4 * found.starts[1:],
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    sql = "insert into example values (?, ?, ?, ?, ?, ?, ?, ?)"
+    connection.executemany(
+        sql, ((*row, positions[first:last], values[first:last]) for *row, first, last in rows)
+    )
+
+
+def _write_contexts(
+    connection: sqlite3.Connection,
+    numbers: NDArray,
+    tokens: NDArray,
+    documents: NDArray,
+    texts: list[str],
+) -> None:
+    """The contexts of those numbers, each once: token ids [T], its documents as JSON [[first
+    position, document], ...]."""
+    rows, words = [], []
+    for number in numbers.tolist():
+        ids_T, documents_T = tokens[number], documents[number]
+        heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
+        owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
+        rows.append((number, ids_T.astype("<i4").tobytes(), owners))
+        words.append((number, "".join(texts[token] for token in ids_T[1:].tolist())))
+    connection.executemany("insert into context values (?, ?, ?)", rows)
+    connection.executemany("insert into context_search (rowid, text) values (?, ?)", words)
+
+
+def write_ranked(
+    connection: sqlite3.Connection, table: str, index_FK: NDArray, value_FK: NDArray
+) -> None:
+    """K ranked (number, value) pairs per feature into `logit` or `neighbour`."""
+    n_features, n_kept = index_FK.shape
+    feature_N, rank_N = np.divmod(np.arange(n_features * n_kept), max(n_kept, 1))
+    columns = (feature_N, rank_N, index_FK.reshape(-1), value_FK.reshape(-1))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    connection.executemany(f"insert into {table} values (?, ?, ?, ?)", rows)

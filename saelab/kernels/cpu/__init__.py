@@ -1,0 +1,1 @@
+"""The five kernels for CPUs, in numba and vendor matrix products."""

@@ -1,0 +1,1 @@
+"""Choosing on CPUs: bounds in low precision, candidates, exact values, certificates."""

@@ -1,0 +1,195 @@
+"""Loops that compute the exact pre-activations of chosen pairs; every value of every code comes
+from `_pair` here.
+
+A query is what a budget belongs to (a token, or a feature), an item what it may pick (a feature, or
+a token).
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from saelab.kernels.cpu.jit import compiled
+from saelab.kernels.cpu.screen.candidates import LAST, bound_above, heapify, insert, pop
+from saelab.kernels.cpu.vector import dot, prefetch
+
+_AHEAD = 4  # rows are fetched this many pairs before they are needed
+_BLOCK = 256  # pairs that one thread scores at a time
+_QUERIES = 16  # queries that share a thread's memory
+_FEW = 64  # so many items are sorted fastest by insertion
+
+
+class Sides(NamedTuple):
+    """What scores are made of: size(query . item + biases) (1 + beta |boost_query . boost_item|),
+    size(u) = u, or |u| if signed.
+    """
+
+    queries: np.ndarray
+    items: np.ndarray
+    query_bias: np.ndarray
+    item_bias: np.ndarray
+    boost_queries: np.ndarray
+    boost_items: np.ndarray
+    signed: bool
+    beta: float
+
+
+@compiled()
+def _pair(sides, row, boost_row, q, item):
+    """(pre-activation, score) of a pair in float64; symmetric in query and item, to the bit."""
+    value = dot(row, sides.items, item) + sides.query_bias[q] + sides.item_bias[item]
+    score = abs(value) if sides.signed else value
+    if sides.beta != 0.0:
+        score *= 1.0 + sides.beta * abs(dot(boost_row, sides.boost_items, item))
+    return value, score
+
+
+@compiled()
+def _widen(sides, q, row, boost_row):
+    """Copy query q's rows into float64 ones."""
+    for d in range(len(row)):
+        row[d] = sides.queries[q, d]
+    if sides.beta != 0.0:
+        for d in range(len(boost_row)):
+            boost_row[d] = sides.boost_queries[q, d]
+
+
+@compiled()
+def _finish(found, items, values, kept_items, kept_values):
+    """Write the winners in ascending order of item."""
+    if found > _FEW:
+        order = np.argsort(items[:found])
+        for i in range(found):
+            kept_items[i] = items[order[i]]
+            kept_values[i] = values[order[i]]
+        return
+    for n in range(found):
+        item, i = items[n], n
+        while i > 0 and kept_items[i - 1] > item:
+            kept_items[i], kept_values[i] = kept_items[i - 1], kept_values[i - 1]
+            i -= 1
+        kept_items[i], kept_values[i] = item, values[n]
+
+
+@compiled()
+def _settle_query(sides, q, heap, theta, shift, row, boost_row, scores, items, values):
+    """How many winners the heap of candidates holds, now in items and values; -1 if that cannot be
+    certified."""
+    heapify(heap)
+    budget = len(scores)
+    n_found = n_popped = n_done = 0
+    while n_done < len(heap):
+        while n_popped < min(n_done + _AHEAD, len(heap)):
+            prefetch(sides.items, LAST - (heap[0] & LAST))
+            n_popped += 1
+            pop(heap, len(heap) - n_popped)
+        top = heap[len(heap) - 1 - n_done]
+        if n_found == budget and bound_above(top >> 32, shift) <= scores[0]:
+            break
+        n_done += 1
+        item = LAST - (top & LAST)
+        value, score = _pair(sides, row, boost_row, q, item)
+        if score > 0.0:
+            n_found = insert(scores, items, values, n_found, score, item, value)
+    sure = theta == 0 or (n_found == budget and bound_above(theta, shift) <= scores[0])
+    return n_found if sure else -1
+
+
+@compiled(parallel=True)
+def rescore(
+    sides, starts, counts, thetas, lists, shift, budgets, places, kept_items, kept_values, founds
+):
+    """Each query's winners: candidates by falling bound until none left can reach the worst
+    winner's exact score.
+
+    Writes winner i of query q to kept_*[places[q] + i], ascending in item. founds[q]: how many have
+    a positive score, or -1 where the winners cannot be certified: an item outside the list has a
+    score below bound_above(thetas[q]), which may reach them.
+    """
+    for block in numba.prange((len(counts) + _QUERIES - 1) // _QUERIES):
+        last = min((block + 1) * _QUERIES, len(counts))
+        most = budgets[block * _QUERIES : last].max()
+        scores, items, values = np.empty(most), np.empty(most, np.int64), np.empty(most)
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
+        for q in range(block * _QUERIES, last):
+            budget, place = budgets[q], places[q]
+            founds[q] = 0
+            if budget == 0:
+                continue
+            _widen(sides, q, row, boost_row)
+            heap = lists[starts[q] : starts[q] + counts[q]]
+            found = _settle_query(
+                sides, q, heap, thetas[q], shift, row, boost_row, scores[:budget], items, values
+            )
+            founds[q] = found
+            if found > 0:
+                _finish(found, items, values, kept_items[place:], kept_values[place:])
+
+
+@compiled(parallel=True)
+def exhaust(sides, which, budgets, places, kept_items, kept_values, founds):
+    """The winners of the queries `which`, from the exact score of every item."""
+    for w in numba.prange(len(which)):
+        q = which[w]
+        budget = budgets[q]
+        founds[q] = 0
+        if budget == 0:
+            continue
+        scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
+        _widen(sides, q, row, boost_row)
+        found = 0
+        for item in range(len(sides.items)):
+            value, score = _pair(sides, row, boost_row, q, item)
+            if score > 0.0:
+                found = insert(scores, items, values, found, score, item, value)
+        place = places[q]
+        _finish(found, items, values, kept_items[place:], kept_values[place:])
+        founds[q] = found
+
+
+@compiled(parallel=True)
+def fill(founds, k, kept_items, kept_values):
+    """Where a token has fewer than k positive pairs, complete them with value 0 at the lowest items
+    not yet there."""
+    for q in numba.prange(len(founds)):
+        missing = k - founds[q]
+        if missing == 0:
+            continue
+        items, values = kept_items[q * k : (q + 1) * k], kept_values[q * k : (q + 1) * k]
+        taken = items[: founds[q]].copy()
+        sizes = values[: founds[q]].copy()
+        place, seen = 0, 0
+        item = 0
+        while place < k:
+            here = seen < len(taken) and taken[seen] == item
+            if here or missing > 0:
+                items[place] = item
+                values[place] = sizes[seen] if here else 0.0
+                place += 1
+            if here:
+                seen += 1
+            elif missing > 0:
+                missing -= 1
+            item += 1
+            if missing == 0 and seen < len(taken):
+                item = taken[seen]
+
+
+@compiled(parallel=True)
+def score_pairs(sides, queries, items, which, values, scores):
+    """Exact values and scores of the pairs numbered `which`, at those places; neighbours of one
+    query are cheapest."""
+    for block in numba.prange((len(which) + _BLOCK - 1) // _BLOCK):
+        last = min((block + 1) * _BLOCK, len(which))
+        known = -1
+        row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
+        for i in range(block * _BLOCK, last):
+            if i + _AHEAD < last:
+                prefetch(sides.items, items[which[i + _AHEAD]])
+            n = which[i]
+            if queries[n] != known:
+                known = queries[n]
+                _widen(sides, known, row, boost_row)
+            values[n], scores[n] = _pair(sides, row, boost_row, known, items[n])

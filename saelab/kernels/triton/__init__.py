@@ -1,0 +1,1 @@
+"""The five kernels for GPUs, in Triton."""

@@ -1,0 +1,1 @@
+"""Every number's interval: by documents, over seeds, and sums to make them from."""

@@ -1,0 +1,1 @@
+"""Prompts with twins, answers, labels and positions."""

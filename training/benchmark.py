@@ -1,0 +1,104 @@
+"""What the price of a training step is measured with: one input for all, the yardsticks, and a
+clock.
+
+It needs torch alone, so that a peer's environment can use it. Shapes: B tokens, F features, D
+width.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Step = Callable[[], None]
+DENSE_LR = 1e-4
+
+
+class Shape(NamedTuple):
+    """D, F, pairs per token, B."""
+
+    width: int = 768
+    features: int = 24576
+    k: int = 32
+    batch: int = 2048
+
+
+class Price(NamedTuple):
+    """Milliseconds of a step: median, quartiles, least; and the median of its ratio to the product
+    run just before it."""
+
+    median: float
+    low: float
+    high: float
+    least: float
+    products: float
+
+
+def tokens(shape: Shape) -> Tensor:
+    """x [B, D], Gaussian, the same in every process."""
+    return torch.randn(shape.batch, shape.width, generator=torch.Generator().manual_seed(0))
+
+
+def rows(shape: Shape) -> Tensor:
+    """Unit rows [F, D]."""
+    rows_FD = torch.randn(shape.features, shape.width, generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.normalize(rows_FD, dim=1)
+
+
+def product(shape: Shape) -> Step:
+    """The yardstick: one bfloat16 encoder product into memory that is used again."""
+    x_BD, rows_FD = tokens(shape).bfloat16(), rows(shape).bfloat16()
+    out_BF = torch.empty(shape.batch, shape.features, dtype=torch.bfloat16)
+
+    def step() -> None:
+        torch.mm(x_BD, rows_FD.T, out=out_BF)
+
+    return step
+
+
+def dense(shape: Shape) -> Step:
+    """Plain torch: TopK over [B, F], dense products, fused Adam, unit decoder rows."""
+    x_BD = tokens(shape)
+    W_enc, W_dec = (torch.nn.Parameter(rows(shape)) for _ in range(2))
+    b_enc, b_dec = (
+        torch.nn.Parameter(torch.zeros(shape.features)),
+        torch.nn.Parameter(torch.zeros(shape.width)),
+    )
+    optimiser = torch.optim.Adam([W_enc, b_enc, W_dec, b_dec], lr=DENSE_LR, fused=True)
+
+    def step() -> None:
+        pre_BF = (x_BD - b_dec) @ W_enc.T + b_enc
+        best = pre_BF.relu().topk(shape.k)
+        codes_BF = torch.zeros_like(pre_BF).scatter(1, best.indices, best.values)
+        loss = (codes_BF @ W_dec + b_dec - x_BD).square().sum() / shape.batch
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+
+    return step
+
+
+def _milliseconds(step: Step) -> float:
+    start = time.perf_counter()
+    step()
+    return 1000 * (time.perf_counter() - start)
+
+
+def measure(make: Callable[[], Step], yardstick: Step, repeats: int) -> Price:
+    """The price of a step over `repeats` pairs (product, step) after two that are not counted.
+
+    Pairs, because a machine that others use too changes its pace by the minute.
+    """
+    step = make()
+    pairs = [(_milliseconds(yardstick), _milliseconds(step)) for _ in range(repeats + 2)][2:]
+    times = [mine for _, mine in pairs]
+    low, median, high = statistics.quantiles(times, n=4)
+    ratio = statistics.median(mine / theirs for theirs, mine in pairs)
+    return Price(
+        round(median, 1), round(low, 1), round(high, 1), round(min(times), 1), round(ratio, 2)
+    )

@@ -1,22 +1,50 @@
-"""saelab: a mechanistic-interpretability workbench built on sparse autoencoders."""
+"""saelab: a mechanistic-interpretability workbench built on sparse autoencoders.
 
-import importlib
+>>> import saelab
+>>> run = saelab.train(saelab.Config(cache="caches/a", out="runs/a", k=32))
+>>> sae, cache = saelab.SAE.load(run), saelab.Cache("caches/a")
+"""
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saelab.activations import Cache
     from saelab.code import Code
+    from saelab.evaluation import evaluate
+    from saelab.features.reader import FeatureIndex
+    from saelab.models import load as load_model
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
+    from training.config import Config
+    from training.loop import train
 
 __version__ = "0.1.0"
 
-__all__ = ["SAE", "Choice", "Code", "Threshold"]
+__all__ = [
+    "SAE",
+    "Cache",
+    "Choice",
+    "Code",
+    "Config",
+    "FeatureIndex",
+    "Threshold",
+    "evaluate",
+    "load_model",
+    "train",
+]
 
+# Public name: the module that holds it, and its name there.
 HOMES = {
-    "SAE": "saelab.sae",
-    "Choice": "saelab.sparsify",
-    "Code": "saelab.code",
-    "Threshold": "saelab.sparsify",
+    "SAE": ("saelab.sae", "SAE"),
+    "Cache": ("saelab.activations", "Cache"),
+    "Choice": ("saelab.sparsify", "Choice"),
+    "Code": ("saelab.code", "Code"),
+    "Config": ("training.config", "Config"),
+    "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
+    "Threshold": ("saelab.sparsify", "Threshold"),
+    "evaluate": ("saelab.evaluation", "evaluate"),
+    "load_model": ("saelab.models", "load"),
+    "train": ("training.loop", "train"),
 }
 
 
@@ -25,4 +53,11 @@ def __getattr__(name: str) -> Any:
     # without torch.
     if name not in HOMES:
         raise AttributeError(f"module 'saelab' has no attribute {name!r}")
-    return getattr(importlib.import_module(HOMES[name]), name)
+    from saelab.door import beside
+
+    module, there = HOMES[name]
+    return getattr(beside(module), there)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HOMES})

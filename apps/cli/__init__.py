@@ -56,7 +56,7 @@ def parse(verb: str, argv: list[str]):
 
     from saelab.errors import UsageError
 
-    module = importlib.import_module(f"apps.cli.{verb.replace('-', '_')}")
+    module = importlib.import_module(f".{verb.replace('-', '_')}", __name__)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):

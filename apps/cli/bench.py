@@ -6,6 +6,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
+import saelab
+from saelab.door import beside
 from saelab.errors import UsageError
 
 from .common import Common, document, show
@@ -40,8 +42,7 @@ class Args(Common):
 
 def entries(shape) -> dict[str, Callable]:
     """What can be timed in this process, by name: functions that make a step."""
-    from training import benchmark
-
+    benchmark = beside("training.benchmark")
     named = {DENSE: lambda: benchmark.dense(shape)}
     named |= {name: lambda name=name: trainer(shape, name) for name in SPARSIFIERS}
     named |= {
@@ -55,13 +56,9 @@ def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Call
     much to do."""
     import torch
 
-    from training import benchmark
-    from training.config import Config
-    from training.run import Run
-    from training.updates import Autograd
-
+    benchmark = beside("training.benchmark")
     x_BD = benchmark.tokens(shape)
-    config = Config(
+    config = saelab.Config(
         sparsify=sparsify,
         k=shape.k,
         features=shape.features,
@@ -69,9 +66,9 @@ def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Call
         tokens=10**9,
         lr=benchmark.DENSE_LR,
     )
-    run = Run(config, x_BD, x_BD)
+    run = beside("training.run").Run(config, x_BD, x_BD)
     if not fused:
-        run.optimiser = Autograd(config, run.sae)
+        run.optimiser = beside("training.updates").Autograd(config, run.sae)
     grad_BD = x_BD.roll(1, 0) if sparsify == "g-sae" else None
     held_F = torch.arange(shape.features) < dead * shape.features
 
@@ -100,8 +97,8 @@ def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> 
     import torch
 
     from saelab.kernels.cpu import probe
-    from training import benchmark
 
+    benchmark = beside("training.benchmark")
     made = entries(shape)
     unknown = sorted(set(only) - set(made))
     if unknown:
@@ -134,14 +131,12 @@ def table(prices: dict[str, dict]) -> str:
 
 def run(args: Args) -> int:
     """Measure and print; --explain: print what the probe found."""
-    from training.benchmark import Shape
-
     machine = explained()
     why = f"{machine['processor']}, {machine['threads']} threads: screens in {machine['screen']}, because {machine['why']}"
     if args.explain:
         show(document("bench", args.seed, machine=machine), args.json, why)
         return 0
-    shape = Shape(args.width, args.features, args.k, args.batch)
+    shape = beside("training.benchmark").Shape(args.width, args.features, args.k, args.batch)
     prices = measured(shape, args.repeats, args.only, args.screen)
     result = document(
         "bench",

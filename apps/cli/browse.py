@@ -99,12 +99,10 @@ def serve(places: tuple[Path, ...], port: int) -> None:
     """
     from streamlit.web import cli
 
-    import apps.browser
-
     from ..browser.runs import PLACES
 
     os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
-    script = Path(apps.browser.__file__).with_name("app.py")
+    script = Path(__file__).parents[1] / "browser" / "app.py"
     options = {**OPTIONS, "server.port": str(port)}
     # Streamlit announces its own address on stdout, where this command's result stands.
     with contextlib.redirect_stdout(io.StringIO()):

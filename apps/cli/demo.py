@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from saelab.door import beside
+
 from .common import Common, Count, Number
 
 HOOK = "blocks.1.hook_resid_post"
@@ -58,11 +60,9 @@ def run(args: Args) -> int:
 def _train(args: Args, cache: Path, second: Path) -> None:
     """Train the demo recipe with the seed and with the next one, in one pass; print each run's last
     numbers."""
-    from training import recipes
-
     from .train import summary, train_showing_progress
 
-    recipe = recipes.read("demo")
+    recipe = beside("training.recipes").read("demo")
     config = replace(
         recipe, cache=str(cache), hook=HOOK, tokens=recipe.tokens * args.tokens // TOKENS
     )

@@ -7,9 +7,11 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from training.reproduce import PAPERS
+from saelab.door import beside
 
 from .common import Common, document, show
+
+reproduce = beside("training.reproduce")
 
 VERDICT = {True: "yes", False: "no", None: "undecided"}
 
@@ -19,7 +21,8 @@ class Args(Common):
     """Options of `saelab reproduce`."""
 
     paper: Annotated[
-        Positional[str], arg(help="; ".join(f"{name}: {what}" for name, what in PAPERS.items()))
+        Positional[str],
+        arg(help="; ".join(f"{name}: {what}" for name, what in reproduce.PAPERS.items())),
     ] = ""
     quick: bool = False
     """the small form: fewer tokens and seeds, so that most claims stay undecided"""
@@ -31,7 +34,6 @@ def run(args: Args) -> int:
     """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
     from saelab.errors import UsageError
     from saelab.files import write_json
-    from training import reproduce
 
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(

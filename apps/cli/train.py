@@ -14,9 +14,9 @@ from typing import Annotated
 
 from tyro.conf import Fixed, Suppress
 
-from training import recipes
-from training.config import Config
-from training.sweep import Sweep
+import saelab
+from saelab import Config
+from saelab.door import beside
 
 from .common import Count, document, show
 
@@ -38,9 +38,11 @@ class Args(Config):
 
     def configs(self) -> list[Config]:
         """The configurations of the runs alone."""
-        return Sweep(
-            Config(**{f.name: getattr(self, f.name) for f in fields(Config)}), self.over
-        ).configs()
+        return (
+            beside("training.sweep")
+            .Sweep(Config(**{f.name: getattr(self, f.name) for f in fields(Config)}), self.over)
+            .configs()
+        )
 
 
 def default(argv: list[str]) -> Args:
@@ -48,7 +50,7 @@ def default(argv: list[str]) -> Args:
     defaults."""
     if not argv or argv[0].startswith("-"):
         return Args()
-    recipe = recipes.sweep(argv.pop(0))
+    recipe = beside("training.recipes").sweep(argv.pop(0))
     given = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
     return Args(
         **vars(recipe.base),
@@ -60,8 +62,6 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> l
     """Train with a progress bar on stderr; print each run's last numbers to stderr; the run
     folders."""
     from tqdm import tqdm
-
-    from training.loop import train
 
     n_steps = configs[0].n_steps
     with tqdm(total=n_steps, unit="step", file=sys.stderr, disable=None) as bar:
@@ -75,7 +75,7 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> l
                 refresh=False,
             )
 
-        return train(configs, resume=resume, progress=progress)  # type: ignore[return-value]
+        return saelab.train(configs, resume=resume, progress=progress)  # type: ignore[return-value]
 
 
 def run(args: Args) -> int:

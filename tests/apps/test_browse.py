@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,7 @@ from apps.cli import browse, main
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
-
-APP = Path(__file__).parents[2] / "apps" / "browser" / "app.py"
+from tests.apps.pages import APP, opened_page
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +37,10 @@ def opened(runs):
 
 @pytest.fixture
 def app(runs, monkeypatch):
-    from streamlit.testing.v1 import AppTest
-
     monkeypatch.setenv(PLACES, json.dumps([str(runs)]))
 
     def open_page(page, **query):
-        tester = AppTest.from_file(str(APP), default_timeout=30)
-        for key, value in {"run": "toy", **query}.items():
-            tester.query_params[key] = value
-        tester.run()
-        if page != "overview":
-            tester.switch_page(f"views/{page}.py")
-            tester.run()
-        assert not tester.exception, tester.exception
-        return tester
+        return opened_page(page, **{"run": "toy", **query})
 
     return open_page
 

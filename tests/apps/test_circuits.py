@@ -8,6 +8,7 @@ import pytest
 
 from apps.cli import main
 from saelab import SAE, Choice
+from tests.apps.pages import opened_page
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text())
@@ -125,14 +126,11 @@ def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
 
 
 def test_the_page_of_a_feature_circuit_links_to_its_features(by_feature: Path, monkeypatch):
-    from streamlit.testing.v1 import AppTest
-
     from apps.browser.runs import PLACES
 
     monkeypatch.setenv(PLACES, json.dumps([str(by_feature)]))
-    page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()
-    page.switch_page("views/circuits.py").run()
-    assert not page.exception and len(page.get("plotly_chart")) == 2
+    page = opened_page("circuits")
+    assert len(page.get("plotly_chart")) == 2
     body = "".join(element.proto.body for element in page.get("html"))
     assert 'href="/feature?run=z3&amp;feature=' in body and "attn.o.hook_in/error" in body
 
@@ -208,17 +206,12 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(
     written: Path, tmp_path: Path, monkeypatch
 ):
-    from streamlit.testing.v1 import AppTest
-
     from apps.browser.runs import PLACES
     from apps.cli import browse
 
-    app = str(ROOT / "apps" / "browser" / "app.py")
     for place in (written, tmp_path):
         monkeypatch.setenv(PLACES, json.dumps([str(place)]))
-        page = AppTest.from_file(app, default_timeout=30).run()
-        page.switch_page("views/circuits.py").run()
-        assert not page.exception
+        page = opened_page("circuits")
         body = "".join(element.proto.body for element in page.get("html"))
         assert ("a3.h6" in body and "greater-than" in body) == (place == written)
         assert ("saelab circuits --task" in body) == (place == tmp_path)

@@ -12,6 +12,7 @@ from apps.browser import supervised as section
 from apps.browser.draw import number
 from apps.browser.runs import PLACES
 from apps.cli import main
+from tests.apps.pages import opened_page
 from tests.conftest import ROOT
 
 SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "supervise.json").read_text())
@@ -78,8 +79,6 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
 def test_the_overview_shows_what_was_compared(
     run: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from streamlit.testing.v1 import AppTest
-
     assert main(["supervise", str(run), "--task", str(prompts)]) == 0
     found = json.loads((run / "supervise-letters.json").read_text())
     shown = section.section(found)
@@ -98,10 +97,8 @@ def test_the_overview_shows_what_was_compared(
     )
     assert "<i>" not in section.section({**found, "task": "<i>"})
     monkeypatch.setenv(PLACES, json.dumps([str(run)]))
-    page = AppTest.from_file(str(ROOT / "apps" / "browser" / "app.py"), default_timeout=30).run()
-    assert not page.exception and "Supervised: letters" in "".join(
-        e.proto.body for e in page.get("html")
-    )
+    page = opened_page()
+    assert "Supervised: letters" in "".join(e.proto.body for e in page.get("html"))
 
 
 @pytest.mark.parametrize(

@@ -23,4 +23,4 @@ def claims(paper: str, settings: Settings) -> list[Claim]:
     """The paper's claims, measured. Raises UsageError for a paper that is not in PAPERS."""
     if paper not in PAPERS:
         raise UsageError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
-    return importlib.import_module(f"training.reproduce.{paper.replace('-', '_')}").claims(settings)
+    return importlib.import_module(f".{paper.replace('-', '_')}", __name__).claims(settings)

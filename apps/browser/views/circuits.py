@@ -1,53 +1,69 @@
 """A circuit: which heads or features carry a task, how well that agrees with the truth, how
 faithful the best are alone."""
 
+from pathlib import Path
+
 import streamlit as st
 
-from apps.browser import charts, circuit, draw, load, state
+from .. import charts, circuit, draw, load, state
 
 QUIET = {"displayModeBar": False}
-ROWS = 20  # edges shown
+ROWS = 20  # edges in the table
+NONE_YET = "No circuits here yet: <code>saelab circuits --task ioi --out runs/ioi</code> makes one."
 
-found = load.circuits()
-if not found:
-    state.stop(
-        "No circuits here yet: <code>saelab circuits --task ioi --out runs/ioi</code> makes one."
-    )
-name = st.query_params.get("circuit", next(iter(found)))
-if name not in found:
-    state.stop(
-        f"There is no circuit <code>{draw.text(name)}</code>; there are {', '.join(map(draw.text, found))}."
-    )
-if len(found) > 1:
-    state.html(circuit.menu(list(found), name))
-shown = load.document(found[name], "circuit.json")
-state.html(circuit.about(shown))
-by_feature = "nodes" in shown
-left, right = st.columns(2, gap="medium")
-with left:
-    if shown["heads"]:
-        meaning = (
-            "summed |effect| of the features through each"
-            if by_feature
-            else "scores; orange helps the task"
-        )
+
+def show() -> None:
+    """The page."""
+    document = load.document(_folder(), "circuit.json")
+    state.html(circuit.about(document))
+    left, right = st.columns(2, gap="medium")
+    with left:
+        _curves(document)
+    with right:
+        _parts(document)
+
+
+def _folder() -> Path:
+    """The folder of the circuit that the address names."""
+    folders = load.circuits()
+    if not folders:
+        state.stop(NONE_YET)
+    name = st.query_params.get("circuit", next(iter(folders)))
+    if name not in folders:
+        known = ", ".join(map(draw.text, folders))
+        state.stop(f"There is no circuit <code>{draw.text(name)}</code>; there are {known}.")
+    if len(folders) > 1:
+        state.html(circuit.menu(list(folders), name))
+    return folders[name]
+
+
+def _curves(document: dict) -> None:
+    by_feature = "nodes" in document
+    if document["heads"]:
+        meaning = "scores; orange helps the task"
+        if by_feature:
+            meaning = "summed |effect| of the features through each"
         state.html(f"<h2>Heads <small>{meaning}</small></h2>")
-        st.plotly_chart(charts.heads(shown["heads"]), config=QUIET, key="heads")
-    what = (
-        "best nodes kept (green), removed (blue); 0: all at their mean"
-        if by_feature
-        else "best heads kept, rest resampled"
-    )
-    state.html(f"<h2>Faithfulness <small>{what}; 95% over prompts</small></h2>")
-    curve = charts.faithfulness(
-        shown["faithfulness"], "nodes" if by_feature else "heads", shown.get("completeness", ())
-    )
+        st.plotly_chart(charts.heads(document["heads"]), config=QUIET, key="heads")
+    kept = "best heads kept, rest resampled"
+    if by_feature:
+        kept = "best nodes kept (green), removed (blue); 0: all at their mean"
+    state.html(f"<h2>Faithfulness <small>{kept}; 95% over prompts</small></h2>")
+    unit = "nodes" if by_feature else "heads"
+    completeness = document.get("completeness", ())
+    curve = charts.faithfulness(document["faithfulness"], unit, completeness)
     st.plotly_chart(curve, config=QUIET, key="faithfulness")
     if by_feature:
-        state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:ROWS]))
-with right:
-    if by_feature:
-        names = {str(folder): name for name, folder in load.runs().items()}
-        state.html(circuit.nodes(shown, names, 2 * ROWS))
-    else:
-        state.html(circuit.agreement(shown) + circuit.edges(shown["edges"][:ROWS]))
+        _edges(document)
+
+
+def _parts(document: dict) -> None:
+    if "nodes" not in document:
+        _edges(document)
+        return
+    names = {str(folder): name for name, folder in load.runs().items()}
+    state.html(circuit.nodes(document, names, 2 * ROWS))
+
+
+def _edges(document: dict) -> None:
+    state.html(circuit.agreement(document) + circuit.edges(document["edges"][:ROWS]))

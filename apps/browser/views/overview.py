@@ -1,39 +1,55 @@
 """The run at a glance: what it is, how good it is, how training went, how its features are
 spread."""
 
+from pathlib import Path
+
 import streamlit as st
 
-from apps.browser import charts, dark_matter, draw, load, state, supervised, tables
+from saelab.features.reader import FeatureIndex
+
+from .. import charts, dark_matter, draw, load, state, supervised, tables
 
 QUIET = {"displayModeBar": False}
 
-name, folder = state.run()
-sae, report, rows = (
-    load.document(folder, "sae/sae.json"),
-    load.document(folder, "report.json"),
-    load.curves(folder),
-)
-state.html(tables.about(name, sae))
-state.html(tables.report(report, str(folder)))
-if dark := load.document(folder, "dark-matter.json"):
-    state.html(dark_matter.section(dark))
-for path in sorted(folder.glob("supervise-*.json")):
-    state.html(supervised.section(load.document(folder, path.name)))
-if figure := charts.curves(rows):
-    state.html("<h2>Training <small>over tokens</small></h2>")
-    st.plotly_chart(figure, config=QUIET, key="curves")
-opened = state.index(name, folder)
-summary, density_F = opened.summary, opened.densities()
-state.html(tables.indexed(summary))
-left, right = st.columns(2)
-if (density_F > 0).any():
+
+def show() -> None:
+    """The page."""
+    name, folder = state.run()
+    _documents(name, folder)
+    if figure := charts.curves(load.curves(folder)):
+        state.html("<h2>Training <small>over tokens</small></h2>")
+        st.plotly_chart(figure, config=QUIET, key="curves")
+    index = state.index(name, folder)
+    state.html(tables.indexed(index.summary))
+    left, right = st.columns(2)
     with left:
-        state.html("<h2>Density <small>of live features</small></h2>")
-        st.plotly_chart(charts.densities(density_F), config=QUIET, key="densities")
-for number, other in enumerate(summary["others"]):
+        _densities(index)
     with right:
+        _other_seeds(index)
+
+
+def _documents(name: str, folder: Path) -> None:
+    """What verbs have written into the run."""
+    state.html(tables.about(name, load.document(folder, "sae/sae.json")))
+    state.html(tables.report(load.document(folder, "report.json"), str(folder)))
+    if dark := load.document(folder, "dark-matter.json"):
+        state.html(dark_matter.section(dark))
+    for path in sorted(folder.glob("supervise-*.json")):
+        state.html(supervised.section(load.document(folder, path.name)))
+
+
+def _densities(index: FeatureIndex) -> None:
+    density_F = index.densities()
+    if not (density_F > 0).any():
+        return
+    state.html("<h2>Density <small>of live features</small></h2>")
+    st.plotly_chart(charts.densities(density_F), config=QUIET, key="densities")
+
+
+def _other_seeds(index: FeatureIndex) -> None:
+    alive_F = index.densities() > 0
+    for number, other in enumerate(index.summary["others"]):
         state.html(f"<h2>Best match in {draw.text(other['name'])}</h2>")
-        figure = charts.cosines(
-            opened.cosines(number)[density_F > 0], other["null"], other["threshold"]
-        )
+        cosine_A = index.cosines(number)[alive_F]
+        figure = charts.cosines(cosine_A, other["null"], other["threshold"])
         st.plotly_chart(figure, config=QUIET, key=f"cosines{number}")

@@ -1,0 +1,32 @@
+"""The feature browser: `saelab browse` starts it; pages over run directories, their feature
+indexes, and circuits."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from . import links, state
+from .views import circuits, feature, features, overview, search
+
+# name in the address: title, and the function that shows the page
+PAGES = {
+    "overview": ("Overview", overview.show),
+    "features": ("Features", features.show),
+    "feature": ("Feature", feature.show),
+    "search": ("Search", search.show),
+    "circuits": ("Circuits", circuits.show),
+}
+
+
+def show() -> None:
+    """Show the page that the address names, below a menu of the pages and of the runs."""
+    st.set_page_config(page_title="saelab", layout="wide")
+    st.html(Path(__file__).with_name("style.css"))
+    pages = {
+        name: st.Page(page, title=title, url_path=name, default=name == "overview")
+        for name, (title, page) in PAGES.items()
+    }
+    current = st.navigation(list(pages.values()), position="top")
+    links.follow(pages, current.url_path or "overview")
+    state.run_menu()
+    current.run()

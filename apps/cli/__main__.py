@@ -1,7 +1,0 @@
-"""`python -m apps.cli` is `saelab`."""
-
-import sys
-
-from . import main
-
-sys.exit(main())

@@ -19,9 +19,11 @@ from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic, write_json
 from saelab.kernels import autograd
+from saelab.origin import Origin
 from saelab.sparsify import Choice, Sparsify, Threshold
 
-SCHEMA = "saelab/sae/1"
+SCHEMA = "saelab/sae/2"
+READABLE = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
 CALIBRATION_TOKENS = 500_000
 TOLERANCE = {
     torch.float32: 1e-3,
@@ -77,7 +79,7 @@ class SAE(nn.Module):
             self.levels = nn.Parameter(torch.full((n_features,), sparsify.level))  # type: ignore[union-attr]
         else:
             self.register_buffer("levels", None)
-        self.about: dict = {}
+        self.origin = Origin()
 
     @property
     def d_model(self) -> int:
@@ -231,7 +233,7 @@ class SAE(nn.Module):
             "sparsify": sparsify.to_dict(self.sparsify),
             "transcoder": self.transcoder,
             "skip": self.W_skip is not None,
-            "about": self.about,
+            "origin": self.origin.to_dict(),
         }
         write_atomic(directory / "sae.safetensors", lambda path: save_file(tensors, path))
         write_json(directory / "sae.json", header)
@@ -253,9 +255,10 @@ class SAE(nn.Module):
                     f"{directory} has no {name}: not the directory of an SAE or of a finished run"
                 )
         header = json.loads((directory / "sae.json").read_text())
-        if header.get("schema") != SCHEMA:
+        if header.get("schema") not in READABLE:
             raise UsageError(
-                f"{directory / 'sae.json'} has schema {header.get('schema')!r}, this version reads {SCHEMA!r}"
+                f"{directory / 'sae.json'} has schema {header.get('schema')!r}, "
+                f"this version reads {' and '.join(READABLE)}"
             )
         try:
             tensors = load_file(directory / "sae.safetensors")
@@ -274,7 +277,7 @@ class SAE(nn.Module):
         if not sae.learns_levels:
             sae.levels = tensors.get("levels")
         sae.load_state_dict(tensors)
-        sae.about = header["about"]
+        sae.origin = Origin.from_dict(header[READABLE[header["schema"]]])
         _check_probe(sae, probe, expected, directory)
         return sae
 

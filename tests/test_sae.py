@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from saelab import SAE, Choice, budgets, kernels, sparsify
 from saelab.errors import FailedRun, UsageError
+from saelab.origin import Identity, Origin
 
 
 @pytest.fixture
@@ -102,14 +103,27 @@ def test_a_saved_sae_is_the_same_function_bit_for_bit(x, choice, tmp_path):
     sae = new(choice)
     sae.calibrate([x])
     sae = sae.frozen()
-    sae.about = {"hook": "blocks.1.hook_out"}
+    sae.origin = Origin("blocks.1.hook_out", tokens=5, more={"note": [1]})
     sae.save(tmp_path, x[:8])
     again = SAE.load(tmp_path)
     assert (
         torch.equal(again(x), sae(x))
-        and again.about == sae.about
+        and again.origin == sae.origin
         and again.sparsify == sae.sparsify
     )
+
+
+def test_an_sae_of_schema_1_still_opens(x, tmp_path):
+    new().save(tmp_path, x[:8])
+    header = json.loads((tmp_path / "sae.json").read_text())
+    del header["origin"]
+    about = {"model": {"name": "m", "revision": "r", "tokenizer_hash": "t"}, "hook": "a"}
+    old = {**header, "schema": "saelab/sae/1", "about": {**about, "target": None, "colour": "red"}}
+    (tmp_path / "sae.json").write_text(json.dumps(old))
+    expected = Origin("a", model=Identity("m", "r", "t"), more={"colour": "red"})
+    assert SAE.load(tmp_path).origin == expected
+    assert expected.hooks == ("a", "a")
+    assert Origin("a", "b").hooks == ("a", "b")
 
 
 def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):

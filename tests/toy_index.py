@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelab import SAE, Choice
 from saelab.features import build as index
+from saelab.origin import Identity, Origin
 
 C, T, D, F, K = 60, 48, 8, 24, 3
 DEAD = 5
@@ -128,7 +129,7 @@ def sae(*, signed: bool = False, seed: int = 0) -> SAE:
     with torch.no_grad():
         made.W_enc[DEAD] = 0
         made.b_enc[DEAD] = 0 if signed else -100
-    made.about = {"model": {"name": "toy"}, "hook": HOOK, "seed": seed, "tokens": 1000}
+    made.origin = Origin(HOOK, model=Identity("toy"), seed=seed, tokens=1000)
     return made
 
 

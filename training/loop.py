@@ -8,6 +8,7 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
+from saelab.origin import Identity, Origin
 
 from . import checkpoint
 from . import config as configs_
@@ -179,14 +180,13 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F
     )
     final = final.frozen()
-    final.about = {
-        "model": cache.manifest["model"],
-        "hook": hooks[0],
-        "target": hooks[1],
-        "cache": str(Path(config.cache).resolve()),
-        "seed": config.seed,
-        "tokens": config.tokens,
-        "sparsify": config.sparsify,
-        "k": config.k,
-    }
+    final.origin = Origin(
+        *hooks,
+        model=Identity.from_dict(cache.manifest["model"]),
+        cache=str(Path(config.cache).resolve()),
+        seed=config.seed,
+        tokens=config.tokens,
+        sparsify=config.sparsify,
+        k=config.k,
+    )
     final.save(folder / "sae", run.probe)

@@ -119,7 +119,7 @@ def about(run: str, sae: Mapping[str, Any]) -> str:
         return (
             f'<h1>{text(run)}</h1><p class="empty">No SAE here yet: training has not finished.</p>'
         )
-    known, kind = sae.get("about", {}), dict(sae["sparsify"])
+    known, kind = sae.get("origin") or sae.get("about", {}), dict(sae["sparsify"])
     settings = " ".join(
         f"{key}={value}"
         for key, value in kind.items()

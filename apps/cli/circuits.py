@@ -61,9 +61,7 @@ def run(args: Args) -> int:
 
     if args.method == "feature-circuit":
         fields = feature_report.feature_report(model, plan, saes, progress=progress)
-        stands = [
-            models.resolve_hook(model, sae.about.get("target") or sae.about["hook"]) for sae in saes
-        ]
+        stands = [models.resolve_hook(model, sae.origin.target) for sae in saes]
         runs = {hook: str(folder.absolute()) for hook, folder in zip(stands, args.run, strict=True)}
         result = document("feature-circuit", args.seed, **fields, runs=runs)
     else:

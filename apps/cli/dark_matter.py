@@ -64,7 +64,7 @@ def run(args: Args) -> int:
     cache = Cache(args.cache or _common(saes, "cache"))
     cache.verify()
     cache.check_model(about)
-    model = models.load(about["name"])
+    model = models.load(about.name)
     n_tokens, n_held_out = (
         min(args.tokens, cache.n_tokens()),
         min(args.held_out, cache.n_tokens("held_out")),
@@ -84,7 +84,7 @@ def run(args: Args) -> int:
 
 def _common(saes: dict[str, "SAE"], key: str) -> Any:
     """What all runs were trained on. Raises UsageError naming two that differ."""
-    (first, value), *others = ((name, sae.about[key]) for name, sae in saes.items())
+    (first, value), *others = ((name, getattr(sae.origin, key)) for name, sae in saes.items())
     for name, theirs in others:
         if theirs != value:
             hint = "; --cache names one for all" if key == "cache" else ""
@@ -104,7 +104,7 @@ def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:
     total = sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context
     with tqdm(total=total, unit="token", file=sys.stderr, disable=None) as bar:
         write_errors(sae, cache, args.errors, args.tokens, args.seed, upto(bar))
-    hook = f"{cache.resolve(sae.about['hook'])}.error.nonlinear"
+    hook = f"{cache.resolve(sae.origin.hook)}.error.nonlinear"
     return f"next: saelab train --cache {args.errors} --hook {hook} --out RUN"
 
 

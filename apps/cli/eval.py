@@ -4,7 +4,7 @@ spliced in."""
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -69,14 +69,14 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
     from saelab.evaluation import evaluate
     from saelab.files import write_json
 
-    if sae.about["model"]["name"] == "synthetic":
+    if sae.origin.model.name == "synthetic":
         raise UsageError(
             f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure"
         )
-    cache_ = Cache(args.cache or sae.about["cache"])
+    cache_ = Cache(args.cache or sae.origin.cache)
     cache_.verify()
-    cache_.check_model(sae.about["model"])
-    model = load(sae.about["model"]["name"])
+    cache_.check_model(sae.origin.model)
+    model = load(sae.origin.model.name)
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
         beside_ = untrained if args.controls else None
@@ -99,7 +99,7 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
 def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
     from saelab.evaluation import controls
 
-    sample = next(cache_.batches(sae.about["hook"], min(L0_TOKENS, cache_.n_tokens()), seed))
+    sample = next(cache_.batches(sae.origin.hook, min(L0_TOKENS, cache_.n_tokens()), seed))
     untrained = controls.random_init(sae, seed + 1, controls.l0(sae, sample))
     return {"random_init": untrained, "permuted_decoder": controls.permuted_decoder(sae, seed)}
 
@@ -109,13 +109,13 @@ def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: in
     indirect-object prompts too."""
     from saelab.evaluation import labelled, probing
 
-    hook, saes = sae.about["hook"], {"sae": sae, "random_init": untrained}
+    hook, saes = sae.origin.hook, {"sae": sae, "random_init": untrained}
     splits = [
         labelled.python_tokens(cache_, hook, model.tokenizer, split, n)
         for split, n in PROBE_TOKENS.items()
     ]
     rows = probing.table(saes, splits[0], splits[1], seed=seed)
-    if sae.about["model"]["name"] == "bundled":
+    if sae.origin.model.name == "bundled":
         prompts = [
             labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out)
             for held_out in (False, True)
@@ -153,7 +153,7 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     several = [
         group
         for group in groups.values()
-        if len({saes[folder].about.get("seed") for folder in group}) == len(group) > 1
+        if len({saes[folder].origin.seed for folder in group}) == len(group) > 1
     ]
     return [
         {
@@ -171,8 +171,8 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
 
 
 def _but_for_the_seed(sae: "SAE") -> str:
-    about = {name: value for name, value in sae.about.items() if name != "seed"}
-    return json.dumps([about, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
+    origin = replace(sae.origin, seed=None).to_dict()
+    return json.dumps([origin, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
 
 
 def _stability(saes: list["SAE"]) -> dict:

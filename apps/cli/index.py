@@ -45,11 +45,11 @@ def run(args: Args) -> int:
     sae = SAE.load(args.run)
     others = [(folder, SAE.load(folder)) for folder in args.compare]
     named = [(_name(folder, other, sae), other) for folder, other in others]
-    cache = Cache(args.cache or sae.about["cache"])
+    cache = Cache(args.cache or sae.origin.cache)
     cache.verify()
-    cache.check_model(sae.about["model"])
-    model = models.load(sae.about["model"]["name"])
-    hook = sae.about["hook"]
+    cache.check_model(sae.origin.model)
+    model = models.load(sae.origin.model.name)
+    hook = sae.origin.hook
     with tqdm(
         total=min(args.tokens, cache.n_tokens(args.split)),
         unit="token",
@@ -75,12 +75,11 @@ def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
     """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError
     for another hook or model."""
     for key in ("hook", "model"):
-        if other.about.get(key) != sae.about.get(key):
-            raise UsageError(
-                f"{folder} was trained at another {key}: {other.about.get(key)}, not {sae.about.get(key)}"
-            )
-    seed = other.about.get("seed")
-    return f"seed {seed}" if seed != sae.about.get("seed") else folder.resolve().name
+        theirs, mine = getattr(other.origin, key), getattr(sae.origin, key)
+        if theirs != mine:
+            raise UsageError(f"{folder} was trained at another {key}: {theirs}, not {mine}")
+    seed = other.origin.seed
+    return f"seed {seed}" if seed != sae.origin.seed else folder.resolve().name
 
 
 def counts(summary: dict) -> dict:

@@ -70,7 +70,7 @@ def run(args: Args) -> int:
     fit, test, metric = _rows(args)
     results, loaded = [], {}
     for folder, sae in saes.items():
-        name = sae.about["model"]["name"]
+        name = sae.origin.model.name
         model = loaded.setdefault(name, None) or models.load(name)
         loaded[name] = model
         fields = _compare(args, model, sae, fit, test, metric)
@@ -78,7 +78,7 @@ def run(args: Args) -> int:
             "task": Path(args.task).stem,
             "run": str(folder),
             "model": name,
-            "hook": sae.about["hook"],
+            "hook": sae.origin.hook,
         }
         results.append(document("supervise", args.seed, **origin, **fields))
         write_json(folder / f"supervise-{Path(args.task).stem}.json", results[-1])
@@ -125,9 +125,7 @@ def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: An
     fit_prompts, test_prompts = (
         supervised.label(rows, model.tokenizer, metric) for rows in (fit, test)
     )
-    site = supervised.visit(
-        model, sae.about["hook"], fit_prompts, test_prompts, list(args.position)
-    )
+    site = supervised.visit(model, sae.origin.hook, fit_prompts, test_prompts, list(args.position))
     dictionaries = supervised.with_controls(site, sae, args.seed)
     with tqdm(total=len(dictionaries), unit="dictionary", file=sys.stderr, disable=None) as bar:
         return supervised.evaluate(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saelab.activations.batches import Batches
 from saelab.errors import FailedRun, UsageError
+from saelab.origin import Identity
 
 SCHEMA = "saelab/cache/1"
 CHUNK = 64  # contexts read at a time
@@ -150,14 +151,14 @@ class Cache:
                     )
                 _verified.add(key)
 
-    def check_model(self, identity: dict[str, str]) -> None:
+    def check_model(self, identity: Identity) -> None:
         """Raise UsageError if the cache was made by another model (other weights) than
         `identity`."""
         mine = self.manifest["model"]
-        if mine["revision"] != identity["revision"]:
+        if mine["revision"] != identity.revision:
             raise UsageError(
-                f"{self.path} was made by {mine['name']} (revision {mine['revision'][:12]}), not by {identity['name']} "
-                f"(revision {identity['revision'][:12]}): use a cache of that model"
+                f"{self.path} was made by {mine['name']} (revision {mine['revision'][:12]}), not by {identity.name} "
+                f"(revision {str(identity.revision)[:12]}): use a cache of that model"
             )
 
     def contexts(

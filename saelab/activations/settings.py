@@ -99,7 +99,7 @@ def settings_for(
     )
     shard = max(CONTEXTS, SHARD_BYTES // per_context // CONTEXTS * CONTEXTS)
     fields = (
-        models.identity(model),
+        models.identity(model).to_dict(),
         text,
         text_field,
         names,
@@ -122,7 +122,7 @@ def boundaries(model: Any) -> tuple[int, int, str]:
     bos, eos = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     if bos is None and eos is None:
         raise UsageError(
-            f"the tokenizer of {models.identity(model)['name']} has neither a BOS nor an end-of-text token"
+            f"the tokenizer of {models.identity(model).name} has neither a BOS nor an end-of-text token"
         )
     if bos is None:
         return eos, eos, "end-of-text token, as the tokenizer has no BOS"

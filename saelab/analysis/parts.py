@@ -62,8 +62,8 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
     """
     found = []
     for sae in saes:
-        read = resolve_hook(model, sae.about["hook"])
-        found.append(Site(read, resolve_hook(model, sae.about.get("target") or read), sae))
+        read, write = (resolve_hook(model, name) for name in sae.origin.hooks)
+        found.append(Site(read, write, sae))
     names = list(dict.fromkeys(name for site in found for name in (site.read, site.write)))
     seen = frozen.run(model, frozen.Frozen(torch.zeros(1, 1, dtype=torch.int64), {}), {}, names)
     for site in found:

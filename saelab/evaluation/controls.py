@@ -40,7 +40,7 @@ def random_init(sae: SAE, seed: int = 0, l0: float | None = None) -> SAE:
         seed=seed,
     ).to(sae.W_dec)
     twin.b_dec.data.copy_(sae.b_dec)
-    twin.about = dict(sae.about)
+    twin.origin = sae.origin
     return twin
 
 

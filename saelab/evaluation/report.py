@@ -152,7 +152,7 @@ def evaluate(
     if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
     transcoder from a part of an activation.
     """
-    source, target = sae.about["hook"], sae.about.get("target") or sae.about["hook"]
+    source, target = sae.origin.hooks
     if cache.width(source) != sae.d_model:
         raise UsageError(
             f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}"

@@ -65,10 +65,9 @@ def build(
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     found = collector.result()
     summary = _summary(sae, hook, split, seed, found, contexts.tokens)
-    written = sae.about.get("target", hook)
     map_DV = (
         directions.output_map(model)
-        if model is not None and directions.writes_to_residual(written)
+        if model is not None and directions.writes_to_residual(sae.origin.target or hook)
         else None
     )
 
@@ -104,8 +103,8 @@ def _summary(
     sae: SAE, hook: str, split: str, seed: int, found: Statistics, tokens_CT: np.ndarray
 ) -> dict:
     n_contexts, context = tokens_CT.shape
-    about = {
-        "about": sae.about,
+    facts = {
+        "origin": sae.origin.to_dict(),
         "hook": hook,
         "split": split,
         "seed": seed,
@@ -117,7 +116,7 @@ def _summary(
         "n_features": sae.n_features,
         "d_model": sae.d_model,
     }
-    return {**about, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
+    return {**facts, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
 
 
 def _read(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from saelab.errors import FailedRun, UsageError
 from saelab.models import hub
+from saelab.origin import Identity
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -151,7 +152,7 @@ def _sha256(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def identity(model: "str | Path | TransformerBridge") -> dict[str, str]:
+def identity(model: "str | Path | TransformerBridge") -> Identity:
     """Which model this is: name, revision (hub commit, else SHA-256 over the weight files),
     tokenizer_hash (SHA-256).
 
@@ -169,8 +170,5 @@ def identity(model: "str | Path | TransformerBridge") -> dict[str, str]:
     tokenizer = next(
         located.folder / file for file in TOKENIZERS if (located.folder / file).is_file()
     )
-    return {
-        "name": located.name,
-        "revision": located.commit or _sha256(weight_files(located.folder)),
-        "tokenizer_hash": _sha256([tokenizer]),
-    }
+    revision = located.commit or _sha256(weight_files(located.folder))
+    return Identity(located.name, revision, _sha256([tokenizer]))

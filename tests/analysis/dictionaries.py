@@ -5,6 +5,7 @@ import torch
 
 from saelab import SAE, Choice
 from saelab.analysis.circuits import Task
+from saelab.origin import Origin
 
 RESIDUAL, Z, MLP = "blocks.0.hook_out", "blocks.1.attn.o.hook_in", "blocks.{}.mlp"
 
@@ -23,7 +24,7 @@ def dictionary(
     draw = torch.Generator().manual_seed(seed + 100)
     sae.b_enc.data = 0.3 * torch.randn(features, generator=draw)
     sae.b_dec.data = 0.3 * torch.randn(width, generator=draw)
-    sae.about = {"hook": hook, "target": target}
+    sae.origin = Origin(hook, target or "")
     return sae
 
 

@@ -47,15 +47,15 @@ def test_each_mode_moves_the_activation_by_its_row():
 def test_the_hooks_do_to_the_model_what_the_shift_says(model, sae):
     edits, site = (
         [Edit(3, "clamp", 5.0), Edit(4, "add", 2.0)],
-        sae.about["target"] or sae.about["hook"],
+        sae.origin.target,
     )
     seen = {}
 
     def keep(acts: torch.Tensor, hook) -> None:
         seen[hook.name] = acts.detach().flatten(2)
 
-    model.run_with_hooks(TASK.clean, fwd_hooks=[(sae.about["hook"], keep), (site, keep)])
-    wanted = seen[site] + steering.shift(sae, seen[sae.about["hook"]], edits)
+    model.run_with_hooks(TASK.clean, fwd_hooks=[(sae.origin.hook, keep), (site, keep)])
+    wanted = seen[site] + steering.shift(sae, seen[sae.origin.hook], edits)
     model.run_with_hooks(TASK.clean, fwd_hooks=[*steering.hooks(model, sae, edits), (site, keep)])
     torch.testing.assert_close(seen[site], wanted)
 

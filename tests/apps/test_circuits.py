@@ -8,6 +8,7 @@ import pytest
 
 from apps.cli import main
 from saelab import SAE, Choice
+from saelab.origin import Origin
 from tests.apps.pages import opened_page
 from tests.conftest import ROOT
 
@@ -34,7 +35,7 @@ def by_feature(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = []
     for layer in range(4):
         sae = SAE(256, 128, Choice(8), seed=layer)
-        sae.about = {"hook": f"blocks.{layer}.attn.hook_z"}
+        sae.origin = Origin(f"blocks.{layer}.attn.hook_z")
         sae.save(folder / f"z{layer}" / "sae")
         runs += ["--run", str(folder / f"z{layer}")]
     command = [

@@ -20,6 +20,7 @@ from saelab.analysis.dark_matter import reduce
 from saelab.analysis.dark_matter.error_cache import write_errors
 from saelab.analysis.dark_matter.report import analyse
 from saelab.evaluation.report import evaluate
+from saelab.origin import Origin
 from tests import toy_index
 from tests.apps.pages import opened_page
 from tests.conftest import HOOK, ROOT, make_cache, make_model
@@ -104,7 +105,7 @@ def test_adding_the_whole_error_back_is_the_clean_model(
             return 0.3 * x
 
     sae = Shrunk(32, 8, Choice(2))
-    sae.about = SAE.load(runs[0]).about
+    sae.origin = SAE.load(runs[0]).origin
     (entry,) = analyse({"shrunk": sae}, Cache(tiny_cache), models.load(tiny_model), n_held_out=600)[
         "runs"
     ]
@@ -206,7 +207,7 @@ def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_pla
     sae = SAE(32, 16, Choice(2), seed=3)
     found = {}
     for hook in (whole, nonlinear):
-        sae.about = {"hook": hook}
+        sae.origin = Origin(hook)
         found[hook] = evaluate(sae, errors, model, n_tokens=2000)
         assert found[hook]["references"]["identity"]["ce_recovered"]["value"] == pytest.approx(
             1, abs=1e-4
@@ -214,10 +215,10 @@ def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_pla
     spliced = evaluate(base, cache, model, n_tokens=2000)["ce_spliced"]
     assert found[whole]["ce_ablated"] == pytest.approx(spliced, abs=1e-5)
     assert abs(found[nonlinear]["ce_ablated"] - spliced) > 1e-4
-    sae.about = {"hook": whole, "target": nonlinear}
+    sae.origin = Origin(whole, nonlinear)
     with pytest.raises(ValueError, match="is a part of an activation: an SAE from it to"):
         evaluate(sae, errors, model, n_tokens=2000)
-    sae.about = {"hook": nonlinear}
+    sae.origin = Origin(nonlinear)
     errors.manifest["hooks"][nonlinear].pop("part_of")
     with pytest.raises(KeyError):
         evaluate(sae, errors, model, n_tokens=2000)
@@ -283,11 +284,11 @@ def test_what_cannot_be_analysed_is_refused(
 def test_an_sae_of_another_width_or_kind_is_refused(
     runs: list[Path], tiny_cache: Path, tiny_model: Path
 ):
-    model, about = models.load(tiny_model), SAE.load(runs[0]).about
+    model, origin = models.load(tiny_model), SAE.load(runs[0]).origin
     for sae, complaint in (
         (SAE(16, 64, Choice(4)), r"narrow has d_model=16, blocks\.0\.hook_out of the cache 32"),
         (SAE(32, 64, Choice(4), transcoder=True), "narrow is a transcoder"),
     ):
-        sae.about = about
+        sae.origin = origin
         with pytest.raises(ValueError, match=complaint):
             analyse({"narrow": sae}, Cache(tiny_cache), model)

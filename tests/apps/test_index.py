@@ -55,7 +55,7 @@ def test_a_run_at_another_hook_is_refused(run, tiny_run, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(tiny_run, other)
     header = json.loads((other / "sae" / "sae.json").read_text())
-    header["about"]["hook"] = "blocks.1.hook_out"
+    header["origin"]["hook"] = "blocks.1.hook_out"
     (other / "sae" / "sae.json").write_text(json.dumps(header))
     assert main(["index", str(run), "--compare", str(other)]) == 2
     assert "was trained at another hook: blocks.1.hook_out" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.evaluation import evaluate
 from saelab.evaluation.downstream import clean_run, spliced_run
+from saelab.origin import Origin
 from tests.conftest import HOOK, ROOT
 
 
@@ -146,6 +147,6 @@ def test_an_sae_of_another_width_is_refused(tiny_cache: Path, bridge):
     from saelab import Choice
 
     sae = SAE(16, 64, Choice(4))
-    sae.about = {"hook": HOOK}
+    sae.origin = Origin(HOOK)
     with pytest.raises(UsageError, match=r"d_model=16, blocks\.0\.hook_resid_post of the cache 32"):
         evaluate(sae, Cache(tiny_cache), bridge)

@@ -4,6 +4,7 @@ import torch
 
 from saelab import SAE, Threshold
 from saelab.evaluation.synthetic import Spec, World
+from saelab.origin import Identity, Origin
 
 SMALL = Spec(
     width=32,
@@ -26,7 +27,7 @@ def oracle(world: World) -> SAE:
     for weights in (sae.W_enc, sae.W_dec):
         weights.data.copy_(world.directions_GD)
     sae.b_dec.data.copy_(world.bias_D)
-    sae.about = {"hook": "synthetic", "model": {"name": "synthetic"}}
+    sae.origin = Origin("synthetic", model=Identity("synthetic"))
     return sae
 
 

@@ -152,9 +152,9 @@ def test_the_identity_follows_the_weights_and_the_tokenizer(tiny_model: Path, co
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert models.identity(copy)["revision"] != mine["revision"]
+    assert models.identity(copy).revision != mine.revision
     (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + " ")
-    assert models.identity(copy)["tokenizer_hash"] != mine["tokenizer_hash"]
+    assert models.identity(copy).tokenizer_hash != mine.tokenizer_hash
 
 
 def test_a_model_from_elsewhere_has_no_identity():

@@ -163,7 +163,7 @@ def _trained_on_parts(
 ) -> Claim:
     """SAEs of one shape trained on the linear and on the nonlinear error: the difference of their
     held-out FVUs."""
-    name = data.digest(cache.path.name, sae.about["seed"], sae.n_features, sizes.trained)
+    name = data.digest(cache.path.name, sae.origin.seed, sae.n_features, sizes.trained)
     folder = settings.work / f"errors-{name}"
     if not (folder / "manifest.json").exists():
         total = cache.n_tokens() + cache.n_tokens("held_out")

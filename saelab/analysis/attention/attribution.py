@@ -89,7 +89,7 @@ def by_residual_feature(
     what the held MLPs add counts to the bias. Position 0, on which no SAE is trained, has no
     features: it is all error.
     """
-    read, source = sae.about["hook"], residual.about["hook"]
+    read, source = sae.origin.hook, residual.origin.hook
     x_SD = frozen.run(model, held, {}, [source])[source][0].detach()
     at = torch.tensor([position]), torch.tensor([feature])
     row = frozen.rows(model, held, {source: x_SD}, read, at[0], sae.W_enc.detach()[at[1]])

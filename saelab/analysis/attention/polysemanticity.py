@@ -106,7 +106,7 @@ def of_model(
     """
     found = {}
     for sae in saes:
-        hook = cache.resolve(sae.about["hook"])
+        hook = cache.resolve(sae.origin.hook)
         shape = cache.manifest["hooks"][hook]["shape"]
         if len(shape) != 2:
             raise UsageError(

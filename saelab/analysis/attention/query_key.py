@@ -72,7 +72,7 @@ def _parts(
 ) -> tuple[Tensor, Tensor]:
     """The n features on at position `at`; the head's query (key) split into theirs, the error's and
     the rest, [n + 2, E]."""
-    source = sae.about["hook"]
+    source = sae.origin.hook
     x_TD = frozen.run(model, held, {}, [source])[source][0]
     parts = split(sae, x_TD[None], x_TD[None])
     code, shift_D, error_D = parts.code.rows(at, at + 1), parts.shift[0, at], parts.error[0, at]

@@ -39,7 +39,7 @@ def write_errors(
     training tokens. The manifest comes last, so that a killed write leaves no cache.
     progress(tokens done). Raises UsageError if `out` holds anything, or for too few tokens.
     """
-    out, hook = Path(out), cache.resolve(sae.about["hook"])
+    out, hook = Path(out), cache.resolve(sae.origin.hook)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is not an empty folder: choose another for the error cache")
     map = _fit(sae, cache, hook, n_tokens, seed)

@@ -159,8 +159,8 @@ def analyse(
 def _checked(name: str, sae: SAE, cache: Any, model: Any) -> str:
     """The SAE's hook as the cache calls it. Raises UsageError for an SAE that this cache or model
     cannot measure."""
-    hook = cache.resolve(sae.about["hook"])
-    if sae.transcoder or sae.about.get("target", sae.about["hook"]) != sae.about["hook"]:
+    hook = cache.resolve(sae.origin.hook)
+    if sae.transcoder or sae.origin.target != sae.origin.hook:
         raise UsageError(
             f"{name} is a transcoder: dark matter is what an autoencoder misses of its own input"
         )
@@ -289,8 +289,8 @@ def _fields(name: str, subject: Subject, seed: int) -> dict:
         "run": name,
         "hook": subject.hook,
         "n_features": subject.sae.n_features,
-        "k": subject.sae.about.get("k"),
-        "sparsify": subject.sae.about.get("sparsify"),
+        "k": subject.sae.origin.k,
+        "sparsify": subject.sae.origin.sparsify,
         **fields,
         "linear_r2_null": subject.maps["sae"].error.null,
         **{f"ce_{which}": float(cross_entropy(losses.sum(0), which)) for which in LOSSES[1:]},

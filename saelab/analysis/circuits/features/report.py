@@ -51,7 +51,7 @@ def feature_report(
     return {
         "task": plan.task,
         "method": FEATURES,
-        "model": models.identity(model)["name"],
+        "model": models.identity(model).name,
         "metric": held_out.metric,
         **{f"metric_{name}": values[0] for name, values in metrics.items()},
         **_circuit(found),

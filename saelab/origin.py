@@ -1,0 +1,88 @@
+"""Where an SAE comes from: a value that travels with its weights."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which model it is. Fields that are None are not known, and not compared."""
+
+    name: str
+    """`bundled`, a folder or a hub name: what people call it, which decides nothing"""
+    revision: str | None = None
+    """commit of a hub snapshot, else SHA-256 over the bytes of the weight files"""
+    tokenizer_hash: str | None = None
+    """SHA-256 of the tokenizer's file"""
+    weights: str | None = None
+    """SHA-256 over names, shapes and float32 values of the parameters (`models.identity`)"""
+
+    def to_dict(self) -> dict[str, str]:
+        """What is known, for a JSON file."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @staticmethod
+    def from_dict(written: Mapping[str, Any]) -> "Identity":
+        """The inverse of `to_dict`; other fields, such as a synthetic world's, are left out."""
+        return Identity(**{f.name: written.get(f.name) for f in fields(Identity)})
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model an SAE belongs to, where it reads and writes there, and how it was made.
+
+    Example: `sae.origin = Origin(hook="blocks.2.hook_out", model=models.identity("bundled"))`;
+    then `sae.origin.target` is `"blocks.2.hook_out"` too.
+    """
+
+    hook: str = ""
+    """hook point that it reads"""
+    target: str = ""
+    """hook point whose activation it explains: the hook itself unless it is a transcoder"""
+    model: Identity | None = None
+    cache: str | None = None
+    """activation cache it was trained on, relative to the run's folder"""
+    seed: int | None = None
+    """of its training"""
+    tokens: int | None = None
+    """training tokens"""
+    sparsify: str | None = None
+    """name of the sparsifier in training"""
+    k: int | None = None
+    """pairs per token in training"""
+    source: str | None = None
+    """where a published SAE was read from"""
+    format: str | None = None
+    """name of the form it was published in"""
+    file_hash: str | None = None
+    """SHA-256 of the published file"""
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """what else its file said"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", self.target or self.hook)
+
+    @property
+    def hooks(self) -> tuple[str, str]:
+        """Where it reads and what it explains."""
+        return self.hook, self.target
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, for a JSON file."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self.model is not None:
+            known["model"] = self.model.to_dict()
+        return {name: value for name, value in known.items() if value not in (None, "", {})}
+
+    @staticmethod
+    def from_dict(written: Mapping[str, Any]) -> "Origin":
+        """The inverse of `to_dict`; also reads `about` of schema 1. Unknown fields go to `more`."""
+        names = {f.name for f in fields(Origin)}
+        known = {name: written[name] for name in written if name in names}
+        known["target"] = known.get("target") or ""
+        if known.get("model") is not None:
+            known["model"] = Identity.from_dict(known["model"])
+        more = {name: written[name] for name in written if name not in names}
+        known["more"] = {**known.get("more", {}), **more}
+        return Origin(**known)

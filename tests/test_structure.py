@@ -1,4 +1,5 @@
-"""The tree keeps its shape: imports point one way, importing is cheap, help is quick."""
+"""The tree keeps its shape: imports point one way, importing is cheap, help is quick, files and
+functions are short."""
 
 import ast
 import subprocess
@@ -8,97 +9,81 @@ from pathlib import Path
 
 import pytest
 
-from apps.cli import VERBS
+from tests.arrows import (
+    ARROWS,
+    DOOR,
+    EXCEPTIONS,
+    between_folders,
+    circle,
+    differing,
+    excepted,
+    graph,
+    imports,
+    modules,
+    upward,
+    written,
+)
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
-# module prefix -> what it must not import, nearest prefix first
-FORBIDDEN = {
-    "saelab.code": ("saelab.",),
-    "saelab.sparsify": ("saelab.",),
-    "saelab.kernels": (
-        "saelab.sae",
-        "training.losses",
-        "saelab.evaluation",
-        "saelab.features",
-        "saelab.analysis",
-        "saelab.models",
-    ),
-    "training.losses": (
-        "saelab.sae",
-        "saelab.evaluation",
-        "saelab.features",
-        "saelab.analysis",
-        "saelab.models",
-    ),
-    "saelab.sae": (
-        "saelab.evaluation",
-        "saelab.features",
-        "saelab.analysis",
-        "saelab.models",
-        "saelab.activations",
-    ),
-    "saelab.models": (
-        "saelab.sae",
-        "saelab.activations",
-        "saelab.evaluation",
-        "saelab.features",
-        "saelab.analysis",
-    ),
-    "saelab.activations": ("saelab.sae", "saelab.evaluation", "saelab.features", "saelab.analysis"),
-    "saelab.evaluation": ("saelab.features", "saelab.analysis"),
-    "saelab": ("training", "apps", "streamlit", "wandb"),
-    "training": ("apps",),
-}
+LINES = 250
+FUNCTION, ROOMY_FUNCTION = 60, 120  # lines; the kernels and the training loop have more room
+LONG_FILES: dict[str, str] = {}  # path: why it is longer
 
 
-def imports(path: Path) -> set[str]:
-    """Every module name that a file imports, wherever in the file."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def test_every_arrow_between_folders_is_one_of_the_list():
+    assert differing(between_folders(graph()), written(ARROWS)) == ""
 
 
-def offences(module: str, imported: set[str]) -> list[str]:
-    """The imports that point the wrong way."""
-    rules = [
-        rule
-        for prefix, rule in FORBIDDEN.items()
-        if module == prefix or module.startswith(prefix + ".")
+def test_no_arrow_of_the_list_points_up():
+    assert upward(written(ARROWS)) == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circle({name: others - DOOR for name, others in excepted(graph()).items()}) == []
+
+
+def test_the_exceptions_exist():
+    tree = graph()
+    assert all(there in tree[name] for name, there in EXCEPTIONS)
+
+
+KNOWN = {"saelab", "saelab.sae", "saelab.door", "training.loop", "training.config", "apps.cli"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import training.loop",
+        "from training import loop",
+        "from training.loop import train",
+        "from .loop import train",
+        "from . import loop",
+        "def f():\n    from training.loop import train",
+        "loop = beside('training.loop')",
+        "import saelab\nsaelab.train(1)",
+    ],
+)
+def test_an_import_is_seen_however_it_is_written(line: str):
+    assert "training.loop" in imports(line, "training.config", KNOWN)
+
+
+def test_an_arrow_that_is_not_in_the_list_is_caught():
+    found = between_folders({"saelab.sae": {"apps.cli"}, "apps.cli.eval": {"saelab.sae"}})
+    assert differing(found, {"saelab.sae": set(), "apps.cli": {"saelab.sae"}}) == (
+        "saelab.sae: apps.cli"
+    )
+    assert differing({}, {"a": {"b"}}) == "a: "  # nor may the list allow what nobody needs
+
+
+def test_an_arrow_up_and_a_circle_are_caught():
+    assert upward(written("saelab.sae: apps.cli\napps.cli: saelab.sae")) == [
+        "saelab.sae -> apps.cli"
     ]
-    bad = {
-        name
-        for rule in rules
-        for prefix in rule
-        for name in imported
-        if (name + ".").startswith(prefix.rstrip(".") + ".")
-    }
-    return sorted(name for name in bad if name != module and not name.startswith(module + "."))
+    assert circle({"training.config": {"training.checks"}, "training.checks": {"training.config"}})
+    assert not circle({"training.checks": {"training.config"}})
 
 
-def modules() -> list[tuple[str, Path]]:
-    """Dotted name and path of every module of the three packages."""
-    files = [
-        p for package in ("saelab", "training", "apps") for p in (ROOT / package).rglob("*.py")
-    ]
-    return [
-        (".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), p)
-        for p in files
-    ]
-
-
-def test_imports_point_one_way():
-    found = {name: offences(name, imports(path)) for name, path in modules() if name != "saelab"}
-    assert not {name: bad for name, bad in found.items() if bad}
-
-
-def test_an_import_that_points_backwards_is_caught():
-    assert offences("saelab.sae", {"torch", "saelab.evaluation.report"})
-    assert offences("training.loop", {"apps.cli"})
-    assert not offences("saelab.evaluation.report", {"saelab.sae", "numpy"})
+# --- importing is cheap, help is quick -----------------------------------------------------------
 
 
 def test_importing_saelab_loads_torch_and_nothing_heavier():
@@ -106,10 +91,10 @@ def test_importing_saelab_loads_torch_and_nothing_heavier():
         "transformers transformer_lens streamlit wandb numba triton datasets sklearn plotly pandas"
     )
     code = f"import sys, saelab; print([m for m in {heavy.split()} if m in sys.modules])"
-    done = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert answer.stdout.strip() == "[]"
 
 
 def test_help_answers_at_once_and_loads_no_torch():
@@ -117,25 +102,74 @@ def test_help_answers_at_once_and_loads_no_torch():
         "import sys; from apps.cli import main; main(['--help']); assert 'torch' not in sys.modules"
     )
     started = time.perf_counter()
-    done = subprocess.run(
+    answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert "capture" in done.stdout
+    assert "capture" in answer.stdout
     assert time.perf_counter() - started < 1.5
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help_with_the_common_options(verb):
+def verbs() -> list[str]:
+    from apps.cli import VERBS
+
+    return list(VERBS)
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_verb_has_help_with_the_common_options(verb: str):
     code = f"from apps.cli import main; main(['{verb}', '--help'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "--json" in done.stdout and "--seed" in done.stdout
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert answer.returncode == 0, answer.stderr
+    assert "--json" in answer.stdout and "--seed" in answer.stdout
 
 
-def test_no_file_of_the_packages_is_long_and_no_function_either():
-    for name, path in modules():
-        tree = ast.parse(path.read_text())
+# --- files, functions and lines are short --------------------------------------------------------
+
+
+def long_functions(source: str, most: int) -> list[str]:
+    """The functions of more lines than `most`."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return [f.name for f in functions if (f.end_lineno or f.lineno) - f.lineno >= most]
+
+
+def wide_lines(*arguments: str, text: str = "") -> list[str]:
+    """Where ruff finds lines over its limit: in the whole repository, notebooks too, or in `text`."""
+    command = ["ruff", "check", "--select", "E501", "--output-format", "concise", *arguments]
+    answer = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT)
+    assert not answer.stderr, answer.stderr
+    return [line for line in answer.stdout.splitlines() if "E501" in line]
+
+
+def ours(pattern: str) -> list[Path]:
+    """The files of the repository that git knows, by a pattern."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern]
+    names = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    return [ROOT / name for name in names.splitlines() if (ROOT / name).is_file()]
+
+
+@pytest.mark.skip(reason="files are being split")
+def test_no_file_is_long_but_those_that_say_why():
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in ours("*.py")}
+    long = {name for name, n_lines in lengths.items() if n_lines > LINES}
+    assert long == set(LONG_FILES)
+
+
+def test_no_function_is_long():
+    for name, path in modules().items():
         roomy = name.startswith("saelab.kernels") or name == "training.loop"
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno - node.lineno < (120 if roomy else 60), f"{name}.{node.name}"
+        most = ROOMY_FUNCTION if roomy else FUNCTION
+        assert not long_functions(path.read_text(), most), name
+
+
+@pytest.mark.skip(reason="lines are being split")
+def test_no_line_is_wide():
+    assert wide_lines(".") == []
+
+
+def test_a_long_function_and_a_wide_line_are_caught():
+    body = "def f():\n" + "    x = 1\n" * 60
+    assert long_functions(body, FUNCTION) == ["f"]
+    assert long_functions(body[: -len("    x = 1\n")], FUNCTION) == []
+    assert len(wide_lines("-", text="a = 1\n" + "b = " + "1 + " * 24 + "1\n")) == 1
+    assert wide_lines("-", text="a" * 96 + " = 1\n") == []

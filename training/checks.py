@@ -2,9 +2,20 @@
 
 from collections.abc import Iterator
 
+from saelab.errors import UsageError
 from saelab.sparsify import Choice
 
 from .config import Config
+
+
+def check(config: Config) -> None:
+    """Raise UsageError, with the numbers, for fields that cannot go together.
+
+    >>> check(Config(cache="a", out="b", k=64, features=32))
+    UsageError: k=64 is more than features=32: choose k between 1 and 32
+    """
+    for problem in problems(config):
+        raise UsageError(problem)
 
 
 def problems(config: Config) -> Iterator[str]:
@@ -39,11 +50,16 @@ def _of_sparsifier(config: Config) -> Iterator[str]:
     if isinstance(form, Choice) and form.over == "feature":
         if config.k * config.batch < config.features:
             least = -(-config.features // config.k)
-            yield f"a batch of {config.batch} gives {config.features} features less than one pair each: --batch {least}"
+            yield (
+                f"a batch of {config.batch} gives {config.features} features less than one pair "
+                f"each: --batch {least}"
+            )
         if not 0 <= config.mutual < 1:
             yield f"mutual={config.mutual} is no share of the steps: give one from 0 to below 1"
     elif config.shares != "equal" or config.mutual:
-        yield f"shares and mutual belong to a feature budget, and {name} has none: use feature-choice"
+        yield (
+            f"shares and mutual belong to a feature budget, and {name} has none: use feature-choice"
+        )
     if isinstance(form, Choice) and config.penalty not in (None, "none"):
         yield f"penalty={config.penalty} is for jumprelu and relu: {name} has a budget"
     if config.penalty == "l0" and name == "relu":
@@ -52,19 +68,19 @@ def _of_sparsifier(config: Config) -> Iterator[str]:
 
 def _of_loss(config: Config) -> Iterator[str]:
     form, loss = config.form, config.loss
-    if loss in ("hierarchical", "multi-k") and form not in (
-        Choice(config.k),
-        Choice(config.k, signed=True),
-    ):
-        yield f"loss={loss} orders the values of each token: it goes with topk and abstopk, not with {config.sparsify}"
+    ordered = (Choice(config.k), Choice(config.k, signed=True))
+    if loss in ("hierarchical", "multi-k") and form not in ordered:
+        yield (
+            f"loss={loss} orders the values of each token: it goes with topk and abstopk, "
+            f"not with {config.sparsify}"
+        )
     if loss == "multi-k" and 4 * config.k > config.features:
-        yield f"loss=multi-k codes 4k={4 * config.k} pairs per token, more than features={config.features}"
+        pairs = 4 * config.k
+        yield f"loss=multi-k codes 4k={pairs} pairs per token, more than features={config.features}"
     most = {"matryoshka": config.features, "hierarchical": config.k}.get(loss, 0)
     ends = list(config.prefixes)
     if ends != sorted(set(ends)) or not all(0 < end <= most for end in ends):
-        what = (
-            f"must rise, from 1 to at most {most}"
-            if most
-            else "belong to loss=matryoshka or loss=hierarchical"
-        )
-        yield f"prefixes={ends} {what}"
+        right = "belong to loss=matryoshka or loss=hierarchical"
+        if most:
+            right = f"must rise, from 1 to at most {most}"
+        yield f"prefixes={ends} {right}"

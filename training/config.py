@@ -1,5 +1,4 @@
-"""One training run as a frozen value, its YAML form, and the checks that need nothing but its own
-fields."""
+"""One training run as a frozen value, and its YAML form."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -141,13 +140,6 @@ class Config:
         return name, self.penalty_weight if self.penalty_weight is not None else {"l0": 1.0}.get(
             name, 0.1
         )
-
-    def check(self) -> None:
-        """Raise UsageError, with the numbers, for fields that cannot go together."""
-        from .checks import problems
-
-        for problem in problems(self):
-            raise UsageError(problem)
 
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place and

@@ -12,6 +12,7 @@ from saelab.origin import Identity, Origin
 
 from . import checkpoint
 from . import config as configs_
+from .checks import check
 from .config import Config
 from .record import Record
 from .run import Run, Step
@@ -79,7 +80,7 @@ def _common_cache(configs: list[Config]) -> Cache:
     if not configs:
         raise UsageError("no runs to train")
     for config in configs:
-        config.check()
+        check(config)
         for name in ("cache", "batch", "tokens", "order_seed"):
             mine, theirs = getattr(config, name), getattr(configs[0], name)
             if mine != theirs:

@@ -9,31 +9,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import UseAppendAction
 
+from ..browser.supervised import SCORES
 from .common import Common, Runs, document, show
-
-SCORES = {  # as the browser shows them too
-    "sufficiency": (
-        "sufficiency",
-        "share of the metric that stays with the reconstruction in the activation's place",
-    ),
-    "necessity": (
-        "necessity",
-        "share of mean ablation's damage that taking the reconstruction away does",
-    ),
-    "edit_agreement": (
-        "edit agreement",
-        "share of edits after which the model predicts as after the ground-truth patch",
-    ),
-    "edit_success": (
-        "edit success",
-        "the same among edits whose ground-truth patch changes the prediction",
-    ),
-    "edit_magnitude": (
-        "edit magnitude",
-        "share of the reconstruction that an edit removes: small where attributes are apart",
-    ),
-    "f1": ("F1", "of the best feature for each attribute value"),
-}
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def run(args: Args) -> int:
     """Train; print where each run lies and its last numbers."""
     configs = args.configs()
     for config in configs:
-        config.check()
+        beside("training.checks").check(config)
     folders = train_showing_progress(configs, args.resume)
     results = [{"run": str(folder), **summary(folder)[0]} for folder in folders]
     text = "\n".join(

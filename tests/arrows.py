@@ -1,0 +1,179 @@
+"""Which folder may import which: a written list that `test_structure` compares with the tree.
+
+From the ground up: an arrow points to a line above its own. A file of `saelab/` itself counts as a
+folder. The door (`saelab/__init__.py`, `door.py`, `__main__.py`) stands outside: it looks
+everything up when asked.
+"""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from saelab import HOMES
+from tests.conftest import ROOT
+
+PACKAGES = ("saelab", "training", "apps")
+DOOR = {"saelab", "saelab.door", "saelab.__main__"}
+
+ARROWS = """
+saelab.analysis:
+saelab.budgets:
+saelab.code:
+saelab.documents:
+saelab.errors:
+saelab.files:
+saelab.sparsify:
+saelab.statistics:
+saelab.bundled: saelab.documents
+saelab.jump: saelab.code
+saelab.kernels: saelab.code saelab.files saelab.sparsify
+saelab.models: saelab.errors
+saelab.activations: saelab.bundled saelab.documents saelab.errors saelab.files saelab.models
+saelab.analysis.frozen: saelab.errors saelab.models
+saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
+saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
+saelab.tasks: saelab.bundled saelab.errors
+saelab.sae: saelab.calibration saelab.code saelab.errors saelab.files saelab.jump saelab.kernels
+    saelab.sparsify
+saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
+saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
+    saelab.models saelab.sae saelab.sparsify saelab.statistics saelab.tasks
+saelab.features: saelab.code saelab.errors saelab.files saelab.sae
+saelab.analysis.attention: saelab.analysis.frozen saelab.analysis.parts saelab.code saelab.errors
+    saelab.kernels saelab.sae
+saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
+    saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
+saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.sae
+    saelab.statistics saelab.tasks
+saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
+    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
+    saelab.statistics saelab.tasks
+training.bundled: saelab.activations saelab.bundled saelab.files saelab.models
+training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
+    saelab.files saelab.jump saelab.kernels saelab.sae saelab.sparsify
+training.recipes: saelab.errors training
+training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
+    saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics training
+    training.recipes
+apps:
+apps.browser: saelab.errors saelab.features
+apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
+    saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.models
+    saelab.sae saelab.statistics training training.recipes training.reproduce
+"""
+
+# (module, module): the imports that point up, each inside a function.
+EXCEPTIONS: set[tuple[str, str]] = set()
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages by its dotted name."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {dotted(path.relative_to(ROOT)): path for path in files}
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(source: str, name: str, known: set[str], package: bool = False) -> set[str]:
+    """The modules of ours that a module imports, wherever in the file, also through the door."""
+    wanted = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            wanted |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = _home(node, name, package)
+            wanted |= {_member(home, alias.name, known) for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "beside":
+            wanted |= {word.value for word in node.args if isinstance(word, ast.Constant)}
+        elif isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "saelab":
+            wanted |= {_member("saelab", node.attr, known)}
+    return (wanted & known) - {name}
+
+
+def _home(node: ast.ImportFrom, name: str, package: bool) -> str:
+    """The module that `from home import ...` names, dots resolved."""
+    if not node.level:
+        return node.module or ""
+    here = name.split(".") if package else name.split(".")[:-1]
+    above = here[: len(here) - node.level + 1]
+    return ".".join([*above, node.module] if node.module else above)
+
+
+def _member(home: str, member: str, known: set[str]) -> str:
+    """What `from home import member` imports: a submodule, a public name's own module, or home."""
+    if home == "saelab" and member in HOMES:
+        return HOMES[member][0]
+    return f"{home}.{member}" if f"{home}.{member}" in known else home
+
+
+def folder(module: str) -> str:
+    """The folder a module stands in: two levels of saelab and apps (three of its analyses), one of
+    training and its subfolders."""
+    parts = module.split(".")
+    if module.startswith("saelab.analysis."):
+        return ".".join(parts[:3])
+    if parts[0] == "training":
+        inside = (ROOT / "/".join(parts[:2])).is_dir()
+        return ".".join(parts[:2]) if inside else "training"
+    return ".".join(parts[:2])
+
+
+def graph() -> dict[str, set[str]]:
+    """What every module imports."""
+    every = modules()
+    known = set(every)
+    return {
+        name: imports(path.read_text(), name, known, path.name == "__init__.py")
+        for name, path in every.items()
+        if name not in DOOR
+    }
+
+
+def between_folders(modules: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The arrows between folders, the excepted imports and the door left out."""
+    arrows: dict[str, set[str]] = {}
+    for name, imported in modules.items():
+        there = {folder(other) for other in imported - DOOR if (name, other) not in EXCEPTIONS}
+        arrows.setdefault(folder(name), set()).update(there - {folder(name)})
+    return arrows
+
+
+def written(text: str) -> dict[str, set[str]]:
+    """The written list as folders and what they may import, in its order."""
+    lines = [line.partition(":") for line in text.replace("\n    ", " ").strip().splitlines()]
+    return {name: set(others.split()) for name, _, others in lines}
+
+
+def upward(allowed: dict[str, set[str]]) -> list[str]:
+    """The arrows of the list that do not point to a line above their own."""
+    above: set[str] = set()
+    bad = []
+    for name, others in allowed.items():
+        bad += [f"{name} -> {other}" for other in sorted(others - above)]
+        above.add(name)
+    return bad
+
+
+def circle(modules: dict[str, set[str]]) -> list[str]:
+    """A circle of modules, empty if there is none."""
+    try:
+        TopologicalSorter(modules).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def differing(found: dict[str, set[str]], allowed: dict[str, set[str]]) -> str:
+    """The lines of the written list that the tree has otherwise, as they would be right."""
+    names = [name for name in {**allowed, **found} if allowed.get(name) != found.get(name)]
+    return "\n".join(f"{name}: {' '.join(sorted(found.get(name, ())))}" for name in names)
+
+
+def excepted(modules: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The modules' imports without the exceptions."""
+    return {
+        name: {other for other in others if (name, other) not in EXCEPTIONS}
+        for name, others in modules.items()
+    }

@@ -16,13 +16,8 @@ import torch
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.models.running import (
-    CONTEXTS,
-    activations,
-    activations_and_gradients,
-    contexts_per_pass,
-    shapes,
-)
+from saelab.models import running
+from saelab.models.running import CONTEXTS, contexts_per_pass, shapes
 
 SHARD_BYTES = 64_000_000
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -148,7 +143,7 @@ def estimate(model: Any, settings: Settings, hooks: dict[str, dict]) -> dict[str
     tokens_CT = torch.randint(
         0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0)
     )
-    run = activations_and_gradients if settings.gradients else activations
+    run = running.gradients if settings.gradients else running.read
     run(model, tokens_CT, settings.hooks)
     passes = []
     for _ in range(3):

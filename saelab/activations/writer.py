@@ -22,7 +22,8 @@ from saelab.activations.cache import SCHEMA, sha256
 from saelab.activations.settings import DTYPES, Settings
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic, write_json
-from saelab.models.running import activations, activations_and_gradients, contexts_per_pass
+from saelab.models import running
+from saelab.models.running import contexts_per_pass
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -147,7 +148,7 @@ class Writer:
     def _run(self, tokens_CT: Tensor) -> dict[str, Tensor]:
         """Arrays [C, T, D] of a shard in the cache's dtype, heads flattened. Raises FailedRun for
         what the dtype cannot hold."""
-        run = activations_and_gradients if self.settings.gradients else activations
+        run = running.gradients if self.settings.gradients else running.read
         parts: dict[str, list[Tensor]] = {}
         for piece_CT in tokens_CT.split(contexts_per_pass(self.model, self.settings.context)):
             for name, acts in run(self.model, piece_CT, self.settings.hooks).items():

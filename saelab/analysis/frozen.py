@@ -10,13 +10,14 @@ positions, D width.
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.models import hook_points, resolve_hook
+from saelab.models import hook_points, resolve_hook, running
 
 EMBEDDING = "blocks.0.hook_in"  # token and position embedding, added up
 LOGITS = "unembed.hook_out"
@@ -50,14 +51,14 @@ def run(
     frozen: Frozen,
     replace: Mapping[str, Tensor],
     read: Sequence[str],
-    extra: Sequence[tuple[str, Any]] = (),
+    extra: Sequence[tuple[str, running.Edit]] = (),
 ) -> dict[str, Tensor]:
     """What arrives at the hooks `read`, with the activations at the hooks of `replace` given, [N,
     T, D] (heads flattened).
 
     A hook in both is read before it is replaced. With one context frozen N is free, otherwise N =
     C. Gradients flow from what is read to what is given, along paths that meet no other given hook.
-    extra: further hooks, which act first. What is read comes in the order in which it fired. Raises
+    extra: further edits, which act first. What is read comes in the order in which it fired. Raises
     UsageError for a hook that the model does not have or that does not fire.
     """
     given = {resolve_hook(model, name): value for name, value in replace.items()}
@@ -65,18 +66,18 @@ def run(
     rows = len(next(iter(given.values()))) if given else len(frozen.tokens)
     seen: dict[str, Tensor] = {}
 
-    def act(acts: Tensor, hook: Any) -> Tensor | None:
-        if hook.name in wanted:
-            seen[wanted[hook.name]] = acts if HELD.fullmatch(hook.name) else acts.flatten(2)
-        if hook.name in given:
-            return given[hook.name].reshape(acts.shape)
-        return frozen.held[hook.name].expand(acts.shape) if hook.name in frozen.held else None
+    def act(acts: Tensor, name: str) -> Tensor | None:
+        if name in wanted:
+            seen[wanted[name]] = acts if HELD.fullmatch(name) else acts.flatten(2)
+        if name in given:
+            return given[name].reshape(acts.shape)
+        return frozen.held[name].expand(acts.shape) if name in frozen.held else None
 
-    names = {*given, *wanted, *frozen.held}
-    hooks = [*extra, *((name, act) for name in names)]
+    names = dict.fromkeys([*given, *wanted, *frozen.held])
+    edits = [*extra, *((name, partial(act, name=name)) for name in names)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A forward hook edited hook_scale")
-        model.run_with_hooks(frozen.tokens.expand(rows, -1), return_type="logits", fwd_hooks=hooks)
+        running.run(model, frozen.tokens.expand(rows, -1), edits)
     if silent := [name for name in wanted if wanted[name] not in seen]:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
     return seen

@@ -16,6 +16,7 @@ from torch import Tensor
 from saelab.analysis import frozen
 from saelab.analysis.parts import sites
 from saelab.errors import UsageError
+from saelab.models import running
 from saelab.sae import SAE
 from saelab.statistics import bootstrap
 from saelab.tasks.task import Task, measure
@@ -84,9 +85,9 @@ def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
     return moved_CTD
 
 
-def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
-    """Hooks for `model.run_with_hooks(..., fwd_hooks=...)` or `with model.hooks(fwd_hooks=...)`
-    that steer whole contexts.
+def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, running.Edit]]:
+    """What steers whole contexts, as edits of `running.logits` and as hooks of a bridge's
+    `run_with_hooks(..., fwd_hooks=...)` alike.
 
     Raises UsageError for an unknown mode or feature, and for an SAE that does not fit the model.
     """
@@ -94,10 +95,10 @@ def hooks(model: Any, sae: SAE, edits: Sequence[Edit]) -> list[tuple[str, Any]]:
     (site,) = sites(model, [sae])
     seen = {}
 
-    def remember(acts: Tensor, hook: Any) -> None:
+    def remember(acts: Tensor, hook: Any = None) -> None:
         seen["moved"] = shift(sae, acts.flatten(2), edits)
 
-    def write(acts: Tensor, hook: Any) -> Tensor:
+    def write(acts: Tensor, hook: Any = None) -> Tensor:
         return acts + seen["moved"].view(acts.shape)
 
     return [(site.read, remember), (site.write, write)]
@@ -124,7 +125,7 @@ def generate(
         )
     acting, draw = hooks(model, sae, edits), torch.Generator().manual_seed(seed)
     for _ in range(n):
-        logits_CV = model.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=acting)[:, -1]
+        logits_CV = running.logits(model, tokens_CT, acting, last=True)
         if temperature:
             next_C1 = (logits_CV / temperature).softmax(-1).multinomial(1, generator=draw)
         else:
@@ -151,8 +152,7 @@ def steer(
         after = frozen.run(model, plain, {site.write: y_PTD + moved_PTD}, [frozen.LOGITS])[
             frozen.LOGITS
         ]
-        clean_PV, steered_PV = before[:, -1].log_softmax(-1), after[:, -1].log_softmax(-1)
-        kl_P = (clean_PV.exp() * (clean_PV - steered_PV)).sum(-1)
+        kl_P = running.kl(before[:, -1], after[:, -1])
         return torch.stack(
             [measure(task, after), measure(task, after) - measure(task, before), kl_P], 1
         )

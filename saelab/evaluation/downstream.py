@@ -8,42 +8,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelab.models import running
+
 
 @torch.no_grad()
 def clean_run(model: Any, tokens_CT: Tensor, hooks: list[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log-probabilities of the next token [C, T, V] and activations [C, T, D] (heads flattened) at
-    the hooks."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(acts: Tensor, hook: Any) -> None:
-        seen[hook.name] = acts.detach().flatten(2)
-
-    logits = model.run_with_hooks(
-        tokens_CT, return_type="logits", fwd_hooks=[(name, keep) for name in hooks]
-    )
-    return logits.float().log_softmax(-1), seen
+    """Logits of the next token [C, T, V] and activations [C, T, D] (heads flattened) at the
+    hooks."""
+    logits_CTV, acts = running.run(model, tokens_CT, read=hooks)
+    return logits_CTV, {name: value.flatten(2) for name, value in acts.items()}
 
 
 @torch.no_grad()
 def spliced_run(model: Any, tokens_CT: Tensor, hook: str, replacement_CTD: Tensor) -> Tensor:
-    """Log-probabilities [C, T, V] with the activation at `hook` replaced from position 1 on;
-    position 0 passes untouched."""
+    """Logits [C, T, V] with the activation at `hook` replaced from position 1 on; position 0 passes
+    untouched."""
 
-    def replace(acts: Tensor, hook: Any) -> Tensor:
+    def replace(acts: Tensor) -> Tensor:
         changed = replacement_CTD.reshape(acts.shape).to(acts.dtype).clone()
         changed[:, 0] = acts[:, 0]
         return changed
 
-    logits = model.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=[(hook, replace)])
-    return logits.float().log_softmax(-1)
+    return running.logits(model, tokens_CT, {hook: replace})
 
 
-def next_token_loss(logp_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
+def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
     """Cross-entropy in nats of the predictions made at positions 1 to T - 2, [C, T - 2]."""
-    return -logp_CTV[:, 1:-1].gather(2, tokens_CT[:, 2:, None]).squeeze(2)
+    return running.next_token_loss(logits_CTV[:, 1:], tokens_CT[:, 1:])
 
 
 def divergence(clean_CTV: Tensor, spliced_CTV: Tensor) -> Tensor:
     """KL(clean || spliced) in nats of the predictions made at positions 1 to T - 2, [C, T - 2]."""
-    clean, spliced = clean_CTV[:, 1:-1], spliced_CTV[:, 1:-1]
-    return (clean.exp() * (clean - spliced)).sum(-1)
+    return running.kl(clean_CTV[:, 1:-1], spliced_CTV[:, 1:-1])

@@ -20,7 +20,7 @@ from saelab.activations import text as texts
 from saelab.bundled import templates
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import labels
-from saelab.models.running import activations
+from saelab.models import running
 
 WORD = re.compile(
     "[Ġ▁]([A-Za-z])[A-Za-z]+"
@@ -208,7 +208,7 @@ def _last_token(model: Any, hook: str, lines: list[str], at_once: int = 64) -> T
         part = ids[first : first + at_once]
         longest = max(map(len, part))
         tokens_PT = torch.tensor([line + [start] * (longest - len(line)) for line in part])
-        acts_PTD = activations(model, tokens_PT, [hook])[hook].flatten(2)
+        acts_PTD = running.read(model, tokens_PT, [hook])[hook].flatten(2)
         rows.append(
             acts_PTD[torch.arange(len(part)), torch.tensor([len(line) - 1 for line in part])]
         )

@@ -2,6 +2,7 @@
 before they fire."""
 
 import difflib
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,10 @@ from saelab.errors import UsageError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+_points: "weakref.WeakKeyDictionary[TransformerBridge, dict[str, str]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 # These points exist in every bridge and stay silent until their switch is on.
 SWITCHES = {
@@ -25,7 +30,9 @@ SWITCHES = {
 def hook_points(bridge: "TransformerBridge") -> dict[str, str]:
     """Every name a hook point of this model answers to, with its canonical name (`hook_resid_post`
     is `hook_out`)."""
-    return {name: point.name or name for name, point in bridge.hook_dict.items()}
+    if bridge not in _points:
+        _points[bridge] = {name: point.name or name for name, point in bridge.hook_dict.items()}
+    return _points[bridge]
 
 
 def aliases(bridge: "TransformerBridge", canonical: str) -> list[str]:

@@ -1,21 +1,41 @@
-"""One forward pass of a model that records the activations, and gradients, at any number of hook
-points.
+"""Running a language model: the only place that does.
 
-Shapes: C contexts, T positions.
+A hook is named by any of its names; what comes back carries the name that was asked for. An *edit*
+changes the activation at a hook: a tensor takes its place, a function gets it and returns what
+takes its place (None: it stays).
+
+Shapes: C contexts, T positions, D width, V vocabulary.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
+from saelab.models.hooks import resolve_hook
 
-SCORES = (
-    1 << 22
-)  # attention scores of one layer: where there are more, each pass fetches fresh memory and takes twice as long
+Edit = Tensor | Callable[[Tensor], Tensor | None]
+Edits = Mapping[str, Edit] | Sequence[tuple[str, Edit]]
+Act = Callable[[Tensor], Tensor | None]
+SCORES = 1 << 22  # attention scores of a layer on the CPU: more fetch fresh memory in every pass
 CONTEXTS = 16  # in one forward pass, at most
+PIECE = 1 << 21  # logits whose loss is computed at once: they stay in the processor's cache
+
+
+class Ran(NamedTuple):
+    """A run's result."""
+
+    logits: Tensor | None
+    """[C, T, V]; [C, V] where only the last position was asked for; None if the run ended early."""
+    acts: dict[str, Tensor]
+    """By the names asked for."""
+
+
+class _Seen(Exception):
+    """Everything asked for has been read: the rest of the forward pass is not needed."""
 
 
 def contexts_per_pass(model: Any, context: int) -> int:
@@ -25,71 +45,124 @@ def contexts_per_pass(model: Any, context: int) -> int:
     return CONTEXTS
 
 
-class _Seen(Exception):
-    """All hooks have fired: the rest of the forward pass is not needed."""
+def run(
+    model: Any,
+    tokens_CT: Tensor,
+    edits: Edits = (),
+    *,
+    read: Sequence[str] = (),
+    last: bool = False,
+    enter: int | None = None,
+) -> Ran:
+    """Run the model with edits in place; at a hook they act in their order, and then it is read.
+
+    last: logits of the last position only. enter: a layer; the layers before it do not run, and
+    what is given as tokens is the stream [C, T, D] that enters it. Where gradients are on they flow through the edits and from
+    what is read, which is then a view of that place alone.
+
+        Ran(logits, acts) = run(model, tokens, {"blocks.1.hook_mlp_out": torch.zeros_like}, read=[h])
+
+    Raises UsageError for a hook that this model does not have or that does not fire.
+    """
+    pairs = list(edits.items()) if isinstance(edits, Mapping) else list(edits)
+    acts: dict[str, Tensor] = {}
+    hooks = [(_resolve(model, name), _acting(edit)) for name, edit in pairs]
+    hooks += [(_resolve(model, name), _reading(acts, name)) for name in read]
+    if last:
+        hooks.append((_resolve(model, "unembed.hook_in"), lambda acts: acts[:, -1:]))
+    logits = _through_bridge(model, tokens_CT, hooks, enter)
+    _check_fired(read, acts)
+    return Ran(logits[:, -1] if last else logits, {name: acts[name] for name in read})
 
 
 @torch.no_grad()
-def activations(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-    """Activations [C, T, ...] at the hooks (canonical names); the forward pass ends at the last of
-    them.
+def read(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+    """Activations [C, T, ...] at the hooks; the forward pass ends at the last of them.
 
-    Raises UsageError for a hook that does not fire.
+        acts = read(model, tokens, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]
+
+    Raises UsageError for a hook that this model does not have or that does not fire.
     """
-    seen: dict[str, Tensor] = {}
+    acts: dict[str, Tensor] = {}
 
-    def keep(acts: Tensor, hook: Any) -> None:
-        seen[hook.name] = acts.detach().clone()  # the model may go on to change it in place
-        if len(seen) == len(hooks):
+    def stop_after_all(_: Tensor) -> None:
+        if len(acts) == len(set(hooks)):
             raise _Seen
 
-    try:
-        model.run_with_hooks(
-            tokens_CT, return_type="logits", fwd_hooks=[(name, keep) for name in hooks]
-        )
-    except _Seen:
-        return {name: seen[name] for name in hooks}
-    raise _silent(hooks, seen)
+    reading = []
+    for name in dict.fromkeys(hooks):
+        point = _resolve(model, name)
+        reading += [(point, _reading(acts, name)), (point, stop_after_all)]
+    with contextlib.suppress(_Seen):
+        _through_bridge(model, tokens_CT, reading, None)
+    _check_fired(hooks, acts)
+    return {name: acts[name] for name in hooks}
 
 
-def activations_and_gradients(
-    model: Any, tokens_CT: Tensor, hooks: Sequence[str]
-) -> dict[str, Tensor]:
+def logits(model: Any, tokens_CT: Tensor, edits: Edits = (), **options: Any) -> Tensor:
+    """Logits [C, T, V] of the model with edits in place; options as of `run`.
+
+    after = logits(model, tokens, {"blocks.0.hook_attn_out": torch.zeros_like}, last=True)
+    """
+    found = run(model, tokens_CT, edits, **options).logits
+    assert found is not None
+    return found
+
+
+def gradients(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
     """Activations at the hooks and, as NAME.grad, dL/dx for L the context's summed next-token
     cross-entropy in nats.
 
     Raises UsageError for a hook that does not fire or does not reach the loss.
     """
-    seen: dict[str, Tensor] = {}
+    leaves: dict[str, Tensor] = {}
 
-    def keep(acts: Tensor, hook: Any) -> Tensor:
-        seen[hook.name] = acts if acts.requires_grad else acts.detach().clone().requires_grad_()
-        return seen[hook.name]
+    def leaf(name: str) -> Act:
+        def keep(acts: Tensor) -> Tensor:
+            leaves[name] = acts if acts.requires_grad else acts.detach().clone().requires_grad_()
+            return leaves[name]
+
+        return keep
 
     with torch.enable_grad():
-        logits = model.run_with_hooks(
-            tokens_CT, return_type="logits", fwd_hooks=[(name, keep) for name in hooks]
-        )
-        if len(seen) < len(hooks):
-            raise _silent(hooks, seen)
-        targets = tokens_CT[:, 1:].flatten().to(logits.device)
+        logits_CTV = logits(model, tokens_CT, [(name, leaf(name)) for name in hooks])
+        _check_fired(hooks, leaves)
+        targets = tokens_CT[:, 1:].flatten().to(logits_CTV.device)
         loss = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1), targets, reduction="sum"
+            logits_CTV[:, :-1].flatten(0, 1), targets, reduction="sum"
         )
-        gradients = dict(
-            zip(
-                hooks,
-                torch.autograd.grad(loss, [seen[name] for name in hooks], allow_unused=True),
-                strict=True,
-            )
-        )
-    if cut := [name for name, gradient in gradients.items() if gradient is None]:
+        reached = torch.autograd.grad(loss, [leaves[name] for name in hooks], allow_unused=True)
+    by_hook = dict(zip(hooks, reached, strict=True))
+    if cut := [name for name, gradient in by_hook.items() if gradient is None]:
         raise UsageError(
             f"hooks that do not reach the loss and so have no gradient: {', '.join(cut)}"
         )
-    return {name: seen[name].detach() for name in hooks} | {
-        f"{name}.grad": g for name, g in gradients.items()
-    }
+    acts = {name: leaves[name].detach() for name in hooks}
+    return acts | {f"{name}.grad": gradient for name, gradient in by_hook.items()}
+
+
+def kl(clean_XV: Tensor, other_XV: Tensor) -> Tensor:
+    """KL(clean || other) in nats [X...] of logits [X..., V], in pieces."""
+    flat = [logits.flatten(0, -2) for logits in (clean_XV, other_XV)]
+    pieces = [logits.split(max(1, PIECE // logits.shape[-1])) for logits in flat]
+    parts = []
+    for clean_NV, other_NV in zip(*pieces, strict=True):
+        clean_NV = clean_NV.float().log_softmax(-1)
+        parts.append((clean_NV.exp() * (clean_NV - other_NV.float().log_softmax(-1))).sum(-1))
+    return torch.cat(parts).view(clean_XV.shape[:-1])
+
+
+def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
+    """Cross-entropy in nats of the predictions made at positions 0 to T - 2, [C, T - 1], in
+    pieces."""
+    targets_N = tokens_CT[:, 1:].flatten().to(logits_CTV.device)
+    flat_NV = logits_CTV[:, :-1].flatten(0, 1)
+    size = max(1, PIECE // flat_NV.shape[-1])
+    parts = [
+        torch.nn.functional.cross_entropy(piece_NV.float(), piece_N, reduction="none")
+        for piece_NV, piece_N in zip(flat_NV.split(size), targets_N.split(size), strict=True)
+    ]
+    return torch.cat(parts).view(len(tokens_CT), -1)
 
 
 def shapes(model: Any, hooks: Sequence[str]) -> dict[str, list[int]]:
@@ -99,20 +172,51 @@ def shapes(model: Any, hooks: Sequence[str]) -> dict[str, list[int]]:
     (attention patterns, token ids).
     """
     heads = {model.cfg.n_heads, getattr(model.cfg, "n_key_value_heads", None)}
-    length = next(
-        n for n in (2, 3, 4) if n not in heads and n <= model.cfg.n_ctx
-    )  # so that heads are not taken for positions
-    found = activations(model, torch.zeros(2, length, dtype=torch.int64), hooks)
-    for name, acts in found.items():
+    lengths = (n for n in (2, 3, 4) if n not in heads and n <= model.cfg.n_ctx)
+    length = next(lengths)  # heads are not to be taken for positions
+    probed = read(model, torch.zeros(2, length, dtype=torch.int64), hooks)
+    for name, acts in probed.items():
         if acts.shape[:2] != (2, length) or acts.ndim < 3 or not acts.is_floating_point():
-            shown = f"{str(acts.dtype).removeprefix('torch.')} of shape {list(acts.shape)} for 2 contexts of {length} tokens"
+            kind = str(acts.dtype).removeprefix("torch.")
             raise UsageError(
-                f"hook {name!r} gives {shown}: only hooks with a float vector per position can be cached"
+                f"hook {name!r} gives {kind} of shape {list(acts.shape)} for 2 contexts of "
+                f"{length} tokens: only hooks with a float vector per position can be cached"
             )
-    return {name: list(acts.shape[2:]) for name, acts in found.items()}
+    return {name: list(acts.shape[2:]) for name, acts in probed.items()}
 
 
-def _silent(hooks: Sequence[str], seen: dict[str, Tensor]) -> UsageError:
-    return UsageError(
-        f"hooks that never fire in this model: {', '.join(name for name in hooks if name not in seen)}"
-    )
+def _resolve(model: Any, name: str) -> str:
+    return resolve_hook(model, name) if hasattr(model, "hook_dict") else name
+
+
+def _acting(edit: Edit) -> Act:
+    if isinstance(edit, Tensor):
+        return lambda acts: edit.reshape(acts.shape).to(acts)
+    return edit
+
+
+def _reading(acts: dict[str, Tensor], name: str) -> Act:
+    def keep(value: Tensor) -> Tensor | None:
+        if torch.is_grad_enabled():
+            acts[name] = value.view_as(value)
+            return acts[name]  # the run goes on with the view: its gradient is of this place alone
+        acts[name] = value.clone()  # the model may go on to change it in place
+        return None
+
+    return keep
+
+
+def _check_fired(hooks: Sequence[str], acts: Mapping[str, Tensor]) -> None:
+    if silent := [name for name in hooks if name not in acts]:
+        raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
+
+
+def _through_bridge(
+    bridge: Any,
+    tokens_CT: Tensor,
+    hooks: list[tuple[str, Act]],
+    enter: int | None,
+) -> Tensor:
+    options = {} if enter is None else {"start_at_layer": enter}
+    fwd_hooks = [(name, lambda acts, hook, act=act: act(acts)) for name, act in hooks]
+    return bridge.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=fwd_hooks, **options)

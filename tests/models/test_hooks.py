@@ -7,7 +7,7 @@ import torch
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.models.running import activations, activations_and_gradients, shapes
+from saelab.models.running import gradients, read, shapes
 
 
 @pytest.fixture
@@ -43,11 +43,23 @@ def test_an_unknown_hook_is_answered_with_near_ones(bridge):
     ],
 )
 def test_hooks_that_are_off_are_switched_on_and_fire(bridge, name: str, shape: list[int]):
-    silent = models.hook_points(bridge)[name]
-    with pytest.raises((UsageError, ValueError)):
-        activations(bridge, torch.zeros(1, 3, dtype=torch.int64), [silent])
-    canonical = models.resolve_hook(bridge, name)
-    assert shapes(bridge, [canonical]) == {canonical: shape}
+    switch = models.hooks.SWITCHES[name.rsplit(".", 1)[-1]]
+    assert not getattr(bridge.cfg, switch)
+    assert shapes(bridge, [name]) == {name: shape}
+    assert getattr(bridge.cfg, switch)
+
+
+def test_what_is_read_carries_the_name_that_was_asked_for(bridge):
+    tokens = torch.arange(6)[None]
+    names = ["blocks.1.hook_resid_mid", "blocks.1.ln2.hook_in", "blocks.1.hook_resid_post"]
+    mid, canonical, post = read(bridge, tokens, names).values()
+    assert list(read(bridge, tokens, names)) == names
+    torch.testing.assert_close(mid, canonical)
+    torch.testing.assert_close(
+        post, read(bridge, tokens, ["blocks.1.hook_out"])["blocks.1.hook_out"]
+    )
+    with pytest.raises(UsageError, match=r"no hook 'blocks\.1\.hook_resid_pst'; nearest"):
+        read(bridge, tokens, ["blocks.1.hook_resid_pst"])
 
 
 def test_switches_that_exclude_each_other_are_refused(bridge):
@@ -81,16 +93,16 @@ def test_layers_above_the_last_hook_do_not_run(bridge):
         bridge.hook_dict[f"blocks.{layer}.hook_in"].add_hook(
             lambda acts, hook: ran.append(hook.name)
         )
-    activations(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.0.hook_out"])
+    read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.0.hook_out"])
     assert ran == ["blocks.0.hook_in"]
-    activations(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.1.hook_out"])
+    read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.1.hook_out"])
     assert ran == ["blocks.0.hook_in", "blocks.0.hook_in", "blocks.1.hook_in"]
 
 
 def test_recording_leaves_no_hook_behind(bridge):
     tokens = torch.zeros(1, 3, dtype=torch.int64)
-    activations(bridge, tokens, ["blocks.0.hook_out"])
-    activations_and_gradients(bridge, tokens, ["blocks.0.hook_out"])
+    read(bridge, tokens, ["blocks.0.hook_out"])
+    gradients(bridge, tokens, ["blocks.0.hook_out"])
     assert not any(point.fwd_hooks for point in bridge.hook_dict.values())
 
 
@@ -106,8 +118,8 @@ def test_key_and_value_heads_of_a_real_llama_keep_their_shapes(assets: Path):
 def test_gradients_at_several_hooks_are_those_of_each_alone(bridge):
     tokens = torch.randint(1, 257, (2, 9), generator=torch.Generator().manual_seed(0))
     hooks = ["blocks.0.hook_out", "blocks.1.attn.o.hook_in", "blocks.1.hook_out"]
-    together = activations_and_gradients(bridge, tokens, hooks)
+    together = gradients(bridge, tokens, hooks)
     for hook in hooks:
-        alone = activations_and_gradients(bridge, tokens, [hook])
+        alone = gradients(bridge, tokens, [hook])
         torch.testing.assert_close(together[f"{hook}.grad"], alone[f"{hook}.grad"])
     assert not together["blocks.1.hook_out.grad"][:, -1].any()  # the last position predicts nothing

@@ -20,6 +20,7 @@ from saelab import models
 from saelab.activations.packing import pack
 from saelab.bundled import corpus, templates
 from saelab.files import write_atomic, write_json
+from saelab.models import running
 
 BATCH = 50
 TEXT = """# The bundled model
@@ -80,8 +81,8 @@ def bits_per_byte(model: Any, tokenizer: Any, n_contexts: int) -> dict:
     nats = n_bytes = n_tokens = 0.0
     for first in range(0, len(contexts), BATCH):
         tokens_CT = torch.from_numpy(contexts[first : first + BATCH])
-        logp = model(tokens_CT, return_type="logits").float().log_softmax(-1)
-        nats -= float(logp[:, :-1].gather(2, tokens_CT[:, 1:, None]).double().sum())
+        logits_CTV = running.logits(model, tokens_CT)
+        nats += float(running.next_token_loss(logits_CTV, tokens_CT).double().sum())
         n_bytes += float(sizes[tokens_CT[:, 1:]].sum())
         n_tokens += tokens_CT[:, 1:].numel()
     return {
@@ -101,7 +102,7 @@ def last_logits(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
         tokens_CT = torch.tensor(
             [row + [tokenizer.eos_token_id] * (longest - len(row)) for row in ids]
         )
-        logits = model(tokens_CT, return_type="logits")
+        logits = running.logits(model, tokens_CT)
         rows.append(logits[torch.arange(len(ids)), torch.tensor([len(row) - 1 for row in ids])])
     return torch.cat(rows).float()
 
@@ -157,13 +158,8 @@ def induction_score(model: Any, n: int = 64, length: int = 64) -> dict:
     generator = torch.Generator().manual_seed(0)
     once = torch.randint(1, model.cfg.d_vocab, (n, length), generator=generator)
     tokens_CT = torch.cat([torch.zeros(n, 1, dtype=torch.int64), once, once], dim=1)
-    patterns: dict[str, Tensor] = {}
-
-    def keep(pattern: Tensor, hook: Any) -> None:
-        patterns[hook.name] = pattern.detach()
-
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.cfg.n_layers)]
-    model.run_with_hooks(tokens_CT, fwd_hooks=[(name, keep) for name in names])
+    patterns = running.read(model, tokens_CT, names)
     queries = torch.arange(length + 1, 2 * length + 1)
     scores_LH = torch.stack(
         [patterns[name][:, :, queries, queries - length + 1].mean((0, 2)) for name in names]

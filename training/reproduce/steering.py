@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saelab import SAE
 from saelab.activations import Cache
+from saelab.models import running
 
 ROWS = 64  # rows steered in one forward pass
 LENGTH = 24  # tokens of a context; the last one is steered
@@ -42,24 +43,23 @@ def effects(rows_RD: Tensor, model: Any, hook: str, tokens_CT: Tensor, norm: flo
     """
     total_R = torch.zeros(len(rows_RD), dtype=torch.float64)
     for tokens_1T in tokens_CT[:, None]:
-        clean_V = model(tokens_1T, return_type="logits")[0, -1].float().log_softmax(-1)
+        clean_1V = running.logits(model, tokens_1T, last=True)
         for at in range(0, len(rows_RD), ROWS):
             part_RD = norm * rows_RD[at : at + ROWS]
             steered_RV = _steered(model, hook, tokens_1T.expand(len(part_RD), -1), part_RD)
-            total_R[at : at + ROWS] += (clean_V.exp() * (clean_V - steered_RV)).sum(-1)
+            total_R[at : at + ROWS] += running.kl(clean_1V.expand_as(steered_RV), steered_RV)
     return (total_R / len(tokens_CT)).numpy()
 
 
 def _steered(model: Any, hook: str, tokens_RT: Tensor, added_RD: Tensor) -> Tensor:
-    """[R, V]: log-probabilities after the last position, with added_RD there."""
+    """[R, V]: logits after the last position, with added_RD there."""
 
-    def add(acts: Tensor, hook: Any) -> Tensor:
+    def add(acts: Tensor) -> Tensor:
         changed = acts.clone()
         changed[:, -1] += added_RD.view_as(changed[:, -1])
         return changed
 
-    logits = model.run_with_hooks(tokens_RT, return_type="logits", fwd_hooks=[(hook, add)])
-    return logits[:, -1].float().log_softmax(-1)
+    return running.logits(model, tokens_RT, {hook: add}, last=True)
 
 
 def superiority(one_R: np.ndarray, other_R: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelab.evaluation.supervised.prompts import Labelled
-from saelab.models.running import activations
+from saelab.models import running
 from saelab.tasks import answers
 
 BATCH = 64
@@ -26,7 +26,7 @@ def collect(model: Any, prompts: Labelled, hook: str, positions: list[str]) -> P
     """The activations at a hook (canonical name; heads flattened) at each position, [P, D]."""
     found: dict[str, list[Tensor]] = {name: [] for name in positions}
     for part in _batches(len(prompts.tokens)):
-        acts = activations(model, prompts.tokens[part], [hook])[hook].flatten(2)
+        acts = running.read(model, prompts.tokens[part], [hook])[hook].flatten(2)
         for name in positions:
             found[name].append(acts[torch.arange(len(acts)), prompts.positions[name][part]])
     return {name: torch.cat(parts) for name, parts in found.items()}
@@ -39,7 +39,7 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
     found = []
     for part in _batches(len(prompts.tokens)):
 
-        def replace(acts: Tensor, hook: Any, part: slice = part) -> Tensor:
+        def replace(acts: Tensor, part: slice = part) -> Tensor:
             changed = acts.flatten(2).clone()
             for name, new_PD in (patch or {}).items():
                 changed[torch.arange(len(changed)), prompts.positions[name][part]] = new_PD[
@@ -47,8 +47,7 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
                 ].to(changed)
             return changed.view_as(acts)
 
-        hooks = [(hook, replace)] if patch else []
-        out = model.run_with_hooks(prompts.tokens[part], return_type="logits", fwd_hooks=hooks)
+        out = running.logits(model, prompts.tokens[part], {hook: replace} if patch else {})
         found.append(out[torch.arange(len(out)), prompts.positions["end"][part]].float())
     return torch.cat(found)
 

@@ -16,6 +16,8 @@ from saelab.analysis.circuits.heads import ablation
 from saelab.analysis.parts import Site, split
 from saelab.errors import UsageError
 from saelab.kernels import spmm
+from saelab.models import running
+from saelab.models.running import Edit
 from saelab.statistics import bootstrap
 from saelab.tasks.task import Task, measure
 
@@ -76,16 +78,17 @@ def masks(nodes: Nodes, sites: list[Site], length: int) -> list[Tensor]:
     return found
 
 
-def _hooks(site: Site, mean: Means, mask: Tensor) -> list[tuple[str, Any]]:
-    """Hooks that put the means in the place of the nodes outside the mask; position 0 passes
+def _edits(site: Site, mean: Means, mask: Tensor) -> list[tuple[str, Edit]]:
+    """Edits that put the means in the place of the nodes outside the mask; position 0 passes
     untouched."""
-    W_FD, seen = site.sae.W_dec.detach(), {}
+    W_FD = site.sae.W_dec.detach()
+    seen: dict[str, Tensor] = {}
     filled_TD = mean.features.masked_fill(mask[:, :-1], 0) @ W_FD + site.sae.b_dec.detach()
 
-    def remember(acts: Tensor, hook: Any) -> None:
+    def remember(acts: Tensor) -> None:
         seen["read"] = acts.flatten(2)
 
-    def replace(acts: Tensor, hook: Any) -> Tensor:
+    def replace(acts: Tensor) -> Tensor:
         code, shift_PTD, error_PTD = split(site.sae, seen["read"], acts.flatten(2))
         kept_N = mask[code.tokens % len(mask), code.features]
         kept_PTD = spmm(code.with_values(torch.where(kept_N, code.values, 0)), W_FD).view_as(
@@ -106,8 +109,8 @@ def ablated(
     """The task's metric per prompt [P] with every node outside `kept` (see `masks`) at its mean;
     the others are recomputed."""
     parts = zip(sites, averages, kept, strict=True)
-    hooks = [hook for site, mean, mask in parts for hook in _hooks(site, mean, mask)]
-    return measure(task, model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=hooks))
+    edits = [edit for site, mean, mask in parts for edit in _edits(site, mean, mask)]
+    return measure(task, running.logits(model, task.clean, edits, last=True))
 
 
 def _share(sums: np.ndarray) -> np.ndarray:

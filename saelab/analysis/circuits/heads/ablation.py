@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.models.running import activations
+from saelab.models import running
 from saelab.statistics import bootstrap
 from saelab.tasks.task import Task, measure
 
@@ -67,7 +67,7 @@ def stand_ins(model: Any, task: Task, kind: Kind = "resample") -> StandIns:
     if kind not in KINDS:
         raise UsageError(f"unknown ablation {kind!r}: kinds are {', '.join(KINDS)}")
     heads, mlps = hooks(model, "attn.hook_z"), hooks(model, "hook_mlp_out")
-    parts = [activations(model, task.corrupted[rows], [*heads, *mlps]) for rows in batches(task)]
+    parts = [running.read(model, task.corrupted[rows], [*heads, *mlps]) for rows in batches(task)]
     found = {name: torch.cat([part[name] for part in parts]) for name in (*heads, *mlps)}
     if kind == "zero":
         found = {name: torch.zeros_like(acts) for name, acts in found.items()}
@@ -80,16 +80,12 @@ def stand_ins(model: Any, task: Task, kind: Kind = "resample") -> StandIns:
     )
 
 
-def _replace(acts: Tensor, hook: Any, given: Tensor, which: Tensor | None) -> Tensor:
+def _replace(acts: Tensor, given: Tensor, which: Tensor | None) -> Tensor:
     if which is None:
         return given
     changed = acts.clone()
     changed[:, :, which] = given[:, :, which]
     return changed
-
-
-def _last_only(acts: Tensor, hook: Any) -> Tensor:
-    return acts[:, -1:]
 
 
 def _edits(given: StandIns, rows: slice, heads_LH: Tensor | None, mlps_L: Tensor | None) -> list:
@@ -122,14 +118,10 @@ def run(
     None replaces nothing.
     """
     parts = []
-    last = (
-        models.resolve_hook(model, "unembed.hook_in"),
-        _last_only,
-    )  # the other positions' logits are not read
     for rows in batches(task):
-        edits = [*_edits(given, rows, heads_LH, mlps_L), last]
-        logits = model.run_with_hooks(task.clean[rows], return_type="logits", fwd_hooks=edits)
-        parts.append(measure(task.part(rows), logits))
+        edits = _edits(given, rows, heads_LH, mlps_L)
+        logits_PV = running.logits(model, task.clean[rows], edits, last=True)
+        parts.append(measure(task.part(rows), logits_PV))
     return torch.cat(parts)
 
 

@@ -24,6 +24,7 @@ from saelab.analysis.circuits.heads.stream import (
     split_inputs,
     written,
 )
+from saelab.models import running
 from saelab.tasks.task import Task
 
 THRESHOLD = 0.01
@@ -51,7 +52,7 @@ class _State:
         self.kept = torch.cat([_below(len(self.clean_UPTD), site) for site in self.sites], 1).to(
             self.clean_UPTD.device
         )
-        self.target_PV = model(task.clean, return_type="logits")[:, -1].log_softmax(-1)
+        self.target_PV = running.logits(model, task.clean, last=True)
         self.first = [sum(site.width for site in self.sites[:i]) for i in range(len(self.sites))]
 
     def divergence(self, layer: int, stream_PTD: Tensor) -> float:
@@ -59,13 +60,13 @@ class _State:
         missing_UPTD = self.corrupted_UPTD - self.clean_UPTD
         edits = [edit for site, first in zip(self.sites, self.first, strict=True) if site.layer >= layer
                  for edit in (self._reading(site, first, missing_UPTD), *self._writing(site, missing_UPTD))]  # fmt: skip
-        found_PV = run_from(self.model, layer, stream_PTD, edits).log_softmax(-1)
-        return float((self.target_PV.exp() * (self.target_PV - found_PV)).sum(-1).mean())
+        circuit_PV = run_from(self.model, layer, stream_PTD, edits)
+        return float(running.kl(self.target_PV, circuit_PV).mean())
 
     def _reading(self, site: Site, first: int, missing_UPTD: Tensor) -> Hook:
         """An edit: dropped writers are read with their corrupted value."""
 
-        def edit(acts: Tensor, hook: Any) -> Tensor:
+        def edit(acts: Tensor) -> Tensor:
             dropped_UG = ~self.kept[: site.n_writers, first : first + site.width]
             if not dropped_UG.any():
                 return acts
@@ -84,10 +85,9 @@ class _State:
         at = 1 + site.layer * (n_heads + 1) + (n_heads if site.part == "mlp" else 0)
         end = at + (1 if site.part == "mlp" else n_heads)
 
-        def note(acts: Tensor, hook: Any) -> Tensor:
+        def note(acts: Tensor) -> None:
             now = acts[None] if site.part == "mlp" else by_head(self.model, site.layer, acts)
             missing_UPTD[at:end] = self.corrupted_UPTD[at:end] - now
-            return acts
 
         return [
             (f"blocks.{site.layer}.{'hook_mlp_out' if site.part == 'mlp' else 'attn.hook_z'}", note)

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits.heads.stream import by_head, keeping
+from saelab.analysis.circuits.heads.stream import by_head
 from saelab.errors import UsageError
+from saelab.models import running
 from saelab.sae import SAE
 from saelab.sparsify import Threshold
 from saelab.tasks.task import Task
@@ -41,14 +42,8 @@ def head_outputs(model: Any, tokens_PT: Tensor) -> Tensor:
     layers, rows = range(model.cfg.n_layers), []
     size = max(1, TOKENS // tokens_PT.shape[1])
     for piece_PT in tokens_PT.split(size):
-        seen: dict[str, Tensor] = {}
         names = [f"blocks.{layer}.attn.hook_z" for layer in layers]
-        model.run_with_hooks(
-            piece_PT,
-            return_type="logits",
-            fwd_hooks=keeping(seen, names),
-            stop_at_layer=model.cfg.n_layers,
-        )
+        seen = running.read(model, piece_PT, names)
         means = [
             seen[name].mean(1, keepdim=True) for name in names
         ]  # the projection is linear: it may come after the mean

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
 from saelab.analysis.circuits.heads.stream import Hook, Site, run_from, sites, split_inputs, written
+from saelab.models import running
 from saelab.tasks.task import Task, measure
 
 
@@ -43,7 +44,7 @@ def edge_scores(model: Any, task: Task) -> Tensor:
     edge, from its layer on."""
     clean_UPTD = written(model, task.clean)
     change_UPTD = clean_UPTD - written(model, task.corrupted)
-    columns, metric = [], measure(task, model(task.clean, return_type="logits")).mean()
+    columns, metric = [], measure(task, running.logits(model, task.clean, last=True)).mean()
     with split_inputs(model):
         for site in sites(model):
             stream_PTD = entering(model, task, site.layer)
@@ -63,22 +64,13 @@ def edge_scores(model: Any, task: Task) -> Tensor:
 
 def entering(model: Any, task: Task, layer: int) -> Tensor:
     """The stream [P, T, D] of the clean prompts as it enters a layer."""
-    seen: dict[str, Tensor] = {}
-
-    def note(acts: Tensor, hook: Any) -> Tensor:
-        seen["stream"] = acts
-        return acts
-
-    model.run_with_hooks(
-        task.clean, return_type="logits", fwd_hooks=[(f"blocks.{layer}.hook_in", note)]
-    )
-    return seen["stream"]
+    return running.read(model, task.clean, [f"blocks.{layer}.hook_in"])[f"blocks.{layer}.hook_in"]
 
 
 def _less(site: Site, reader: int, change_PTD: Tensor) -> Hook:
     """An edit that takes a change out of what one reader of a site sees."""
 
-    def edit(acts: Tensor, hook: Any) -> Tensor:
+    def edit(acts: Tensor) -> Tensor:
         if acts.ndim == 3:
             return acts - change_PTD
         acts = acts.clone()

@@ -11,7 +11,7 @@ embedding, heads of layer 0, MLP 0, heads of layer 1 and so on; readers run q, k
 0, q of layer 1 and so on, then the logits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -19,15 +19,11 @@ import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.models import hooks
+from saelab.models import hooks, running
 from saelab.tasks.task import Task, measure
 
 PASS_TOKENS = 512  # of one pass with split inputs: more fall out of the processor's cache
-Hook = tuple[str, Callable[[Tensor, Any], Tensor]]
-LAST_ONLY: Hook = (
-    "unembed.hook_in",
-    lambda acts, hook: acts[:, -1:],
-)  # the other positions' logits are not read
+Hook = tuple[str, running.Edit]
 
 
 class Edge(NamedTuple):
@@ -125,31 +121,14 @@ def parts(task: Task, n_tokens: int = PASS_TOKENS) -> Iterator[Task]:
         yield task.part(slice(start, start + size))
 
 
-def keeping(seen: dict[str, Tensor], hooks: list[str]) -> list[Hook]:
-    """Hooks that note the activations at `hooks` in `seen`, by the names given here.
-
-    What is noted is a view that the model goes on with: its gradient is that of this place alone,
-    also where the same tensor runs on past it (the MLP's input is the stream itself).
-    """
-
-    def note(acts: Tensor, name: str) -> Tensor:
-        seen[name] = acts.view_as(acts)
-        return seen[name]
-
-    return [(name, lambda acts, hook, name=name: note(acts, name)) for name in hooks]
-
-
 def written(model: Any, tokens_PT: Tensor) -> Tensor:
     """What each writer adds to the stream, [U, P, T, D], up to the attention's output bias."""
-    layers, seen = range(model.cfg.n_layers), {}
+    layers = range(model.cfg.n_layers)
     names = [
         "blocks.0.hook_in",
         *(f"blocks.{n}.{end}" for n in layers for end in ("attn.hook_z", "hook_mlp_out")),
     ]
-    with torch.no_grad():
-        model.run_with_hooks(
-            tokens_PT, return_type="logits", fwd_hooks=[*keeping(seen, names), LAST_ONLY]
-        )
+    seen = running.read(model, tokens_PT, names)
     rows = [seen["blocks.0.hook_in"][None]]
     for layer in layers:
         rows += [
@@ -167,13 +146,11 @@ def by_head(model: Any, layer: int, z_PTHE: Tensor) -> Tensor:
 def check_sum(model: Any, task: Task) -> None:
     """Raise UsageError unless the writers' changes from clean to corrupted add up to the stream's,
     which edges rest on."""
-    pair, seen = task.part(slice(0, 1)), []
+    pair = task.part(slice(0, 1))
     last = f"blocks.{model.cfg.n_layers - 1}.hook_out"
-    for tokens_PT in (pair.clean, pair.corrupted):
-        found: dict[str, Tensor] = {}
-        with torch.no_grad():
-            model.run_with_hooks(tokens_PT, return_type="logits", fwd_hooks=keeping(found, [last]))
-        seen.append(found[last])
+    seen = [
+        running.read(model, tokens_PT, [last])[last] for tokens_PT in (pair.clean, pair.corrupted)
+    ]
     changed_PTD = (written(model, pair.clean) - written(model, pair.corrupted)).sum(0)
     off = (changed_PTD - (seen[0] - seen[1])).norm() / (seen[0] - seen[1]).norm()
     if not off < 1e-3:
@@ -189,23 +166,18 @@ def gradients(model: Any, task: Task, names: list[str], edits: list[Hook]) -> li
 
     The first edit must make a tensor that requires gradients at or before the first hook.
     """
-    seen: dict[str, Tensor] = {}
     with torch.enable_grad():
-        edits = [*edits, *keeping(seen, names), LAST_ONLY]
-        logits = model.run_with_hooks(task.clean, return_type="logits", fwd_hooks=edits)
-        return list(
-            torch.autograd.grad(measure(task, logits).sum(), [seen[name] for name in names])
-        )
+        logits_PV, acts = running.run(model, task.clean, edits, read=names, last=True)
+        total = measure(task, logits_PV).sum()
+        return list(torch.autograd.grad(total, [acts[name] for name in names]))
 
 
 def starting_from(stream_PTD: Tensor) -> Hook:
     """An edit that puts `stream_PTD` in the place of the embedding, with gradients."""
-    return "blocks.0.hook_in", lambda acts, hook: stream_PTD.detach().clone().requires_grad_()
+    return "blocks.0.hook_in", lambda acts: stream_PTD.detach().clone().requires_grad_()
 
 
 @torch.no_grad()
 def run_from(model: Any, layer: int, stream_PTD: Tensor, edits: list[Hook]) -> Tensor:
     """Logits [P, V] at the last position of a run that enters at `layer` with the stream given."""
-    return model.run_with_hooks(
-        stream_PTD, return_type="logits", fwd_hooks=[*edits, LAST_ONLY], start_at_layer=layer
-    )[:, -1]
+    return running.logits(model, stream_PTD, edits, last=True, enter=layer)

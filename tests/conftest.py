@@ -90,14 +90,14 @@ def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Pat
     from dataclasses import replace
 
     from saelab import models
-    from saelab.activations import capture
+    from saelab.activations.from_text import from_text
+    from saelab.activations.writer import write
 
     loaded = models.load(model)
     options = {"n_tokens": 16_000, "dtype": "float32", "hooks": [HOOK, SECOND_HOOK], **options}
-    settings, hooks = capture.settings_for(
-        loaded, str(text), options.pop("hooks"), options.pop("n_tokens"), **options
-    )
-    return capture.capture(loaded, replace(settings, shard_contexts=64), hooks, out)
+    source = from_text(loaded, str(text), options.pop("hooks"), options.pop("n_tokens"), **options)
+    source.plan = replace(source.plan, shard_contexts=64)
+    return write(source, out)
 
 
 @pytest.fixture(scope="session")

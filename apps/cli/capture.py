@@ -48,14 +48,14 @@ def run(args: Args) -> int:
         args.model, args.device
     )  # before torch is imported, so that an unknown name is refused at once
     from saelab.activations import Cache
-    from saelab.activations import capture as capturing
+    from saelab.activations.from_text import estimate, from_text
 
-    settings, hooks = capturing.settings_for(
+    source = from_text(
         model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients, dtype=args.dtype,
         text_field=args.text_field, seed=args.seed,
     )  # fmt: skip
     if args.dry_run:
-        guess = capturing.estimate(model, settings, hooks)
+        guess = estimate(source)
         text = f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, {guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
         show(document("capture-estimate", args.seed, **guess), args.json, text)
         return 0
@@ -68,8 +68,7 @@ def run(args: Args) -> int:
             seen.append(n_tokens)
             bar.update(n_tokens - bar.n)
 
-        capturing.capture(model, settings, hooks, args.out, progress)
-    cache = Cache(args.out)
+        cache = Cache.write(args.out, source, progress)
     result = document(
         "capture", args.seed, cache=str(args.out), hooks=cache.hooks,
         tokens={split: cache.n_tokens(split) for split in ("train", "held_out")},

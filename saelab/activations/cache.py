@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from saelab.activations.batches import Batches
+from saelab.activations.plan import Plan
+from saelab.activations.source import SPLITS, Piece, Progress, Source
 from saelab.errors import FailedRun, UsageError
 from saelab.origin import Identity
 
@@ -84,16 +87,27 @@ class Cache:
                 raise FailedRun(
                     f"{entry['file']} of {self.path} {found}; delete the cache and capture again"
                 )
+        self.plan = Plan.read(self.manifest)
+
+    @classmethod
+    def write(cls, out: Path | str, source: Source, progress: Progress | None = None) -> "Cache":
+        """Write (or resume, or find finished) the cache of a source; see `writer.write`.
+
+        cache = Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_resid_post"], 10**6))
+        """
+        from saelab.activations import writer
+
+        return cls(writer.write(source, out, progress))
 
     @property
     def hooks(self) -> list[str]:
         """Canonical names of the cached hook points."""
-        return list(self.manifest["hooks"])
+        return list(self.plan.hooks)
 
     @property
     def context(self) -> int:
         """T, position 0 included."""
-        return self.manifest["settings"]["context"]
+        return self.plan.context
 
     def n_tokens(self, split: str = "train") -> int:
         """Tokens of a split, position 0 of each context excluded."""
@@ -101,26 +115,26 @@ class Cache:
 
     def shards(self, split: str) -> list[dict]:
         """The manifest's entries of a split's shards, in order."""
-        if split not in ("train", "held_out"):
-            raise ValueError(f"no split {split!r}; there are train and held_out")
+        if split not in SPLITS:
+            raise ValueError(f"no split {split!r}; there are {' and '.join(SPLITS)}")
         return [shard for shard in self.manifest["shards"] if shard["split"] == split]
 
     def resolve(self, hook: str) -> str:
         """The canonical name of a cached hook. Raises UsageError for one the cache does not
         hold."""
-        for name, entry in self.manifest["hooks"].items():
+        for name, entry in self.plan.hooks.items():
             if hook == name or hook in entry["aliases"]:
                 return name
         raise UsageError(f"{self.path} holds no hook {hook!r}; it holds {', '.join(self.hooks)}")
 
     def width(self, hook: str) -> int:
         """D at a hook."""
-        return self.manifest["hooks"][self.resolve(hook)]["width"]
+        return self.plan.hooks[self.resolve(hook)]["width"]
 
     def whole(self, hook: str) -> str | None:
         """The model's hook of whose activation a derived one, such as an SAE's error, is a part;
         None for a hook of the model."""
-        return self.manifest["hooks"][self.resolve(hook)].get("part_of")
+        return self.plan.hooks[self.resolve(hook)].get("part_of")
 
     def document_names(self) -> list[str]:
         """The name of each document, by the number that `Contexts.documents` holds."""
@@ -175,6 +189,27 @@ class Cache:
                         file.get_slice(key)[part].long() for key in ("tokens", "documents")
                     )
                     yield Contexts(tokens, file.get_slice(name)[part].float(), documents)
+
+    def pieces(self) -> Iterator[Piece]:
+        """Its contexts in the order of the shards, both splits, as a Source gives them."""
+        first = 0
+        for shard in self.manifest["shards"]:
+            with safe_open(self.path / shard["file"], "pt") as file:
+                tokens, owners = (file.get_tensor(key).long() for key in ("tokens", "documents"))
+            numbers = torch.arange(first, first + len(tokens))
+            yield Piece(shard["split"], tokens, owners, numbers)
+            first += len(tokens)
+
+    def take(self, hook: str, numbers_C: Tensor) -> Tensor:
+        """Activations [C, T, D] as they are stored of contexts by their number in `pieces`."""
+        name, rows, first = self.resolve(hook), [], 0
+        for shard in self.manifest["shards"]:
+            here = numbers_C[(numbers_C >= first) & (numbers_C < first + shard["contexts"])]
+            if len(here):
+                with safe_open(self.path / shard["file"], "pt") as file:
+                    rows.append(file.get_tensor(name)[here - first])
+            first += shard["contexts"]
+        return torch.cat(rows)
 
     def batches(
         self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0

@@ -7,56 +7,120 @@ Shapes: C contexts, T positions, N tokens, D width.
 import errno
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab.activations.cache import SCHEMA, sha256
-from saelab.activations.settings import DTYPES, Settings
+from saelab.activations.plan import DTYPES, PACKINGS, Plan
+from saelab.activations.source import SPLITS, Piece, Progress, Source, shards
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic, write_json
-from saelab.models import running
-from saelab.models.running import contexts_per_pass
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-Progress = Callable[[int], None]
+SPLIT_RULE = (
+    "held out: SHA-256 of the path relative to the corpus root, or of the text, is 0 mod 20"
+)
+
+
+def write(source: Source, out: Path | str, progress: Progress | None = None) -> Path:
+    """Write (or resume, or find finished) the cache of a source in folder `out`; the folder.
+
+    progress(positions done) is called after every part that the source gives. Killed at any point,
+    the same call goes on at the next shard and ends with the same bytes. Where the source ends
+    early, the cache is shorter. Raises UsageError if `out` holds something else, the source is
+    wrong or the disk cannot hold the cache, FailedRun under way.
+    """
+    writer = Writer(source.plan, Path(out))
+    if writer.manifest["complete"]:
+        return writer.out
+    writer.prepare()
+    n_positions = 0
+    for number, shard in enumerate(shards(source.pieces(), source.plan.shard_contexts)):
+        if writer.holds(number, shard):
+            n_positions = _tell(progress, n_positions + shard.tokens.numel())
+            continue
+        arrays = {name: _empty(source.plan, name, shard) for name in source.plan.arrays}
+        for n_contexts in _fill(arrays, source, shard):
+            n_positions = _tell(progress, n_positions + n_contexts * shard.tokens.shape[1])
+        writer.add(number, shard, arrays)
+    writer.finish(source.names)
+    return writer.out
+
+
+def _tell(progress: Progress | None, n_positions: int) -> int:
+    if progress is not None:
+        progress(n_positions)
+    return n_positions
+
+
+def _empty(plan: Plan, name: str, shard: Piece) -> Tensor:
+    return torch.empty(*shard.tokens.shape, plan.arrays[name], dtype=DTYPES[plan.dtype])
+
+
+def _fill(arrays: dict[str, Tensor], source: Source, shard: Piece) -> Iterator[int]:
+    """Copy what the source gives for a shard into its arrays [C, T, D], heads flattened; yields the
+    number of contexts of each part.
+
+    Raises UsageError for arrays of other names or lengths than the plan's, FailedRun for what the
+    dtype cannot hold.
+    """
+    first, (n_contexts, length) = 0, shard.tokens.shape
+    for part in source.acts(shard):
+        if part.keys() != arrays.keys():
+            raise UsageError(f"the source gives {sorted(part)}, its plan has {sorted(arrays)}")
+        end = first + len(next(iter(part.values())))
+        for name, stored_CTD in arrays.items():
+            acts = part[name].flatten(2)
+            into = stored_CTD[first:end]
+            if acts.shape != (end - first, length, into.shape[-1]) or acts.shape != into.shape:
+                raise UsageError(
+                    f"{name} has an array of shape {list(part[name].shape)}: contexts {first} to "
+                    f"{end - 1} of {n_contexts} at {length} positions of width {into.shape[-1]} are due"
+                )
+            into.copy_(acts)
+            if not bool(torch.isfinite(into).all()):
+                raise FailedRun(_overflow(name, acts, source.plan.dtype))
+        yield end - first
+        first = end
+    if first < n_contexts:
+        raise UsageError(f"the source gives activations of {first} contexts out of {n_contexts}")
+
+
+def _overflow(name: str, acts: Tensor, dtype: str) -> str:
+    if not bool(torch.isfinite(acts).all()):
+        n_bad = int((~torch.isfinite(acts)).sum())
+        return f"{n_bad} of {acts.numel()} activations at {name} are not finite"
+    return (
+        f"{name} reaches {float(acts.abs().max()):.3g}, more than {dtype} holds: "
+        "capture with --dtype float32 or bfloat16"
+    )
 
 
 class Writer:
-    """Gathers contexts into shards and enters them in the manifest; shards that are already there
-    are checked and skipped."""
+    """Shards of arrays on their way into a folder and its manifest; it knows nothing of where they
+    come from. Raises UsageError if the folder holds anything but a cache of this plan."""
 
-    def __init__(
-        self,
-        model: Any,
-        settings: Settings,
-        hooks: dict[str, dict],
-        out: Path,
-        progress: Progress | None,
-    ) -> None:
-        self.model, self.settings, self.hooks, self.out, self.progress = (
-            model,
-            settings,
-            hooks,
-            out,
-            progress,
-        )
-        self.buffers: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"train": [], "held_out": []}
-        self.number = self.n_tokens = 0
+    def __init__(self, plan: Plan, out: Path) -> None:
+        self.plan, self.out = plan, out
         path = out / "manifest.json"
+        if out.exists() and not (out.is_dir() and (path.is_file() or _leftovers(out))):
+            raise UsageError(f"{out} exists and is no cache: choose another --out")
         self.manifest = json.loads(path.read_text()) if path.is_file() else self._empty()
-        if differing := settings.differing(self.manifest["settings"]):
+        if differing := plan.differing(Plan.read(self.manifest)):
             raise UsageError(
-                f"{out} holds a cache of other settings (asked / held): {differing}; choose another --out"
+                f"{out} holds a cache of other settings (asked / held): {differing}; "
+                "choose another --out"
             )
+        self.n_held = len(self.manifest["shards"])
         self.moments: dict[str, Tensor] = {}
         if self.manifest["moments"]:
             self.moments = load_file(out / self.manifest["moments"]["file"])
@@ -64,106 +128,72 @@ class Writer:
     def _empty(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
-            "model": self.settings.model,
-            "settings": json.loads(json.dumps(asdict(self.settings))),
-            "hooks": self.hooks,
-            "packing": "documents joined by the end-of-text token, cut into contexts that start with BOS; splits packed apart",
-            "split_rule": "held out: SHA-256 of the path relative to the corpus root, or of the text, is 0 mod 20",
+            "model": self.plan.model,
+            "settings": self.plan.settings(),
+            "hooks": self.plan.hooks,
+            "packing": PACKINGS[self.plan.pack],
+            "split_rule": SPLIT_RULE,
             "shards": [],
             "moments": None,
             "documents": None,
             "complete": False,
         }
 
-    def clear(self) -> None:
-        """Remove what a killed capture left behind: files of its names that the manifest does not
-        mention."""
-        kept = {
-            entry["file"] for entry in [*self.manifest["shards"], self.manifest["moments"]] if entry
-        }
+    def prepare(self) -> None:
+        """Remove what a killed write left behind: files of its names that the manifest does not
+        mention. Raises UsageError where the disk cannot hold the rest."""
+        entries = [*self.manifest["shards"], self.manifest["moments"]]
+        kept = {entry["file"] for entry in entries if entry}
         for path in self.out.glob("*") if self.out.is_dir() else ():
             if OURS.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
+        folder = next(p for p in [self.out, *self.out.absolute().parents] if p.exists())
+        held = sum(shard["bytes"] for shard in self.manifest["shards"])
+        needed = self.plan.needed_bytes - held
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            raise UsageError(
+                f"the cache needs {needed:,} more bytes, {folder} has {free:,} free: "
+                "fewer --tokens, or another --out"
+            )
 
-    def add(self, split: str, tokens: np.ndarray, owners: np.ndarray) -> None:
-        """Add one context; a full buffer becomes a shard."""
-        self.buffers[split].append((tokens, owners))
-        if len(self.buffers[split]) == self.settings.shard_contexts:
-            self.flush(split)
-
-    def flush(self, split: str) -> None:
-        """Write the split's buffer as the next shard, unless an earlier run already did."""
-        rows, self.buffers[split] = self.buffers[split], []
-        if not rows:
-            return
-        self.number += 1
-        tokens_CT, owners_CT = (
-            torch.from_numpy(np.stack(part).astype(np.int32)) for part in zip(*rows, strict=True)
-        )
-        if self.number > len(self.manifest["shards"]):
-            self._write(split, tokens_CT, owners_CT)
-        else:
-            self._check(self.manifest["shards"][self.number - 1], split, tokens_CT, owners_CT)
-            self.n_tokens += tokens_CT.numel()
-            if self.progress:
-                self.progress(self.n_tokens)
-
-    def _check(
-        self, entry: dict[str, Any], split: str, tokens_CT: Tensor, owners_CT: Tensor
-    ) -> None:
-        """Raise FailedRun if a shard of an earlier run is damaged, or was made of other text than
-        this run reads."""
+    def holds(self, number: int, shard: Piece) -> bool:
+        """Whether an earlier run wrote this shard. Raises FailedRun if it is damaged, or was made
+        of other contexts than these."""
+        if number >= self.n_held:
+            return False
+        entry = self.manifest["shards"][number]
         path = self.out / entry["file"]
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             raise FailedRun(
-                f"{entry['file']} of {self.out} is missing or was cut: delete the cache and capture again"
+                f"{entry['file']} of {self.out} is missing or was cut: "
+                "delete the cache and capture again"
             )
+        wanted = _columns(shard)
         with safe_open(path, "pt") as file:
-            held = [file.get_tensor(key) for key in ("tokens", "documents")]
-        if (
-            entry["split"] != split
-            or entry["contexts"] != len(tokens_CT)
-            or not all(map(torch.equal, held, (tokens_CT, owners_CT)))
-        ):
+            same = all(torch.equal(file.get_tensor(key), wanted[key]) for key in wanted)
+        if entry["split"] != shard.split or not same:
             raise FailedRun(
-                f"{self.settings.text} is not what it was when {path} was made: delete the cache and capture again"
+                f"{self.plan.text} is not what it was when {path} was made: "
+                "delete the cache and capture again"
             )
+        return True
 
-    def _write(self, split: str, tokens_CT: Tensor, owners_CT: Tensor) -> None:
-        arrays = self._run(tokens_CT.long())
-        self._count(split, arrays)
-        shard = self._save(
-            f"{self.number - 1:05d}.safetensors",
-            arrays | {"tokens": tokens_CT, "documents": owners_CT},
-        )
-        self.manifest["shards"].append({**shard, "split": split, "contexts": len(tokens_CT)})
+    def add(self, number: int, shard: Piece, arrays: dict[str, Tensor]) -> None:
+        """Write shard `number` and the moments up to it, then name both in the manifest."""
+        self._count(shard, arrays)
+        entry = self._save(f"{number:05d}.safetensors", arrays | _columns(shard))
+        entry |= {"split": shard.split, "contexts": len(shard.tokens)}
         old = self.manifest["moments"]
-        self.manifest["moments"] = self._save(
-            f"moments-{self.number:05d}.safetensors", self.moments
-        )
+        self.manifest["shards"].append(entry)
+        self.manifest["moments"] = self._save(f"moments-{number + 1:05d}.safetensors", self.moments)
         self._save_json("manifest.json", self.manifest)
         if old:
             (self.out / old["file"]).unlink(missing_ok=True)
 
-    def _run(self, tokens_CT: Tensor) -> dict[str, Tensor]:
-        """Arrays [C, T, D] of a shard in the cache's dtype, heads flattened. Raises FailedRun for
-        what the dtype cannot hold."""
-        run = running.gradients if self.settings.gradients else running.read
-        parts: dict[str, list[Tensor]] = {}
-        for piece_CT in tokens_CT.split(contexts_per_pass(self.model, self.settings.context)):
-            for name, acts in run(self.model, piece_CT, self.settings.hooks).items():
-                stored = acts.flatten(2).to("cpu", DTYPES[self.settings.dtype])
-                if not bool(torch.isfinite(stored).all()):
-                    raise FailedRun(_overflow(name, acts, self.settings.dtype))
-                parts.setdefault(name, []).append(stored)
-            self.n_tokens += piece_CT.numel()
-            if self.progress:
-                self.progress(self.n_tokens)
-        return {name: torch.cat(pieces) for name, pieces in parts.items()}
-
-    def _count(self, split: str, arrays: dict[str, Tensor]) -> None:
-        """Add a shard's tokens to the split's moments."""
-        for name in self.settings.hooks:
+    def _count(self, shard: Piece, arrays: dict[str, Tensor]) -> None:
+        """Add a shard's tokens to its split's moments."""
+        for name in self.plan.hooks:
             rows_ND = arrays[name][:, 1:].flatten(0, 1).double()
             new = {
                 "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64),
@@ -171,18 +201,18 @@ class Writer:
                 "second": rows_ND.T @ rows_ND,
             }
             for part, value in new.items():
-                key = f"{split}/{name}/{part}"
+                key = f"{shard.split}/{name}/{part}"
                 self.moments[key] = self.moments[key] + value if key in self.moments else value
 
     def _save(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """Write a safetensors file; its manifest entry."""
         size = sum(t.numel() * t.element_size() for t in tensors.values())
-        with _Room(self.out / name, size):
+        with _room(self.out / name, size):
             write_atomic(self.out / name, lambda temporary: save_file(tensors, temporary))
         return self._entry(name)
 
     def _save_json(self, name: str, value: Any) -> dict[str, Any]:
-        with _Room(self.out / name, len(json.dumps(value, indent=1))):
+        with _room(self.out / name, len(json.dumps(value, indent=1))):
             write_json(self.out / name, value)
         return self._entry(name)
 
@@ -191,43 +221,41 @@ class Writer:
         return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
     def finish(self, names: list[str]) -> None:
-        """Flush both splits, write the documents' names and mark the cache complete."""
-        for split in self.buffers:
-            self.flush(split)
-        for split in self.buffers:
+        """Write the documents' names and mark the cache complete. Raises UsageError where a split
+        has no context."""
+        for split in SPLITS:
             if not any(shard["split"] == split for shard in self.manifest["shards"]):
                 which = split.replace("_", "-")
                 raise UsageError(
-                    f"{self.settings.text} gave no {which} context: use more or longer documents"
+                    f"{self.plan.text} gave no {which} context: use more or longer documents"
                 )
         self.manifest["documents"] = self._save_json("documents.json", names)
         self.manifest["complete"] = True
         self._save_json("manifest.json", self.manifest)
 
 
-class _Room:
+def _columns(shard: Piece) -> dict[str, Tensor]:
+    """What a shard file holds beside activations."""
+    return {"tokens": shard.tokens.int(), "documents": shard.owners.int()}
+
+
+def _leftovers(folder: Path) -> bool:
+    """Whether a folder without a manifest holds only the traces of a write killed before its first
+    shard was entered."""
+    return all(OURS.fullmatch(path.name) for path in folder.iterdir())
+
+
+@contextmanager
+def _room(path: Path, n_bytes: int) -> Iterator[None]:
     """Within the block, errors that mean a full disk become a FailedRun that says how much is
     missing."""
-
-    def __init__(self, path: Path, n_bytes: int) -> None:
-        self.path, self.n_bytes = path, n_bytes
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        number = getattr(error, "errno", None)
-        if isinstance(error, SafetensorError) and (
-            found := re.search(r"os error (\d+)", str(error))
-        ):
-            number = int(found[1])
-        if number in FULL:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        told = re.search(r"os error (\d+)", str(error))
+        if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
             raise FailedRun(
-                f"disk full: {self.path} needs {self.n_bytes:,} more bytes; make room and repeat the command to resume"
+                f"disk full: {path} needs {n_bytes:,} more bytes; "
+                "make room and repeat the command to resume"
             ) from None
-
-
-def _overflow(name: str, acts: Tensor, dtype: str) -> str:
-    if not bool(torch.isfinite(acts).all()):
-        return f"{int((~torch.isfinite(acts)).sum())} of {acts.numel()} activations at {name} are not finite"
-    return f"{name} reaches {float(acts.abs().max()):.3g}, more than {dtype} holds: capture with --dtype float32 or bfloat16"
+        raise

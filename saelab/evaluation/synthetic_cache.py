@@ -8,37 +8,23 @@ C contexts, T positions, D width, G true features.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from saelab.activations import Cache
-from saelab.activations.settings import DTYPES, SHARD_BYTES, Settings
-from saelab.activations.writer import Writer
+from saelab.activations.plan import Plan, hook
+from saelab.activations.source import Piece, Progress
 from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.evaluation.synthetic import Spec, World
 
 HOOK = "synthetic"
-
-
-class _Model:
-    """What capture asks of a model: activations by token id."""
-
-    def __init__(self, world: World, seed: int) -> None:
-        self.cfg = SimpleNamespace(device="cpu", n_heads=1)
-        self.world, self.seed = world, seed
-
-    def run_with_hooks(self, tokens_CT: Tensor, fwd_hooks: list, **_: Any) -> None:
-        """Call every hook with the samples [C, T, D] that the ids name."""
-        x_CTD = draw(self.world, tokens_CT, self.seed)[0]
-        for name, call in fwd_hooks:
-            call(x_CTD, SimpleNamespace(name=name))
+CHUNK = 16  # contexts drawn at a time
 
 
 def draw(world: World, tokens_CT: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -60,7 +46,7 @@ def write(
     context: int = 256,
     dtype: str = "float16",
     seed: int = 0,
-    progress: Any = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Write (or resume, or find finished) a cache of n_tokens samples of the spec's world at the
     hook `synthetic`; its folder.
@@ -68,47 +54,49 @@ def write(
     Each context is a document of its own, held out by the project's one rule. Raises UsageError for
     an impossible spec, an unknown dtype, or too few tokens for a held-out context.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; there are {', '.join(DTYPES)}")
-    world, n_contexts = World(spec), -(-n_tokens // context)
-    text = json.dumps(asdict(spec))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    identity = {"name": "synthetic", "revision": digest, "tokenizer_hash": "", "spec": text}
-    shard = max(1, SHARD_BYTES // (spec.width * context * DTYPES[dtype].itemsize))
-    settings = Settings(
-        identity,
-        "synthetic",
-        "",
-        (HOOK,),
-        n_tokens,
-        context,
-        False,
-        dtype,
-        shard,
-        0,
-        0,
-        "none: ids number the samples",
-        seed,
-    )
-    hooks = {HOOK: {"shape": [spec.width], "width": spec.width, "aliases": []}}
-    writer = Writer(_Model(world, seed), settings, hooks, Path(out), progress)
-    if writer.manifest["complete"]:
-        return Path(out)
-    writer.clear()
-    names = [f"sample/{number}" for number in range(n_contexts)]
-    for number, name in enumerate(names):
-        ids = np.arange(number * context, (number + 1) * context)
-        writer.add("held_out" if held_out(name) else "train", ids, np.full(context, number))
-    writer.finish(names)
-    return Path(out)
+    return Cache.write(out, Samples(spec, n_tokens, context, dtype, seed), progress).path
+
+
+class Samples:
+    """The samples of a world as a Source."""
+
+    def __init__(self, spec: Spec, n_tokens: int, context: int, dtype: str, seed: int) -> None:
+        text = json.dumps(asdict(spec))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.plan = Plan(
+            model={"name": "synthetic", "revision": digest, "tokenizer_hash": "", "spec": text},
+            text="synthetic",
+            hooks={HOOK: hook([spec.width])},
+            n_tokens=n_tokens,
+            context=context,
+            dtype=dtype,
+            bos_rule="none: ids number the samples",
+            seed=seed,
+            pack="given",
+        )
+        self.world = World(spec)
+        self.names = [f"sample/{number}" for number in range(-(-n_tokens // context))]
+
+    def pieces(self) -> Iterator[Piece]:
+        """One context per document."""
+        length = self.plan.context
+        for number, name in enumerate(self.names):
+            ids_1T = torch.arange(number * length, (number + 1) * length)[None]
+            split = "held_out" if held_out(name) else "train"
+            yield Piece(split, ids_1T, torch.full_like(ids_1T, number), torch.tensor([number]))
+
+    def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
+        """The samples that the ids name."""
+        for tokens_CT in piece.tokens.split(CHUNK):
+            yield {HOOK: draw(self.world, tokens_CT, self.plan.seed)[0]}
 
 
 def world_of(cache: Cache) -> World:
     """The world a synthetic cache was drawn from. Raises UsageError for a cache of a model's
     activations."""
-    fields = cache.manifest["model"].get("spec")
+    fields = cache.plan.model.get("spec")
     if fields is None:
-        name = cache.manifest["model"]["name"]
+        name = cache.plan.model["name"]
         raise UsageError(
             f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known"
         )
@@ -121,4 +109,4 @@ def world_of(cache: Cache) -> World:
 
 def truth(world: World, cache: Cache, tokens_CT: Tensor) -> Tensor:
     """[C, T, G]: the true features' values behind whole contexts of a synthetic cache."""
-    return draw(world, tokens_CT, cache.manifest["settings"]["seed"])[1]
+    return draw(world, tokens_CT, cache.plan.seed)[1]

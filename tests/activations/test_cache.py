@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.activations import Cache, capture, writer
+from saelab.activations import Cache, writer
+from saelab.activations.from_text import from_text
 from saelab.activations.packing import pack
 from saelab.errors import FailedRun, UsageError
+from saelab.models import running
 from tests.conftest import HOOK, SECOND_HOOK, make_cache, make_model
 from tests.killing import run
 
@@ -194,16 +196,16 @@ def test_values_a_dtype_cannot_hold_stop_the_capture(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     bridge = models.load(tiny_model)
-    settings, hooks = capture.settings_for(bridge, str(tiny_corpus), [HOOK], 8_000)
-    original = writer.activations
+    source = from_text(bridge, str(tiny_corpus), [HOOK], 8_000)
+    original = running.read
     monkeypatch.setattr(
-        writer, "activations", lambda *args: {k: v * 1e5 for k, v in original(*args).items()}
+        running, "read", lambda *args: {k: v * 1e5 for k, v in original(*args).items()}
     )
     with pytest.raises(
         FailedRun,
         match=r"hook_out reaches .*, more than float16 holds: capture with --dtype float32",
     ):
-        capture.capture(bridge, settings, hooks, tmp_path / "c")
+        writer.write(source, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
@@ -230,7 +232,7 @@ def test_a_cache_that_cannot_fit_is_refused_before_anything_is_written(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(capture.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UsageError, match=r"needs [\d,]+ more bytes, .* has 1,000 free"):
         make_cache(tiny_model, tiny_corpus, tmp_path / "c")
     assert not (tmp_path / "c").exists()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from saelab import models
-from saelab.activations import Cache, capture
+from saelab.activations import Cache
+from saelab.activations.from_text import from_text
+from saelab.activations.writer import write
 from saelab.errors import UsageError
 from tests.conftest import HOOK
 from tests.killing import run_and_kill
@@ -21,11 +23,9 @@ POINTS = [(rng.randint(1, 28), rng.random() * 0.02) for _ in range(5)]
 def job(tiny_model: Path, tiny_corpus: Path):
     """A capture of seven small shards as a function of the folder and a progress callback."""
     bridge = models.load(tiny_model)
-    settings, hooks = capture.settings_for(
-        bridge, str(tiny_corpus), [HOOK], 16_000, dtype="float16"
-    )
-    small = replace(settings, shard_contexts=64)
-    return lambda out, progress=None: capture.capture(bridge, small, hooks, out, progress)
+    source = from_text(bridge, str(tiny_corpus), [HOOK], 16_000, dtype="float16")
+    source.plan = replace(source.plan, shard_contexts=64)
+    return lambda out, progress=None: write(source, out, progress)
 
 
 @pytest.fixture(scope="module")

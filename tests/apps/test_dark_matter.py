@@ -190,10 +190,14 @@ def test_an_error_cache_trains_and_its_parts_sum_up(
         )
         == 0
     )
-    assert (
-        main(["dark-matter", str(tmp_path / "run"), "--held-out", "500", "--errors", str(out)]) == 2
-    )
-    assert "is not an empty folder" in capsys.readouterr().err
+    again = ["dark-matter", str(tmp_path / "run"), "--held-out", "500", "--errors"]
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([*again, str(out)]) == 0
+    assert before == {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert main([*again, str(out), "--seed", "1"]) == 2
+    assert "holds a cache of other settings" in capsys.readouterr().err
+    assert main([*again, str(tmp_path / "run")]) == 2
+    assert "exists and is no cache" in capsys.readouterr().err
 
 
 def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_place(

@@ -34,13 +34,12 @@ def cache(
 ) -> Path:
     """A cache of the bundled model in the work folder, captured unless it is there; its name
     follows from what is asked."""
-    from saelab.activations import capture
+    from saelab.activations.from_text import from_text
+    from saelab.activations.writer import write
 
     out = settings.work / f"cache-{Path(text).name}-{tokens}-{digest(text, list(hooks), gradients)}"
-    asked, described = capture.settings_for(model(), text, hooks, tokens, gradients=gradients)
-    return capture.capture(
-        model(), asked, described, out, lambda done: settings.progress("capture", done, tokens)
-    )
+    source = from_text(model(), text, hooks, tokens, gradients=gradients)
+    return write(source, out, lambda done: settings.progress("capture", done, tokens))
 
 
 def run_folder(settings: Settings, config: Config) -> Path:

@@ -1,0 +1,122 @@
+"""What a cache will hold, as one value that decides every byte of it; the manifest keeps it.
+
+Shapes: C contexts, T positions, D width.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+
+from saelab.errors import UsageError
+
+SHARD_BYTES = 64_000_000
+SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+PACKINGS = {
+    "documents": "documents joined by the end-of-text token, cut into contexts that start with BOS;"
+    " splits packed apart",
+    "given": "contexts as the source gives them",
+}
+
+
+def hook(
+    shape: Sequence[int], aliases: Sequence[str] = (), part_of: str | None = None
+) -> dict[str, Any]:
+    """A hook point's entry in a plan: shape of one position's activation, its product as `width`,
+    other names, and the hook of whose activation this one is a part (None: of none)."""
+    entry = {"shape": list(shape), "width": math.prod(shape), "aliases": list(aliases)}
+    return entry if part_of is None else {**entry, "part_of": part_of}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides the bytes of a cache; a folder that holds another plan's cache is not
+    resumed. Raises UsageError for a dtype that no cache has."""
+
+    model: dict[str, str]
+    """identity of what computed the activations: name, revision, tokenizer_hash"""
+    text: str
+    """what was read: the name of a text, or of another source"""
+    hooks: dict[str, dict]
+    """entry of each hook by its canonical name, see `hook`"""
+    n_tokens: int
+    """positions asked for"""
+    context: int
+    """T, every position included"""
+    text_field: str = ""
+    """field of the text's records"""
+    gradients: bool = False
+    """whether each hook NAME has an array NAME.grad too"""
+    dtype: str = "float16"
+    """of activations and gradients on disk"""
+    shard_contexts: int = 0
+    """contexts per shard (0: what fits SHARD_BYTES)"""
+    bos: int = 0
+    """token that starts every context"""
+    eos: int = 0
+    """token between documents, and in padding"""
+    bos_rule: str = "none"
+    """where `bos` comes from, in words"""
+    seed: int = 0
+    """of everything random in the source"""
+    pack: str = "documents"
+    """row of PACKINGS"""
+    made_with: str = ""
+    """what else decides the bytes, such as the digest of an SAE whose error this is"""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise UsageError(f"no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+        if not self.shard_contexts:
+            fitting = SHARD_BYTES // (self.bytes_per_position * self.context)
+            size = max(SHARD_STEP, fitting // SHARD_STEP * SHARD_STEP)
+            object.__setattr__(self, "shard_contexts", size)
+
+    @classmethod
+    def read(cls, manifest: Mapping[str, Any]) -> "Plan":
+        """The plan of the cache with this manifest, of any version."""
+        return cls(**{**manifest["settings"], "hooks": manifest["hooks"]})
+
+    def settings(self) -> dict[str, Any]:
+        """The plan as the manifest's `settings` hold it: plain JSON, hooks by name alone."""
+        return json.loads(json.dumps({**asdict(self), "hooks": list(self.hooks)}))
+
+    def differing(self, held: "Plan") -> str:
+        """`field: asked / held` for each field in which a cache's plan differs from this one; of
+        the models only what is known of both."""
+        asked, other = self.settings(), held.settings()
+        known = self.model.keys() & held.model.keys() - {"name"}
+        if all(self.model[key] == held.model[key] for key in known):
+            other["model"] = asked["model"]
+        return ", ".join(
+            f"{field.name}: {asked[field.name]!r} / {other[field.name]!r}"
+            for field in fields(self)
+            if asked[field.name] != other[field.name]
+        )
+
+    @property
+    def arrays(self) -> dict[str, int]:
+        """Width by name of every array of activations or gradients."""
+        widths = {name: entry["width"] for name, entry in self.hooks.items()}
+        gradients = {f"{name}.grad": width for name, width in widths.items()}
+        return widths | (gradients if self.gradients else {})
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes on disk of one position's activations and gradients."""
+        return sum(self.arrays.values()) * DTYPES[self.dtype].itemsize
+
+    @property
+    def moments_bytes(self) -> int:
+        """Size of the second moments of both splits."""
+        return sum((w**2 + w + 1) * 8 for w in (h["width"] for h in self.hooks.values())) * 2
+
+    @property
+    def needed_bytes(self) -> int:
+        """Size of the finished cache: activations, gradients, tokens, document numbers, moments."""
+        n_positions = -(-self.n_tokens // self.context) * self.context
+        return n_positions * (self.bytes_per_position + 8) + self.moments_bytes

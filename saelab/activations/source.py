@@ -1,0 +1,75 @@
+"""A Source is what fills a cache: a model over text, another SAE's error, a synthetic world, the
+user's own tensors. `Cache.write(out, source)` writes what it gives.
+
+Shapes: C contexts, T positions, D width.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from saelab.activations.plan import Plan
+
+SPLITS = ("train", "held_out")
+Progress = Callable[[int], None]
+
+
+class Piece(NamedTuple):
+    """Contexts of one split that follow each other, without their activations."""
+
+    split: str
+    """`train` or `held_out`"""
+    tokens: Tensor
+    """[C, T] int64"""
+    owners: Tensor
+    """[C, T] int64: number of the document that each position belongs to"""
+    numbers: Tensor
+    """[C] int64: which contexts of the source these are"""
+
+    def part(self, rows: slice) -> "Piece":
+        """The contexts of those rows."""
+        return Piece(self.split, *(column[rows] for column in self[1:]))
+
+
+class Source(Protocol):
+    """What `Cache.write` asks for; any object that has these is one."""
+
+    plan: Plan
+    """what the cache will hold"""
+    names: list[str]
+    """name of each document by its number; complete once `pieces` has ended"""
+
+    def pieces(self) -> Iterator[Piece]:
+        """The contexts in order, in pieces of any size, the same ones at every call: a killed
+        write reads them again."""
+        ...
+
+    def acts(self, piece: Piece) -> Iterable[dict[str, Tensor]]:
+        """Activations [c, T, ...] of the piece's contexts by name of `Plan.arrays`, in parts of any
+        size that follow each other. Asked once for each shard that is not there yet."""
+        ...
+
+
+def join(pieces: list[Piece]) -> Piece:
+    """Pieces of one split as one."""
+    columns = zip(*(piece[1:] for piece in pieces), strict=True)
+    return Piece(pieces[0].split, *(torch.cat(column) for column in columns))
+
+
+def shards(pieces: Iterable[Piece], n_contexts: int) -> Iterator[Piece]:
+    """The contexts of each split in pieces of n_contexts, each as soon as it is full; the rests
+    come last."""
+    waiting: dict[str, list[Piece]] = {split: [] for split in SPLITS}
+    for piece in pieces:
+        rows = waiting[piece.split]
+        rows.append(piece)
+        if sum(len(row.tokens) for row in rows) >= n_contexts:
+            whole = join(rows)
+            full = len(whole.tokens) // n_contexts * n_contexts
+            for first in range(0, full, n_contexts):
+                yield whole.part(slice(first, first + n_contexts))
+            rest = whole.part(slice(full, None))
+            waiting[piece.split] = [rest] if len(rest.tokens) else []
+    yield from (join(rows) for rows in waiting.values() if rows)

@@ -4,7 +4,7 @@ Streamlit."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .draw import link, number, stats, text
+from .draw import cell, grid, head, link, number, row, stats, text
 
 
 def menu(names: Sequence[str], current: str) -> str:
@@ -16,79 +16,66 @@ def menu(names: Sequence[str], current: str) -> str:
     return f'<p class="quiet">{" · ".join(parts)}</p>'
 
 
-def about(shown: dict[str, Any]) -> str:
+def about(document: dict[str, Any]) -> str:
     """What was measured: task, method, model, and the metric with everything, with twins, and
     without heads."""
-    by = f'<span class="quiet">{text(shown["method"])} · {text(shown["model"])}</span>'
-    head = f'<div class="head"><h1>{text(shown["task"])}</h1>{by}</div>'
-    unit = text(shown["metric"].replace("_", " "))
-    empty = (
-        "every feature and error at its mean"
-        if "nodes" in shown
-        else "every head resampled, MLPs kept"
-    )
-    whole = {"clean": "the whole model", "corrupted": "on the corrupted twins", "empty": empty}
+    how = f"{text(document['method'])} · {text(document['model'])}"
+    title = f'<h1>{text(document["task"])}</h1><span class="quiet">{how}</span>'
+    by_feature = "nodes" in document
+    empty = "every head resampled, MLPs kept"
+    if by_feature:
+        empty = "every feature and error at its mean"
+    runs = {"clean": "the whole model", "corrupted": "on the corrupted twins", "empty": empty}
+    unit = text(document["metric"].replace("_", " "))
     pairs = [
-        (name, number(shown[f"metric_{name}"]), f"{unit}: {why}") for name, why in whole.items()
+        (run, number(document[f"metric_{run}"]), f"{unit}: {why}") for run, why in runs.items()
     ]
-    if "nodes" in shown:
-        pairs.append(
-            (
-                "nodes",
-                f"{shown['n_nodes']:,}",
-                f"features and errors at {len(shown['hooks'])} hook points",
-            )
-        )
+    if by_feature:
+        where = f"features and errors at {len(document['hooks'])} hook points"
+        pairs.append(("nodes", f"{document['n_nodes']:,}", where))
     else:
-        pairs.append(
-            ("CPR", number(shown["cpr"]), "area under faithfulness, heads by signed score")
-        )
-    pairs.append(
-        (
-            "CMD",
-            number(shown["cmd"]),
-            "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best",
-        )
-    )
-    return head + stats(pairs)
+        area = "area under faithfulness, heads by signed score"
+        pairs.append(("CPR", number(document["cpr"]), area))
+    area = "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best"
+    pairs.append(("CMD", number(document["cmd"]), area))
+    return f'<div class="head">{title}</div>{stats(pairs)}'
 
 
-def agreement(shown: dict[str, Any]) -> str:
+def agreement(document: dict[str, Any]) -> str:
     """AUC and average precision at each level of the truth, beside what knowing nothing gives."""
-    if shown["truth"] is None:
+    truth = document["truth"]
+    if truth is None:
         return ""
-    rows = "".join(
-        f'<tr><td class="n">{row["level"]:.0%}</td><td class="n">{len(row["members"])}</td>'
-        f'<td class="n">{number(row["auc"])}</td><td class="n">{number(row["average_precision"])}</td></tr>'
-        for row in shown["truth"]["levels"]
-    )
-    head = '<tr><th class="n">effect</th><th class="n">heads</th><th class="n">AUC</th><th class="n">average precision</th></tr>'
-    null = f"by layer number {number(shown['auc_layer_index'])}, by random scores {number(shown['auc_random'])}"
-    title = (
-        f"<h2>Agreement <small>with the {shown['truth']['kind']} circuit; AUC {null}</small></h2>"
-    )
-    return f'{title}<table class="grid">{head}{rows}</table>'
+    rows = []
+    for level in truth["levels"]:
+        shares = [f"{level['level']:.0%}", str(len(level["members"]))]
+        scores = [number(level["auc"]), number(level["average_precision"])]
+        rows.append(f"<tr>{''.join(map(cell, shares + scores))}</tr>")
+    by_layer, by_chance = number(document["auc_layer_index"]), number(document["auc_random"])
+    null = f"AUC by layer number {by_layer}, by random scores {by_chance}"
+    title = f"<h2>Agreement <small>with the {truth['kind']} circuit; {null}</small></h2>"
+    return title + grid(map(head, ("effect", "heads", "AUC", "average precision")), rows)
 
 
-def nodes(shown: dict[str, Any], names: Mapping[str, str], limit: int) -> str:
+def nodes(document: dict[str, Any], names: Mapping[str, str], limit: int) -> str:
     """The strongest nodes; a feature whose run is here (names: its folder -> its name) is a link to
     its page."""
     rows = []
-    for row in shown["nodes"][:limit]:
-        run, label = names.get(shown["runs"][row["hook"]]), text(row["name"])
-        if run is not None and row["feature"] is not None:
-            label = link("feature", label, run=run, feature=row["feature"])
-        rows.append(f'<tr><td>{label}</td><td class="n">{number(row["effect"])}</td></tr>')
-    title = "<h2>Nodes <small>strongest first; change of the metric when the node takes its corrupted value</small></h2>"
-    return f'{title}<table class="grid">{"".join(rows)}</table>'
+    for node in document["nodes"][:limit]:
+        run, label = names.get(document["runs"][node["hook"]]), text(node["name"])
+        if run is not None and node["feature"] is not None:
+            label = link("feature", label, run=run, feature=node["feature"])
+        rows.append(row(label, number(node["effect"])))
+    meaning = "strongest first; change of the metric when the node takes its corrupted value"
+    return f"<h2>Nodes <small>{meaning}</small></h2>{grid((), rows)}"
 
 
-def edges(shown: Sequence[dict[str, Any]]) -> str:
+def edges(strongest: Sequence[dict[str, Any]]) -> str:
     """The strongest edges."""
-    if not shown:
+    if not strongest:
         return ""
-    rows = "".join(
-        f'<tr><td>{text(edge["source"])} → {text(edge["target"])}</td><td class="n">{number(edge["score"])}</td></tr>'
-        for edge in shown
-    )
-    return f'<h2>Edges <small>strongest first</small></h2><table class="grid">{rows}</table>'
+    rows = [
+        row(f"{text(edge['source'])} → {text(edge['target'])}", number(edge["score"]))
+        for edge in strongest
+    ]
+    return f"<h2>Edges <small>strongest first</small></h2>{grid((), rows)}"

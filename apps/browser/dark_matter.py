@@ -4,64 +4,54 @@ linear in the activation."""
 from collections.abc import Mapping
 from typing import Any
 
-from .draw import estimate, number, text
+from .draw import estimate, grid, head, number, row, text
 
-PARTS = (("error", "fvu", None, None), ("linear", "fvu_linear", "share_linear", "ce_share_linear"),
-         ("nonlinear", "fvu_nonlinear", "share_nonlinear", "ce_share_nonlinear"))  # fmt: skip
-HEADS = (
-    ("FVU", "sum of squares of this part over the activations' variance"),
-    ("of the error", "this part's share of the error's sum of squares"),
-    (
-        "of the loss",
-        "of the cross-entropy the SAE costs, the share that adding this part back undoes",
-    ),
-    ("noise as long", "the same for random directions of this part's lengths"),
-)
+# name: the keys of its variance unexplained, of its share of the error and of the loss
+PARTS = {
+    "error": ("fvu", None, None),
+    "linear": ("fvu_linear", "share_linear", "ce_share_linear"),
+    "nonlinear": ("fvu_nonlinear", "share_nonlinear", "ce_share_nonlinear"),
+}
+HEADS = {
+    "FVU": "sum of squares of this part over the activations' variance",
+    "of the error": "this part's share of the error's sum of squares",
+    "of the loss": "of the cross-entropy that the SAE costs, the share that adding this part back "
+    "undoes",
+    "noise as long": "the same for random directions of this part's lengths",
+}
 SCORES = (
     (
         "linear_r2",
         "R² error",
-        "share of the error's variance that a linear map of the activation predicts on held-out tokens",
+        "share of the error's variance that a linear map of the activation predicts on held-out "
+        "tokens",
     ),
     ("norm_r2", "R² squared length", "the same for the error's squared length"),
 )
 
 
-def section(found: Mapping[str, Any]) -> str:
+def section(document: Mapping[str, Any]) -> str:
     """The section for a run's dark-matter.json."""
-    (entry,) = found["runs"]
-    size = f"{entry['tokens']:,} held-out tokens, linear map fitted on {entry['tokens_fitted']:,}"
-    heads = "".join(f'<th class="n" title="{text(why)}">{name}</th>' for name, why in HEADS)
-    parts = "".join(_part(entry, *part) for part in PARTS)
-    split = f'<table class="grid report"><thead><tr><th></th>{heads}</tr></thead><tbody>{parts}</tbody></table>'
-    names = (
-        "this SAE",
-        "95% interval",
-        "null",
-        *(name.replace("_", " ") for name in entry["controls"]),
-    )
-    heads = "".join(f'<th class="n">{text(name)}</th>' for name in names)
-    rows = "".join(_score(entry, *score) for score in SCORES)
-    scores = f'<table class="grid report"><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    (run,) = document["runs"]
+    size = f"{run['tokens']:,} held-out tokens, linear map fitted on {run['tokens_fitted']:,}"
+    heads = [head(name, title=why) for name, why in HEADS.items()]
+    parts = [_part(run, name, *keys) for name, keys in PARTS.items()]
+    split = grid([head("", ""), *heads], parts, "report")
+    controls = [text(name.replace("_", " ")) for name in run["controls"]]
+    heads = map(head, ("this SAE", "95% interval", "null", *controls))
+    scores = grid([head("", ""), *heads], [_score(run, *score) for score in SCORES], "report")
     return f"<h2>Dark matter <small>{size}</small></h2>{split}{scores}"
 
 
-def _part(
-    entry: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: str | None
-) -> str:
-    cells = [estimate(entry[key]) if key else "–" for key in (fvu, share, loss)]
-    cells.append(number(entry[loss]["null"]) if loss else "–")
-    body = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-    return f"<tr><td>{name}</td>{body}</tr>"
+def _part(run: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: str | None) -> str:
+    shares = [estimate(run[key]) if key else "–" for key in (fvu, share, loss)]
+    noise = number(run[loss]["null"]) if loss else "–"
+    return row(name, *shares, noise)
 
 
-def _score(entry: Mapping[str, Any], key: str, name: str, why: str) -> str:
-    metric = entry[key]
-    cells = [
-        f"<b>{number(metric['value'])}</b>",
-        f"{number(metric['low'])} to {number(metric['high'])}",
-        number(metric["null"]),
-    ]
-    cells += [number(control[key]["value"]) for control in entry["controls"].values()]
-    body = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-    return f'<tr><td title="{text(why)}">{name}</td>{body}</tr>'
+def _score(run: Mapping[str, Any], key: str, name: str, why: str) -> str:
+    metric = run[key]
+    ours = f"<b>{number(metric['value'])}</b>"
+    interval = f"{number(metric['low'])} to {number(metric['high'])}"
+    controls = [number(control[key]["value"]) for control in run["controls"].values()]
+    return row(name, ours, interval, number(metric["null"]), *controls, title=why)

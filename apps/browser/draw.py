@@ -71,7 +71,8 @@ def estimate(metric: Mapping[str, Any]) -> str:
     """A metric ({value, low, high}) with its interval, where it has one."""
     if metric["value"] is None or metric["low"] is None:
         return number(metric["value"])
-    return f'<b>{number(metric["value"])}</b> <span class="quiet">{number(metric["low"])} to {number(metric["high"])}</span>'
+    interval = f"{number(metric['low'])} to {number(metric['high'])}"
+    return f'<b>{number(metric["value"])}</b> <span class="quiet">{interval}</span>'
 
 
 def percent(value: float) -> str:
@@ -79,11 +80,40 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%" if value >= 0.1 else f"{number(100 * value, 2)}%"
 
 
+def cell(body: str, classes: str = "n", title: str = "", tag: str = "td") -> str:
+    """A cell of a table, right-aligned unless told otherwise; body is HTML.
+
+    >>> cell(number(0.25))
+    '<td class="n">0.25</td>'
+    """
+    kind = f' class="{classes}"' if classes else ""
+    why = f' title="{text(title)}"' if title else ""
+    return f"<{tag}{kind}{why}>{body}</{tag}>"
+
+
+def head(body: str, classes: str = "n", title: str = "") -> str:
+    """A column's heading."""
+    return cell(body, classes, title, "th")
+
+
+def row(first: str, *others: str, title: str = "") -> str:
+    """A row: its name on the left, numbers to the right of it."""
+    return f"<tr>{cell(first, '', title)}{''.join(map(cell, others))}</tr>"
+
+
+def grid(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+    """A table of headings and rows."""
+    classes = f"grid {kind}".strip()
+    body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
+    return f'<table class="{classes}">{body}</table>'
+
+
 def shade(activation: float, largest: float) -> str:
     """The background of a token: orange for positive, blue for negative activations, stronger with
     |activation|."""
     strength = min(1.0, abs(activation) / largest) if largest else 0.0
-    return f"background-color: rgba({POSITIVE if activation > 0 else NEGATIVE}, {0.12 + 0.78 * strength:.2f})"
+    color = POSITIVE if activation > 0 else NEGATIVE
+    return f"background-color: rgba({color}, {0.12 + 0.78 * strength:.2f})"
 
 
 def shaded(example: Example, first: int, last: int, largest: float) -> str:
@@ -96,38 +126,41 @@ def shaded(example: Example, first: int, last: int, largest: float) -> str:
             parts.append(body)
             continue
         classes = "act peak" if position == example.position else "act"
-        parts.append(
-            f'<span class="{classes}" style="{shade(activation, largest)}" title="{number(activation)}">{body}</span>'
-        )
+        color = shade(activation, largest)
+        attributes = f'class="{classes}" style="{color}" title="{number(activation)}"'
+        parts.append(f"<span {attributes}>{body}</span>")
     return "".join(parts)
 
 
-def example(shown: Example, largest: float) -> str:
+def example(context: Example, largest: float) -> str:
     """One context: its peak's surroundings, which open to the whole."""
-    first, last = max(1, shown.position - BEFORE), min(len(shown.texts), shown.position + AFTER + 1)
-    snippet = shaded(shown, first, last, largest)
-    whole = shaded(shown, 1, len(shown.texts), largest)
-    head = f'<span class="peak-value">{number(shown.peak)}</span><span class="snippet">{snippet}</span>'
-    where = f'<div class="where">{text(shown.document)} · context {shown.context}, position {shown.position}</div>'
-    return f'<details class="example"><summary>{head}</summary><div class="whole">{whole}{where}</div></details>'
+    n_positions, peak = len(context.texts), context.position
+    first, last = max(1, peak - BEFORE), min(n_positions, peak + AFTER + 1)
+    snippet = f'<span class="snippet">{shaded(context, first, last, largest)}</span>'
+    value = f'<span class="peak-value">{number(context.peak)}</span>'
+    place = f"{text(context.document)} · context {context.context}, position {peak}"
+    whole = f'{shaded(context, 1, n_positions, largest)}<div class="where">{place}</div>'
+    return (
+        f'<details class="example"><summary>{value}{snippet}</summary>'
+        f'<div class="whole">{whole}</div></details>'
+    )
 
 
-def examples(shown: Sequence[Example], largest: float) -> str:
+def examples(contexts: Sequence[Example], largest: float) -> str:
     """Contexts one below the other."""
-    return f'<div class="examples">{"".join(example(one, largest) for one in shown)}</div>'
+    return f'<div class="examples">{"".join(example(one, largest) for one in contexts)}</div>'
 
 
-def bands(shown: Sequence[Example], largest: float) -> str:
+def bands(contexts: Sequence[Example], largest: float) -> str:
     """Top contexts, then those of every quantile band, strongest band first."""
     parts = []
-    top = [one for one in shown if one.band < 0]
+    top = [one for one in contexts if one.band < 0]
     if top:
-        parts.append(
-            f"<h2>Top contexts <small>by peak activation; click one to see all of it</small></h2>{examples(top, largest)}"
-        )
-    n_bands = 1 + max((one.band for one in shown), default=-1)
+        how = "by peak activation; click one to see all of it"
+        parts.append(f"<h2>Top contexts <small>{how}</small></h2>{examples(top, largest)}")
+    n_bands = 1 + max((one.band for one in contexts), default=-1)
     for band in reversed(range(n_bands)):
-        members = [one for one in shown if one.band == band]
+        members = [one for one in contexts if one.band == band]
         if members:
             span = f"{100 * band // n_bands} to {100 * (band + 1) // n_bands}"
             heading = f"<h2>Percentiles {span} <small>of its contexts by peak, sampled</small></h2>"
@@ -144,10 +177,10 @@ def stats(pairs: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="stats">{"".join(cells)}</dl>'
 
 
-def matches(found: Sequence[Match]) -> str:
+def matches(others: Sequence[Match]) -> str:
     """Per other SAE, whether it has this feature."""
     parts = []
-    for match in found:
+    for match in others:
         verdict, classes = ("also found by", "yes") if match.found else ("not found by", "no")
         detail = f"feature {match.feature} there, cosine {match.cosine:.2f}".replace("-", "−")
         null = f"random directions reach {match.null:.2f}"
@@ -158,46 +191,41 @@ def matches(found: Sequence[Match]) -> str:
     return "".join(parts)
 
 
-def header(found: Feature, n_tokens: int, signed: bool) -> str:
+def header(feature: Feature, n_tokens: int, signed: bool) -> str:
     """The feature page's first lines: how often and how strongly it fires, and whether other SAEs
     found it."""
-    row = found.row
+    row, others = feature.row, matches(feature.matches)
     if not row.fired:
-        return f'<p class="empty">This feature did not fire on {n_tokens:,} tokens.</p>{matches(found.matches)}'
+        never = f"This feature did not fire on {n_tokens:,} tokens."
+        return f'<p class="empty">{never}</p>{others}'
+    size = "|activation|" if signed else "activation"
     pairs = [
         ("density", percent(row.density), f"fired on {row.fired:,} of {n_tokens:,} tokens"),
         ("firings", f"{row.fired:,}", "tokens on which the activation is not 0"),
-        (
-            "mean",
-            number(row.mean),
-            "mean |activation| over firing tokens"
-            if signed
-            else "mean activation over firing tokens",
-        ),
+        ("mean", number(row.mean), f"mean {size} over firing tokens"),
         ("max", number(row.max), "activation of largest size"),
     ]
     if signed:
         pairs.append(("positive", percent(row.positive), "share of firings above 0"))
-    return stats(pairs) + matches(found.matches)
+    return stats(pairs) + others
 
 
-def strong_tokens(shown: Sequence[Token], by: str) -> str:
+def strong_tokens(strongest: Sequence[Token], by: str) -> str:
     """A small table of tokens by "total" or "mean" activation."""
-    rows = (
-        f'<tr><td>{token(one.text)}</td><td class="n">{number(getattr(one, by))}</td>'
-        f'<td class="n" title="{one.fired:,} of its {one.seen:,} occurrences">{percent(one.fired / max(one.seen, 1))}</td></tr>'
-        for one in shown
-    )
-    head = f'<tr><th>token</th><th class="n">{by}</th><th class="n">fires</th></tr>'
-    return f'<table class="grid">{head}{"".join(rows)}</table>'
+    rows = []
+    for one in strongest:
+        share = percent(one.fired / max(one.seen, 1))
+        often = f"{one.fired:,} of its {one.seen:,} occurrences"
+        cells = [cell(token(one.text), ""), cell(number(getattr(one, by))), cell(share, "n", often)]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return grid([head("token", ""), head(by), head("fires")], rows)
 
 
-def neighbours(shown: Sequence[Neighbour], run: str) -> str:
+def neighbours(nearest: Sequence[Neighbour], run: str) -> str:
     """The nearest features, as links."""
-    rows = (
-        f'<tr><td class="n">{link("feature", str(one.feature), run=run, feature=one.feature)}</td>'
-        f'<td class="n">{number(one.cosine, 2)}</td><td>{tokens(one.tokens[:3])}</td></tr>'
-        for one in shown
-    )
-    head = '<tr><th class="n">feature</th><th class="n">cosine</th><th>tokens</th></tr>'
-    return f'<table class="grid">{head}{"".join(rows)}</table>'
+    rows = []
+    for one in nearest:
+        there = link("feature", str(one.feature), run=run, feature=one.feature)
+        cells = [cell(there), cell(number(one.cosine, 2)), cell(tokens(one.tokens[:3]), "")]
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return grid([head("feature"), head("cosine"), head("tokens", "")], rows)

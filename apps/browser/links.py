@@ -13,7 +13,8 @@ SCRIPT = """
 export default function ({ setTriggerValue }) {
   const follow = (event) => {
     const link = event.target.closest("a[data-page]");
-    if (!link || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    if (!link || event.button) return;
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     setTriggerValue("go", { page: link.dataset.page, query: link.search.slice(1) });
   };
@@ -24,7 +25,10 @@ export default function ({ setTriggerValue }) {
   };
   document.addEventListener("click", follow);
   document.addEventListener("keydown", press);
-  return () => { document.removeEventListener("click", follow); document.removeEventListener("keydown", press); };
+  return () => {
+    document.removeEventListener("click", follow);
+    document.removeEventListener("keydown", press);
+  };
 }
 """
 

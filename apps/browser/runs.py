@@ -39,11 +39,11 @@ def find_runs(
     A name that two runs would share is replaced by the whole path. A place that is no folder holds
     no runs.
     """
-    found: dict[str, Path] = {}
+    named: dict[str, Path] = {}
     for place in (Path(place).absolute() for place in places):
         for folder in _below(place, DEPTH, wanted) if place.is_dir() else ():
-            if folder in found.values():
+            if folder in named.values():
                 continue
             name = place.name if folder == place else folder.relative_to(place).as_posix()
-            found[str(folder) if name in found else name] = folder
-    return found
+            named[str(folder) if name in named else name] = folder
+    return named

@@ -62,15 +62,15 @@ def run_menu() -> None:
 
 def run() -> tuple[str, Path]:
     """The run shown: its name and folder."""
-    found = load.runs()
-    if not found:
+    runs = load.runs()
+    if not runs:
         stop("No runs here yet: <code>saelab demo</code> makes one.")
-    name = query("run", next(iter(found)))
-    if name not in found:
+    name = query("run", next(iter(runs)))
+    if name not in runs:
         st.session_state.pop("last_run")
-        known = ", ".join(draw.link("overview", draw.text(other), run=other) for other in found)
+        known = ", ".join(draw.link("overview", draw.text(other), run=other) for other in runs)
         stop(f"There is no run <code>{draw.text(name)}</code>; there are {known}.")
-    return name, found[name]
+    return name, runs[name]
 
 
 def index(name: str, folder: Path) -> FeatureIndex:
@@ -80,7 +80,6 @@ def index(name: str, folder: Path) -> FeatureIndex:
     except UsageError as error:
         stop(draw.text(str(error)))
     if opened is None:
-        stop(
-            f"{draw.text(name)} has no feature index yet: <code>saelab index {draw.text(str(folder))}</code>"
-        )
+        command = f"<code>saelab index {draw.text(str(folder))}</code>"
+        stop(f"{draw.text(name)} has no feature index yet: {command}")
     return opened

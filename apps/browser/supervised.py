@@ -4,7 +4,7 @@ labels, on one task."""
 from collections.abc import Mapping
 from typing import Any
 
-from .draw import estimate, number, text
+from .draw import estimate, grid, head, number, row, text
 
 SCORES = {  # as the command line prints them too
     "sufficiency": (
@@ -33,23 +33,26 @@ SCORES = {  # as the command line prints them too
 
 def section(document: Mapping[str, Any]) -> str:
     """The section for one of a run's supervise-TASK.json."""
-    metric = document["metric"].replace("_", " ")
-    unit = f"{metric} {number(document['metric_clean'])}, {number(document['metric_mean'])} mean-ablated"
-    size = f"{document['prompts']['fit']:,} prompts fitted, {document['prompts']['test']:,} tested; {unit}"
-    heads = "".join(
-        f'<th class="n" title="{text(why)}">{name}</th>' for name, why in SCORES.values()
+    heads = [head(name, title=why) for name, why in SCORES.values()]
+    rows = [_row(document, name) for name in document["sufficiency"]]
+    nulls = (number(document[key]["sae"]["null"]) for key in SCORES)
+    rows.append(row('<span class="quiet">null</span>', *nulls))
+    table = grid([head("", ""), *heads], rows, "report")
+    size = f"<small>{text(_size(document))}</small>"
+    return f"<h2>Supervised: {text(document['task'])} {size}</h2>{table}{_edits(document)}"
+
+
+def _size(document: Mapping[str, Any]) -> str:
+    prompts, metric = document["prompts"], document["metric"].replace("_", " ")
+    clean, ablated = number(document["metric_clean"]), number(document["metric_mean"])
+    return (
+        f"{prompts['fit']:,} prompts fitted, {prompts['test']:,} tested; "
+        f"{metric} {clean}, {ablated} mean-ablated"
     )
-    rows = "".join(_row(document, name) for name in document["sufficiency"])
-    nulls = "".join(f'<td class="n">{number(document[key]["sae"]["null"])}</td>' for key in SCORES)
-    rows += f'<tr><td class="quiet">null</td>{nulls}</tr>'
-    table = f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody>"
-    title = f"<h2>Supervised: {text(document['task'])} <small>{text(size)}</small></h2>"
-    return f'{title}<table class="grid report">{table}</table>{_edits(document)}'
 
 
 def _row(document: Mapping[str, Any], name: str) -> str:
-    cells = "".join(f'<td class="n">{estimate(document[key][name])}</td>' for key in SCORES)
-    return f"<tr><td>{_name(name)}</td>{cells}</tr>"
+    return row(_name(name), *(estimate(document[key][name]) for key in SCORES))
 
 
 def _name(name: str) -> str:
@@ -58,14 +61,14 @@ def _name(name: str) -> str:
 
 def _edits(document: Mapping[str, Any]) -> str:
     """Edit agreement by the number of features an edit may change."""
-    table: dict[str, dict[int, float | None]] = {}
-    for row in document["edits"]:
-        table.setdefault(row["dictionary"], {})[row["changes"]] = row["edit_agreement"]["value"]
-    counts = sorted({row["changes"] for row in document["edits"]})
-    heads = "".join(f'<th class="n">{count}</th>' for count in counts)
-    body = ""
-    for name, values in table.items():
-        cells = "".join(f'<td class="n">{number(values.get(count))}</td>' for count in counts)
-        body += f"<tr><td>{_name(name)}</td>{cells}</tr>"
-    head = f"<thead><tr><th>edit agreement by features changed</th>{heads}</tr></thead>"
-    return f'<table class="grid report">{head}<tbody>{body}</tbody></table>'
+    agreement: dict[str, dict[int, float | None]] = {}
+    for edit in document["edits"]:
+        by_changes = agreement.setdefault(edit["dictionary"], {})
+        by_changes[edit["changes"]] = edit["edit_agreement"]["value"]
+    counts = sorted({edit["changes"] for edit in document["edits"]})
+    rows = [
+        row(_name(name), *(number(values.get(count)) for count in counts))
+        for name, values in agreement.items()
+    ]
+    heads = map(head, map(str, counts))
+    return grid([head("edit agreement by features changed", ""), *heads], rows, "report")

@@ -6,7 +6,7 @@ from typing import Any
 
 from saelab.features.records import Passage, Row
 
-from .draw import link, number, percent, stats, text, tokens
+from .draw import cell, grid, link, number, percent, stats, text, tokens
 
 COLUMNS = (
     ("feature", "feature"),
@@ -36,9 +36,7 @@ def table(
     heads = "".join(_head(key, name, run, state, links) for key, name in columns)
     keys = {key for key, _ in columns}
     body = "".join(_row(row, run, other.get("threshold", 1.0), keys) for row in rows)
-    return (
-        f'<table class="grid features"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
-    )
+    return grid([heads], [body], "features")
 
 
 def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) -> str:
@@ -52,45 +50,37 @@ def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) 
 
 
 def _row(row: Row, run: str, threshold: float, keys: set[str]) -> str:
-    cells = [
-        f'<td class="n">{link("feature", str(row.feature), run=run, feature=row.feature)}</td>',
-        f'<td class="tokens">{tokens(row.tokens) if row.fired else "<i>did not fire</i>"}</td>',
-        f'<td class="n">{percent(row.density)}</td><td class="n">{number(row.mean)}</td><td class="n">{number(row.max)}</td>',
-    ]
+    page = link("feature", str(row.feature), run=run, feature=row.feature)
+    strongest = tokens(row.tokens) if row.fired else "<i>did not fire</i>"
+    cells = [cell(page), cell(strongest, "tokens")]
+    cells += map(cell, (percent(row.density), number(row.mean), number(row.max)))
     if "cosine" in keys:
         verdict = "yes" if abs(row.cosine or 0) >= threshold else "no"
-        cells.append(
-            f'<td class="n"><span class="mark {verdict}">{number(row.cosine, 2)}</span></td>'
-        )
+        cells.append(cell(f'<span class="mark {verdict}">{number(row.cosine, 2)}</span>'))
     if "matches" in keys and row.hit:
-        found = [
-            *(["token"] if row.hit.token else []),
-            *([f"{row.hit.examples} examples"] if row.hit.examples else []),
-        ]
-        cells.append(f'<td class="n">{" + ".join(found)}</td>')
+        where = ["token"] if row.hit.token else []
+        where += [f"{row.hit.examples} examples"] if row.hit.examples else []
+        cells.append(cell(" + ".join(where)))
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def passage(shown: Passage, run: str) -> str:
+def passage(place: Passage, run: str) -> str:
     """A place in the corpus with the searched text marked, and links to the features at home
     there."""
-    marked = set(shown.matched)
+    marked = set(place.matched)
     words = (
         f"<mark>{text(word)}</mark>" if at in marked else text(word)
-        for at, word in enumerate(shown.texts)
+        for at, word in enumerate(place.texts)
     )
-    chips = " ".join(
-        link(
-            "feature",
-            f'{feature}<span class="n"> {number(peak, 2)}</span>',
-            "chip",
-            run=run,
-            feature=feature,
-        )
-        for feature, peak in shown.features
+    chips = []
+    for feature, peak in place.features:
+        label = f'{feature}<span class="n"> {number(peak, 2)}</span>'
+        chips.append(link("feature", label, "chip", run=run, feature=feature))
+    where = f'<span class="where">{text(place.document)} · context {place.context}</span>'
+    return (
+        f'<div class="passage"><div class="snippet">{"".join(words)}</div>'
+        f"<div>{' '.join(chips)} {where}</div></div>"
     )
-    where = f'<span class="where">{text(shown.document)} · context {shown.context}</span>'
-    return f'<div class="passage"><div class="snippet">{"".join(words)}</div><div>{chips} {where}</div></div>'
 
 
 def pages(total: int, offset: int, size: int, run: str, state: Mapping[str, Any]) -> str:
@@ -206,7 +196,10 @@ def indexed(summary: Mapping[str, Any]) -> str:
         ),
     ]
     for other in summary["others"]:
-        why = f"live features with a match of cosine {other['threshold']:g} or more; random directions reach {other['null']:.2f}"
+        why = (
+            f"live features with a match of cosine {other['threshold']:g} or more; "
+            f"random directions reach {other['null']:.2f}"
+        )
         cells.append(
             (f"also in {other['name']}", f"{percent(other['share'])} of live features", why)
         )

@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -31,6 +32,16 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def sha256(*paths: Path) -> str:
+    """SHA-256 over the bytes of files one after the other, in hexadecimal."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(1 << 22):
+                digest.update(piece)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -22,6 +22,19 @@ class Identity:
         """What is known, for a JSON file."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    def differs(self, other: "Identity") -> str:
+        """The name of the first field that says that these are two models, "" if none does.
+
+        Equal files are equal weights; where the files differ, the values decide.
+        """
+        if self.revision is None or self.revision != other.revision:
+            if not (self.weights and other.weights):
+                return "revision"
+            if self.weights != other.weights:
+                return "weights"
+        tokenizers = {self.tokenizer_hash, other.tokenizer_hash} - {None}
+        return "tokenizer_hash" if len(tokenizers) > 1 else ""
+
     @staticmethod
     def from_dict(written: Mapping[str, Any]) -> "Identity":
         """The inverse of `to_dict`; other fields, such as a synthetic world's, are left out."""

@@ -1,6 +1,7 @@
 """A language model behind one small door: load it, know which one it is, name its hook points."""
 
 from saelab.models.hooks import aliases, enabled, hook_points, resolve_hook
-from saelab.models.loading import identity, load
+from saelab.models.identity import identity, name_of
+from saelab.models.loading import load
 
-__all__ = ["aliases", "enabled", "hook_points", "identity", "load", "resolve_hook"]
+__all__ = ["aliases", "enabled", "hook_points", "identity", "load", "name_of", "resolve_hook"]

@@ -6,7 +6,6 @@ whose import takes seconds, is imported.
 """
 
 import contextlib
-import hashlib
 import json
 import weakref
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from saelab.errors import FailedRun, UsageError
 from saelab.models import hub
-from saelab.origin import Identity
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -53,6 +51,11 @@ def missing_files(folder: Path) -> list[str]:
     if not any((folder / file).is_file() for file in TOKENIZERS):
         missing.append("tokenizer.json")
     return missing
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """The file that holds a model's tokenizer."""
+    return next(folder / file for file in TOKENIZERS if (folder / file).is_file())
 
 
 def _complete(name: str, folder: Path, commit: str | None = None) -> Located:
@@ -94,8 +97,13 @@ def locate(name: str | Path) -> Located:
     return _complete(name, snapshot, snapshot.name)
 
 
+def located(model: object) -> Located | None:
+    """Where a model that `load` returned lies; None for one from elsewhere."""
+    return _loaded.get(model)
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars or advice from transformers: a command's standard error ends with its own
     line."""
     from transformers.utils import logging
@@ -123,7 +131,7 @@ def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        with _quiet():
+        with quiet():
             bridge = TransformerBridge.boot_transformers(
                 str(located.folder), device=device, dtype=torch.float32
             )
@@ -141,34 +149,3 @@ def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
         parameter.requires_grad_(False)
     _loaded[bridge] = located
     return bridge
-
-
-def _sha256(files: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            while chunk := opened.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def identity(model: "str | Path | TransformerBridge") -> Identity:
-    """Which model this is: name, revision (hub commit, else SHA-256 over the weight files),
-    tokenizer_hash (SHA-256).
-
-    model: a name, or what `load` returned. Raises UsageError for an unknown name and for a bridge
-    that `load` did not make.
-    """
-    if isinstance(model, str | Path):
-        located = locate(model)
-    elif model in _loaded:
-        located = _loaded[model]
-    else:
-        raise UsageError(
-            "this model was not loaded by saelab.models.load, so its revision is not known"
-        )
-    tokenizer = next(
-        located.folder / file for file in TOKENIZERS if (located.folder / file).is_file()
-    )
-    revision = located.commit or _sha256(weight_files(located.folder))
-    return Identity(located.name, revision, _sha256([tokenizer]))

@@ -7,14 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import AutoModel, AutoModelForCausalLM
 
 from saelab import models
 from saelab.errors import FailedRun, UsageError
 from saelab.models import hub, loading
+from saelab.origin import Identity
 from tests.conftest import ROOT
 
 
@@ -112,7 +116,7 @@ def test_a_snapshot_in_the_hub_cache_is_used_without_asking_the_hub(
     )
     monkeypatch.setattr(hub, "cached", lambda name: snapshot if name == "some/model" else None)
     identity = models.identity(models.load("some/model"))
-    assert (identity["name"], identity["revision"]) == ("some/model", commit)
+    assert (identity.name, identity.revision) == ("some/model", commit)
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors", "tokenizer.json"])
@@ -146,20 +150,43 @@ def test_an_architecture_transformer_lens_does_not_know_is_refused(copy: Path):
 
 def test_the_identity_follows_the_weights_and_the_tokenizer(tiny_model: Path, copy: Path):
     mine, same = models.identity(tiny_model), models.identity(copy)
-    assert mine["name"] == str(tiny_model) and mine != same
-    assert (mine["revision"], mine["tokenizer_hash"]) == (same["revision"], same["tokenizer_hash"])
+    assert mine.name == str(tiny_model) and mine != same
+    assert replace(same, name=mine.name) == mine and not mine.differs(same)
     assert models.identity(models.load(tiny_model)) == mine
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert models.identity(copy).revision != mine.revision
+    tuned = models.identity(copy)
+    assert tuned.revision != mine.revision and mine.differs(tuned) == "weights"
     (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + " ")
     assert models.identity(copy).tokenizer_hash != mine.tokenizer_hash
 
 
-def test_a_model_from_elsewhere_has_no_identity():
-    with pytest.raises(UsageError, match=r"not loaded by saelab\.models\.load"):
-        models.identity(torch.nn.Linear(1, 1))
+def test_the_weights_are_told_in_a_folder_in_other_shards_and_in_memory(
+    tiny_model: Path, tmp_path: Path
+):
+    whole = AutoModelForCausalLM.from_pretrained(tiny_model)
+    whole.save_pretrained(tmp_path, max_shard_size="20KB")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    here, split = models.identity(tiny_model), models.identity(tmp_path)
+    assert here.revision != split.revision and here.weights == split.weights
+    assert not here.differs(split)
+    bridge = TransformerBridge.boot_transformers(str(tiny_model), dtype=torch.float32)
+    for model in (whole, bridge, AutoModel.from_pretrained(tiny_model)):
+        assert models.identity(model).weights == here.weights
+    whole.transformer.h[1].mlp.c_fc.bias.data[3] += 1e-3
+    assert here.differs(models.identity(whole)) == "weights"
+    assert here.differs(models.identity(whole.to(torch.bfloat16))) == "weights"
+
+
+def test_a_record_without_values_is_compared_by_its_files(tiny_model: Path, copy: Path):
+    old = replace(models.identity(tiny_model), weights=None)
+    assert not old.differs(models.identity(copy))
+    assert replace(old, revision="other").differs(models.identity(copy)) == "revision"
+
+
+def test_a_model_that_is_no_hugging_face_model_has_a_name_and_no_identity():
+    assert models.identity(torch.nn.Linear(1, 1)) == Identity("Linear")
 
 
 def test_loading_prints_nothing(tiny_model: Path, capfd: pytest.CaptureFixture):

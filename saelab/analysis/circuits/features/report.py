@@ -51,7 +51,7 @@ def feature_report(
     return {
         "task": plan.task,
         "method": FEATURES,
-        "model": models.identity(model).name,
+        "model": models.name_of(model),
         "metric": held_out.metric,
         **{f"metric_{name}": values[0] for name, values in metrics.items()},
         **_circuit(found),

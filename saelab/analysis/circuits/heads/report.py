@@ -94,7 +94,7 @@ def report(
     return {
         "task": plan.task,
         "method": plan.method,
-        "model": models.identity(model).name,
+        "model": models.name_of(model),
         "metric": held_out.metric,
         **{f"metric_{name}": values[0] for name, values in means.items()},
         "heads": head_rows(scores.heads),
@@ -176,7 +176,7 @@ def measured(model: Any, held_out: Task) -> Known:
 
 def published(model: Any, name: str) -> Known:
     """The published circuit of a task. Raises UsageError for a model it does not belong to."""
-    found, here = PUBLISHED.get(name), models.identity(model).name
+    found, here = PUBLISHED.get(name), models.name_of(model)
     if found is None or here.rsplit("/", 1)[-1] != found.model:
         whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
         raise UsageError(

@@ -1,0 +1,126 @@
+"""Which model this is: by the values of its parameters, wherever they lie and whatever holds them.
+
+The weights' identity is the SHA-256, over the parameters by sorted name, of name, shape and values
+as float32. Names are Hugging Face's, without the prefix of the base model, so that a base model and
+the same one with a tied head agree; tied parameters count once, under the first of their names;
+buffers do not count. A copy that is renamed, split into other files or stored in a wider type has
+the same identity, one that is fine-tuned or rounded has another.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saelab.errors import UsageError
+from saelab.files import sha256
+from saelab.models import loading
+from saelab.origin import Identity
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_digests: dict[tuple, str] = {}  # by the files' paths, sizes and times: each is read once
+
+
+def name_of(model: Any) -> str:
+    """What a model is called; nothing is hashed. model: what `load` returned, or one in memory."""
+    if place := loading.located(model):
+        return place.name
+    config = getattr(model, "cfg", None) or getattr(model, "config", None)
+    named = getattr(config, "model_name", "") or getattr(config, "_name_or_path", "")
+    return str(named) or type(model).__name__
+
+
+def identity(model: Any, *, weights: bool = True) -> Identity:
+    """Which model this is; a field that cannot be known is None.
+
+    model: a name, what `load` returned, or a Hugging Face model or bridge in memory. weights: also
+    hash the parameters' values, which takes loading them. Raises UsageError for an unknown name.
+
+        identity("bundled").weights == identity(AutoModelForCausalLM.from_pretrained(DIR)).weights
+    """
+    is_name = isinstance(model, str | Path)
+    place = loading.locate(model) if is_name else loading.located(model)
+    if place is None:
+        return Identity(name_of(model), weights=_in_memory(model) if weights else None)
+    files = loading.weight_files(place.folder)
+    return Identity(
+        place.name,
+        place.commit or _once("bytes", files, lambda: sha256(*files)),
+        sha256(loading.tokenizer_file(place.folder)),
+        _once("values", files, lambda: _in_folder(place.folder)) if weights else None,
+    )
+
+
+def check(model: Any, record: Identity, what: str) -> bool:
+    """Whether a model is known to be the one on record: False where either side does not say.
+
+    Values are compared only where the files differ. what: whose record it is. Raises UsageError
+    naming the first field in which they differ.
+    """
+    here = identity(model, weights=False)
+    if record.differs(here) == "revision" and (record.weights or not here.revision):
+        here = identity(model)
+    if not (record.revision or record.weights) or not (here.revision or here.weights):
+        return False
+    if field := record.differs(here):
+        theirs, mine = (str(getattr(one, field))[:12] for one in (here, record))
+        raise UsageError(
+            f"{what} belongs to {record.name}, and {here.name} is another model: its {field} is "
+            f"{theirs}, not {mine}; name the right one with --model"
+        )
+    return True
+
+
+def _once(kind: str, files: list[Path], digest: Any) -> str:
+    stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = (kind, *stamps)
+    if key not in _digests:
+        _digests[key] = digest()
+    return _digests[key]
+
+
+def _in_folder(folder: Path) -> str:
+    from transformers import AutoModelForCausalLM
+
+    with loading.quiet():
+        return _digest(AutoModelForCausalLM.from_pretrained(folder, dtype="auto"))
+
+
+def _in_memory(model: "nn.Module") -> str | None:
+    """The identity of a Hugging Face model or of the one inside a bridge; None for any other, such
+    as a HookedTransformer, which holds rearranged weights under names of its own."""
+    inner = getattr(model, "original_model", model)
+    return _digest(inner) if hasattr(inner, "base_model_prefix") else None
+
+
+def _digest(model: Any) -> str | None:
+    """None if parameters that the class of the model has are not found in it."""
+    import torch
+
+    with torch.device("meta"):
+        names = [name for name, _ in type(model)(model.config).named_parameters()]
+    parameters = dict(_parameters(model))
+    if not set(names) <= set(parameters):
+        return None
+    prefix, digest = f"{model.base_model_prefix}.", hashlib.sha256()
+    for name, full in sorted((full.removeprefix(prefix), full) for full in names):
+        values = parameters[full].detach()
+        digest.update(f"{name} {list(values.shape)}\n".encode())
+        digest.update(values.float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _parameters(module: "nn.Module", prefix: str = "") -> "Iterator[tuple[str, Tensor]]":
+    """Parameters by Hugging Face's names, through the wrappers that a bridge puts around modules:
+    each keeps the module it wraps as `_original_component` and its path in the model as `name`."""
+    for name, parameter in module.named_parameters(recurse=False):
+        yield prefix + name, parameter
+    for key, child in module.named_children():
+        if key == "_original_component":
+            yield from _parameters(child, prefix)
+        else:
+            wrapped = hasattr(child, "_original_component") and getattr(child, "name", None)
+            own = str(wrapped).rsplit(".", 1)[-1] if wrapped else key
+            yield from _parameters(child, f"{prefix}{own}.")

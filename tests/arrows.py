@@ -16,6 +16,7 @@ PACKAGES = ("saelab", "training", "apps")
 DOOR = {"saelab", "saelab.door", "saelab.__main__"}
 
 ARROWS = """
+saelab.origin:
 saelab.analysis:
 saelab.budgets:
 saelab.code:
@@ -27,14 +28,15 @@ saelab.statistics:
 saelab.bundled: saelab.documents
 saelab.jump: saelab.code
 saelab.kernels: saelab.code saelab.files saelab.sparsify
-saelab.models: saelab.errors
+saelab.models: saelab.errors saelab.files saelab.origin
 saelab.activations: saelab.bundled saelab.documents saelab.errors saelab.files saelab.models
+    saelab.origin
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
 saelab.tasks: saelab.bundled saelab.errors
 saelab.sae: saelab.calibration saelab.code saelab.errors saelab.files saelab.jump saelab.kernels
-    saelab.sparsify
+    saelab.origin saelab.sparsify
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
     saelab.models saelab.sae saelab.sparsify saelab.statistics saelab.tasks
@@ -42,15 +44,15 @@ saelab.features: saelab.code saelab.errors saelab.files saelab.sae
 saelab.analysis.attention: saelab.analysis.frozen saelab.analysis.parts saelab.code saelab.errors
     saelab.kernels saelab.sae
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
-    saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
-saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.sae
-    saelab.statistics saelab.tasks
+    saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics
+saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
+    saelab.sae saelab.statistics saelab.tasks
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
     saelab.statistics saelab.tasks
 training.bundled: saelab.activations saelab.bundled saelab.files saelab.models
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
-    saelab.files saelab.jump saelab.kernels saelab.sae saelab.sparsify
+    saelab.files saelab.jump saelab.kernels saelab.origin saelab.sae saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics training

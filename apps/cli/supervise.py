@@ -68,6 +68,7 @@ def _rows(args: Args) -> tuple[list, list, Any]:
     """Rows to fit on, rows to test on, and the metric. Raises UsageError for an unknown task."""
     from saelab.errors import UsageError
     from saelab.evaluation import supervised
+    from saelab.tasks import files
 
     if args.task in supervised.TASKS:
         if min(args.prompts, args.tests) < 2:
@@ -80,28 +81,25 @@ def _rows(args: Args) -> tuple[list, list, Any]:
         )
     path = Path(args.task)
     if not path.is_file():
-        if path.suffix == ".jsonl":
+        if path.suffix in (".csv", ".json", ".jsonl"):
             raise UsageError(f"no file {path}")
         known = ", ".join(supervised.TASKS)
         raise UsageError(
-            f"no task {args.task!r}; there are {known}, or name a .jsonl file of labelled prompts"
+            f"no task {args.task!r}; there are {known}, or name a file of labelled prompts"
         )
-    rows = supervised.read(path)
-    metric = (
-        "logit_difference" if rows and all(row.wrong for row in rows) else "probability_difference"
-    )
-    return *supervised.split(rows, args.seed), metric
+    words = files.read_words(path)
+    return *supervised.split(words.prompts, args.seed), words.metric
 
 
 def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: Any) -> dict:
     """The document's fields for one SAE."""
     from tqdm import tqdm
 
+    from saelab import tasks
     from saelab.evaluation import supervised
 
-    fit_prompts, test_prompts = (
-        supervised.label(rows, model.tokenizer, metric) for rows in (fit, test)
-    )
+    name = Path(args.task).stem
+    fit_prompts, test_prompts = (tasks.build(name, model, rows, metric) for rows in (fit, test))
     site = supervised.visit(model, sae.origin.hook, fit_prompts, test_prompts, list(args.position))
     dictionaries = supervised.with_controls(site, sae, args.seed)
     with tqdm(total=len(dictionaries), unit="dictionary", file=sys.stderr, disable=None) as bar:

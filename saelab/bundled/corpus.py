@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from saelab.bundled import templates
+from saelab.bundled import prompts
 from saelab.documents import Document, held_out
 
 # Permissively licensed dependencies with much hand-written Python. Generated code (plotly's
@@ -123,7 +123,7 @@ def mixture(
         yield document
         n_source += len(document.text)
         while n_prompts < n_source * PROMPT_SHARE / (1 - PROMPT_SHARE):
-            text = templates.document(rng, words)
+            text = prompts.document(rng, words)
             n_prompts += len(text)
             yield Document(f"prompt/{number}", text, held_out(text))
             number += 1

@@ -1,5 +1,4 @@
-"""The four circuit tasks of the bundled model: word lists, templates and a seeded generator of
-prompts with answers.
+"""The four circuit tasks of the bundled model: word lists and templates.
 
 Indirect object identification (Wang et al. 2022), greater-than (Hanna et al. 2023), docstring
 (Heimersheim and Janiak 2023) and induction (Olsson et al. 2022). Every name, noun and argument name
@@ -7,10 +6,8 @@ is one token of the bundled tokenizer when a space precedes it; years are two to
 each. The last four templates of each task are held out of language-model training.
 """
 
-import random
-from collections.abc import Sequence
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Task = Literal["ioi", "greater-than", "docstring", "induction"]
 TASKS: tuple[Task, ...] = ("ioi", "greater-than", "docstring", "induction")
@@ -236,109 +233,7 @@ TEMPLATES: dict[Task, tuple] = {
 }
 
 
-class Prompt(NamedTuple):
-    """One prompt of a task.
-
-    text: the prompt, ending just before the answer. answer: what a training document continues
-    with, leading space included (greater-than: two digits without a space). wrong: the competing
-    answers (ioi: the subject; docstring: the prompt's other arguments; greater-than: every
-    two-digit year that is not above the start year).
-    """
-
-    task: Task
-    template: int
-    text: str
-    answer: str
-    wrong: tuple[str, ...]
-
-
 def templates(task: Task, held_out: bool) -> range:
     """Indices of the task's training templates, or of its four held-out ones."""
     n = len(TEMPLATES[task])
     return range(n - N_HELD_OUT, n) if held_out else range(n - N_HELD_OUT)
-
-
-def _ioi(rng: random.Random, template: str) -> tuple[str, str, tuple[str, ...]]:
-    first, second = rng.sample(NAMES, 2)
-    subject, indirect = (first, second) if rng.random() < 0.5 else (second, first)
-    text = template.format(
-        A=first, B=second, S=subject, place=rng.choice(PLACES), object=rng.choice(OBJECTS)
-    )
-    return text, f" {indirect}", (f" {subject}",)
-
-
-def _greater_than(rng: random.Random, template: str) -> tuple[str, str, tuple[str, ...]]:
-    year = rng.randint(2, 97)
-    text = template.format(
-        event=rng.choice(EVENTS),
-        place=rng.choice(PLACES),
-        name=rng.choice(NAMES),
-        century=rng.randint(11, 19),
-        year=f"{year:02d}",
-    )
-    return text, f"{rng.randint(year + 1, 99):02d}", tuple(f"{y:02d}" for y in range(year + 1))
-
-
-def _docstring(
-    rng: random.Random, template: tuple[str, str, str], words: Sequence[str]
-) -> tuple[str, str, tuple[str, ...]]:
-    key = rng.choice(words)
-    key = "key" if key in HELD_OUT_KEYS else key
-    opening, before, after = (part.replace("{key}", key) for part in template)
-    names = rng.sample(ARGUMENTS, rng.randint(4, 7))
-    head = f"def {rng.choice(VERBS)}_{rng.choice(NOUNS)}(self, {', '.join(names)})"
-    n_documented = rng.randint(1, len(names) - 1)
-    text = opening.format(head=head, title=" ".join(rng.sample(FILLER, 3)))
-    for name in names[:n_documented]:
-        text += before + f" {name}" + after.format(words=" ".join(rng.sample(FILLER, 2)))
-    answer = names[n_documented]
-    return text + before, f" {answer}", tuple(f" {name}" for name in names if name != answer)
-
-
-def _induction(
-    rng: random.Random, template: str, words: Sequence[str]
-) -> tuple[str, str, tuple[str, ...]]:
-    sequence = [f" {rng.choice(words)}" for _ in range(rng.randint(5, 24))]
-    keep = rng.randint(1, len(sequence) - 1)
-    before = template.split("{again}")[0].format(once="".join(sequence))
-    return (
-        before + "".join(sequence[:keep]),
-        sequence[keep],
-        tuple(set(sequence) - {sequence[keep]}),
-    )
-
-
-def prompt(
-    task: Task, rng: random.Random, *, held_out: bool = False, words: Sequence[str] | None = None
-) -> Prompt:
-    """Draw one prompt of `task` from its training templates, or from its held-out ones.
-
-    words: the single-token words that induction draws from, and docstrings their keyword (default:
-    names, nouns, arguments). Raises KeyError for an unknown task.
-    """
-    index = rng.choice(templates(task, held_out))
-    template = TEMPLATES[task][index]
-    if task in ("docstring", "induction"):
-        draw = {"docstring": _docstring, "induction": _induction}[task]
-        text, answer, wrong = draw(rng, template, words or NAMES + NOUNS + ARGUMENTS)
-    else:
-        draw = {"ioi": _ioi, "greater-than": _greater_than}[task]
-        text, answer, wrong = draw(rng, template)
-    return Prompt(task, index, text, answer, wrong)
-
-
-def document(rng: random.Random, words: Sequence[str]) -> str:
-    """One training document: a prompt of a random task with its answer; induction documents hold
-    the whole repetition."""
-    task = rng.choices(TASKS, SHARES)[0]
-    if task == "induction":
-        sequence = "".join(f" {rng.choice(words)}" for _ in range(rng.randint(5, 40)))
-        return TEMPLATES[task][rng.choice(templates(task, False))].format(
-            once=sequence, again=sequence
-        )
-    drawn = prompt(task, rng, words=words)
-    return (
-        drawn.text
-        + drawn.answer
-        + ("." if task != "docstring" else ": " + rng.choice(FILLER) + "\n")
-    )

@@ -4,7 +4,6 @@ text, attributes of task prompts.
 Shapes: N tokens or prompts, D width, P prompts, T positions.
 """
 
-import random
 import re
 import string
 from collections.abc import Iterator
@@ -20,7 +19,9 @@ from saelab.activations import text as texts
 from saelab.bundled import templates
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import labels
-from saelab.models import running
+from saelab.evaluation.supervised.runs import collect
+from saelab.tasks import build
+from saelab.tasks.attributes import gifts
 
 WORD = re.compile(
     "[Ġ▁]([A-Za-z])[A-Za-z]+"
@@ -166,50 +167,13 @@ def indirect_objects(model: Any, hook: str, n: int, *, held_out: bool, seed: int
     Wang et al. 2022, section 2: `order ABB` means that the giver is the second of the two names.
     held_out: templates that the bundled model was not trained on.
     """
-    rng = random.Random(f"{seed} {held_out}")
-    names: list[str] = list(templates.NAMES[:N_NAMES])
-    drawn = [_indirect_object(rng, names, held_out) for _ in range(n)]
-    attributes = {
-        f"receiver {name}": [receiver == name for _, receiver, _, _ in drawn] for name in names
-    }
-    attributes |= {f"giver {name}": [giver == name for _, _, giver, _ in drawn] for name in names}
-    attributes["order ABB"] = [second for _, _, _, second in drawn]
-    x_ND = _last_token(model, hook, [text for text, _, _, _ in drawn])
-    return Labelled(
-        x_ND, {name: np.array(values) for name, values in attributes.items()}, np.arange(n)
-    )
-
-
-def _indirect_object(
-    rng: random.Random, names: list[str], held_out: bool
-) -> tuple[str, str, str, bool]:
-    """(text, receiver, giver, whether the giver is the second name)."""
-    first, second = rng.sample(names, 2)
-    giver = rng.choice((first, second))
-    template = templates.IOI[rng.choice(templates.templates("ioi", held_out))]
-    text = template.format(
-        A=first,
-        B=second,
-        S=giver,
-        place=rng.choice(templates.PLACES),
-        object=rng.choice(templates.OBJECTS),
-    )
-    return text, second if giver == first else first, giver, giver == second
-
-
-@torch.no_grad()
-def _last_token(model: Any, hook: str, lines: list[str], at_once: int = 64) -> Tensor:
-    """[P, D]: activations (heads flattened) at the last token of each line; shorter ones are filled
-    up on the right."""
-    start = model.tokenizer.bos_token_id
-    ids = [[start, *model.tokenizer(line, add_special_tokens=False)["input_ids"]] for line in lines]
-    rows = []
-    for first in range(0, len(ids), at_once):
-        part = ids[first : first + at_once]
-        longest = max(map(len, part))
-        tokens_PT = torch.tensor([line + [start] * (longest - len(line)) for line in part])
-        acts_PTD = running.read(model, tokens_PT, [hook])[hook].flatten(2)
-        rows.append(
-            acts_PTD[torch.arange(len(part)), torch.tensor([len(line) - 1 for line in part])]
-        )
-    return torch.cat(rows)
+    names = templates.NAMES[:N_NAMES]
+    # Any tokenizer will do: the prompts are read, not answered.
+    drawn = [one._replace(right=(), wrong=()) for one in gifts(n, names, held_out, seed)]
+    prompts = build("ioi", model, drawn)
+    said = {name: np.array(prompts.labels[name]) for name in ("io", "s", "order")}
+    attributes = {f"receiver {name}": said["io"] == name for name in names}
+    attributes |= {f"giver {name}": said["s"] == name for name in names}
+    attributes["order ABB"] = said["order"] == "ABB"
+    x_ND = collect(model, prompts, hook, ["end"])["end"]
+    return Labelled(x_ND, attributes, np.arange(n))

@@ -1,4 +1,4 @@
-"""A circuit task: clean prompts, their corrupted twins, the answers, and the number that says how
+"""A task: prompts in tokens with their answers, labels and positions, and the number that says how
 well a model does it.
 
 Shapes: P prompts, T positions, V vocabulary, A right answers, W wrong answers.
@@ -6,16 +6,18 @@ Shapes: P prompts, T positions, V vocabulary, A right answers, W wrong answers.
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from saelab.bundled.prompts import Drawn
 from saelab.errors import UsageError
 from saelab.tasks import answers
 from saelab.tasks.answers import Metric
-from saelab.tasks.drawing import GENERATORS, Drawn
+from saelab.tasks.drawing import GENERATORS
+from saelab.tasks.reading import Encoded, Reader, Unfit
 
 METRICS: dict[str, Metric] = {
     "ioi": "logit_difference",
@@ -25,14 +27,22 @@ METRICS: dict[str, Metric] = {
     "agreement": "logit_difference",
 }
 DRAWS = 60  # per prompt wanted, before a tokenizer is found unfit for a task
+TWINS = "a circuit is what changes between a prompt and its twin"
 
 
 class Task(NamedTuple):
-    """Prompts of one task, all of one length, read at the last position.
+    """Prompts of one task.
 
-    clean, corrupted: [P, T] int64 token ids, beginning-of-sequence in front where the tokenizer has
-    one. right: [P, A] and wrong: [P, W] int64, filled up with -1. metric: see `measure`. positions:
-    name -> [P] int64 (`end` is T - 1). labels: attribute -> its value in each prompt.
+    name: what errors and reports call it.
+    clean: [P, T] int64 token ids, beginning-of-text in front where the tokenizer has one; filled up
+        on the right with 0 where prompts differ in length.
+    corrupted: [P, T], the twins; [0, T] of prompts without.
+    right: [P, A] int64, filled up with -1.
+    wrong: [P, W] int64, likewise.
+    metric: see `measure`.
+    positions: name -> [P] int64; `end`, the prompt's last token, is always there.
+    labels: attribute -> its value in each prompt.
+    groups: P names; prompts written as counterfactuals of each other share one.
     """
 
     name: str
@@ -43,27 +53,21 @@ class Task(NamedTuple):
     metric: Metric
     positions: dict[str, Tensor]
     labels: dict[str, list[str]]
+    groups: list[str]
 
-    def part(self, rows: slice) -> "Task":
+    def part(self, rows: slice | Sequence[int]) -> "Task":
         """The same task with some of its prompts."""
-        labels = {name: values[rows] for name, values in self.labels.items()}
-        positions = {name: where[rows] for name, where in self.positions.items()}
-        tensors = {
-            name: getattr(self, name)[rows] for name in ("clean", "corrupted", "right", "wrong")
-        }
-        return self._replace(**tensors, positions=positions, labels=labels)
-
-
-class _Encoded(NamedTuple):
-    """One prompt pair in tokens; problem says why it cannot be used, if so."""
-
-    drawn: Drawn
-    clean: list[int]
-    corrupted: list[int]
-    right: list[int]
-    wrong: list[int]
-    positions: dict[str, int]
-    problem: str = ""
+        numbers = range(len(self.clean))[rows] if isinstance(rows, slice) else rows
+        at = rows if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.int64)
+        return self._replace(
+            clean=self.clean[at],
+            corrupted=self.corrupted[at] if len(self.corrupted) else self.corrupted,
+            right=self.right[at],
+            wrong=self.wrong[at],
+            positions={name: where[at] for name, where in self.positions.items()},
+            labels={name: [values[i] for i in numbers] for name, values in self.labels.items()},
+            groups=[self.groups[i] for i in numbers],
+        )
 
 
 def measure(task: Task, logits: Tensor) -> Tensor:
@@ -72,90 +76,66 @@ def measure(task: Task, logits: Tensor) -> Tensor:
     return answers.measure(task.metric, task.right, task.wrong, logits)
 
 
-class _Reader:
-    """A tokenizer that remembers the words it has read; `bos` is put before each text."""
-
-    def __init__(self, tokenizer: Any):
-        self.tokenizer, self.words = tokenizer, {}
-        self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-
-    def text(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and the characters [first, last + 1) that each stands for."""
-        read = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return self.bos + read["input_ids"], [(0, 0)] * len(self.bos) + read["offset_mapping"]
-
-    def word(self, word: str) -> list[int]:
-        """The answer's token ids."""
-        if word not in self.words:
-            self.words[word] = self.tokenizer(word, add_special_tokens=False)["input_ids"]
-        return self.words[word]
-
-    def encode(self, drawn: Drawn) -> _Encoded:
-        """The pair in tokens, with the reason why it cannot be used, if there is one."""
-        (clean, spans), (corrupted, _) = self.text(drawn.clean), self.text(drawn.corrupted)
-        marks = drawn.marks.items()
-        positions = {
-            name: next(i for i, (a, b) in enumerate(spans) if a <= mark < b) for name, mark in marks
-        }
-        coded = [self.word(word) for word in (*drawn.right, *drawn.wrong)]
-        right, wrong = (
-            [self.word(word)[0] for word in words] for words in (drawn.right, drawn.wrong)
-        )
-        encoded = _Encoded(
-            drawn, clean, corrupted, right, wrong, {**positions, "end": len(clean) - 1}
-        )
-        long = [
-            (w, len(ids))
-            for w, ids in zip((*drawn.right, *drawn.wrong), coded, strict=True)
-            if len(ids) != 1
-        ]
-        if long:
-            return encoded._replace(
-                problem=f"the answer {long[0][0]!r} is {long[0][1]} tokens, not one"
-            )
-        if len(clean) != len(corrupted):
-            return encoded._replace(
-                problem=f"{drawn.clean!r} has {len(clean)} tokens, its twin {len(corrupted)}"
-            )
-        if self.text(drawn.clean + drawn.right[0])[0] != clean + right[:1]:
-            return encoded._replace(
-                problem=f"the answer {drawn.right[0]!r} is not one token after {drawn.clean!r}"
-            )
-        return encoded
-
-
-def _padded(rows: list[list[int]]) -> Tensor:
+def _padded(rows: list[list[int]], fill: int) -> Tensor:
     longest = max(map(len, rows))
-    return torch.tensor([row + [-1] * (longest - len(row)) for row in rows])
+    return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], dtype=torch.int64)
 
 
-def _stack(name: str, metric: Metric, rows: list[_Encoded]) -> Task:
-    clean_PT, corrupted_PT = (
-        torch.tensor([row.clean for row in rows]),
-        torch.tensor([row.corrupted for row in rows]),
+def _stack(name: str, metric: Metric, rows: list[Encoded]) -> Task:
+    first = rows[0]
+    return Task(
+        name,
+        clean=_padded([row.clean for row in rows], 0),
+        corrupted=_padded([row.corrupted for row in rows if row.corrupted] or [[]], 0),
+        right=_padded([row.right for row in rows], -1),
+        wrong=_padded([row.wrong for row in rows], -1),
+        metric=metric,
+        positions={at: torch.tensor([row.positions[at] for row in rows]) for at in first.positions},
+        labels={key: [row.drawn.labels[key] for row in rows] for key in first.drawn.labels},
+        groups=[row.drawn.group for row in rows],
     )
-    positions = {
-        mark: torch.tensor([row.positions[mark] for row in rows]) for mark in rows[0].positions
-    }
-    labels = {label: [row.drawn.labels[label] for row in rows] for label in rows[0].drawn.labels}
-    right_PA, wrong_PW = _padded([row.right for row in rows]), _padded([row.wrong for row in rows])
-    return Task(name, clean_PT, corrupted_PT, right_PA, wrong_PW, metric, positions, labels)
+
+
+def _check_alike(name: str, prompts: Sequence[Drawn]) -> None:
+    """Raise UsageError unless all have a twin or none, and the same labels and marks."""
+    if not prompts:
+        raise UsageError(f"task {name}: no prompts: give at least two per attribute value")
+    for number, drawn in enumerate(prompts, start=1):
+        if bool(drawn.corrupted) != bool(prompts[0].corrupted):
+            raise UsageError(f"task {name}: prompt {number}: all have a twin, or none has: {TWINS}")
+        for what, key in (("attributes", "labels"), ("positions", "marks")):
+            has, wants = (sorted(getattr(one, key)) for one in (drawn, prompts[0]))
+            if has != wants:
+                raise UsageError(
+                    f"task {name}: prompt {number}: every prompt has the same {what}: {wants}, "
+                    f"but {drawn.clean!r} has {has}"
+                )
 
 
 def build(
-    name: str, model: Any, pairs: Iterable[Drawn], metric: Metric = "logit_difference"
+    name: str, model: Any, prompts: Iterable[Drawn], metric: Metric = "logit_difference"
 ) -> Task:
-    """The task made of exactly these pairs. Raises UsageError for unequal lengths and for answers
-    of several tokens."""
-    reader = _Reader(model.tokenizer)
-    rows = [reader.encode(pair) for pair in pairs]
-    if problem := next((row.problem for row in rows if row.problem), None):
-        raise UsageError(f"task {name}: {problem}")
+    """The task made of exactly these prompts; any `model` with a `tokenizer`.
+
+    Prompts with twins must all have the same number of tokens, others are filled up on the right.
+    Raises UsageError, with the prompt's number, for twins of unequal length, answers of several
+    tokens in place, and labels or positions that the first prompt has not.
+
+    >>> pair = Drawn("Anna and Ben sat. Ben gave it to", "Anna and Ben sat. Tom gave it to",
+    ...              (" Anna",), (" Ben",))
+    >>> task = build("gifts", model, [pair])
+    """
+    prompts = list(prompts)
+    _check_alike(name, prompts)
+    reader, rows = Reader(model.tokenizer), []
+    for number, drawn in enumerate(prompts, start=1):
+        try:
+            rows.append(reader.encode(drawn))
+        except Unfit as problem:
+            raise UsageError(f"task {name}: prompt {number}: {problem}") from None
     lengths = Counter(len(row.clean) for row in rows)
-    if len(lengths) != 1:
-        counts = (
-            ", ".join(f"{n} of {length} tokens" for length, n in sorted(lengths.items())) or "none"
-        )
+    if rows[0].corrupted and len(lengths) != 1:
+        counts = ", ".join(f"{n} of {length} tokens" for length, n in sorted(lengths.items()))
         raise UsageError(
             f"task {name}: prompts must all have the same number of tokens, and these are {counts}"
         )
@@ -175,29 +155,29 @@ def collect(
     Raises UsageError, saying what was wrong with the others, when `pairs` ends before there are n
     (or any) of one length.
     """
-    reader, seen = _Reader(model.tokenizer), set()
-    by_length: dict[int, list[_Encoded]] = {}
-    problems: Counter[str] = Counter()
+    reader, seen = Reader(model.tokenizer), set()
+    by_length: dict[int, list[Encoded]] = {}
+    problems: list[str] = []
     for pair in pairs:
-        row = reader.encode(pair)
+        if (pair.clean, pair.right) in seen:
+            continue
+        try:
+            row = reader.encode(pair)
+        except Unfit as problem:
+            problems.append(str(problem))
+            continue
+        seen.add((pair.clean, pair.right))
         same = by_length.setdefault(len(row.clean), [])
-        if row.problem:
-            problems[row.problem] += 1
-        elif (pair.clean, pair.right) not in seen:
-            seen.add((pair.clean, pair.right))
-            same.append(row)
-            if len(same) == n:
-                return _stack(name, metric, same)
+        same.append(row)
+        if len(same) == n:
+            return _stack(name, metric, same)
     most = max(by_length.values(), key=len, default=[])
     if n is None and most:
         return _stack(name, metric, most)
-    reasons = (
-        f"; {problems.total()} cannot be used, for example: {problems.most_common(1)[0][0]}"
-        if problems
-        else ""
-    )
+    reasons = f"; {len(problems)} cannot be used, for example: {problems[0]}" if problems else ""
     raise UsageError(
-        f"task {name}: {n or 1} prompts of one length were wanted and this tokenizer gives {len(most)}{reasons}"
+        f"task {name}: {n or 1} prompts of one length were wanted and this tokenizer gives "
+        f"{len(most)}{reasons}"
     )
 
 

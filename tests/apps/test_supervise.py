@@ -116,7 +116,7 @@ def test_the_overview_shows_what_was_compared(
         ),
         (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
         (["{run}", "--tests", "1"], "prompts=2000, tests=1"),
-        (["{run}", "--task", "ioi"], "tokens of this model"),
+        (["{run}", "--task", "ioi"], "tokens after '"),
         (["nowhere"], "nowhere has no sae.json"),
     ],
 )

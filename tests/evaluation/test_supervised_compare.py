@@ -9,9 +9,10 @@ import torch
 
 from saelab import SAE, models
 from saelab.errors import UsageError
-from saelab.evaluation.supervised import Row, compare, evaluate, label, visit, with_controls
+from saelab.evaluation.supervised import compare, evaluate, visit, with_controls
 from saelab.evaluation.supervised.dictionary import Features
 from saelab.sparsify import Choice
+from saelab.tasks import Drawn, build
 from tests.conftest import HOOK
 
 SCORES = ("sufficiency", "necessity", "edit_agreement", "edit_success", "f1")
@@ -28,10 +29,10 @@ def prompts(bridge, attributes: int = 1, wrong: tuple[str, ...] = ("z",)):
     model likes best."""
     letters = [*product("abcdefghij", repeat=attributes)] * (2 if attributes == 1 else 1)
     made = [
-        Row("".join(chosen), ("q",), wrong, dict(zip("xy", chosen, strict=False)))
+        Drawn("".join(chosen), "", ("q",), wrong, {}, dict(zip("xy", chosen, strict=False)))
         for chosen in letters
     ]
-    return label(made, bridge.tokenizer)
+    return build("letters", bridge, made)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,6 @@ def test_bad_input_is_named(bridge, site):
         visit(bridge, HOOK, site.fit, site.test, ["start"])
     with pytest.raises(UsageError, match="no hook"):
         visit(bridge, "blocks.9.hook_out", site.fit, site.test)
-    alone = site.test.take([0, 10])
+    alone = site.test.part([0, 10])
     with pytest.raises(UsageError, match="no two test prompts differ in one attribute alone"):
         compare._GroundTruth(visit(bridge, HOOK, site.fit, alone))

@@ -7,7 +7,7 @@ import random
 import pytest
 from tokenizers import Tokenizer
 
-from saelab.bundled import corpus, templates
+from saelab.bundled import corpus, prompts, templates
 from saelab.documents import Document
 from tests.conftest import ROOT
 
@@ -40,36 +40,32 @@ def test_answers_are_single_tokens_and_stand_in_the_prompt(tokenizer: Tokenizer)
     for task in templates.TASKS:
         for held_out in (False, True):
             for _ in range(50):
-                prompt = templates.prompt(task, rng, held_out=held_out)
-                assert (
-                    len(tokenizer.encode(prompt.answer).ids) == 1
-                    and prompt.answer not in prompt.wrong
-                )
-                assert len(tokenizer.encode(prompt.text).ids) < 255
-                whole = tokenizer.encode(prompt.text + prompt.answer).ids
-                assert (
-                    whole == tokenizer.encode(prompt.text).ids + tokenizer.encode(prompt.answer).ids
-                )
+                prompt = prompts.prompt(task, rng, held_out=held_out)
+                answer = prompt.right[0]
+                ids, alone = (tokenizer.encode(text).ids for text in (prompt.clean, answer))
+                assert len(alone) == 1 and not set(prompt.right) & set(prompt.wrong)
+                assert len(ids) < 255
+                assert tokenizer.encode(prompt.clean + answer).ids == ids + alone
                 if task != "greater-than":
-                    assert prompt.answer in prompt.text
+                    assert answer in prompt.clean
 
 
 def test_answers_are_right_by_a_rule_that_reads_only_the_text():
     rng = random.Random(1)
     for _ in range(100):
-        ioi = templates.prompt("ioi", rng)
-        said = [w.strip(",.") for w in ioi.text.split() if w.strip(",.") in templates.NAMES]
-        assert [name for name in said if said.count(name) == 1] == [ioi.answer.strip()]
-        later = templates.prompt("greater-than", rng)
-        start = int(later.text[later.text.index("1") + 2 :][:2])
-        assert int(later.answer) > start and sorted(map(int, later.wrong)) == list(range(start + 1))
+        ioi = prompts.prompt("ioi", rng)
+        said = [w.strip(",.") for w in ioi.clean.split() if w.strip(",.") in templates.NAMES]
+        assert [name for name in said if said.count(name) == 1] == [ioi.right[0].strip()]
+        later = prompts.prompt("greater-than", rng)
+        start = int(later.clean[later.clean.index("1") + 2 :][:2])
+        assert min(map(int, later.right)) > start and sorted(map(int, later.wrong)) == list(range(start + 1))
 
 
 def test_templates_held_out_of_training_are_never_drawn_for_it():
     rng = random.Random(2)
     for task in templates.TASKS:
-        kept = {templates.prompt(task, rng, held_out=True).template for _ in range(200)}
-        used = {templates.prompt(task, rng).template for _ in range(500)}
+        kept = {prompts.prompt(task, rng, held_out=True).labels["template"] for _ in range(200)}
+        used = {prompts.prompt(task, rng).labels["template"] for _ in range(500)}
         assert len(templates.TEMPLATES[task]) >= 12 and len(kept) == 4 and not kept & used
         texts = [t if isinstance(t, str) else "".join(t) for t in templates.TEMPLATES[task]]
         assert not set(texts[-4:]) & set(texts[:-4])
@@ -115,7 +111,7 @@ def test_the_cards_numbers_come_out_again_on_fewer_prompts(bundled: str):
     model = models.load(bundled)
     card = json.loads((FOLDER / "card.json").read_text())
     for task in templates.TASKS:
-        again = model_card.task_score(model, model.tokenizer, task, 100)
+        again = model_card.task_score(model, task, 100)
         assert again["accuracy"] == pytest.approx(card["tasks"][task]["accuracy"], abs=0.15)
         assert again["accuracy"] > again["chance"] + 0.2
     text = model_card.bits_per_byte(model, model.tokenizer, 40)

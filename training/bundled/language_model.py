@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from saelab.activations.packing import pack
 from saelab.activations.text import words
-from saelab.bundled import corpus, templates
+from saelab.bundled import corpus, prompts, templates
 
 VOCABULARY, CONTEXT, WIDTH, LAYERS, HEADS = 4096, 256, 256, 4, 8
 END = "<|endoftext|>"
@@ -48,7 +48,7 @@ def train_tokenizer(
                 yield document.text
         n_made = 0
         while n_made < n_characters // 5:
-            text = templates.document(rng, task_words)
+            text = prompts.document(rng, task_words)
             n_made += len(text)
             yield text
         yield " ".join(f"{pair:02d}" for pair in range(100))

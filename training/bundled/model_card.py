@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab import models
+from saelab import models, tasks
 from saelab.activations.packing import pack
-from saelab.bundled import corpus, templates
+from saelab.bundled import corpus, prompts, templates
+from saelab.evaluation.supervised import runs
 from saelab.files import write_atomic, write_json
 from saelab.models import running
+from saelab.tasks.reading import Reader
 
 BATCH = 50
 TEXT = """# The bundled model
@@ -92,60 +94,34 @@ def bits_per_byte(model: Any, tokenizer: Any, n_contexts: int) -> dict:
     }
 
 
-def last_logits(model: Any, tokenizer: Any, texts: list[str]) -> Tensor:
-    """Logits [n, V] after each prompt, BOS in front; prompts are padded at the end, which the
-    causal mask hides."""
-    rows = []
-    for first in range(0, len(texts), BATCH):
-        ids = [_ids(tokenizer, text) for text in texts[first : first + BATCH]]
-        longest = max(map(len, ids))
-        tokens_CT = torch.tensor(
-            [row + [tokenizer.eos_token_id] * (longest - len(row)) for row in ids]
-        )
-        logits = running.logits(model, tokens_CT)
-        rows.append(logits[torch.arange(len(ids)), torch.tensor([len(row) - 1 for row in ids])])
-    return torch.cat(rows).float()
-
-
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
-
-
-def task_score(
-    model: Any, tokenizer: Any, task: templates.Task, n: int, held_out: bool = True
-) -> dict:
+def task_score(model: Any, task: templates.Task, n: int, held_out: bool = True) -> dict:
     """Accuracy, mean logit difference and chance of one task on n prompts of its held-out (or
     training) templates."""
     rng = random.Random(1)
-    drawn = [templates.prompt(task, rng, held_out=held_out) for _ in range(n)]
-    logits = last_logits(model, tokenizer, [p.text for p in drawn])
-    right, difference, chance = [], [], []
-    for prompt, row in zip(drawn, logits, strict=True):
-        wrong = row[[_single(tokenizer, word) for word in prompt.wrong]]
-        if task == "greater-than":
-            above = row[
-                [_single(tokenizer, f"{year:02d}") for year in range(len(prompt.wrong), 100)]
-            ]
-            difference.append(float(above.logsumexp(0) - wrong.logsumexp(0)))
-            chance.append(len(above) / 100)
-        else:
-            answer = row[_single(tokenizer, prompt.answer)]
-            difference.append(float(answer - wrong.max()))
-            chance.append(1 / (1 + len(wrong)))
-        right.append(difference[-1] > 0)
+    drawn = [prompts.prompt(task, rng, held_out=held_out) for _ in range(n)]
+    given = tasks.build(task, model, [one._replace(labels={}) for one in drawn])
+    logits_PV = runs.logits(model, given)
+    right_PA, wrong_PW = (_at(logits_PV, ids) for ids in (given.right, given.wrong))
+    best_P = wrong_PW.logsumexp(1) if task == "greater-than" else wrong_PW.amax(1)
+    difference_P = right_PA.logsumexp(1) - best_P
+    n_right_P, n_wrong_P = ((ids >= 0).sum(1) for ids in (given.right, given.wrong))
     return {
-        "accuracy": float(np.mean(right)),
-        "logit_difference": float(np.mean(difference)),
-        "chance": float(np.mean(chance)),
+        "accuracy": float((difference_P > 0).double().mean()),
+        "logit_difference": float(difference_P.double().mean()),
+        "chance": float((n_right_P / (n_right_P + n_wrong_P)).double().mean()),
         "prompts": n,
     }
 
 
-def _single(tokenizer: Any, word: str) -> int:
-    ids = tokenizer(word, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        raise ValueError(f"{word!r} is {len(ids)} tokens")
-    return ids[0]
+def _at(logits_PV: Tensor, ids_PA: Tensor) -> Tensor:
+    """The logits [P, A] of answers; minus infinity where there is none."""
+    return logits_PV.gather(1, ids_PA.clamp(min=0)).masked_fill(ids_PA < 0, -torch.inf)
+
+
+def _check_words(tokenizer: Any) -> None:
+    """Raise Unfit unless each of the tasks' words is one token after a space."""
+    words = templates.NAMES + templates.NOUNS + templates.ARGUMENTS
+    Reader(tokenizer).following("to", prompts.spoken(words))
 
 
 def induction_score(model: Any, n: int = 64, length: int = 64) -> dict:
@@ -176,14 +152,13 @@ def measure(name: str, n_prompts: int, n_contexts: int) -> dict:
     model = models.load(name)
     tokenizer: Any = model.tokenizer
     words = {kind: len(set(getattr(templates, kind))) for kind in ("NAMES", "NOUNS", "ARGUMENTS")}
-    for word in templates.NAMES + templates.NOUNS + templates.ARGUMENTS:
-        _single(tokenizer, f" {word}")
+    _check_words(tokenizer)
     return {
         "schema": "saelab/model-card/1",
         "stdlib": {**bits_per_byte(model, tokenizer, n_contexts), "chance_bits_per_byte": 8.0},
-        "tasks": {task: task_score(model, tokenizer, task, n_prompts) for task in templates.TASKS},
+        "tasks": {task: task_score(model, task, n_prompts) for task in templates.TASKS},
         "tasks_training_templates": {
-            task: task_score(model, tokenizer, task, n_prompts, held_out=False)
+            task: task_score(model, task, n_prompts, held_out=False)
             for task in templates.TASKS
         },
         "induction_head": induction_score(model),

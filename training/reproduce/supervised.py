@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from saelab import SAE
+from saelab import SAE, tasks
 from saelab.evaluation import controls, supervised
 from saelab.evaluation.supervised import compare, toys
 
@@ -106,7 +106,7 @@ def _measure(
         supervised.rows(task, plan.fit, 2 * seed),
         supervised.rows(task, plan.test, 2 * seed + 1, twins=True),
     )
-    fit, test = (supervised.label(part, model.tokenizer, metric) for part in rows)
+    fit, test = (tasks.build(task, model, part, metric) for part in rows)
     site = supervised.visit(model, hook, fit, test, positions)
     dictionaries = {
         "supervised": compare.supervised(site),

@@ -2,18 +2,7 @@
 2405.08366)."""
 
 from saelab.evaluation.supervised.compare import evaluate, visit, with_controls
-from saelab.evaluation.supervised.prompts import Labelled, Row, label, read, split
-from saelab.evaluation.supervised.tasks import TASKS, rows
+from saelab.evaluation.supervised.prompts import pairs, split
+from saelab.tasks.attributes import TASKS, rows
 
-__all__ = [
-    "TASKS",
-    "Labelled",
-    "Row",
-    "evaluate",
-    "label",
-    "read",
-    "rows",
-    "split",
-    "visit",
-    "with_controls",
-]
+__all__ = ["TASKS", "evaluate", "pairs", "rows", "split", "visit", "with_controls"]

@@ -14,10 +14,11 @@ from saelab.errors import UsageError
 from saelab.evaluation import controls
 from saelab.evaluation.supervised import dictionary, edits, runs, scores
 from saelab.evaluation.supervised.dictionary import Dictionary, Features
-from saelab.evaluation.supervised.prompts import Labelled
+from saelab.evaluation.supervised.prompts import pairs
 from saelab.models import resolve_hook
 from saelab.sae import SAE
 from saelab.statistics import bootstrap
+from saelab.tasks import Task, measure
 
 CHANGES = (
     2,
@@ -38,8 +39,8 @@ class Site(NamedTuple):
 
     model: Any
     hook: str
-    fit: Labelled
-    test: Labelled
+    fit: Task
+    test: Task
     fit_acts: runs.Patch
     test_acts: runs.Patch
 
@@ -50,7 +51,7 @@ class Site(NamedTuple):
 
 
 def visit(
-    model: Any, hook: str, fit: Labelled, test: Labelled, positions: list[str] | None = None
+    model: Any, hook: str, fit: Task, test: Task, positions: list[str] | None = None
 ) -> Site:
     """Run the model and keep what the tests need. positions: default all that the prompts name.
 
@@ -194,7 +195,7 @@ class _Approximation:
 
     def __init__(self, site: Site, first: list[int], weights_RP: np.ndarray) -> None:
         self.site, self.first, self.weights_RP = site, first, weights_RP
-        self.prompts = site.test.take(first)
+        self.prompts = site.test.part(first)
         self.acts = {at: acts_PD[first] for at, acts_PD in site.test_acts.items()}
         self.means = {at: acts_PD.mean(0) for at, acts_PD in site.fit_acts.items()}
         self.clean_P = self._metric(None)
@@ -205,7 +206,7 @@ class _Approximation:
 
     def _metric(self, patch: runs.Patch | None) -> np.ndarray:
         return (
-            runs.metric(
+            measure(
                 self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch)
             )
             .double()
@@ -231,14 +232,14 @@ class _GroundTruth:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        pairs = [site.test.pairs(attribute) for attribute in site.test.labels]
-        self.source_M, self.target_M = (torch.cat(part) for part in zip(*pairs, strict=True))
+        chosen = [pairs(site.test, attribute) for attribute in site.test.labels]
+        self.source_M, self.target_M = (torch.cat(part) for part in zip(*chosen, strict=True))
         self.n = len(self.source_M)
         if not self.n:
             raise UsageError(
                 "no two test prompts differ in one attribute alone: give counterfactuals, or fewer attributes"
             )
-        self.prompts = site.test.take(self.source_M.tolist())
+        self.prompts = site.test.part(self.source_M.tolist())
         self.plain_M = runs.logits(site.model, self.prompts).argmax(1)
         self.truth_M = self._predict(
             {at: acts_PD[self.target_M] for at, acts_PD in site.test_acts.items()}

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evaluation.supervised.prompts import Labelled
 from saelab.models import running
-from saelab.tasks import answers
+from saelab.tasks import Task
 
 BATCH = 64
 Patch = dict[str, Tensor]  # position -> what stands there instead, [P, D]
@@ -22,22 +21,22 @@ def _batches(n: int) -> Iterator[slice]:
     return (slice(first, first + BATCH) for first in range(0, n, BATCH))
 
 
-def collect(model: Any, prompts: Labelled, hook: str, positions: list[str]) -> Patch:
+def collect(model: Any, prompts: Task, hook: str, positions: list[str]) -> Patch:
     """The activations at a hook (canonical name; heads flattened) at each position, [P, D]."""
     found: dict[str, list[Tensor]] = {name: [] for name in positions}
-    for part in _batches(len(prompts.tokens)):
-        acts = running.read(model, prompts.tokens[part], [hook])[hook].flatten(2)
+    for part in _batches(len(prompts.clean)):
+        acts = running.read(model, prompts.clean[part], [hook])[hook].flatten(2)
         for name in positions:
             found[name].append(acts[torch.arange(len(acts)), prompts.positions[name][part]])
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 @torch.no_grad()
-def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = None) -> Tensor:
+def logits(model: Any, prompts: Task, hook: str = "", patch: Patch | None = None) -> Tensor:
     """Logits [P, V] at each prompt's last token, with the activations of `patch` in place at the
     hook, all positions at once."""
     found = []
-    for part in _batches(len(prompts.tokens)):
+    for part in _batches(len(prompts.clean)):
 
         def replace(acts: Tensor, part: slice = part) -> Tensor:
             changed = acts.flatten(2).clone()
@@ -47,11 +46,6 @@ def logits(model: Any, prompts: Labelled, hook: str = "", patch: Patch | None = 
                 ].to(changed)
             return changed.view_as(acts)
 
-        out = running.logits(model, prompts.tokens[part], {hook: replace} if patch else {})
+        out = running.logits(model, prompts.clean[part], {hook: replace} if patch else {})
         found.append(out[torch.arange(len(out)), prompts.positions["end"][part]].float())
     return torch.cat(found)
-
-
-def metric(prompts: Labelled, logits_PV: Tensor) -> Tensor:
-    """The task's metric for each prompt [P]; see `saelab.tasks.answers.measure`."""
-    return answers.measure(prompts.metric, prompts.right, prompts.wrong, logits_PV)

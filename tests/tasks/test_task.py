@@ -10,8 +10,8 @@ import torch
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.tasks import drawing, files
-from saelab.tasks import task as tasks
+from saelab.tasks import drawing
+from saelab.tasks.answers import Metric
 from saelab.tasks.drawing import Drawn
 from saelab.tasks.task import Task, build, measure, task
 
@@ -32,11 +32,11 @@ def gpt2(assets: Path):
     return SimpleNamespace(tokenizer=AutoTokenizer.from_pretrained(assets / "gpt2_tokenizer"))
 
 
-def toy(metric: tasks.Metric) -> Task:
+def toy(metric: Metric) -> Task:
     """Two prompts over a vocabulary of four: answers 0 and 1 against 2; 3 against 0 and 1."""
     tokens = torch.zeros(2, 3, dtype=torch.int64)
     right, wrong = torch.tensor([[0, 1], [3, -1]]), torch.tensor([[2, -1], [0, 1]])
-    return Task("toy", tokens, tokens, right, wrong, metric, {}, {})
+    return Task("toy", tokens, tokens, right, wrong, metric, {}, {}, ["", ""])
 
 
 def test_the_metric_is_what_a_hand_computes():
@@ -177,7 +177,7 @@ def test_a_task_that_cannot_be_drawn_is_refused(bridge, assets: Path):
     llama = models.load(assets / "stories260K")
     with pytest.raises(
         UsageError,
-        match=r"task ioi: 20 prompts .* this tokenizer gives 0; 1200 cannot .* tokens, not one$",
+        match=r"task ioi: 20 prompts .* this tokenizer gives 0; 1200 cannot .*: .* tokens",
     ):
         task("ioi", llama, n=20)
 
@@ -191,10 +191,12 @@ def test_given_prompts_are_taken_or_refused_whole(bridge):
     )
     assert build("own", bridge, [good, good]).clean.shape[0] == 2
     with pytest.raises(
-        UsageError, match=r"task own: the answer ' Nebuchadnezzar' is \d+ tokens, not one"
+        UsageError, match=r"task own: prompt 2: the answer ' Nebuchadnezzar' is \d+ tokens after"
     ):
         build("own", bridge, [good, good._replace(right=(" Nebuchadnezzar",))])
-    with pytest.raises(UsageError, match=r"task own: 'When Mary .*' has \d+ tokens, its twin \d+"):
+    with pytest.raises(
+        UsageError, match=r"task own: prompt 1: 'When Mary .*' has \d+ tokens, its twin \d+"
+    ):
         build("own", bridge, [good._replace(corrupted="When Mary left, John gave it to")])
     with pytest.raises(
         UsageError,
@@ -208,79 +210,7 @@ def test_given_prompts_are_taken_or_refused_whole(bridge):
                 pair("When Mary and John", "When John and Mary"),
             ],
         )
-    with pytest.raises(UsageError, match=r"the answer '32' is not one token after 'in the year 1'"):
+    with pytest.raises(
+        UsageError, match=r"the end of 'in the year 1', '1', merges with the answer '32'"
+    ):
         build("own", bridge, [pair("in the year 1", "in the year 2", "32", "31")])
-
-
-def test_prompt_files_give_the_answers_their_words_say(bridge, tmp_path: Path):
-    table = tmp_path / "ioi.csv"
-    table.write_text(
-        ",clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n"
-        '0,"Then, Mary and John sat. Mary spoke to","Then, Mary and John sat. Susan spoke to",'
-        '"Then, Mary and John sat. John spoke to",1,2\n'
-    )
-    ioi = files.read(table, bridge)
-    assert (ioi.name, ioi.labels) == ("ioi", {"io": ["John"], "s": ["Mary"], "order": ["BAB"]})
-    assert (
-        bridge.tokenizer.decode(ioi.right[0]) == " John"
-        and bridge.tokenizer.decode(ioi.wrong[0]) == " Mary"
-    )
-    assert words(bridge, ioi, "io") == ["John"] and words(bridge, ioi, "s2") == ["Mary"]
-    years = tmp_path / "years.csv"
-    years.write_text(
-        "clean,corrupted,label\nThe war lasted from 1509 to 15,The war lasted from 1501 to 15,9\n"
-    )
-    later = files.read(years, bridge)
-    assert (
-        later.labels["year"] == ["09"]
-        and later.right.shape == (1, 90)
-        and later.metric == "probability_difference"
-    )
-    assert words(bridge, later, "year") == ["09"]
-
-
-def test_real_prompt_files_are_read_with_gpt2s_tokenizer(gpt2, assets: Path):
-    found = {file.name: files.read(file, gpt2) for file in (assets / "circuit_prompts").iterdir()}
-    assert {name: drawn.name for name, drawn in found.items()} == {
-        "ioi_llama.csv": "ioi",
-        "greater_than_data.csv": "greater-than",
-        **{
-            f"{kind}_{split}.json": "agreement"
-            for kind in ("simple", "nounpp")
-            for split in ("train", "test")
-        },
-    }
-    assert (
-        len(found["greater_than_data.csv"].clean) > 500 and len(found["ioi_llama.csv"].clean) > 100
-    )
-    assert len(files.read(assets / "circuit_prompts" / "simple_test.json", gpt2, n=20).clean) == 20
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "clean,other\na,b\n",
-            "has the fields clean, other: known layouts are ioi: clean, corrupted, corrupted_hard",
-        ),
-        ("clean,corrupted,label\n", "holds no prompts"),
-        (
-            "clean,corrupted,label\nfrom 1732 to 17,from 1701 to 17,soon\n",
-            "prompt 1 is not one of greater-than: invalid literal",
-        ),
-        (
-            "clean,corrupted,label\nfrom 1732 to 17,in 1701 to 17 or so,32\n",
-            "1 cannot be used, for example: .from 1732 to 17. has 8 tokens, its twin 10",
-        ),
-    ],
-)
-def test_a_file_that_is_no_prompt_file_is_refused(bridge, tmp_path: Path, text: str, message: str):
-    file = tmp_path / "prompts.csv"
-    file.write_text(text)
-    with pytest.raises(UsageError, match=message):
-        files.read(file, bridge)
-    with pytest.raises(UsageError, match=r"cannot read the prompts .*No such file"):
-        files.read(tmp_path / "none.csv", bridge)
-    (tmp_path / "prompts.json").write_text("[1, 2")
-    with pytest.raises(UsageError, match="neither a CSV table nor one JSON object per line"):
-        files.read(tmp_path / "prompts.json", bridge)

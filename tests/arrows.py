@@ -50,18 +50,19 @@ saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.er
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
     saelab.statistics saelab.tasks
-training.bundled: saelab.activations saelab.bundled saelab.files saelab.models
+training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
+    saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
     saelab.files saelab.jump saelab.kernels saelab.origin saelab.sae saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics training
-    training.recipes
+    saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics saelab.tasks
+    training training.recipes
 apps:
 apps.browser: saelab.errors saelab.features
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.models
-    saelab.sae saelab.statistics training training.recipes training.reproduce
+    saelab.sae saelab.statistics saelab.tasks training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -19,7 +19,7 @@ from saelab.errors import UsageError
 from saelab.models import running
 from saelab.sae import SAE
 from saelab.statistics import bootstrap
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 Mode = Literal["add", "clamp", "ablate"]
 MODES = ("add", "clamp", "ablate")

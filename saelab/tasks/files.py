@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from saelab.bundled.prompts import YEARS, Drawn, spoken
 from saelab.errors import UsageError
 from saelab.tasks.answers import Metric
-from saelab.tasks.task import METRICS, Task, collect
+from saelab.tasks.tokens import METRICS, Task, collect
 
 Row = dict[str, Any]
 WANTED = '{"prompt": "...", "answers": [" x"], "attributes": {"name": "value"}}'

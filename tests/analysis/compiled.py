@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
+from saelab.tasks import Task, collect
 from saelab.tasks.drawing import Drawn
-from saelab.tasks.task import Task, collect
 from tests.analysis.programs import (
     BOS,
     LEVEL,

@@ -7,7 +7,7 @@ import pytest
 
 from saelab.errors import UsageError
 from saelab.tasks import Drawn, build, files
-from tests.tasks.test_task import words
+from tests.tasks.test_tokens import words
 from tests.tasks.tokenizers import reads
 
 

@@ -18,7 +18,7 @@ from saelab.analysis.circuits.heads.stream import (
     written,
 )
 from saelab.errors import UsageError
-from saelab.tasks.task import measure
+from saelab.tasks import measure
 from tests.analysis.compiled import SATURATED, Compiled, compile_program, compiled_task
 
 Program = tuple[object, Task, Compiled]

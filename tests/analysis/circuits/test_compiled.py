@@ -11,7 +11,7 @@ import torch
 from saelab import models
 from saelab.analysis.circuits.heads import published, truth
 from saelab.errors import UsageError
-from saelab.tasks.task import measure
+from saelab.tasks import measure
 from tests.analysis import compiled, programs
 from tests.analysis.compiled import SATURATED, SOFT, compile_program, compiled_task
 

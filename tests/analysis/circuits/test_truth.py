@@ -10,7 +10,7 @@ from saelab import models
 from saelab.analysis.circuits.heads import ablation, truth
 from saelab.analysis.circuits.heads.ablation import Baseline
 from saelab.errors import UsageError
-from saelab.tasks.task import Task, measure, task
+from saelab.tasks import Task, measure, task
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -20,7 +20,7 @@ from saelab.analysis.circuits.features.effects import Change, Effects, Nodes
 from saelab.analysis.parts import Site, sites
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 SIZES = (1, 3, 10, 30, 100, 300, 1000, 3000)
 EDGE_PROMPTS = 16

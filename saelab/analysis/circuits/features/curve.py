@@ -19,7 +19,7 @@ from saelab.kernels import spmm
 from saelab.models import running
 from saelab.models.running import Edit
 from saelab.statistics import bootstrap
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 LEAST = 0.05  # of the metric's spread over prompts: a smaller difference between model and empty circuit is no basis for a ratio
 

@@ -15,7 +15,7 @@ from saelab.analysis.circuits.features.effects import Change, Effects, Nodes, re
 from saelab.analysis.parts import Site, fired
 from saelab.code import Code
 from saelab.kernels import sddmm
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 
 class Trace(NamedTuple):

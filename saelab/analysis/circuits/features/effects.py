@@ -14,7 +14,7 @@ from saelab.analysis import frozen
 from saelab.analysis.parts import Parts, Site, split
 from saelab.code import Code
 from saelab.kernels import sddmm
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 STEPS = 10
 ERROR = -1  # the feature number of error nodes

@@ -15,7 +15,7 @@ from saelab.analysis.circuits.heads.report import Plan, Progress, compared, head
 from saelab.analysis.circuits.heads.score import FEATURES
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.tasks.task import task
+from saelab.tasks import task
 
 PROMPTS = 100
 NODES, EDGES = 1000, 200  # reported, strongest first

@@ -16,7 +16,7 @@ from saelab import models
 from saelab.errors import UsageError
 from saelab.models import running
 from saelab.statistics import bootstrap
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 Kind = Literal["resample", "mean", "zero"]
 KINDS: tuple[Kind, ...] = ("resample", "mean", "zero")

@@ -25,7 +25,7 @@ from saelab.analysis.circuits.heads.stream import (
     written,
 )
 from saelab.models import running
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 THRESHOLD = 0.01
 

@@ -26,7 +26,7 @@ from saelab.analysis.circuits.heads.stream import (
     starting_from,
     written,
 )
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 
 def between(n_steps: int) -> list[float]:

@@ -22,7 +22,7 @@ from saelab.errors import UsageError
 from saelab.models import running
 from saelab.sae import SAE
 from saelab.sparsify import Threshold
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 EXAMPLES, LATENTS, SPARSITY, EPOCHS, RATE = 10, 200, 0.02, 500, 1e-3  # the paper's code, untuned
 TOKENS = 2048  # in one forward pass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 SMALL = 10  # every size up to here is measured, larger ones on a geometric grid
 

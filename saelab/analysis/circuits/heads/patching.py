@@ -16,7 +16,7 @@ from torch import Tensor
 from saelab.analysis.circuits.heads import ablation
 from saelab.analysis.circuits.heads.stream import Hook, Site, run_from, sites, split_inputs, written
 from saelab.models import running
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 
 def node_scores(model: Any, task: Task) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from saelab.analysis.circuits.heads.published import PUBLISHED
 from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
-from saelab.tasks.task import METRICS, Task, task
+from saelab.tasks import METRICS, Task, task
 
 LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
 TruthKind = Literal["measured", "published", "none"]

@@ -15,7 +15,7 @@ from saelab.analysis.circuits.heads import acdc, attribution_patching, codes, pa
 from saelab.analysis.circuits.heads.stream import Edge, by_layer, check_sum, named
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 
 class Options(NamedTuple):

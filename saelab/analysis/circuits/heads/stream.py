@@ -20,7 +20,7 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 from saelab.models import hooks, running
-from saelab.tasks.task import Task, measure
+from saelab.tasks import Task, measure
 
 PASS_TOKENS = 512  # of one pass with split inputs: more fall out of the processor's cache
 Hook = tuple[str, running.Edit]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
 from saelab.analysis.circuits.heads.ablation import KINDS, Baseline, Kind
-from saelab.tasks.task import Task
+from saelab.tasks import Task
 
 LEVELS = (0.02, 0.05, 0.1)  # of m(model) - m(empty)
 

@@ -10,10 +10,9 @@ import torch
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.tasks import drawing
+from saelab.tasks import Task, build, drawing, measure, task
 from saelab.tasks.answers import Metric
 from saelab.tasks.drawing import Drawn
-from saelab.tasks.task import Task, build, measure, task
 
 NAMES = [*drawing.GENERATORS]
 

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.code import Code
-from saelab.features.examples import Examples, Firings, Pool, examples, fingerprints, firings
+from saelab.features.examples import (
+    Examples,
+    Firings,
+    Pool,
+    examples,
+    fingerprints,
+    firings,
+    place_in_group,
+)
 from saelab.features.schema import HIGHEST, LOWEST, PER_OCTAVE
 
 N_TOP = 20  # contexts of highest peak per feature
@@ -21,25 +29,35 @@ BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
 
 class Statistics(NamedTuple):
-    """fired, absolute_sum, max (value of the largest |value|, 0 if dead), positive (firings above
-    0) [F]; histogram [F, 2, BINS] (negative, positive values); token_feature, token_id,
-    token_total, token_fired: one row per feature and token it fired on; seen [V]: occurrences; top,
-    sampled: examples by feature; n_tokens counted.
-    """
+    """Sums over all counted tokens; the four `token_` columns have one row per feature and token
+    that it fired on."""
 
     fired: NDArray
+    """[F] tokens on which the feature fired"""
     absolute_sum: NDArray
+    """[F] sum of |value|"""
     max: NDArray
+    """[F] the value of largest size, 0 if dead"""
     positive: NDArray
+    """[F] firings above 0"""
     histogram: NDArray
+    """[F, 2, BINS] counts of negative and of positive values"""
     token_feature: NDArray
+    """[N] feature"""
     token_id: NDArray
+    """[N] token"""
     token_total: NDArray
+    """[N] sum of the feature's values on it"""
     token_fired: NDArray
+    """[N] occurrences on which it fired"""
     seen: NDArray
+    """[V] occurrences of every token"""
     top: Examples
+    """contexts of highest peak, by feature"""
     sampled: Examples
+    """contexts drawn uniformly, by feature"""
     n_tokens: int
+    """tokens counted"""
 
 
 def bin_of(value_N: NDArray) -> NDArray:
@@ -97,42 +115,40 @@ class Collector:
         heads = np.flatnonzero(np.diff(sorted_N, prepend=-1))
         self.keys = [sorted_N[heads]]
         for columns in (self.sums, self.counts):
-            summed = (
-                np.add.reduceat(np.concatenate(columns)[order], heads)
-                if len(heads)
-                else np.concatenate(columns)
-            )
+            summed = np.concatenate(columns)
+            if len(heads):  # reduceat takes no empty list of heads
+                summed = np.add.reduceat(summed[order], heads)
             columns[:] = [summed]
 
-    def _keep_examples(self, found: Examples) -> None:
-        size_S = np.abs(found.peak)
-        larger = size_S > np.abs(self.max_F[found.feature])
+    def _keep_examples(self, new: Examples) -> None:
+        size_S = np.abs(new.peak)
+        larger = size_S > np.abs(self.max_F[new.feature])
         order = np.flatnonzero(larger)[np.argsort(size_S[larger], kind="stable")]
-        self.max_F[found.feature[order]] = found.peak[
-            order
-        ]  # the last assignment, the largest, stays
-        self.top.add(found, size_S)
-        self.sampled.add(found, fingerprints(found.feature, found.context, self.seed))
+        # A feature may stand here several times: the last assignment, of the largest peak, stays.
+        self.max_F[new.feature[order]] = new.peak[order]
+        self.top.add(new, size_S)
+        self.sampled.add(new, fingerprints(new.feature, new.context, self.seed))
 
     def result(self) -> Statistics:
         """The statistics of all chunks so far."""
         if self.keys:
             self._sum_tokens()
         keys = self.keys[0] if self.keys else np.zeros(0, np.int64)
-        tokens = (self.sums[0], self.counts[0]) if self.keys else (np.zeros(0), keys)
+        totals, counts = (self.sums[0], self.counts[0]) if self.keys else (np.zeros(0), keys)
         return Statistics(
-            self.fired_F,
-            self.sum_F,
-            self.max_F,
-            self.positive_F,
-            self.histogram_FH.reshape(self.n_features, 2, BINS),
-            keys // self.n_vocabulary,
-            keys % self.n_vocabulary,
-            *tokens,
-            self.seen_V,
-            self.top.result()[0],
-            self.sampled.result()[0],
-            self.n_tokens,
+            fired=self.fired_F,
+            absolute_sum=self.sum_F,
+            max=self.max_F,
+            positive=self.positive_F,
+            histogram=self.histogram_FH.reshape(self.n_features, 2, BINS),
+            token_feature=keys // self.n_vocabulary,
+            token_id=keys % self.n_vocabulary,
+            token_total=totals,
+            token_fired=counts,
+            seen=self.seen_V,
+            top=self.top.result()[0],
+            sampled=self.sampled.result()[0],
+            n_tokens=self.n_tokens,
         )
 
 
@@ -147,17 +163,18 @@ def bands(
     """
     order = np.lexsort((np.abs(sampled.peak), sampled.feature))
     feature_S = sampled.feature[order]
-    first_S = np.searchsorted(feature_S, feature_S)
-    count_S = np.searchsorted(feature_S, feature_S, side="right") - first_S
-    band_S = (np.arange(len(order)) - first_S) * n_bands // np.maximum(count_S, 1)
+    # The bands are cut over all of a feature's sample, before its top contexts leave it: they would
+    # otherwise shift towards the weak end.
+    count_S = np.bincount(feature_S)[feature_S]
+    band_S = place_in_group(feature_S) * n_bands // count_S
+    # One number per (feature, context), so that `isin` can compare pairs.
     width = int(max(sampled.context.max(initial=0), top.context.max(initial=0))) + 1
-    fresh_S = ~np.isin(
-        feature_S * width + sampled.context[order], top.feature * width + top.context
-    )
-    order, band_S, feature_S = order[fresh_S], band_S[fresh_S], feature_S[fresh_S]
-    cell_S = feature_S * n_bands + band_S
-    kept = np.lexsort((order, cell_S))  # `sampled` is in random order within a feature
-    sorted_S = cell_S[kept]
-    kept = kept[np.arange(len(kept)) - np.searchsorted(sorted_S, sorted_S) < per_band]
+    pair_S = feature_S * width + sampled.context[order]
+    fresh_S = ~np.isin(pair_S, top.feature * width + top.context)
+    order, cell_S = order[fresh_S], (feature_S * n_bands + band_S)[fresh_S]
+    # Within a feature `sampled` is in random order, so its first of a cell are a fair sample of it.
+    kept = np.lexsort((order, cell_S))
+    kept = kept[place_in_group(cell_S[kept]) < per_band]
+    # The cells stay as they are; within each, the strongest comes first.
     kept = kept[np.lexsort((-np.abs(sampled.peak[order[kept]]), cell_S[kept]))]
-    return order[kept], band_S[kept]
+    return order[kept], cell_S[kept] % n_bands

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 BLOCK = 2**24  # entries of a product held at once
 RESIDUAL = re.compile(
-    r"(blocks\.\d+\.)?(hook_resid_(pre|mid|post)|hook_in|hook_out|hook_(attn|mlp)_out|(attn|attn\.o|mlp)\.hook_out)|(hook_embed|embed\.hook_out)"
+    r"(blocks\.\d+\.)?"
+    r"(hook_resid_(pre|mid|post)|hook_in|hook_out|hook_(attn|mlp)_out|(attn|attn\.o|mlp)\.hook_out)"
+    r"|(hook_embed|embed\.hook_out)"
 )
 
 
@@ -31,15 +33,15 @@ def nearest(
     """
     W_FD, others_GD = normalize(W_FD.float(), dim=1), normalize(others_GD.float(), dim=1)
     n = min(n, len(others_GD) - skip_self)
-    found = []
+    pieces = []
     for first in range(0, len(W_FD), step := max(1, BLOCK // len(others_GD))):
         cosine_BG = W_FD[first : first + step] @ others_GD.T
         score_BG = cosine_BG.abs() if signed else cosine_BG.clone()
         if skip_self:
             score_BG.diagonal(first).fill_(-2)
         index_BK = score_BG.topk(n, dim=1).indices
-        found.append((index_BK, cosine_BG.gather(1, index_BK)))
-    index, cosine = zip(*found, strict=True)
+        pieces.append((index_BK, cosine_BG.gather(1, index_BK)))
+    index, cosine = zip(*pieces, strict=True)
     return torch.cat(index), torch.cat(cosine)
 
 
@@ -86,12 +88,11 @@ def output_tokens(W_dec_FD: Tensor, map_DV: Tensor, n: int) -> tuple[Tensor, Ten
     """The n most promoted, then the n most suppressed tokens of each row, strongest first: (token
     ids, logits) [F, 2, n]."""
     n = min(n, map_DV.shape[1] // 2)
-    found = []
+    pieces = []
     for first in range(0, len(W_dec_FD), step := max(1, BLOCK // map_DV.shape[1])):
         logits_BV = W_dec_FD[first : first + step].float() @ map_DV
         high, low = logits_BV.topk(n, dim=1), logits_BV.topk(n, dim=1, largest=False)
-        found.append(
-            (torch.stack([high.indices, low.indices], 1), torch.stack([high.values, low.values], 1))
-        )
-    index, value = zip(*found, strict=True)
+        ids_B2K = torch.stack([high.indices, low.indices], 1)
+        pieces.append((ids_B2K, torch.stack([high.values, low.values], 1)))
+    index, value = zip(*pieces, strict=True)
     return torch.cat(index), torch.cat(value)

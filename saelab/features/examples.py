@@ -28,27 +28,31 @@ class Firings(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """S examples. feature, context, position (of the peak), peak (value of the largest |value|)
-    [S].
-
-    Example s owns pairs starts[s] to starts[s+1] of positions and values [N].
-    """
+    """S examples with N pairs together."""
 
     feature: NDArray
+    """[S] feature"""
     context: NDArray
+    """[S] number of the context"""
     position: NDArray
+    """[S] position of the peak"""
     peak: NDArray
+    """[S] the value of largest size"""
     starts: NDArray
+    """[S+1] example s owns pairs starts[s] to starts[s+1] of the next two"""
     positions: NDArray
+    """[N] where the feature fired"""
     values: NDArray
+    """[N] its values there"""
 
     def take(self, index: NDArray) -> "Examples":
         """The examples of those numbers, in that order."""
         counts = self.starts[index + 1] - self.starts[index]
         starts = np.concatenate([[0], np.cumsum(counts)])
+        # Pair n of the result is n plus how far its example has moved.
         pairs = np.repeat(self.starts[index] - starts[:-1], counts) + np.arange(starts[-1])
-        columns = [column[index] for column in self[:4]]
-        return Examples._make([*columns, starts, self.positions[pairs], self.values[pairs]])
+        of_examples = [column[index] for column in self[:4]]
+        return Examples._make([*of_examples, starts, self.positions[pairs], self.values[pairs]])
 
 
 def firings(code: Code, tokens_CT: NDArray, first_context: int) -> Firings:
@@ -63,18 +67,16 @@ def firings(code: Code, tokens_CT: NDArray, first_context: int) -> Firings:
     feature_N = code.features.numpy()[kept]
     # A stable sort of 16-bit keys is numpy's radix sort, about ten times as fast as a comparison
     # sort.
-    order = np.argsort(
-        feature_N.astype(np.uint16) if code.n_features <= 2**16 else feature_N, kind="stable"
-    )
+    short = code.n_features <= 2**16
+    order = np.argsort(feature_N.astype(np.uint16) if short else feature_N, kind="stable")
     kept = kept[order]
     where_N = where_N[kept]
-    token_N = tokens_CT.reshape(-1)[where_N]
     return Firings(
-        feature_N[order],
-        first_context + where_N // length,
-        where_N % length,
-        token_N,
-        value_N[kept],
+        feature=feature_N[order],
+        context=first_context + where_N // length,
+        position=where_N % length,
+        token=tokens_CT.reshape(-1)[where_N],
+        value=value_N[kept],
     )
 
 
@@ -87,17 +89,18 @@ def examples(fired: Firings) -> Examples:
     size_N = np.abs(fired.value)
     largest_S = np.maximum.reduceat(size_N, heads) if len(heads) else size_N[:0]
     example_N = np.repeat(np.arange(len(heads)), np.diff(starts))
-    at_N = np.flatnonzero(size_N == largest_S[example_N])
-    peak_S = at_N[np.unique(example_N[at_N], return_index=True)[1]]
+    largest_N = np.flatnonzero(size_N == largest_S[example_N])
+    # Several positions may reach the largest value; `unique` gives the first of each example.
+    peak_S = largest_N[np.unique(example_N[largest_N], return_index=True)[1]]
     positions = fired.position.astype(np.int32)
     return Examples(
-        fired.feature[heads],
-        fired.context[heads],
-        positions[peak_S],
-        fired.value[peak_S],
-        starts,
-        positions,
-        fired.value,
+        feature=fired.feature[heads],
+        context=fired.context[heads],
+        position=positions[peak_S],
+        peak=fired.value[peak_S],
+        starts=starts,
+        positions=positions,
+        values=fired.value,
     )
 
 
@@ -106,16 +109,26 @@ def join(parts: Sequence[Examples]) -> Examples:
     offsets = np.cumsum([0, *(len(part.values) for part in parts)])
     starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    return Examples._make([*columns[:4], np.concatenate([*starts, offsets[-1:]]), *columns[5:]])
+    columns[4] = np.concatenate([*starts, offsets[-1:]])
+    return Examples(*columns)
+
+
+def place_in_group(group_N: NDArray) -> NDArray:
+    """Each entry's place, from 0, among the entries of its group; equal groups stand together, in
+    ascending order.
+
+    >>> place_in_group(np.array([3, 3, 3, 7, 7]))
+    array([0, 1, 2, 0, 1])
+    """
+    # In a sorted array searchsorted finds the first of equal entries: where the group begins.
+    return np.arange(len(group_N)) - np.searchsorted(group_N, group_N)
 
 
 def best(feature_S: NDArray, score_S: NDArray, context_S: NDArray, n: int) -> NDArray:
     """Numbers of the n best-scored entries of each feature, by feature, then falling score; ties to
     the lower context."""
     order = np.lexsort((context_S, -score_S, feature_S))
-    sorted_S = feature_S[order]
-    rank_S = np.arange(len(order)) - np.searchsorted(sorted_S, sorted_S)
-    return order[rank_S < n]
+    return order[place_in_group(feature_S[order]) < n]
 
 
 def fingerprints(feature_S: NDArray, context_S: NDArray, seed: int) -> NDArray:
@@ -140,10 +153,10 @@ class Pool:
         self.scores: list[NDArray] = []
         self.buffered = 0
 
-    def add(self, found: Examples, score_S: NDArray) -> None:
+    def add(self, offered: Examples, score_S: NDArray) -> None:
         """Offer examples with their scores [S]."""
-        better = np.flatnonzero(score_S > self.bar_F[found.feature])
-        part = found.take(better)
+        better = np.flatnonzero(score_S > self.bar_F[offered.feature])
+        part = offered.take(better)
         self.parts.append(part)
         self.scores.append(score_S[better])
         self.buffered += len(part.values)
@@ -151,26 +164,21 @@ class Pool:
             self._compress()
 
     def _compress(self) -> None:
-        found, score_S = join(self.parts), np.concatenate(self.scores)
-        kept = best(found.feature, score_S, found.context, self.n)
-        self.parts, self.scores = [found.take(kept)], [score_S[kept]]
-        last = np.append(np.diff(found.feature[kept]) != 0, True)
-        full = last & (
-            np.bincount(found.feature[kept], minlength=len(self.bar_F))[found.feature[kept]]
-            == self.n
-        )
-        self.bar_F[found.feature[kept][full]] = score_S[kept][full]
-        self.buffered = (
-            len(self.parts[0].values) // 2
-        )  # so that what must stay cannot trigger a compression per chunk
+        everything, score_S = join(self.parts), np.concatenate(self.scores)
+        kept = best(everything.feature, score_S, everything.context, self.n)
+        self.parts, self.scores = [everything.take(kept)], [score_S[kept]]
+        feature_S = everything.feature[kept]
+        # Only a feature that holds n examples turns newcomers away; its bar is the last, its worst.
+        last = place_in_group(feature_S) == self.n - 1
+        self.bar_F[feature_S[last]] = score_S[kept][last]
+        # Half, so that what must stay cannot trigger a compression per chunk.
+        self.buffered = len(self.parts[0].values) // 2
 
     def result(self) -> tuple[Examples, NDArray]:
         """The kept examples, by feature, then falling score, and their scores."""
         if not self.parts:
-            empty = np.zeros(0, np.int64)
-            values = np.zeros(0, np.float32)
-            return Examples(
-                empty, empty, empty, values, np.zeros(1, np.int64), empty.astype(np.int32), values
-            ), values
+            none, no_values = np.zeros(0, np.int64), np.zeros(0, np.float32)
+            starts, positions = np.zeros(1, np.int64), none.astype(np.int32)
+            return Examples(none, none, none, no_values, starts, positions, no_values), no_values
         self._compress()
         return self.parts[0], self.scores[0]

@@ -43,13 +43,23 @@ HITS = (
     "select json_extract(value, '$[0]') as feature, json_extract(value, '$[1]') as token, "
     "json_extract(value, '$[2]') as examples from json_each(?)"
 )
-STRONG = "select t.text, s.total, s.mean, s.fired, t.seen from feature_token s join token t on t.id = s.token where s.feature = ?"
-LOGITS = "select t.text, l.value from logit l join token t on t.id = l.token where l.feature = ? order by l.rank"
-NEIGHBOURS = "select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other where n.feature = ? order by n.rank"
-EXAMPLES = (
-    "select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations, c.tokens, c.documents "
-    "from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank"
-)
+STRONG = """
+select t.text, s.total, s.mean, s.fired, t.seen
+from feature_token s join token t on t.id = s.token where s.feature = ?
+"""
+LOGITS = """
+select t.text, l.value from logit l join token t on t.id = l.token
+where l.feature = ? order by l.rank
+"""
+NEIGHBOURS = """
+select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other
+where n.feature = ? order by n.rank
+"""
+EXAMPLES = """
+select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations,
+    c.tokens, c.documents
+from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank
+"""
 
 
 def _row(row: Sequence) -> Row:
@@ -64,6 +74,9 @@ class FeatureIndex:
 
     Raises UsageError if there is no such file, it is no index, or it was written by another
     version.
+
+    >>> with FeatureIndex("runs/demo/features.db") as index:
+    ...     strongest = index.table(sort="max", limit=5).rows
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -85,7 +98,8 @@ class FeatureIndex:
         if (schema := self._meta.pop("schema", None)) != SCHEMA:
             self.close()
             raise UsageError(
-                f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}: run `saelab index RUN` again"
+                f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}: "
+                "run `saelab index RUN` again"
             )
         self.summary: dict[str, Any] = {key: json.loads(value) for key, value in self._meta.items()}
 
@@ -128,17 +142,16 @@ class FeatureIndex:
             columns, arguments = "hit.token, hit.examples", [json.dumps(hits)]
         total = self._connection.execute(f"select count(*) from {source}", arguments).fetchone()[0]
         direction = "desc" if descending else "asc"
-        order = f"{'' if sort == 'feature' else 'f.fired = 0, '}{SORTS[sort].format(direction=direction)} {direction}, f.id"
+        dead_last = "" if sort == "feature" else "f.fired = 0, "
+        order = f"{dead_last}{SORTS[sort].format(direction=direction)} {direction}, f.id"
         sql = f"select {ROW}, {columns} from {source} order by {order} limit ? offset ?"
-        return Table(
-            [_row(row) for row in self._connection.execute(sql, [*arguments, limit, offset])], total
-        )
+        rows = self._connection.execute(sql, [*arguments, limit, offset])
+        return Table([_row(row) for row in rows], total)
 
     def _check(self, feature: int) -> None:
         if not 0 <= feature < self.n_features:
-            raise UsageError(
-                f"no feature {feature}: this SAE has features 0 to {self.n_features - 1}"
-            )
+            last = self.n_features - 1
+            raise UsageError(f"no feature {feature}: this SAE has features 0 to {last}")
 
     def feature(self, feature: int) -> Feature:
         """Everything about a feature but its examples. Raises UsageError for a number the SAE does
@@ -152,11 +165,19 @@ class FeatureIndex:
             f"{STRONG} and s.by_mean < ? and t.seen >= ? order by s.by_mean",
             (feature, N_TOKENS, MIN_SEEN),
         )
-        logits = [Logit(*found) for found in ask(LOGITS, (feature,))]
+        # The promoted tokens are stored first, then as many suppressed ones.
+        logits = [Logit(*columns) for columns in ask(LOGITS, (feature,))]
         half = len(logits) // 2
-        tokens = [Token(*found) for found in by_total], [Token(*found) for found in by_mean]
-        near = self.neighbours(feature), self.matches(feature), _bins(histogram)
-        return Feature(_row(row), *tokens, logits[:half], logits[half:], *near)
+        return Feature(
+            row=_row(row),
+            by_total=[Token(*columns) for columns in by_total],
+            by_mean=[Token(*columns) for columns in by_mean],
+            promoted=logits[:half],
+            suppressed=logits[half:],
+            neighbours=self.neighbours(feature),
+            matches=self.matches(feature),
+            histogram=_bins(histogram),
+        )
 
     def neighbours(self, feature: int) -> list[Neighbour]:
         """The features with the nearest decoder rows, nearest first."""
@@ -168,40 +189,30 @@ class FeatureIndex:
         rows = self._connection.execute(
             "select sae, other, cosine from found where feature = ? order by sae", (feature,)
         )
-        others = self.summary["others"]
-        found = []
+        matches = []
         for number, other, cosine in rows:
-            sae = others[number]
-            found.append(
-                Match(
-                    sae["name"],
-                    other,
-                    cosine,
-                    abs(cosine) >= sae["threshold"],
-                    sae["threshold"],
-                    sae["null"],
-                )
-            )
-        return found
+            sae = self.summary["others"][number]
+            bar, null = sae["threshold"], sae["null"]
+            matches.append(Match(sae["name"], other, cosine, abs(cosine) >= bar, bar, null))
+        return matches
 
     def examples(self, feature: int) -> list[Example]:
         """Top contexts by falling |peak|, then those of the quantile bands, weakest band first."""
         self._check(feature)
         rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
         ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
-        texts = search.token_texts(
-            self._connection, set(np.concatenate(list(ids.values())).tolist()) if ids else set()
-        )
-        found = []
+        every_id = set(np.concatenate(list(ids.values())).tolist()) if ids else set()
+        texts = search.token_texts(self._connection, every_id)
+        examples = []
         for band, rank, context, position, peak, positions, activations, _, documents in rows:
             dense_T = np.zeros(len(ids[context]), np.float32)
             dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
             words = [texts[token] for token in ids[context].tolist()]
             document = search.document(self._connection, documents, position)
-            found.append(
+            examples.append(
                 Example(band, rank, context, position, peak, words, dense_T.tolist(), document)
             )
-        return found
+        return examples
 
     def search(self, text: str) -> dict[int, Hit]:
         """Features with a strong token or examples that contain a text: see `search.features`."""
@@ -209,13 +220,9 @@ class FeatureIndex:
 
     def tokens(self, text: str) -> list[str]:
         """Texts of the tokens that contain a text, most frequent first."""
-        sql = "select text from token where id in (select value from json_each(?)) order by seen desc, id"
-        return [
-            row[0]
-            for row in self._connection.execute(
-                sql, (json.dumps(search.tokens(self._connection, text)),)
-            )
-        ]
+        sql = "select text from token where id in (select value from json_each(?))"
+        sql += " order by seen desc, id"
+        return self._column(sql, json.dumps(search.tokens(self._connection, text)))
 
     def passages(self, text: str, limit: int = 20) -> list[Passage]:
         """Places in the corpus that contain a text, best first, with the features whose examples
@@ -224,14 +231,15 @@ class FeatureIndex:
 
     def densities(self) -> np.ndarray:
         """[F] share of tokens each feature fired on."""
-        return np.array(
-            [row[0] for row in self._connection.execute("select density from feature order by id")]
-        )
+        return np.array(self._column("select density from feature order by id"))
 
     def cosines(self, sae: int = 0) -> np.ndarray:
         """[F] cosine with the closest feature of the sae-th other SAE; empty if there is none."""
         sql = "select cosine from found where sae = ? order by feature"
-        return np.array([row[0] for row in self._connection.execute(sql, (sae,))])
+        return np.array(self._column(sql, sae))
+
+    def _column(self, sql: str, *arguments: object) -> list:
+        return [row[0] for row in self._connection.execute(sql, arguments)]
 
 
 def _bins(blob: bytes) -> list[Bin]:
@@ -239,9 +247,6 @@ def _bins(blob: bytes) -> list[Bin]:
     bins = []
     for number, count in np.frombuffer(blob, "<i4").reshape(-1, 2).tolist():
         sign, step = (1, number) if number >= 0 else (-1, -1 - number)
-        edges = (
-            sign * 2.0 ** (LOWEST + step / PER_OCTAVE),
-            sign * 2.0 ** (LOWEST + (step + 1) / PER_OCTAVE),
-        )
-        bins.append(Bin(min(edges), max(edges), count))
+        near, far = (sign * 2.0 ** (LOWEST + at / PER_OCTAVE) for at in (step, step + 1))
+        bins.append(Bin(min(near, far), max(near, far), count))
     return sorted(bins)

@@ -7,11 +7,9 @@ FTS5).
 """
 
 SCHEMA = "saelab/features/1"
-PER_OCTAVE, LOWEST, HIGHEST = (
-    8,
-    -16,
-    16,
-)  # histogram: eighths of octaves of |value|, from 2^-16 to 2^16, ends open
+# Histogram: eighths of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
+PER_OCTAVE = 8
+LOWEST, HIGHEST = -16, 16
 N_TOKENS = 10  # strongest tokens by total, and by mean
 N_LISTED = 5  # of them, in the table
 MIN_SEEN = 5  # occurrences a token needs before its mean activation is ranked
@@ -20,16 +18,30 @@ create table meta (key text primary key, value text) without rowid;
 create table token (id integer primary key, text text, seen integer);
 create table document (id integer primary key, name text);
 create table context (id integer primary key, tokens blob, documents text);
-create table feature (id integer primary key, fired integer, density real, mean real, max real, positive real,
-    histogram blob, tokens text);
-create table example (feature integer, band integer, rank integer, context integer, position integer, peak real,
-    positions blob, activations blob, primary key (feature, band, rank)) without rowid;
-create table feature_token (feature integer, token integer, total real, mean real, fired integer,
-    by_total integer, by_mean integer, primary key (feature, token)) without rowid;
-create table logit (feature integer, rank integer, token integer, value real, primary key (feature, rank)) without rowid;
-create table neighbour (feature integer, rank integer, other integer, cosine real, primary key (feature, rank)) without rowid;
-create table found (feature integer, sae integer, other integer, cosine real, primary key (feature, sae)) without rowid;
-create virtual table token_search using fts5(text, content='token', content_rowid='id', tokenize='trigram');
+create table feature (
+    id integer primary key, fired integer, density real, mean real, max real, positive real,
+    histogram blob, tokens text
+);
+create table example (
+    feature integer, band integer, rank integer, context integer, position integer, peak real,
+    positions blob, activations blob, primary key (feature, band, rank)
+) without rowid;
+create table feature_token (
+    feature integer, token integer, total real, mean real, fired integer,
+    by_total integer, by_mean integer, primary key (feature, token)
+) without rowid;
+create table logit (
+    feature integer, rank integer, token integer, value real, primary key (feature, rank)
+) without rowid;
+create table neighbour (
+    feature integer, rank integer, other integer, cosine real, primary key (feature, rank)
+) without rowid;
+create table found (
+    feature integer, sae integer, other integer, cosine real, primary key (feature, sae)
+) without rowid;
+create virtual table token_search using fts5(
+    text, content='token', content_rowid='id', tokenize='trigram'
+);
 create virtual table context_search using fts5(text, content='', tokenize='trigram');
 """
 INDEXES = """

@@ -50,32 +50,28 @@ def features(connection: sqlite3.Connection, text: str) -> dict[int, Hit]:
     text = text.strip().casefold()
     if not text:
         return {}
-    sql = "select distinct feature from feature_token where by_total < ? and token in (select value from json_each(?))"
-    strong = {
-        row[0] for row in connection.execute(sql, (N_TOKENS, json.dumps(tokens(connection, text))))
-    }
+    sql = (
+        "select distinct feature from feature_token "
+        "where by_total < ? and token in (select value from json_each(?))"
+    )
+    ids = json.dumps(tokens(connection, text))
+    strong = {row[0] for row in connection.execute(sql, (N_TOKENS, ids))}
     hits: Counter[int] = Counter()
     for context in contexts(connection, text):
-        near = set(
-            np.flatnonzero(
-                _window(_matched(context_texts(connection, context), text.split()))
-            ).tolist()
-        )
+        near_T = _window(_matched(context_texts(connection, context), text.split()))
         rows = connection.execute(
             "select feature, position from example where context = ?", (context,)
         )
-        hits.update(feature for feature, position in rows if position in near)
+        hits.update(feature for feature, position in rows if near_T[position])
     return {feature: Hit(feature in strong, hits[feature]) for feature in sorted({*strong, *hits})}
 
 
 def passages(connection: sqlite3.Connection, text: str, limit: int = 20) -> list[Passage]:
     """Of the best contexts that contain a text, the surroundings of its first occurrence."""
     words = text.casefold().split()
-    found = [
-        _passage(connection, context, words)
-        for context in contexts(connection, text.casefold(), CONTEXTS)[:limit]
-    ]
-    return [passage for passage in found if passage is not None]
+    best = contexts(connection, text.casefold(), CONTEXTS)[:limit]
+    passages = (_passage(connection, context, words) for context in best)
+    return [passage for passage in passages if passage is not None]
 
 
 def _passage(connection: sqlite3.Connection, context: int, words: list[str]) -> Passage | None:

@@ -1,4 +1,4 @@
-"""Writing the index's rows; `layout` says what they hold.
+"""Writing the index's rows; `schema` says what they hold.
 
 Shapes: F features, V vocabulary, H histogram bins, S examples, N (feature, token) rows, K kept per
 feature, T positions.
@@ -10,8 +10,8 @@ import sqlite3
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features.collect import Statistics, bands
-from saelab.features.examples import Examples
+from saelab.features.collect import N_BANDS, Statistics, bands
+from saelab.features.examples import Examples, place_in_group
 from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
 
 
@@ -31,37 +31,41 @@ def write_meta(connection: sqlite3.Connection, **values: object) -> None:
 
 def write_statistics(
     connection: sqlite3.Connection,
-    found: Statistics,
+    statistics: Statistics,
     tokens: NDArray,
     documents: NDArray,
     texts: list[str],
     names: list[str],
 ) -> None:
-    """All that one pass found. tokens, documents [C, T]: of every context read; texts, names: of
+    """All that one pass statistics. tokens, documents [C, T]: of every context read; texts, names: of
     every token and document."""
-    _write_features(connection, found, texts)
-    used = _write_examples(connection, found)
+    _write_features(connection, statistics, texts)
+    used = _write_examples(connection, statistics)
     _write_contexts(connection, used, tokens, documents, texts)
     rows = ((number, names[number]) for number in np.unique(documents[used]).tolist())
     connection.executemany("insert into document values (?, ?)", rows)
 
 
-def _write_features(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> None:
+def _write_features(
+    connection: sqlite3.Connection, statistics: Statistics, texts: list[str]
+) -> None:
     """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
     connection.executemany(
         "insert into token values (?, ?, ?)",
-        zip(range(len(texts)), texts, found.seen.tolist(), strict=True),
+        zip(range(len(texts)), texts, statistics.seen.tolist(), strict=True),
     )
-    strongest = _write_tokens(connection, found, texts)
-    fired_F = np.maximum(found.fired, 1)
+    strongest = _write_tokens(connection, statistics, texts)
+    fired_F = np.maximum(statistics.fired, 1)
     columns = (
-        found.fired,
-        found.fired / max(found.n_tokens, 1),
-        found.absolute_sum / fired_F,
-        found.max,
-        found.positive / fired_F,
+        statistics.fired,
+        statistics.fired / max(statistics.n_tokens, 1),
+        statistics.absolute_sum / fired_F,
+        statistics.max,
+        statistics.positive / fired_F,
     )
-    blobs = (histogram_FH.astype("<i4").tobytes() for histogram_FH in _trimmed(found.histogram))
+    blobs = (
+        histogram_FH.astype("<i4").tobytes() for histogram_FH in _trimmed(statistics.histogram)
+    )
     rows = zip(
         range(len(fired_F)), *(column.tolist() for column in columns), blobs, strongest, strict=True
     )
@@ -81,67 +85,58 @@ def _trimmed(histogram_F2H: NDArray) -> list[NDArray]:
 def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray:
     """Each row's place, 0 the highest score, among the rows of its feature."""
     order = np.lexsort((-score_N, feature_N))
-    sorted_N = feature_N[order]
     rank_N = np.empty(len(order), np.int64)
-    rank_N[order] = np.arange(len(order)) - np.searchsorted(sorted_N, sorted_N)
+    rank_N[order] = place_in_group(feature_N[order])
     return rank_N
 
 
-def _write_tokens(connection: sqlite3.Connection, found: Statistics, texts: list[str]) -> list[str]:
+def _write_tokens(
+    connection: sqlite3.Connection, statistics: Statistics, texts: list[str]
+) -> list[str]:
     """The strongest tokens' rows; returns per feature the N_LISTED strongest by total, as a JSON
     list."""
-    seen_N = found.seen[found.token_id]
-    mean_N = found.token_total / np.maximum(seen_N, 1)
-    by_total_N = _ranks(found.token_feature, np.abs(found.token_total))
-    by_mean_N = _ranks(found.token_feature, np.where(seen_N >= MIN_SEEN, np.abs(mean_N), -1))
+    seen_N = statistics.seen[statistics.token_id]
+    mean_N = statistics.token_total / np.maximum(seen_N, 1)
+    by_total_N = _ranks(statistics.token_feature, np.abs(statistics.token_total))
+    by_mean_N = _ranks(statistics.token_feature, np.where(seen_N >= MIN_SEEN, np.abs(mean_N), -1))
     kept = np.flatnonzero((by_total_N < N_TOKENS) | ((by_mean_N < N_TOKENS) & (seen_N >= MIN_SEEN)))
     columns = (
-        found.token_feature,
-        found.token_id,
-        found.token_total,
+        statistics.token_feature,
+        statistics.token_id,
+        statistics.token_total,
         mean_N,
-        found.token_fired,
+        statistics.token_fired,
         by_total_N,
         by_mean_N,
     )
     rows = list(zip(*(column[kept].tolist() for column in columns), strict=True))
     connection.executemany("insert into feature_token values (?, ?, ?, ?, ?, ?, ?)", rows)
-    strongest: list[list[str]] = [[] for _ in found.fired]
+    strongest: list[list[str]] = [[] for _ in statistics.fired]
     for feature, token, *_, by_total, _ in sorted(rows, key=lambda row: row[5]):
         if by_total < N_LISTED:
             strongest[feature].append(texts[token])
     return [json.dumps(tokens, ensure_ascii=False) for tokens in strongest]
 
 
-def _write_examples(connection: sqlite3.Connection, found: Statistics) -> NDArray:
+def _write_examples(connection: sqlite3.Connection, statistics: Statistics) -> NDArray:
     """Top contexts as band -1, quantile bands as 0 (weakest) and up. Returns the numbers of the
     contexts they use."""
-    _write_band(connection, found.top, np.full(len(found.top.feature), -1))
-    index, band_S = bands(found.sampled, found.top)
-    across = found.sampled.take(index)
+    _write_band(connection, statistics.top, np.full(len(statistics.top.feature), -1))
+    index, band_S = bands(statistics.sampled, statistics.top)
+    across = statistics.sampled.take(index)
     _write_band(connection, across, band_S)
-    return np.union1d(found.top.context, across.context)
+    return np.union1d(statistics.top.context, across.context)
 
 
-def _write_band(connection: sqlite3.Connection, found: Examples, band_S: NDArray) -> None:
-    rank_S = np.arange(len(band_S))
-    changes = (np.diff(found.feature) != 0) | (np.diff(band_S) != 0)
-    heads = np.concatenate([[0], np.flatnonzero(changes) + 1])
-    rank_S = rank_S - heads[np.searchsorted(heads, rank_S, side="right") - 1]
-    positions, values = (
-        column.astype(f"<{kind}4").tobytes()
-        for column, kind in ((found.positions, "i"), (found.values, "f"))
-    )
-    columns = (
-        found.feature,
-        band_S,
-        rank_S,
-        found.context,
-        found.position,
-        found.peak,
-        4 * found.starts[:-1],
-        4 * found.starts[1:],
-    )
+def _write_band(connection: sqlite3.Connection, examples: Examples, band_S: NDArray) -> None:
+    # Bands count from -1; the examples come by feature, then band.
+    rank_S = place_in_group(examples.feature * (N_BANDS + 1) + band_S + 1)
+    positions = examples.positions.astype("<i4").tobytes()
+    values = examples.values.astype("<f4").tobytes()
+    where = (examples.context, examples.position, examples.peak)
+    # Both blobs are of 4 bytes an entry, so the examples' bounds are the same in both.
+    bounds = (4 * examples.starts[:-1], 4 * examples.starts[1:])
+    columns = (examples.feature, band_S, rank_S, *where, *bounds)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     sql = "insert into example values (?, ?, ?, ?, ?, ?, ?, ?)"
     connection.executemany(

@@ -133,6 +133,15 @@ class SAE(nn.Module):
         SAE)."""
         return autograd.decode(code, self.W_dec) + self.b_dec
 
+    def reconstruct(self, x: Tensor, grad: Tensor | None = None) -> tuple[Tensor, Code]:
+        """x_hat [..., D_out] of x [..., D], skip included, and the code it is made from.
+
+        >>> x_hat, code = sae.reconstruct(x)
+        """
+        code = self.encode(x, grad)
+        x_hat_BD = autograd.decode(code, self.W_dec) + self.base(x.reshape(-1, self.d_model))
+        return x_hat_BD.reshape(*x.shape[:-1], -1), code
+
     def base(self, x_BD: Tensor) -> Tensor:
         """What an empty code decodes to: b_dec [D_out], plus the skip of x if there is one [B,
         D_out]."""
@@ -140,10 +149,7 @@ class SAE(nn.Module):
 
     def forward(self, x: Tensor, grad: Tensor | None = None) -> Tensor:
         """x_hat [..., D_out] of x [..., D]."""
-        x_hat_BD = autograd.decode(self.encode(x, grad), self.W_dec) + self.base(
-            x.reshape(-1, self.d_model)
-        )
-        return x_hat_BD.reshape(*x.shape[:-1], -1)
+        return self.reconstruct(x, grad)[0]
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:

@@ -145,7 +145,6 @@ def _own(result: dict) -> dict:
 def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     """For each group of runs that differ by their seed alone: every metric's mean and spread, and
     how alike they are."""
-    from saelab.statistics import seeds
 
     groups: dict[str, list[Path]] = {}
     for folder, sae in saes.items():
@@ -158,16 +157,19 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     return [
         {
             "runs": [str(folder) for folder in group],
-            **{
-                name: seeds.over_seeds(
-                    [results[folder][name]["value"] for folder in group]
-                )._asdict()
-                for name in ROWS
-            },
+            **{name: _over_seeds([results[folder][name] for folder in group]) for name in ROWS},
             "stability": _stability([saes[folder] for folder in group]),
         }
         for group in several
     ]
+
+
+def _over_seeds(fields: list[dict]) -> dict:
+    """A metric's mean over seeds with its interval, their standard deviation and number."""
+    from saelab.statistics import over_seeds, spread
+
+    values = [field["value"] for field in fields]
+    return {**over_seeds(values).as_dict(), "spread": spread(values), "n": len(values)}
 
 
 def _but_for_the_seed(sae: "SAE") -> str:

@@ -91,7 +91,7 @@ def side_by_side(result: dict) -> str:
         n = len(group["runs"])
         lines.append(
             f"\n{f'mean of {n} seeds':{width}}"
-            + "".join(f"{group[name]['mean']:17.4f}" for name in SHORT)
+            + "".join(f"{group[name]['value']:17.4f}" for name in SHORT)
         )
         lines.append(
             f"{'spread (sd)':{width}}" + "".join(f"{group[name]['spread']:17.4f}" for name in SHORT)

@@ -47,7 +47,7 @@ def run(args: Args) -> int:
         args.seed,
         paper=args.paper,
         quick=args.quick,
-        claims=[claim._asdict() for claim in found],
+        claims=[claim.as_dict() for claim in found],
     )
     write_json(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
     show(result, args.json, table(result))

@@ -18,7 +18,7 @@ from saelab.analysis.parts import sites
 from saelab.errors import UsageError
 from saelab.models import running
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
+from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
 
 Mode = Literal["add", "clamp", "ablate"]
@@ -37,16 +37,16 @@ class Edit(NamedTuple):
 
 
 class Steered(NamedTuple):
-    """Effect of edits on a task. metric, change, kl: (value, low, high), 95% interval over prompts.
+    """Effect of edits on a task. metric, change, kl: with their 95% intervals over prompts.
 
     metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered ||
     steered) at the end, in nats. random_change, random_kl: [R] of random directions whose length at
     every position is that of the edit. length: its mean.
     """
 
-    metric: tuple[float, float, float]
-    change: tuple[float, float, float]
-    kl: tuple[float, float, float]
+    metric: Estimate
+    change: Estimate
+    kl: Estimate
     random_change: Tensor
     random_kl: Tensor
     length: float
@@ -164,12 +164,10 @@ def steer(
         if n_random
         else torch.zeros(0, 3)
     )
-    sums_P3, weights_RP = (
-        effect(moved_PTD).double().numpy(),
-        bootstrap.weights(len(task.clean), seed),
-    )
+    sums_P3 = effect(moved_PTD).double().numpy()
+    weights_RP = weights(len(task.clean), seed)
     values = [
-        bootstrap.interval(np.stack([column, np.ones_like(column)], 1), _mean, weights_RP)
+        over_documents(np.stack([column, np.ones_like(column)], 1), _mean, weights_RP)
         for column in sums_P3.T
     ]
     return Steered(

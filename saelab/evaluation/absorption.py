@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 from saelab.evaluation import probing
 from saelab.evaluation.labelled import Labelled
 from saelab.sae import SAE
+from saelab.statistics import Estimate
 
 PROBE_F1 = 0.6  # a property that a dense probe tells less well than this is not in the activations
 JUMP, MOST = 0.03, 10  # a further main latent must raise F1 by JUMP; there are at most MOST
@@ -24,19 +25,19 @@ COSINE, SHARE = (
 
 
 class Absorption(NamedTuple):
-    """rate: share of the tokens that have the property, and that the dense probe finds, on which it
-    is absorbed, with its 95% interval over documents; None where the probe's F1 (balanced) is too
-    low. main [K]: the property's latents; main_f1: theirs. absorbers: latent -> tokens that it
-    absorbs.
-    """
+    """How often a property is absorbed."""
 
-    rate: float | None
-    low: float | None
-    high: float | None
+    rate: Estimate
+    """share of the tokens that have the property, and that the dense probe finds, on which it is
+    absorbed, interval over documents; None where the probe's F1 is too low"""
     probe_f1: float
+    """of the dense probe, balanced"""
     main: list[int]
+    """[K]: the property's latents"""
     main_f1: float
+    """theirs"""
     absorbers: dict[int, int]
+    """latent -> tokens that it absorbs"""
 
 
 def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int = 0) -> Absorption:
@@ -58,17 +59,15 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
     even = probing.balanced(y_test, probing.PER_CLASS, seed)
     probe_f1 = _f1(found_N[even], y_test[even])
     if probe_f1 < PROBE_F1:
-        return Absorption(None, None, None, probe_f1, [], 0.0, {})
+        return Absorption(Estimate(None), probe_f1, [], 0.0, {})
     z_train, z_test = probing.latents(sae, x_train), probing.latents(sae, test.x)
     main, main_f1 = _main_latents(z_train, y_train)
     rows = np.flatnonzero(found_N & y_test)
     by_N = _absorbers(sae, z_test[rows], test.x[torch.from_numpy(rows)], dense.direction, main)
-    rate, low, high = probing.share(by_N >= 0, test.groups[rows], seed)
+    rate = probing.share(by_N >= 0, test.groups[rows], seed)
     latents, counts = np.unique(by_N[by_N >= 0], return_counts=True)
     return Absorption(
         rate,
-        low,
-        high,
         probe_f1,
         main,
         main_f1,

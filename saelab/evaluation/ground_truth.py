@@ -4,6 +4,7 @@ code against their firing.
 Shapes: B tokens, F latents, G true features, N pairs, S documents, R resamples, D width.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +18,7 @@ from saelab.errors import UsageError
 from saelab.evaluation import controls, matching
 from saelab.evaluation.synthetic_cache import truth, world_of
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
-
-BLOCK = 50  # resamples held at once
+from saelab.statistics import Estimate, share_over_documents, weights
 
 
 class Partners(NamedTuple):
@@ -88,7 +87,7 @@ def measure(sae: SAE, cache: Cache, *, n_tokens: int = 100_000, seed: int = 0) -
     """An SAE in inference form against the world of its synthetic cache, on up to n_tokens held-out
     tokens.
 
-    Fields {"value", "low", "high", "null"}: mcc, uniqueness (dictionary only: no interval over
+    Estimates: mcc, uniqueness (dictionary only: no interval over
     tokens), precision, recall, f1 (means over the latents, 95% interval over documents), l0 with
     true_l0 beside it. Null: a random SAE of the same shape and L0. Source of the metrics:
     SynthSAEBench (arXiv 2602.14687). Raises UsageError for a cache of a model's activations.
@@ -101,18 +100,19 @@ def measure(sae: SAE, cache: Cache, *, n_tokens: int = 100_000, seed: int = 0) -
         controls.random_init(sae, seed + 1, own.l0), cache, world.directions_GD, n_tokens
     )
     fields = {
-        "mcc": _plain(
+        "mcc": Estimate(
             matching.mcc(sae.W_dec.detach(), world.directions_GD),
-            matching.null_mcc(sae.n_features, world.directions_GD),
+            null=matching.null_mcc(sae.n_features, world.directions_GD),
         ),
-        "uniqueness": _plain(uniqueness(own.found), uniqueness(chance.found)),
+        "uniqueness": Estimate(uniqueness(own.found), null=uniqueness(chance.found)),
     }
-    weights_RS = bootstrap.weights(len(own.counts_S3F), seed)
+    weights_RS = weights(len(own.counts_S3F), seed)
     for name in Detection._fields:
-        fields[name] = _interval(own.counts_S3F, weights_RS, name)
-        fields[name]["null"] = float(getattr(detection(chance.counts_S3F.sum(0)), name).mean())
+        mean = partial(_mean_over_latents, name)
+        null = float(mean(chance.counts_S3F.sum(0)))
+        fields[name] = share_over_documents(own.counts_S3F, mean, weights_RS, null)
     return {
-        **fields,
+        **{name: estimate.as_dict() for name, estimate in fields.items()},
         "l0": own.l0,
         "true_l0": own.true_l0,
         "tokens": own.n_tokens,
@@ -144,17 +144,5 @@ class _Counts:
         self.l0, self.true_l0 = pairs / self.n_tokens, true_pairs / self.n_tokens
 
 
-def _plain(value: float, null: float) -> dict:
-    return {"value": value, "low": None, "high": None, "null": null}
-
-
-def _interval(counts_S3F: np.ndarray, weights_RS: np.ndarray, name: str) -> dict:
-    """The mean over latents of a Detection field, resampled by documents."""
-    flat_SM = counts_S3F.reshape(len(counts_S3F), -1)
-    means = []
-    for first in range(0, len(weights_RS), BLOCK):
-        resampled = (weights_RS[first : first + BLOCK] @ flat_SM).reshape(-1, *counts_S3F.shape[1:])
-        means.append(getattr(detection(resampled), name).mean(-1))
-    value = float(getattr(detection(counts_S3F.sum(0)), name).mean())
-    value, low, high = bootstrap.recentred_interval(value, np.concatenate(means))
-    return {"value": value, "low": low, "high": high, "null": None}
+def _mean_over_latents(name: str, counts_3F: np.ndarray) -> np.ndarray:
+    return getattr(detection(counts_3F), name).mean(-1)

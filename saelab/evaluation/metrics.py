@@ -1,76 +1,59 @@
 """Every metric's one definition, as a function of sums over tokens, so that documents can be
 resampled.
 
-A table of sums has one row per document and the columns of COLUMNS, followed by D columns with the
-sum of x. Tokens: positions 1 and later of each context; next-token losses: predictions made at
-those positions.
+Sums over positions 1 and later of each context: `tokens`, `error` and `square` (squared lengths of
+x - x_hat and x), `l0` (pairs that fired), `cosine`, `x` [D]; over the predictions made at those
+positions but the last: `predictions`, `clean`, `spliced`, `zero` and `mean` (next-token losses in
+nats; with x replaced by 0 or its mean) and `kl`; `fired` [F]: tokens on which a feature fired.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
-COLUMNS = (
-    "tokens",
-    "error",
-    "square",
-    "l0",
-    "cosine",
-    "predictions",
-    "clean",
-    "spliced",
-    "zero",
-    "mean",
-    "kl",
-)
-N_COLUMNS = len(COLUMNS)
+Sums = Mapping[str, np.ndarray]  # [...]; x [..., D]; fired [..., F]
 
 
-def _column(sums: np.ndarray, name: str) -> np.ndarray:
-    return sums[..., COLUMNS.index(name)]
-
-
-def fvu(sums: np.ndarray) -> np.ndarray:
+def fvu(sums: Sums) -> np.ndarray:
     """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, the mean of
     the evaluation set."""
-    spread = _column(sums, "square") - np.square(sums[..., N_COLUMNS:]).sum(-1) / _column(
-        sums, "tokens"
-    )
-    return _column(sums, "error") / spread
+    spread = sums["square"] - np.square(sums["x"]).sum(-1) / sums["tokens"]
+    return sums["error"] / spread
 
 
-def l0(sums: np.ndarray) -> np.ndarray:
+def l0(sums: Sums) -> np.ndarray:
     """Pairs with non-zero value per token, inference form."""
-    return _column(sums, "l0") / _column(sums, "tokens")
+    return sums["l0"] / sums["tokens"]
 
 
-def cosine(sums: np.ndarray) -> np.ndarray:
+def cosine(sums: Sums) -> np.ndarray:
     """Mean over tokens of x . x_hat / (||x|| ||x_hat||); 0 where x_hat is 0."""
-    return _column(sums, "cosine") / _column(sums, "tokens")
+    return sums["cosine"] / sums["tokens"]
 
 
-def cross_entropy(sums: np.ndarray, which: str) -> np.ndarray:
+def cross_entropy(sums: Sums, which: str) -> np.ndarray:
     """Mean next-token cross-entropy in nats of the `clean`, `spliced`, `zero`- or `mean`-ablated
     model."""
-    return _column(sums, which) / _column(sums, "predictions")
+    return sums[which] / sums["predictions"]
 
 
-def ce_recovered(sums: np.ndarray, ablation: str = "zero") -> np.ndarray:
+def ce_recovered(sums: Sums, ablation: str = "zero") -> np.ndarray:
     """(CE_ablated - CE_spliced) / (CE_ablated - CE_clean), same tokens; ablation `zero` or `mean`.
     Gao et al. 2024, section 4."""
-    ablated = _column(sums, ablation)
-    return (ablated - _column(sums, "spliced")) / (ablated - _column(sums, "clean"))
+    ablated = sums[ablation]
+    return (ablated - sums["spliced"]) / (ablated - sums["clean"])
 
 
-def kl(sums: np.ndarray) -> np.ndarray:
+def kl(sums: Sums) -> np.ndarray:
     """Mean over predictions of KL(clean || spliced) in nats."""
-    return _column(sums, "kl") / _column(sums, "predictions")
+    return sums["kl"] / sums["predictions"]
 
 
-def dead_fraction(fired: np.ndarray) -> np.ndarray:
-    """Share of features that do not fire (value != 0) once on the evaluation tokens; fired [..., F]
-    counts tokens."""
-    return (fired == 0).mean(-1)
+def silent_fraction(sums: Sums) -> np.ndarray:
+    """Share of features that do not fire (value != 0) once on these tokens."""
+    return (sums["fired"] == 0).mean(-1)
 
 
-def dense_fraction(fired: np.ndarray, tokens: np.ndarray | float) -> np.ndarray:
-    """Share of features that fire on more than 10% of the tokens; fired [..., F], tokens [...]."""
-    return (fired > 0.1 * np.asarray(tokens)[..., None]).mean(-1)
+def dense_fraction(sums: Sums) -> np.ndarray:
+    """Share of features that fire on more than 10% of these tokens."""
+    return (sums["fired"] > 0.1 * np.asarray(sums["tokens"])[..., None]).mean(-1)

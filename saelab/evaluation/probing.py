@@ -14,7 +14,7 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.evaluation.labelled import Labelled
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
+from saelab.statistics import Estimate, over_documents, weights
 
 KS = (1, 2, 5)
 LEAST = 20  # examples of either kind, in either split, from which a label is probed
@@ -25,13 +25,12 @@ Inputs = Any  # [N, F]: a numpy array or a scipy.sparse matrix of rows
 
 
 class Probe(NamedTuple):
-    """features [K]: the latents used, best first. accuracy on balanced test examples, with its 95%
-    interval over documents."""
+    """Logistic regression on a few latents."""
 
     features: np.ndarray
-    accuracy: float
-    low: float
-    high: float
+    """[K]: the latents used, best first"""
+    accuracy: Estimate
+    """share of balanced test examples told right, interval over documents"""
 
 
 class Examples(NamedTuple):
@@ -64,7 +63,7 @@ def probe(train: Examples, test: Examples, k: int | None, seed: int = 0) -> Prob
         x_train / scale_K, train.labels
     )
     right_N = fitted.predict(x_test / scale_K) == test.labels
-    return Probe(chosen, *share(right_N, test.groups, seed))
+    return Probe(chosen, share(right_N, test.groups, seed))
 
 
 def _columns(inputs: Inputs, chosen: np.ndarray) -> np.ndarray:
@@ -72,14 +71,14 @@ def _columns(inputs: Inputs, chosen: np.ndarray) -> np.ndarray:
     return (part.toarray() if scipy.sparse.issparse(part) else part).astype(np.float64)
 
 
-def share(right_N: np.ndarray, groups_N: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """(value, low, high): how many are true, with the 95% interval over their documents."""
+def share(right_N: np.ndarray, groups_N: np.ndarray, seed: int = 0) -> Estimate:
+    """The share that is true, with its 95% interval over their documents."""
     _, inverse = np.unique(groups_N, return_inverse=True)
     sums_GM = np.stack([np.bincount(inverse, right_N), np.bincount(inverse)], axis=1).astype(float)
-    return bootstrap.interval(
+    return over_documents(
         sums_GM,
         lambda s: s[..., 0] / np.maximum(s[..., 1], 1),
-        bootstrap.weights(len(sums_GM), seed),
+        weights(len(sums_GM), seed),
     )
 
 
@@ -108,7 +107,7 @@ def _csr(code: Code) -> scipy.sparse.csr_array:
 def table(
     saes: dict[str, SAE], train: Labelled, test: Labelled, ks: tuple[int, ...] = KS, seed: int = 0
 ) -> list[dict]:
-    """Rows {"label", "dictionary", "k", "value", "low", "high", "null"}, one per label, dictionary
+    """Rows {"label", "dictionary", "k"} with the fields of an Estimate: one per label, dictionary
     and k.
 
     Dictionaries: each of `saes`, `neurons` (the activation's own coordinates) and, with k null,
@@ -142,7 +141,7 @@ def table(
 def _row(splits: list[Examples], k: int | None, seed: int) -> dict:
     rng = np.random.default_rng(seed)
     train, test = splits
-    found = probe(train, test, k, seed)
+    accuracy = probe(train, test, k, seed).accuracy
     train, test = (part._replace(labels=rng.permutation(part.labels)) for part in splits)
-    null = probe(train, test, k, seed).accuracy
-    return {"k": k, "value": found.accuracy, "low": found.low, "high": found.high, "null": null}
+    null = probe(train, test, k, seed).accuracy.value
+    return {"k": k, **accuracy._replace(null=null).as_dict()}

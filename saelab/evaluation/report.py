@@ -5,7 +5,6 @@ Shapes: C contexts, T positions, D width, F features, G documents, R resamples.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ from saelab.errors import UsageError
 from saelab.evaluation import metrics
 from saelab.evaluation.controls import random_init
 from saelab.evaluation.downstream import clean_run, divergence, next_token_loss, spliced_run
-from saelab.evaluation.tally import Tally
+from saelab.evaluation.firing import Firings
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
+from saelab.statistics import DocumentSums, over_documents, share_over_documents, weights
+from saelab.statistics.bootstrap import total
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Code | None]]
 Progress = Callable[[int], None]
@@ -43,23 +43,31 @@ def references(target: Any, n_components: int) -> dict[str, Reconstruct]:
     }
 
 
-def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, np.ndarray]:
-    """The columns of metrics.COLUMNS that belong to tokens."""
+def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, Tensor]:
+    """The sums of `metrics` that belong to tokens."""
     norms_N = x_ND.norm(dim=1) * x_hat_ND.norm(dim=1)
-    fired_N = np.zeros(len(x_ND))
+    fired_N = torch.zeros(len(x_ND))
     if code is not None:
-        fired_N = torch.bincount(code.tokens[code.values != 0], minlength=len(x_ND)).numpy()
+        fired_N = torch.bincount(code.tokens[code.values != 0], minlength=len(x_ND))
     return {
-        "tokens": np.ones(len(x_ND)),
-        "error": (x_ND - x_hat_ND).double().square().sum(1).numpy(),
-        "square": x_ND.double().square().sum(1).numpy(),
+        "tokens": torch.ones(len(x_ND)),
+        "error": (x_ND - x_hat_ND).double().square().sum(1),
+        "square": x_ND.double().square().sum(1),
         "l0": fired_N,
-        "cosine": torch.where(norms_N > 0, (x_ND * x_hat_ND).sum(1) / norms_N, 0).numpy(),
+        "cosine": torch.where(norms_N > 0, (x_ND * x_hat_ND).sum(1) / norms_N, 0),
+        "x": x_ND,
     }
 
 
+def _per_prediction(losses: dict[str, Tensor], name: str, kl_P: Tensor) -> dict[str, Tensor]:
+    """The sums of `metrics` that belong to predictions, of one row. losses: of every row, `clean`
+    without any."""
+    ablated = {which: losses[which] for which in ("clean", "zero", "mean")}
+    return {"predictions": torch.ones(len(kl_P)), "spliced": losses[name], "kl": kl_P, **ablated}
+
+
 class _Evaluation:
-    """Tallies of an SAE, its controls and its references over chunks of contexts.
+    """Sums by document of an SAE, its controls and its references over chunks of contexts.
 
     hooks: what the SAE reads and what it explains; whole: the hook of whose activation the SAE
     explains a part that the model has no hook for, such as another SAE's error (None: it explains
@@ -75,11 +83,10 @@ class _Evaluation:
         rows: dict[str, Reconstruct],
     ) -> None:
         self.model, self.hooks, self.whole = model, hooks, whole
-        self.coded: dict[str, Reconstruct] = {
-            name: partial(_reconstruct, each) for name, each in saes.items()
-        }
+        self.coded: dict[str, Reconstruct] = {name: each.reconstruct for name, each in saes.items()}
         self.rows, sae = rows | self.coded, saes["sae"]
-        self.tallies = {name: Tally(sae.n_features, len(sae.b_dec)) for name in self.rows}
+        self.sums = {name: DocumentSums() for name in self.rows}
+        self.fired = Firings(sae.n_features)
         self.chance = (
             random_init(sae, 12345) if sae.levels is None else None
         )  # levels of another SAE mean nothing to it
@@ -96,39 +103,28 @@ class _Evaluation:
             (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
         )
         rest_CTD = acts[spliced_at] - target_CTD
-        owner_N, owner_P = (
-            documents_CT[:, 1:].flatten().numpy(),
-            documents_CT[:, 1:-1].flatten().numpy(),
-        )
+        owner_N, owner_P = documents_CT[:, 1:].flatten(), documents_CT[:, 1:-1].flatten()
         target_ND = target_CTD[:, 1:].flatten(0, 1)
-        columns = {"clean": next_token_loss(clean, tokens_CT).flatten().numpy()}
-        columns["predictions"] = np.ones(len(owner_P))
+        losses = {"clean": next_token_loss(clean, tokens_CT).flatten()}
+        rows = {}
         for name, reconstruct in self.rows.items():
             source_CTD = x_CTD if name in self.coded else target_CTD
             x_hat_ND, code = reconstruct(source_CTD[:, 1:].flatten(0, 1))
             replacement_CTD = rest_CTD.clone()
             replacement_CTD[:, 1:] += x_hat_ND.view_as(target_CTD[:, 1:])
             spliced = spliced_run(self.model, tokens_CT, spliced_at, replacement_CTD)
-            columns["spliced"] = next_token_loss(spliced, tokens_CT).flatten().numpy()
-            columns["kl"] = divergence(clean, spliced).flatten().numpy()
-            if name in ("zero", "mean"):
-                columns[name] = columns["spliced"]
-            tally = self.tallies[name]
-            tally.add(owner_N, _per_token(target_ND, x_hat_ND, code), target_ND)
-            tally.add(owner_P, columns)
-            if code is not None:
-                tally.add_code(owner_N, code)
+            losses[name] = next_token_loss(spliced, tokens_CT).flatten()
+            rows[name] = (x_hat_ND, code, divergence(clean, spliced).flatten())
+        for name, (x_hat_ND, code, kl_P) in rows.items():
+            self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, code))
+            self.sums[name].add(owner_P, _per_prediction(losses, name, kl_P))
+            if name == "sae" and code is not None:
+                self.fired.add(owner_N, code)
         if self.chance is not None:
             code = self.chance.encode(x_CTD[:, 1:].flatten(0, 1))
             self.chance_fired_F += torch.bincount(
                 code.features[code.values != 0], minlength=code.n_features
             )
-
-
-def _reconstruct(sae: SAE, x_ND: Tensor) -> tuple[Tensor, Code]:
-    code = sae.encode(x_ND)
-    x_hat_ND = sae.decode(code)
-    return (x_hat_ND if sae.W_skip is None else x_hat_ND + x_ND @ sae.W_skip.T), code
 
 
 @torch.no_grad()
@@ -182,10 +178,11 @@ def evaluate(
 
 
 def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
-    """All fields from the tallies."""
-    tables = {name: tally.sums() for name, tally in run.tallies.items()}
-    weights_RG = bootstrap.weights(len(tables["sae"]), seed)
-    total = tables["sae"].sum(0)
+    """All fields from the sums."""
+    documents = run.sums["sae"].documents
+    tables = {name: sums.table(documents) for name, sums in run.sums.items()}
+    weights_RG = weights(len(documents), seed)
+    whole = total(tables["sae"])
     nulls = {name: _metrics(tables[name], weights_RG) for name in ("mean", "zero")}
     fields = _metrics(tables["sae"], weights_RG)
     null_of = {
@@ -197,25 +194,26 @@ def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
     }
     for name, which in null_of.items():
         fields[name]["null"] = nulls[which][name]["value"]
-    fields |= _firing(run, weights_RG, total)
+    fired_GF = run.fired.table(documents)
+    fields |= _firing(run, {"fired": fired_GF, "tokens": tables["sae"]["tokens"]}, weights_RG)
     others = {name: _metrics(table, weights_RG) for name, table in tables.items() if name != "sae"}
     beside = {name: others.pop(name) for name in run.coded if name != "sae"}
     return {
         **fields,
-        "ce_clean": float(metrics.cross_entropy(total, "clean")),
-        "ce_spliced": float(metrics.cross_entropy(total, "spliced")),
-        "ce_ablated": float(metrics.cross_entropy(total, "zero")),
-        "ce_mean_ablated": float(metrics.cross_entropy(total, "mean")),
-        "tokens": int(total[0]),
-        "documents": len(tables["sae"]),
+        "ce_clean": float(metrics.cross_entropy(whole, "clean")),
+        "ce_spliced": float(metrics.cross_entropy(whole, "spliced")),
+        "ce_ablated": float(metrics.cross_entropy(whole, "zero")),
+        "ce_mean_ablated": float(metrics.cross_entropy(whole, "mean")),
+        "tokens": int(whole["tokens"]),
+        "documents": len(documents),
         "n_features": sae.n_features,
         "references": others,
         **({"controls": beside} if beside else {}),
     }
 
 
-def _metrics(sums_GM: np.ndarray, weights_RG: np.ndarray) -> dict[str, dict]:
-    statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+def _metrics(sums_G: metrics.Sums, weights_RG: np.ndarray) -> dict[str, dict]:
+    statistics: dict[str, Callable[[metrics.Sums], np.ndarray]] = {
         "fvu": metrics.fvu,
         "l0": metrics.l0,
         "cosine": metrics.cosine,
@@ -223,39 +221,20 @@ def _metrics(sums_GM: np.ndarray, weights_RG: np.ndarray) -> dict[str, dict]:
         "ce_recovered_mean": lambda sums: metrics.ce_recovered(sums, "mean"),
         "kl": metrics.kl,
     }
-    return {
-        name: _field(bootstrap.interval(sums_GM, f, weights_RG)) for name, f in statistics.items()
-    }
+    return {name: over_documents(sums_G, f, weights_RG).as_dict() for name, f in statistics.items()}
 
 
-def _field(interval: tuple[float, float, float], null: float | None = None) -> dict:
-    return {"value": interval[0], "low": interval[1], "high": interval[2], "null": null}
-
-
-def _firing(run: _Evaluation, weights_RG: np.ndarray, total: np.ndarray) -> dict[str, dict]:
+def _firing(run: _Evaluation, sums_G: dict, weights_RG: np.ndarray) -> dict[str, dict]:
     """dead_fraction and dense_fraction with intervals; their null is an untrained SAE of the same
     shape."""
-    tally, n_tokens = run.tallies["sae"], float(total[0])
-    counts_GF = tally.fired_counts()
-    fired_F = np.asarray(counts_GF.sum(axis=0)).ravel()
-    tokens_R = weights_RG @ tally.sums()[:, 0]
-    resampled = [
-        np.asarray(weights_RG[i : i + 50] @ counts_GF) for i in range(0, len(weights_RG), 50)
-    ]
-    dead_R = np.concatenate([metrics.dead_fraction(part) for part in resampled])
-    parts = np.split(tokens_R, range(50, len(weights_RG), 50))
-    dense_R = np.concatenate(
-        [metrics.dense_fraction(part, n) for part, n in zip(resampled, parts, strict=True)]
-    )
-    chance_F = run.chance_fired_F.numpy()
-    known = run.chance is not None
+    chance = {"fired": run.chance_fired_F.numpy(), "tokens": sums_G["tokens"].sum()}
+    statistics = {
+        "dead_fraction": metrics.silent_fraction,
+        "dense_fraction": metrics.dense_fraction,
+    }
     return {
-        "dead_fraction": _field(
-            bootstrap.recentred_interval(float(metrics.dead_fraction(fired_F)), dead_R),
-            float(metrics.dead_fraction(chance_F)) if known else None,
-        ),
-        "dense_fraction": _field(
-            bootstrap.recentred_interval(float(metrics.dense_fraction(fired_F, n_tokens)), dense_R),
-            float(metrics.dense_fraction(chance_F, n_tokens)) if known else None,
-        ),
+        name: share_over_documents(
+            sums_G, f, weights_RG, float(f(chance)) if run.chance is not None else None
+        ).as_dict()
+        for name, f in statistics.items()
     }

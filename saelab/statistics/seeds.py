@@ -1,33 +1,35 @@
-"""One number per seed: its mean, its spread, and an interval where there are enough seeds for
-one."""
+"""One number per seed: its mean with an interval where there are enough seeds for one."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
+
+from saelab.statistics.estimate import Estimate
 
 ENOUGH = 3  # seeds from which an interval is given
 
 
-class Spread(NamedTuple):
-    """mean; spread: standard deviation over seeds (n - 1; None for one seed); low, high: 95%
-    interval of the mean, or None."""
+def over_seeds(values_S: Sequence[float] | np.ndarray, null: float | None = None) -> Estimate:
+    """The mean over seeds with Student's interval, mean -+ t(0.975, n - 1) spread / sqrt(n), from
+    three seeds on; no value where a seed has none (NaN).
 
-    mean: float
-    spread: float | None
-    low: float | None
-    high: float | None
-    n: int
+    For a comparison the values are differences within each seed (same data, same seed): that pairs
+    it.
 
-
-def over_seeds(values: Sequence[float]) -> Spread:
-    """Student's interval of the mean over seeds, mean -+ t(0.975, n - 1) spread / sqrt(n), from
-    three seeds on."""
+    >>> over_seeds([1.0, 2.0, 3.0]).value
+    2.0
+    """
     from scipy.stats import t
 
-    n, mean = len(values), float(np.mean(values))
-    spread = float(np.std(values, ddof=1)) if n > 1 else None
-    if spread is None or n < ENOUGH:
-        return Spread(mean, spread, None, None, n)
-    half = float(t.ppf(0.975, n - 1)) * spread / n**0.5
-    return Spread(mean, spread, mean - half, mean + half, n)
+    n, mean = len(values_S), float(np.mean(values_S))
+    if np.isnan(mean):
+        return Estimate(None, null=null)
+    if n < ENOUGH:
+        return Estimate(mean, null=null)
+    half = float(t.ppf(0.975, n - 1) * np.std(values_S, ddof=1) / n**0.5)
+    return Estimate(mean, mean - half, mean + half, null)
+
+
+def spread(values_S: Sequence[float] | np.ndarray) -> float | None:
+    """Standard deviation over seeds (n - 1), in the values' units; None for one seed."""
+    return float(np.std(values_S, ddof=1)) if len(values_S) > 1 else None

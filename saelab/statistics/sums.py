@@ -1,62 +1,63 @@
 """Sums over the tokens of each document, so that documents can be resampled.
 
-Shapes: N tokens, G documents, M summed columns, R resamples.
+Shapes: N tokens, G documents, D width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.statistics import bootstrap
+from saelab.statistics.bootstrap import over_documents, weights
+from saelab.statistics.estimate import Estimate
 
 
 class DocumentSums:
-    """Running sums [M] of the columns of each document's tokens."""
+    """Running sums by document of columns that are named; each of them may cover its own tokens.
+
+    >>> sums = DocumentSums()
+    >>> sums.add(owners_N, {"tokens": torch.ones(n), "error": error_N, "x": x_ND})
+    """
 
     def __init__(self) -> None:
-        self.rows: dict[int, np.ndarray] = {}
+        self.rows: dict[str, dict[int, np.ndarray]] = {}
 
-    def add(self, owners: Tensor, columns: Tensor) -> None:
-        """Add per-token columns [N, M] to the rows of their documents [N]."""
-        names, group_N = owners.unique(return_inverse=True)
-        sums_GM = torch.zeros(len(names), columns.shape[1], dtype=torch.float64).index_add_(
-            0, group_N, columns.double()
-        )
-        for name, row in zip(names.tolist(), sums_GM.numpy(), strict=True):
-            self.rows[name] = self.rows.get(name, 0) + row
+    def add(self, owners_N: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Add per-token columns, [N] or [N, D] each, to the sums of their documents [N]."""
+        documents, group_N = owners_N.unique(return_inverse=True)
+        for name, column in columns.items():
+            sums = torch.zeros(len(documents), *column.shape[1:], dtype=torch.float64)
+            sums.index_add_(0, group_N, column.double())
+            rows = self.rows.setdefault(name, {})
+            for document, row in zip(documents.tolist(), sums.numpy(), strict=True):
+                rows[document] = rows.get(document, 0) + row
 
-    def table(self, documents: Iterable[int] | None = None) -> np.ndarray:
-        """[G, M]: rows of these documents (0 for one without tokens; default: all in ascending
-        order)."""
-        empty = np.zeros_like(next(iter(self.rows.values())))
-        return np.stack(
-            [
-                self.rows.get(name, empty)
-                for name in (sorted(self.rows) if documents is None else documents)
-            ]
-        )
+    @property
+    def documents(self) -> list[int]:
+        """Every document that a token was added of, ascending."""
+        return sorted(set().union(*self.rows.values()))
 
-
-def interval(
-    owners: Tensor, columns: Tensor, statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> tuple[float, float, float]:
-    """(value, low, high): a statistic of the total sums [..., M] of per-token columns [N, M], 95%
-    over resampled documents."""
-    sums = DocumentSums()
-    sums.add(owners, columns)
-    table_GM = sums.table()
-    return bootstrap.interval(table_GM, statistic, bootstrap.weights(len(table_GM), seed))
+    def table(self, documents: Iterable[int] | None = None) -> dict[str, np.ndarray]:
+        """[G] or [G, D] by name: rows of these documents (0 for one without tokens; default:
+        `self.documents`)."""
+        documents = self.documents if documents is None else list(documents)
+        table = {}
+        for name, rows in self.rows.items():
+            empty = np.zeros_like(next(iter(rows.values())))
+            table[name] = np.stack([rows.get(document, empty) for document in documents])
+        return table
 
 
-def field(
-    sums: np.ndarray,
-    statistic: Callable[[np.ndarray], np.ndarray],
-    weights: np.ndarray,
+def of_tokens(
+    owners_N: Tensor,
+    columns: Mapping[str, Tensor],
+    statistic: Callable[[dict[str, np.ndarray]], np.ndarray],
+    seed: int = 0,
     null: float | None = None,
-) -> dict:
-    """A statistic of sums [G, M] with its 95% interval over documents, resampled by weights [R, G],
-    and its null."""
-    value, low, high = bootstrap.interval(sums, statistic, weights)
-    return {"value": value, "low": low, "high": high, "null": null}
+) -> Estimate:
+    """A statistic of the total sums of per-token columns, with its interval over documents [N]."""
+    sums = DocumentSums()
+    sums.add(owners_N, columns)
+    weights_RG = weights(len(sums.documents), seed)
+    return over_documents(sums.table(), statistic, weights_RG, null)

@@ -10,9 +10,8 @@ from apps.cli import main
 from saelab import SAE, Choice
 from saelab.origin import Origin
 from tests.apps.pages import opened_page
-from tests.conftest import ROOT
+from tests.schemas import check
 
-SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text())
 QUICK = ["--prompts", "8", "--held-out", "24", "--repeats", "3"]
 
 
@@ -59,7 +58,7 @@ def result(written: Path) -> dict:
 
 
 def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
-    jsonschema.validate(result, SCHEMA)
+    check(result, "circuits")
     assert {(row["layer"], row["head"]) for row in result["heads"][:2]} == {(3, 2), (3, 6)}
     assert result["auc"] > 0.95 and len(result["edges"]) == 1519
     assert result["faithfulness"][2]["low"] > 0.9 and result["faithfulness"][0]["value"] == 0
@@ -71,7 +70,7 @@ def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_th
     by_feature: Path,
 ):
     result = json.loads((by_feature / "gt" / "circuit.json").read_text())
-    jsonschema.validate(result, SCHEMA)
+    check(result, "circuits")
     assert (
         result["schema"] == "saelab/feature-circuit/1"
         and len(result["hooks"]) == len(result["runs"]) == 4
@@ -99,7 +98,7 @@ def test_the_schema_tells_the_two_kinds_apart(result: dict):
         result | {"typo": 1},
     ):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(broken, SCHEMA)
+            check(broken, "circuits")
 
 
 def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
@@ -122,7 +121,7 @@ def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
         in capsys.readouterr().out
     )
     result = json.loads((tmp_path / "circuit.json").read_text())
-    jsonschema.validate(result, SCHEMA)
+    check(result, "circuits")
     assert result["heads"] == [] and result["auc"] is None
 
 

@@ -23,9 +23,8 @@ from saelab.evaluation.report import evaluate
 from saelab.origin import Origin
 from tests import toy_index
 from tests.apps.pages import opened_page
-from tests.conftest import HOOK, ROOT, make_cache, make_model
-
-SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "dark-matter.json").read_text())
+from tests.conftest import HOOK, make_cache, make_model
+from tests.schemas import check
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +54,12 @@ def document(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 def test_the_document_follows_its_schema_and_lies_in_every_run(document: dict, runs: list[Path]):
-    jsonschema.validate(document, SCHEMA)
+    check(document, "dark-matter")
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**document, "runs": [{**document["runs"][0], "fvu": 0.5}]}, SCHEMA)
+        check({**document, "runs": [{**document["runs"][0], "fvu": 0.5}]}, "dark-matter")
     for entry, run in zip(document["runs"], runs, strict=True):
         written = json.loads((run / "dark-matter.json").read_text())
-        jsonschema.validate(written, SCHEMA)
+        check(written, "dark-matter")
         assert written["runs"] == [entry] and written["scaling"] == document["scaling"]
 
 
@@ -236,7 +235,7 @@ def test_reductions_lower_what_they_can_and_not_what_they_cannot(
     chunk = next(cache.contexts(HOOK, "held_out"))
     y, owners = chunk.acts[:, 1:].flatten(0, 1), chunk.documents[:, 1:].flatten()
     pursued = reduce.by_pursuit(sae, x, y, "orthogonal")
-    value, low, high = pursued.share(owners)
+    value, low, high, _ = pursued.share(owners)
     assert low <= value <= high and value == pytest.approx(
         1 - float(pursued.after.sum() / pursued.before.sum()), rel=1e-5
     )

@@ -9,13 +9,9 @@ import pytest
 
 import training
 from apps.cli import main
-from tests.conftest import HOOK, ROOT
+from tests.conftest import HOOK
 from tests.evaluation.test_probing import make_python_cache
-
-
-def schema(name: str) -> dict:
-    """A committed schema."""
-    return json.loads((ROOT / "saelab" / "schemas" / f"{name}.json").read_text())
+from tests.schemas import check
 
 
 def last_line(capsys: pytest.CaptureFixture) -> str:
@@ -44,7 +40,7 @@ def test_controls_stand_beside_the_same_report(runs: list[Path], capsys):
     plain = json.loads(capsys.readouterr().out)
     assert main(["eval", str(runs[0]), "--tokens", "1000", "--controls", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, schema("report"))
+    check(result, "report")
     assert result == json.loads((runs[0] / "report.json").read_text())
     assert set(result) - set(plain) == {"controls"} and "probing" not in plain
     assert all(result[name] == plain[name] for name in plain if name != "command")
@@ -67,16 +63,16 @@ def test_several_runs_print_a_row_each_and_a_mean_over_those_that_differ_by_seed
 ):
     assert main(["eval", *map(str, runs), "--tokens", "600", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, schema("reports"))
+    check(result, "reports")
     assert [row["run"] for row in result["runs"]] == [str(run) for run in runs]
     (group,) = result["seeds"]
     assert group["runs"] == [str(run) for run in runs[:3]]
     values = [row["fvu"]["value"] for row in result["runs"][:3]]
-    assert group["fvu"]["mean"] == pytest.approx(sum(values) / 3) and group["fvu"]["n"] == 3
+    assert group["fvu"]["value"] == pytest.approx(sum(values) / 3) and group["fvu"]["n"] == 3
     assert group["fvu"]["low"] < min(values) < max(values) < group["fvu"]["high"]
     assert 0 <= group["stability"]["null_found"] <= group["stability"]["found"] <= 1
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**result, "runs": result["runs"][:1]}, schema("reports"))
+        check({**result, "runs": result["runs"][:1]}, "reports")
     for run, row in zip(runs, result["runs"], strict=True):
         assert json.loads((run / "report.json").read_text())["fvu"] == row["fvu"]
     assert main(["eval", str(runs[0]), str(runs[1]), "--tokens", "600"]) == 0
@@ -98,7 +94,7 @@ def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
     )
     assert main(["eval", str(run), "--tokens", "600", "--probe", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, schema("report"))
+    check(result, "report")
     assert "controls" not in result
     rows = {(row["label"], row["dictionary"], row["k"]): row for row in result["probing"]}
     assert {name for _, name, _ in rows} == {"sae", "random_init", "neurons", "dense"}

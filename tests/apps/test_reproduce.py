@@ -4,14 +4,11 @@ claims, follow the schema."""
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from apps.cli import main
-from tests.conftest import ROOT
+from tests.schemas import check
 from training.reproduce import PAPERS
-
-SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "reproduce.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +24,7 @@ def test_the_quick_form_prints_claims_that_follow_the_schema(
 ):
     assert main(["reproduce", paper, "--quick", "--out", str(work), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    jsonschema.validate(result, SCHEMA)
+    check(result, "reproduce")
     assert result == json.loads((work / f"{paper}-quick.json").read_text())
     assert all(claim["value"] is not None for claim in result["claims"])
     assert all(claim["holds"] is None and claim["low"] is None for claim in result["claims"]), (

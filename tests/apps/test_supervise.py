@@ -13,9 +13,7 @@ from apps.browser.draw import number
 from apps.browser.runs import PLACES
 from apps.cli import main
 from tests.apps.pages import opened_page
-from tests.conftest import ROOT
-
-SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "supervise.json").read_text())
+from tests.schemas import check
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +37,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
 def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFixture):
     assert main(["supervise", str(run), "--task", str(prompts), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    jsonschema.validate(shown, SCHEMA)
+    check(shown, "supervise")
     assert shown == json.loads((run / "supervise-letters.json").read_text())
     assert (
         shown["positions"] == ["end"]
@@ -47,19 +45,19 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
         and shown["metric"] == "probability_difference"
     )
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**shown, "sufficiency": {"sae": shown["sufficiency"]["sae"]}}, SCHEMA)
+        check({**shown, "sufficiency": {"sae": shown["sufficiency"]["sae"]}}, "supervise")
     twin = shutil.copytree(run, run.with_name("twin"))
     assert main(["supervise", str(run), str(twin), "--task", str(prompts), "--changes", "3"]) == 0
     text = capsys.readouterr().out
     documents = [
         json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)
     ]
-    jsonschema.validate(
+    check(
         {
             **{key: shown[key] for key in ("schema", "saelab_version", "seed", "command")},
             "runs": documents,
         },
-        SCHEMA,
+        "supervise",
     )
     assert documents[0]["sufficiency"] == documents[1]["sufficiency"] == shown["sufficiency"]
     assert text.count("edit agreement by features changed") == 2

@@ -7,12 +7,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from apps.cli import main
 from saelab import SAE
-from tests.conftest import HOOK, ROOT
+from tests.conftest import HOOK
+from tests.schemas import check
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,7 @@ def test_eval_writes_the_report_it_prints(run: Path, capsys):
     assert main(["eval", str(run), "--tokens", "1000", "--json"]) == 0
     result = printed(capsys)
     assert result == json.loads((run / "report.json").read_text())
-    jsonschema.validate(
-        result, json.loads((ROOT / "saelab" / "schemas" / "report.json").read_text())
-    )
+    check(result, "report")
     assert main(["eval", str(run), "--tokens", "1000"]) == 0
     table = capsys.readouterr().out
     assert f"{result['fvu']['value']:.4f}" in table and "identity" in table

@@ -54,16 +54,18 @@ def test_planted_absorption_is_found_with_its_rate_and_its_latent():
     found = absorption(absorbing(SILENT), train, test, "starts with s")
     assert found.main == [0] and found.probe_f1 > 0.99
     assert found.absorbers == {1 + SILENT: (kind == SILENT).sum()}
-    assert found.rate == pytest.approx((kind == SILENT).sum() / (kind < WITH).sum())
-    assert (
-        found.low is not None and found.high is not None and 0 < found.low < found.rate < found.high
-    )
+    assert found.rate.value == pytest.approx((kind == SILENT).sum() / (kind < WITH).sum())
+    assert 0 < found.rate.low < found.rate.value < found.rate.high
 
 
 def test_a_clean_sae_absorbs_nothing():
     (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
     found = absorption(clean(), train, test, "starts with s")
-    assert (found.rate, found.main, found.absorbers) == (0.0, [0], {}) and found.main_f1 == 1.0
+    assert (found.rate.value, found.main, found.absorbers) == (
+        0.0,
+        [0],
+        {},
+    ) and found.main_f1 == 1.0
 
 
 def test_a_silent_latent_alone_is_no_absorption():
@@ -71,7 +73,7 @@ def test_a_silent_latent_alone_is_no_absorption():
     sae = absorbing(SILENT)
     for mine, theirs in ((sae.W_dec, clean().W_dec), (sae.W_enc, clean().W_enc)):
         mine.data[1 + SILENT] = theirs.data[1 + SILENT]  # the property is lost, not absorbed
-    assert absorption(sae, train, test, "starts with s").rate == 0.0
+    assert absorption(sae, train, test, "starts with s").rate.value == 0.0
 
 
 def test_a_latent_for_many_of_the_tokens_is_a_main_one_and_no_absorber():
@@ -85,7 +87,7 @@ def test_a_latent_for_many_of_the_tokens_is_a_main_one_and_no_absorber():
         torch.eye(WIDTH)[0] + torch.eye(WIDTH)[1:7].mean(0), dim=0
     )
     found = absorption(sae, train, test, "starts with s")
-    assert found.main == [0, 1] and found.rate == 0.0
+    assert found.main == [0, 1] and found.rate.value == 0.0
 
 
 def test_an_untrained_sae_needs_several_latents_for_what_one_should_say():
@@ -101,4 +103,4 @@ def test_a_property_that_is_not_there_has_no_rate():
     found = absorption(
         sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin"
     )
-    assert found.rate is None and found.probe_f1 < 0.6
+    assert found.rate.value is None and found.probe_f1 < 0.6

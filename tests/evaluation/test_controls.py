@@ -1,4 +1,4 @@
-"""Baselines that learned nothing are what they say, and the spread over seeds is Student's."""
+"""Baselines that learned nothing are what they say."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from saelab import SAE, Choice, Threshold
 from saelab.errors import UsageError
 from saelab.evaluation import controls
 from saelab.evaluation.synthetic import World
-from saelab.statistics.seeds import over_seeds
 from tests.evaluation.worlds import SMALL, fvu, oracle
 
 
@@ -77,15 +76,3 @@ def test_a_frozen_decoder_asks_for_enough_batches_and_for_no_transcoder(x: torch
         controls.frozen_decoder(SAE(32, 24, Choice(3)), batches(x, 3), n_steps=20)
     with pytest.raises(UsageError, match="not for transcoders"):
         controls.frozen_decoder(SAE(32, 24, Choice(3), transcoder=True), batches(x, 3), n_steps=3)
-
-
-def test_mean_and_spread_over_seeds_by_hand():
-    found = over_seeds([1.0, 2.0, 3.0])
-    assert (found.mean, found.spread, found.n) == (2.0, 1.0, 3)
-    half = 4.302653 / 3**0.5  # t(0.975, 2) of the printed tables
-    assert (found.low, found.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
-
-
-def test_two_seeds_have_a_spread_and_no_interval():
-    assert over_seeds([1.0, 2.0])[:4] == (1.5, pytest.approx(0.5**0.5), None, None)
-    assert over_seeds([1.0])[:4] == (1.0, None, None, None)

@@ -1,7 +1,6 @@
 """The report: rows known in advance come out as known, the schema holds, and a zoo of bad SAEs is
 seen for what it is."""
 
-import json
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +13,8 @@ from saelab.errors import UsageError
 from saelab.evaluation import evaluate
 from saelab.evaluation.downstream import clean_run, spliced_run
 from saelab.origin import Origin
-from tests.conftest import HOOK, ROOT
+from tests.conftest import HOOK
+from tests.schemas import check
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,15 @@ def test_rows_known_in_advance_come_out_as_known(measured: dict):
     assert abs(value(rows["identity"], "kl")) < 1e-5
     assert value(rows["zero"], "ce_recovered") == 0 and value(rows["zero"], "fvu") > 1
     assert value(rows["mean"], "ce_recovered_mean") == 0
+    for ablated, row, key in (
+        ("ce_mean_ablated", "zero", "ce_recovered_mean"),
+        ("ce_ablated", "mean", "ce_recovered"),
+    ):
+        other = "ce_ablated" if row == "zero" else "ce_mean_ablated"
+        recovered = (measured[ablated] - measured[other]) / (
+            measured[ablated] - measured["ce_clean"]
+        )
+        assert value(rows[row], key) == pytest.approx(recovered)
     assert value(rows["mean"], "fvu") == pytest.approx(1.0, abs=0.05)
     assert 0 < value(rows["pca"], "fvu") < 1
 
@@ -66,7 +75,6 @@ def test_intervals_contain_their_values_and_the_sae_beats_its_null(measured: dic
 
 
 def test_the_report_is_what_the_schema_says(measured: dict):
-    schema = json.loads((ROOT / "saelab" / "schemas" / "report.json").read_text())
     whole = {
         "schema": "saelab/report/1",
         "saelab_version": "0",
@@ -74,9 +82,9 @@ def test_the_report_is_what_the_schema_says(measured: dict):
         "command": "saelab eval",
         **measured,
     }
-    jsonschema.validate(whole, schema)
+    check(whole, "report")
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**whole, "fvu": 0.1}, schema)
+        check({**whole, "fvu": 0.1}, "report")
 
 
 def test_fvu_and_l0_equal_a_dense_computation(measured: dict, tiny_run: Path, tiny_cache: Path):

@@ -66,5 +66,5 @@ def test_the_f1_of_shuffled_latents_is_low():
     draw = torch.Generator().manual_seed(0)
     truth = torch.nn.functional.one_hot(torch.randint(10, (500,), generator=draw), 10).bool()
     guess = truth[torch.randperm(500, generator=draw)]
-    value, low, high = scores.mean_f1(guess, truth, bootstrap.weights(500, resamples=200))
+    value, low, high, _ = scores.mean_f1(guess, truth, bootstrap.weights(500, resamples=200))
     assert low <= value <= high < 0.25

@@ -11,18 +11,11 @@ from saelab import SAE
 from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.sparsify import Choice
+from saelab.statistics import Estimate
 from tests.conftest import HOOK
 from training import Config, recipes
 from training.reproduce import PAPERS, Settings, abstopk, claims, compare, data, measure, steering
-from training.reproduce.claims import judge, over_seeds, seeds_claim
-
-
-def test_the_interval_over_seeds_is_students():
-    mean, low, high = over_seeds([1.0, 2.0, 3.0, 4.0, 5.0])
-    half = 2.776445 * 2.5**0.5 / 5**0.5  # t(0.975, 4) x sd / sqrt(n)
-    assert (mean, low, high) == pytest.approx((3.0, 3.0 - half, 3.0 + half), rel=1e-6)
-    assert over_seeds([1.0, 3.0]) == (2.0, None, None)
-    assert over_seeds([1.0, float("nan"), 2.0]) == (None, None, None)
+from training.reproduce.claims import judge, seeds_claim, within
 
 
 @pytest.mark.parametrize(
@@ -39,12 +32,19 @@ def test_the_interval_over_seeds_is_students():
     ],
 )
 def test_a_claim_holds_only_where_the_whole_interval_does(low, high, bound, holds):
-    assert judge(low, high, **bound) is holds
+    assert judge(Estimate(0.0, low, high), **bound) is holds
+
+
+def test_an_interval_lies_within_two_bounds_or_beyond_one_of_them_or_is_undecided():
+    assert within(Estimate(0.5, 0.45, 0.55), 0.4, 0.6) is True
+    assert within(Estimate(0.7, 0.65, 0.75), 0.4, 0.6) is False
+    assert within(Estimate(0.6, 0.55, 0.65), 0.4, 0.6) is None
+    assert within(Estimate(0.5), 0.4, 0.6) is None
 
 
 def test_judging_needs_one_bound():
     with pytest.raises(ValueError, match="one bound"):
-        judge(0.0, 1.0)
+        judge(Estimate(0.5, 0.0, 1.0))
 
 
 def test_a_comparison_is_undecided_before_five_seeds():

@@ -29,12 +29,12 @@ def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
     found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 10, 16, False), seed=0)
     assert "circuits" in PAPERS and Settings().quick is False
     assert [claim.theirs for claim in found[:2]] == ["0.855", "0.873"]
-    assert all(claim.value is not None and claim.low is not None for claim in found)
-    assert all(0 <= claim.value <= 1 for claim in found[:4] if claim.value is not None)
-    assert found[5].value is not None and found[5].value < 0.1
+    assert all(claim.ours.value is not None and claim.ours.low is not None for claim in found)
+    assert all(0 <= claim.ours.value <= 1 for claim in found[:4] if claim.ours.value is not None)
+    assert found[5].ours.value is not None and found[5].ours.value < 0.1
     above = (
-        found[2].value - found[4].value
-        if found[2].value is not None and found[4].value is not None
+        found[2].ours.value - found[4].ours.value
+        if found[2].ours.value is not None and found[4].ours.value is not None
         else 0
     )
     assert 0.8 < above <= 1, "the layer's number alone is close to the answer on this task"

@@ -36,5 +36,5 @@ def test_every_claim_is_measured_and_few_seeds_decide_none(
     )
     found = supervised.claims(Settings(quick=True, work=tmp_path))
     assert len(found) == 7 + 3 + 3
-    assert all(claim.value is not None and claim.holds is None for claim in found)
-    assert 0 <= found[0].value <= 1  # type: ignore[operator]
+    assert all(claim.ours.value is not None and claim.holds is None for claim in found)
+    assert 0 <= found[0].ours.value <= 1  # type: ignore[operator]

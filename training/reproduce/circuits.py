@@ -20,9 +20,10 @@ from saelab.analysis.circuits.heads import codes, score
 from saelab.analysis.circuits.heads.agreement import agreement, layer_index_auc
 from saelab.analysis.circuits.heads.codes import EXAMPLES, Codes, head_outputs, only_in_clean
 from saelab.analysis.circuits.heads.report import LEVEL, measured
+from saelab.statistics import over_seeds
 
 from . import data
-from .claims import Claim, Settings, judge, over_seeds, seeds_claim
+from .claims import Claim, Settings, judge, seeds_claim
 
 THEIRS = {
     "ioi": (0.868, 0.840),
@@ -102,9 +103,8 @@ def of_task(model: Any, name: str, form: Form, seed: int) -> list[Claim]:
 
 def _level(claim: str, theirs: float, values: Any) -> Claim:
     """Whether our mean AUC, whose interval is cut to [0, 1], reaches theirs."""
-    value, low, high = over_seeds(values)
-    low, high = (None if bound is None else min(max(bound, 0.0), 1.0) for bound in (low, high))
-    return Claim(claim, f"{theirs:.3f}", value, low, high, judge(low, high, above=theirs))
+    ours = over_seeds(values).cut(0, 1)
+    return Claim(claim, f"{theirs:.3f}", ours, judge(ours, above=theirs))
 
 
 def _above(claim: str, values: Any, others: Any, theirs: str = "not compared") -> Claim:

@@ -9,19 +9,31 @@ from typing import NamedTuple
 
 import numpy as np
 
+from saelab.statistics import Estimate, over_seeds
+
 SEEDS = 5  # before the word "better"
 
 
 class Claim(NamedTuple):
-    """One claim. theirs: what the paper says; value, low, high: ours with its 95% interval; holds:
-    None where it is undecided."""
+    """One claim of a paper."""
 
     claim: str
+    """what is claimed"""
     theirs: str
-    value: float | None
-    low: float | None
-    high: float | None
+    """what the paper says"""
+    ours: Estimate
+    """what we measured"""
     holds: bool | None
+    """None where it is undecided"""
+
+    def as_dict(self) -> dict:
+        """A row of the `reproduce` document."""
+        return {
+            "claim": self.claim,
+            "theirs": self.theirs,
+            **self.ours.as_dict(),
+            "holds": self.holds,
+        }
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -39,27 +51,7 @@ class Settings(NamedTuple):
     """called with what is being done, how much of it is done, and of how much"""
 
 
-def over_seeds(
-    values_S: Sequence[float] | np.ndarray,
-) -> tuple[float | None, float | None, float | None]:
-    """(mean, low, high) of one number per seed: Student's 95% interval of the mean.
-
-    No interval from fewer than 3 seeds; nothing at all where a seed has no number (NaN).
-    """
-    from scipy import stats
-
-    mean, n = float(np.mean(values_S)), len(values_S)
-    if np.isnan(mean):
-        return None, None, None
-    if n < 3:
-        return mean, None, None
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values_S, ddof=1) / n**0.5)
-    return mean, mean - half, mean + half
-
-
-def judge(
-    low: float | None, high: float | None, *, above: float | None = None, below: float | None = None
-) -> bool | None:
+def judge(ours: Estimate, *, above: float | None = None, below: float | None = None) -> bool | None:
     """Whether an interval lies above (or below) a bound: True wholly beyond it, False wholly not,
     None if it straddles it.
 
@@ -67,11 +59,21 @@ def judge(
     """
     if (above is None) == (below is None):
         raise ValueError("name one bound: above or below")
-    if low is None or high is None:
+    if ours.low is None or ours.high is None:
         return None
     if above is not None:
-        return True if low > above else False if high <= above else None
-    return True if high < below else False if low >= below else None  # type: ignore[operator]
+        return _decided(ours.above(above), ours.high <= above)
+    return _decided(ours.below(below), ours.low >= below)  # type: ignore[arg-type, operator]
+
+
+def within(ours: Estimate, low: float, high: float) -> bool | None:
+    """Whether an interval lies within two bounds; None where it straddles one."""
+    sides = (judge(ours, above=low), judge(ours, below=high))
+    return _decided(all(sides), False in sides)
+
+
+def _decided(yes: bool, no: bool) -> bool | None:
+    return True if yes else False if no else None
 
 
 def seeds_claim(
@@ -83,12 +85,5 @@ def seeds_claim(
     For a comparison the values are differences within each seed (same data, same seed), which pairs
     it.
     """
-    value, low, high = over_seeds(values_S)
-    return Claim(
-        claim,
-        theirs,
-        value,
-        low,
-        high,
-        judge(low, high, **bound) if len(values_S) >= SEEDS else None,
-    )
+    ours = over_seeds(values_S)
+    return Claim(claim, theirs, ours, judge(ours, **bound) if len(values_S) >= SEEDS else None)

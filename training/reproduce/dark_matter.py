@@ -16,11 +16,12 @@ from saelab.activations import Cache
 from saelab.analysis.dark_matter import reduce
 from saelab.analysis.dark_matter.error_cache import write_errors
 from saelab.analysis.dark_matter.report import analyse
-from saelab.statistics.sums import interval
+from saelab.statistics import Estimate, over_seeds
+from saelab.statistics.sums import of_tokens
 
 from ..config import Config
 from . import data, planted
-from .claims import Claim, Settings, judge, over_seeds
+from .claims import Claim, Settings, judge, within
 
 HOOK, EARLIER = "blocks.2.hook_resid_post", "blocks.1.hook_resid_post"
 K = 32
@@ -77,30 +78,28 @@ def claims(settings: Settings) -> list[Claim]:
     ]
 
 
-def _within(field: dict, low: float, high: float) -> bool | None:
-    """Whether an interval lies within two bounds; None where it straddles one."""
-    above, below = (
-        judge(field["low"], field["high"], above=low),
-        judge(field["low"], field["high"], below=high),
-    )
-    return False if False in (above, below) else None if None in (above, below) else True
-
-
-def _claim(claim: str, theirs: str, field: dict, holds: bool | None) -> Claim:
-    return Claim(claim, theirs, field["value"], field["low"], field["high"], holds)
-
-
 def _linearity(run: dict) -> list[Claim]:
     """What is linear in x, and whether the loss follows the squared length."""
-    vector, norm, proportion = run["linear_r2"], run["norm_r2"], run["ce_proportion"]
-    untrained = run["controls"]["random_init"]["norm_r2"]
+    vector, norm, proportion = (
+        Estimate.from_dict(run[name]) for name in ("linear_r2", "norm_r2", "ce_proportion")
+    )
+    untrained = Estimate.from_dict(run["controls"]["random_init"]["norm_r2"])
     return [
-        _claim("R2 of the error vector from x", "about half (0.4 to 0.6)", vector, _within(vector, 0.4, 0.6)),
-        _claim("R2 of its squared norm from x", "more than 0.9", norm, judge(norm["low"], norm["high"], above=0.9)),
-        _claim("the same for an SAE never trained", "not reported", untrained, None),
-        _claim("nonlinear error: share of the loss over share of the squared error", "proportional (0.8 to 1.25)",
-               proportion, _within(proportion, 0.8, 1.25)),
-    ]  # fmt: skip
+        Claim(
+            "R2 of the error vector from x",
+            "about half (0.4 to 0.6)",
+            vector,
+            within(vector, 0.4, 0.6),
+        ),
+        Claim("R2 of its squared norm from x", "more than 0.9", norm, judge(norm, above=0.9)),
+        Claim("the same for an SAE never trained", "not reported", untrained, None),
+        Claim(
+            "nonlinear error: share of the loss over share of the squared error",
+            "proportional (0.8 to 1.25)",
+            proportion,
+            within(proportion, 0.8, 1.25),
+        ),
+    ]
 
 
 def _scaling(scaling: dict) -> list[Claim]:
@@ -108,13 +107,30 @@ def _scaling(scaling: dict) -> list[Claim]:
     (law,) = scaling["laws"]
     first, last = f"F={law['sizes'][0]}", f"F={law['sizes'][-1]}"
     (told,) = [pair for pair in scaling["norms"] if (pair["from"], pair["to"]) == (first, last)]
-    r2, added, ratio = told["r2"], told["added"], law["fvu_nonlinear_ratio"]
+    r2, added, ratio = (
+        Estimate.from_dict(field)
+        for field in (told["r2"], told["added"], law["fvu_nonlinear_ratio"])
+    )
     return [
-        _claim(f"R2 of error norms, {first} to {last}", "remarkably predictable (above 0.5)", r2,
-               judge(r2["low"], r2["high"], above=0.5)),
-        _claim("of the rest, explained by nonlinear error norms", "above 0", added, judge(added["low"], added["high"], above=0)),
-        _claim(f"nonlinear FVU, {last} over {first}", "constant in width (0.8 to 1.25)", ratio, _within(ratio, 0.8, 1.25)),
-    ]  # fmt: skip
+        Claim(
+            f"R2 of error norms, {first} to {last}",
+            "remarkably predictable (above 0.5)",
+            r2,
+            judge(r2, above=0.5),
+        ),
+        Claim(
+            "of the rest, explained by nonlinear error norms",
+            "above 0",
+            added,
+            judge(added, above=0),
+        ),
+        Claim(
+            f"nonlinear FVU, {last} over {first}",
+            "constant in width (0.8 to 1.25)",
+            ratio,
+            within(ratio, 0.8, 1.25),
+        ),
+    ]
 
 
 def _scored(cache: Cache, n_tokens: int) -> Scored:
@@ -141,9 +157,9 @@ def _reductions(sae: SAE, earlier: SAE, cache: Cache, n_tokens: int, seed: int) 
     pursuit = reduce.by_pursuit(sae, batch[HOOK], scored.x)
     z_hats = [reduce.reconstruct(earlier, z) for z in (batch[EARLIER], scored.z)]
     map = reduce.by_earlier(sae, (batch[HOOK], z_hats[0]), (scored.x, z_hats[1]))
-    both = torch.stack([pursuit.before, pursuit.after, map.after], 1)
-    more = interval(
-        scored.owners, both, lambda sums: (sums[..., 1] - sums[..., 2]) / sums[..., 0], seed
+    both = {"before": pursuit.before, "pursuit": pursuit.after, "map": map.after}
+    more = of_tokens(
+        scored.owners, both, lambda sums: (sums["pursuit"] - sums["map"]) / sums["before"], seed
     )
     shares = [reduction.share(scored.owners, seed) for reduction in (pursuit, map)]
     names = (
@@ -153,9 +169,7 @@ def _reductions(sae: SAE, earlier: SAE, cache: Cache, n_tokens: int, seed: int) 
     )
     theirs = ("very slightly (above 0)", "above 0", "above 0")
     rows = zip(names, theirs, (*shares, more), strict=True)
-    return [
-        Claim(name, said, *numbers, judge(*numbers[1:], above=0)) for name, said, numbers in rows
-    ]
+    return [Claim(name, said, ours, judge(ours, above=0)) for name, said, ours in rows]
 
 
 def _trained_on_parts(
@@ -180,20 +194,23 @@ def _trained_on_parts(
     configs = [
         replace(base, cache=str(folder), hook=hook, features=sizes.widths[0]) for hook in parts
     ]
-    columns, owners = [], torch.zeros(0)
+    columns, owners = {}, torch.zeros(0)
     for hook, run in zip(parts, data.runs(settings, configs), strict=True):
         chunk = next(errors.contexts(hook, "held_out"))
         x, owners = chunk.acts[:, 1:].flatten(0, 1), chunk.documents[:, 1:].flatten()
         missed = (x - reduce.reconstruct(SAE.load(run), x)).square().sum(1)
-        columns += [missed, (x - x.mean(0)).square().sum(1)]
-    numbers = interval(
+        columns[hook] = missed
+        columns[f"{hook} spread"] = (x - x.mean(0)).square().sum(1)
+    linear, nonlinear = parts
+    ours = of_tokens(
         owners,
-        torch.stack(columns, 1),
-        lambda s: s[..., 2] / s[..., 3] - s[..., 0] / s[..., 1],
+        columns,
+        lambda s: s[nonlinear] / s[f"{nonlinear} spread"] - s[linear] / s[f"{linear} spread"],
         settings.seed,
+        null=0.0,
     )
     claim = "FVU of an SAE trained on the nonlinear error less that of one on the linear"
-    return Claim(claim, "worse (above 0)", *numbers, judge(*numbers[1:], above=0))
+    return Claim(claim, "worse (above 0)", ours, judge(ours, above=0))
 
 
 def _planted(seed: int) -> list[Claim]:
@@ -209,10 +226,7 @@ def _planted(seed: int) -> list[Claim]:
         ("rank d/4", planted.WIDTH // 4),
         ("rank d/32", planted.WIDTH // 32),
     ):
-        value, low, high = over_seeds(
-            [planted.nonlinear_ratio(rank, seed + i) for i in range(planted.SEEDS)]
-        )
+        ours = over_seeds([planted.nonlinear_ratio(rank, seed + i) for i in range(planted.SEEDS)])
         claim = f"planted signal of {name}: nonlinear error with dense noise over without"
-        field = {"value": value, "low": low, "high": high}
-        rows.append(_claim(claim, "flat (0.95 to 1.05)", field, _within(field, 0.95, 1.05)))
+        rows.append(Claim(claim, "flat (0.95 to 1.05)", ours, within(ours, 0.95, 1.05)))
     return rows

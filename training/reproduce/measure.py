@@ -48,22 +48,23 @@ def tokens(folder: str, hook: str, split: str, n_tokens: int) -> Tensor:
 @torch.no_grad()
 def quality(sae: SAE, x_ND: Tensor) -> Quality:
     """Quality of an SAE on tokens [N, D]."""
-    sums = np.zeros(metrics.N_COLUMNS + x_ND.shape[1])
     fired_F = torch.zeros(sae.n_features, dtype=torch.int64)
+    error = 0.0
     for x_BD in x_ND.split(ROWS):
-        code = sae.encode(x_BD)
-        x_BD, x_hat_BD = x_BD.double(), sae.decode(code).double()
+        x_hat_BD, code = sae.reconstruct(x_BD)
+        error += float((x_BD.double() - x_hat_BD.double()).square().sum())
         fired_F += torch.bincount(code.features[code.values != 0], minlength=sae.n_features)
-        column = {
-            "tokens": len(x_BD),
-            "error": (x_BD - x_hat_BD).square().sum(),
-            "square": x_BD.square().sum(),
-        }
-        for name, value in column.items():
-            sums[metrics.COLUMNS.index(name)] += float(value)
-        sums[metrics.N_COLUMNS :] += x_BD.sum(0).numpy()
-    l0 = float(fired_F.sum()) / len(x_ND)
-    return Quality(float(metrics.fvu(sums)), l0, float(metrics.dead_fraction(fired_F.numpy())))
+    sums = {
+        "tokens": np.array(len(x_ND)),
+        "error": np.array(error),
+        "square": x_ND.double().square().sum().numpy(),
+        "x": x_ND.double().sum(0).numpy(),
+        "fired": fired_F.numpy(),
+        "l0": fired_F.sum().numpy(),
+    }
+    return Quality(
+        float(metrics.fvu(sums)), float(metrics.l0(sums)), float(metrics.silent_fraction(sums))
+    )
 
 
 @torch.no_grad()

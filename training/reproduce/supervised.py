@@ -16,11 +16,12 @@ import torch
 from saelab import SAE, tasks
 from saelab.evaluation import controls, supervised
 from saelab.evaluation.supervised import compare, toys
+from saelab.statistics import over_seeds
 
 from ..config import Config
 from ..run import Run
 from . import data
-from .claims import SEEDS, Claim, Settings, judge, over_seeds, seeds_claim
+from .claims import SEEDS, Claim, Settings, seeds_claim, within
 
 HOOK, HEADS = "blocks.1.hook_resid_post", "blocks.3.attn.hook_z"
 ON_PAR = 0.1  # of edit agreement
@@ -189,17 +190,9 @@ def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]
 
 def _on_par(claim: str, differences_S: np.ndarray) -> Claim:
     """Holds if the interval lies within ON_PAR of 0, fails if it lies wholly outside."""
-    value, low, high = over_seeds(differences_S)
-    sides = judge(low, high, above=-ON_PAR), judge(low, high, below=ON_PAR)
-    holds = False if False in sides else None if None in sides else True
-    return Claim(
-        claim,
-        f"on par (within {ON_PAR})",
-        value,
-        low,
-        high,
-        holds if len(differences_S) >= SEEDS else None,
-    )
+    ours = over_seeds(differences_S)
+    holds = within(ours, -ON_PAR, ON_PAR) if len(differences_S) >= SEEDS else None
+    return Claim(claim, f"on par (within {ON_PAR})", ours, holds)
 
 
 def _occlusion(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list[Claim]:

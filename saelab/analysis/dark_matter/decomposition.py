@@ -2,7 +2,7 @@
 activation and what is not.
 
 Engels, Smith and Tegmark, Decomposing the Dark Matter of Sparse Autoencoders (arXiv 2410.14670).
-Shapes: N tokens, D width, M summed columns.
+Shapes: N tokens, D width.
 """
 
 from typing import NamedTuple
@@ -15,8 +15,7 @@ from saelab.analysis.dark_matter import linear
 from saelab.analysis.dark_matter.linear import Linear, Sums, pieces
 from saelab.errors import UsageError
 
-SCALARS = ("tokens", "square", "norm", "norm_square", "norm_miss")
-BLOCKS = ("x", "error", "error_square", "linear_square", "nonlinear_square")  # D columns each
+Totals = dict[str, np.ndarray]  # of `columns`, by name: [...], or [..., D]
 
 
 class Map(NamedTuple):
@@ -91,7 +90,10 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
         (x[part], x[part] - x_hat[part], linear_ND[part], map.norm(x[part]))
         for part in pieces(len(x))
     )
-    sums = torch.stack([columns(*row).sum(0) for row in rows]).sum(0).numpy()
+    sums: Totals = {}
+    for row in rows:
+        for name, column in columns(*row).items():
+            sums[name] = sums.get(name, 0) + column.sum(0).numpy()
     return Decomposition(
         linear=linear_ND,
         nonlinear=nonlinear_ND,
@@ -118,29 +120,23 @@ def _check(x: Tensor, x_hat: Tensor) -> None:
 # --- scores: functions of sums over tokens, so that documents can be resampled ------------------------------------------
 
 
-def columns(x: Tensor, error: Tensor, linear: Tensor, norm: Tensor) -> Tensor:
-    """[N, M] float64: per token what the scores are sums of. linear [N, D], norm [N, 1]:
-    predictions of error and its square."""
+def columns(x: Tensor, error: Tensor, linear: Tensor, norm: Tensor) -> dict[str, Tensor]:
+    """[N] or [N, D] float64 by name: per token what the scores are sums of. linear [N, D], norm
+    [N, 1]: predictions of error and its square."""
     x, error, linear = x.double(), error.double(), linear.double()
     norm_N = error.square().sum(1)
-    scalars = (
-        torch.ones_like(norm_N),
-        x.square().sum(1),
-        norm_N,
-        norm_N.square(),
-        (norm_N - norm.double().squeeze(1)).square(),
-    )
-    blocks = (x, error, error.square(), linear.square(), (error - linear).square())
-    return torch.cat([torch.stack(scalars, 1), *blocks], 1)
-
-
-def _column(sums: np.ndarray, name: str) -> np.ndarray:
-    """[...] of a scalar, [..., D] of a block."""
-    if name in SCALARS:
-        return sums[..., SCALARS.index(name)]
-    width = (sums.shape[-1] - len(SCALARS)) // len(BLOCKS)
-    first = len(SCALARS) + BLOCKS.index(name) * width
-    return sums[..., first : first + width]
+    return {
+        "tokens": torch.ones_like(norm_N),
+        "square": x.square().sum(1),
+        "norm": norm_N,
+        "norm_square": norm_N.square(),
+        "norm_miss": (norm_N - norm.double().squeeze(1)).square(),
+        "x": x,
+        "error": error,
+        "error_square": error.square(),
+        "linear_square": linear.square(),
+        "nonlinear_square": (error - linear).square(),
+    }
 
 
 def _r2(missed: np.ndarray, square: np.ndarray, spread: np.ndarray) -> np.ndarray:
@@ -150,43 +146,43 @@ def _r2(missed: np.ndarray, square: np.ndarray, spread: np.ndarray) -> np.ndarra
     return np.where(constant, 0.0, 1 - missed / np.where(constant, 1, spread))
 
 
-def r2_dimensions(sums: np.ndarray) -> np.ndarray:
+def r2_dimensions(sums: Totals) -> np.ndarray:
     """[..., D]: 1 - sum nonlinear_d^2 / sum (error_d - mean)^2 of each dimension; 0 where the error
     does not vary."""
-    square = _column(sums, "error_square")
-    spread = square - np.square(_column(sums, "error")) / _column(sums, "tokens")[..., None]
-    return _r2(_column(sums, "nonlinear_square"), square, spread)
+    square = sums["error_square"]
+    spread = square - np.square(sums["error"]) / sums["tokens"][..., None]
+    return _r2(sums["nonlinear_square"], square, spread)
 
 
-def r2(sums: np.ndarray) -> np.ndarray:
+def r2(sums: Totals) -> np.ndarray:
     """1 - sum ||nonlinear||^2 / sum ||error - mean(error)||^2, pooled over dimensions."""
-    square = _column(sums, "error_square").sum(-1)
-    spread = square - np.square(_column(sums, "error")).sum(-1) / _column(sums, "tokens")
-    return _r2(_column(sums, "nonlinear_square").sum(-1), square, spread)
+    square = sums["error_square"].sum(-1)
+    spread = square - np.square(sums["error"]).sum(-1) / sums["tokens"]
+    return _r2(sums["nonlinear_square"].sum(-1), square, spread)
 
 
-def norm_r2(sums: np.ndarray) -> np.ndarray:
+def norm_r2(sums: Totals) -> np.ndarray:
     """R^2 with which a linear map of x predicts ||error||^2."""
-    square = _column(sums, "norm_square")
+    square = sums["norm_square"]
     return _r2(
-        _column(sums, "norm_miss"),
+        sums["norm_miss"],
         square,
-        square - np.square(_column(sums, "norm")) / _column(sums, "tokens"),
+        square - np.square(sums["norm"]) / sums["tokens"],
     )
 
 
-def energy(sums: np.ndarray, part: str) -> np.ndarray:
+def energy(sums: Totals, part: str) -> np.ndarray:
     """Sum of squares per token of `error`, `linear` or `nonlinear`."""
-    return _column(sums, f"{part}_square").sum(-1) / _column(sums, "tokens")
+    return sums[f"{part}_square"].sum(-1) / sums["tokens"]
 
 
-def fvu(sums: np.ndarray, part: str = "error") -> np.ndarray:
+def fvu(sums: Totals, part: str = "error") -> np.ndarray:
     """Sum of squares of `error`, `linear` or `nonlinear` over sum ||x - mean(x)||^2."""
-    n = _column(sums, "tokens")
-    spread = _column(sums, "square") - np.square(_column(sums, "x")).sum(-1) / n
+    n = sums["tokens"]
+    spread = sums["square"] - np.square(sums["x"]).sum(-1) / n
     return energy(sums, part) * n / spread
 
 
-def share(sums: np.ndarray, part: str) -> np.ndarray:
+def share(sums: Totals, part: str) -> np.ndarray:
     """A part's sum of squares as a share of the error's."""
     return energy(sums, part) / energy(sums, "error")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from saelab.analysis.dark_matter import linear
 from saelab.errors import UsageError
-from saelab.statistics.sums import interval
+from saelab.statistics import Estimate
+from saelab.statistics.sums import of_tokens
 
 EXPONENTS = np.geomspace(0.02, 4, 400)
 
@@ -29,15 +30,12 @@ class Law(NamedTuple):
 
 
 class Told(NamedTuple):
-    """R^2 from one SAE's error norms; the share of what this leaves that its nonlinear part's norms
-    explain; R^2's null.
+    """One SAE's error norms told from another's."""
 
-    The first two as (value, low, high), 95% over documents.
-    """
-
-    r2: tuple[float, float, float]
-    added: tuple[float, float, float]
-    null: float
+    r2: Estimate
+    """R^2 from the other's norms; null: of norms that say nothing"""
+    added: Estimate
+    """share of what this leaves that the norms of the other's nonlinear part explain"""
 
 
 def power_law(sizes: np.ndarray, fvu: np.ndarray) -> Law:
@@ -95,15 +93,17 @@ def norms_told(
             "error norms are told on other documents than they were fitted on: at least two are needed"
         )
     half_N, target_N1 = rank_N % 2 == 0, other[:, None]
-    columns = [torch.ones_like(target_N1), target_N1, target_N1.square()]
-    for regressors in ([norm], [norm, nonlinear]):
+    columns = {"n": torch.ones_like(other), "norm": other, "square": other.square()}
+    for name, regressors in (("missed", [norm]), ("missed_less", [norm, nonlinear])):
         x_NP = torch.stack(regressors, 1)
         fits = [linear.fit(x_NP[half], target_N1[half]) for half in (half_N, ~half_N)]
         told_N1 = torch.where(half_N[:, None], fits[1](x_NP), fits[0](x_NP))
-        columns.append((told_N1 - target_N1).square())
-    sums = (owners, torch.cat(columns, 1))
-    r2 = interval(
-        *sums, lambda s: 1 - s[..., 3] / (s[..., 2] - np.square(s[..., 1]) / s[..., 0]), seed
-    )
-    added = interval(*sums, lambda s: 1 - s[..., 4] / s[..., 3], seed)
-    return Told(r2, added, -1 / (int(half_N.sum()) - 2))
+        columns[name] = (told_N1 - target_N1).square().squeeze(1)
+    null = -1 / (int(half_N.sum()) - 2)
+    r2 = of_tokens(owners, columns, _told_r2, seed, null)
+    added = of_tokens(owners, columns, lambda s: 1 - s["missed_less"] / s["missed"], seed, 0.0)
+    return Told(r2, added)
+
+
+def _told_r2(sums: dict[str, np.ndarray]) -> np.ndarray:
+    return 1 - sums["missed"] / (sums["square"] - np.square(sums["norm"]) / sums["n"])

@@ -14,7 +14,8 @@ from saelab import kernels
 from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.pursuit import pursue
 from saelab.sae import SAE
-from saelab.statistics.sums import interval
+from saelab.statistics import Estimate
+from saelab.statistics.sums import of_tokens
 
 PIECE = 8192  # tokens encoded at a time
 
@@ -25,11 +26,10 @@ class Reduction(NamedTuple):
     before: Tensor
     after: Tensor
 
-    def share(self, owners: Tensor, seed: int = 0) -> tuple[float, float, float]:
+    def share(self, owners: Tensor, seed: int = 0) -> Estimate:
         """1 - sum(after) / sum(before) with its 95% interval over the documents `owners` [N]."""
-        return interval(
-            owners, torch.stack(self, 1), lambda sums: 1 - sums[..., 1] / sums[..., 0], seed
-        )
+        columns = self._asdict()
+        return of_tokens(owners, columns, lambda sums: 1 - sums["after"] / sums["before"], seed)
 
 
 @torch.no_grad()

@@ -2,10 +2,11 @@
 each costs the model.
 
 Fitted on training tokens, scored on held-out ones, in memory that does not grow with the cache.
-Shapes: C contexts, T positions, N tokens, D width, G documents, M summed columns, R resamples.
+Shapes: C contexts, T positions, N tokens, D width, G documents, R resamples.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,12 @@ from torch import Tensor
 from saelab import models
 from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.across_runs import scaling
-from saelab.analysis.dark_matter.decomposition import Map
+from saelab.analysis.dark_matter.decomposition import Map, Totals
 from saelab.errors import UsageError
 from saelab.evaluation.downstream import clean_run, next_token_loss, spliced_run
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
-from saelab.statistics.sums import DocumentSums, field
+from saelab.statistics import DocumentSums, over_documents, weights
+from saelab.statistics.bootstrap import total
 
 BATCH = 8192  # tokens fitted at a time
 CONTEXTS = 16  # contexts scored at a time
@@ -223,23 +224,24 @@ def _score_contexts(
         x_CTD = acts[subject.hook]
         x_ND = x_CTD[:, 1:].flatten(0, 1)
         error_ND, linear_ND = subject.score(x_ND, owners_CT[:, 1:].flatten())
-        losses = [torch.ones_like(clean_N), clean_N]
-        for replacement_ND in subject.replacements(x_ND, error_ND, linear_ND).values():
+        losses = {"predictions": torch.ones_like(clean_N), "clean": clean_N}
+        replacements = subject.replacements(x_ND, error_ND, linear_ND)
+        for name, replacement_ND in replacements.items():
             whole_CTD = torch.cat([x_CTD[:, :1], replacement_ND.view_as(x_CTD[:, 1:])], 1)
             spliced = spliced_run(model, tokens_CT, subject.hook, whole_CTD)
-            losses.append(next_token_loss(spliced, tokens_CT).flatten())
-        subject.losses.add(owners_CT[:, 1:-1].flatten(), torch.stack(losses, 1))
+            losses[name] = next_token_loss(spliced, tokens_CT).flatten()
+        subject.losses.add(owners_CT[:, 1:-1].flatten(), losses)
 
 
 # --- the numbers -------------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(losses: np.ndarray, name: str) -> np.ndarray:
-    """Mean next-token cross-entropy in nats, of sums [..., M] in the order of LOSSES."""
-    return losses[..., LOSSES.index(name)] / losses[..., 0]
+def cross_entropy(losses: Totals, name: str) -> np.ndarray:
+    """Mean next-token cross-entropy in nats, of sums [...] by name of LOSSES."""
+    return losses[name] / losses["predictions"]
 
 
-def ce_share(losses: np.ndarray, name: str) -> np.ndarray:
+def ce_share(losses: Totals, name: str) -> np.ndarray:
     """(CE_spliced - CE_name) / (CE_spliced - CE_clean): the share of the SAE's cost that adding a
     part of its error back undoes.
 
@@ -250,37 +252,33 @@ def ce_share(losses: np.ndarray, name: str) -> np.ndarray:
     return np.where(cost == 0, 0.0, saved / np.where(cost == 0, 1, cost))
 
 
-def ce_proportion(both: np.ndarray) -> np.ndarray:
+def ce_proportion(sums: Totals) -> np.ndarray:
     """The nonlinear error's share of the SAE's cost in loss over its share of the error's sum of
     squares; 1 is proportional.
 
-    Its share of the cost is what stays when the linear part is added back. both [..., M]: `columns`
-    followed by LOSSES.
+    Its share of the cost is what stays when the linear part is added back. sums: by name of
+    `columns` and of LOSSES.
     """
-    sums, losses = both[..., : -len(LOSSES)], both[..., -len(LOSSES) :]
-    return (1 - ce_share(losses, "linear")) / decomposition.share(sums, "nonlinear")
+    return (1 - ce_share(sums, "linear")) / decomposition.share(sums, "nonlinear")
 
 
 def _fields(name: str, subject: Subject, seed: int) -> dict:
     """One run's entry."""
-    documents = sorted(subject.sums["sae"].rows)
-    weights_RG = bootstrap.weights(len(documents), seed)
+    documents = subject.sums["sae"].documents
+    weights_RG = weights(len(documents), seed)
     sums, losses = subject.sums["sae"].table(), subject.losses.table(documents)
     fields = _scores(sums, subject.maps["sae"], weights_RG)
     for part in ("linear", "nonlinear"):
-        fields[f"fvu_{part}"] = field(
-            sums, lambda s, part=part: decomposition.fvu(s, part), weights_RG
-        )
-        fields[f"share_{part}"] = field(
-            sums, lambda s, part=part: decomposition.share(s, part), weights_RG
-        )
-        null = float(ce_share(losses.sum(0), f"noise_{part}"))
-        fields[f"ce_share_{part}"] = field(
-            losses, lambda s, part=part: ce_share(s, part), weights_RG, null
-        )
-    fields["ce_proportion"] = field(
-        np.concatenate([sums, losses], 1), ce_proportion, weights_RG, 1.0
-    )
+        null = float(ce_share(total(losses), f"noise_{part}"))
+        for score, table, measure, chance in (
+            ("fvu", sums, decomposition.fvu, None),
+            ("share", sums, decomposition.share, None),
+            ("ce_share", losses, ce_share, null),
+        ):
+            of_part = partial(_of_part, measure, part)
+            fields[f"{score}_{part}"] = over_documents(table, of_part, weights_RG, chance).as_dict()
+    proportion = over_documents(sums | losses, ce_proportion, weights_RG, 1.0)
+    fields["ce_proportion"] = proportion.as_dict()
     controls = {
         name: _scores(subject.sums[name].table(), subject.maps[name], weights_RG)
         for name in CONTROLS
@@ -293,22 +291,31 @@ def _fields(name: str, subject: Subject, seed: int) -> dict:
         "sparsify": subject.sae.origin.sparsify,
         **fields,
         "linear_r2_null": subject.maps["sae"].error.null,
-        **{f"ce_{which}": float(cross_entropy(losses.sum(0), which)) for which in LOSSES[1:]},
+        **{f"ce_{which}": float(cross_entropy(total(losses), which)) for which in LOSSES[1:]},
         "controls": controls,
         "tokens_fitted": subject.own.n,
-        "tokens": int(sums[:, 0].sum()),
+        "tokens": int(sums["tokens"].sum()),
         "documents": len(documents),
     }
 
 
-def _scores(sums: np.ndarray, map: Map, weights_RG: np.ndarray) -> dict[str, dict]:
+def _scores(sums: Totals, map: Map, weights_RG: np.ndarray) -> dict[str, dict]:
     """The scores that runs and controls share."""
-    null = map.error.null
-    return {
-        "linear_r2": field(sums, decomposition.r2, weights_RG, null),
-        "linear_r2_dimensions": field(
-            sums, lambda s: decomposition.r2_dimensions(s).mean(-1), weights_RG, null
-        ),
-        "norm_r2": field(sums, decomposition.norm_r2, weights_RG, null),
-        "fvu": field(sums, decomposition.fvu, weights_RG, 1.0),
+    scores = {
+        "linear_r2": (decomposition.r2, map.error.null),
+        "linear_r2_dimensions": (_mean_r2_dimensions, map.error.null),
+        "norm_r2": (decomposition.norm_r2, map.error.null),
+        "fvu": (decomposition.fvu, 1.0),
     }
+    return {
+        name: over_documents(sums, statistic, weights_RG, null).as_dict()
+        for name, (statistic, null) in scores.items()
+    }
+
+
+def _of_part(measure: Callable, part: str, sums: Totals) -> np.ndarray:
+    return measure(sums, part)
+
+
+def _mean_r2_dimensions(sums: Totals) -> np.ndarray:
+    return decomposition.r2_dimensions(sums).mean(-1)

@@ -17,7 +17,7 @@ from saelab.evaluation.supervised.dictionary import Dictionary, Features
 from saelab.evaluation.supervised.prompts import pairs
 from saelab.models import resolve_hook
 from saelab.sae import SAE
-from saelab.statistics import bootstrap
+from saelab.statistics import over_documents, weights
 from saelab.tasks import Task, measure
 
 CHANGES = (
@@ -138,8 +138,8 @@ def evaluate(
     headline: int = HEADLINE,
     progress: Progress | None = None,
 ) -> dict:
-    """Fields of the `supervise` document: each score by dictionary as {"value", "low", "high",
-    "null"}, intervals over prompts.
+    """Fields of the `supervise` document: each score by dictionary as an Estimate, intervals
+    over prompts.
 
     sufficiency and necessity (null: an empty dictionary), edit_agreement, edit_success and
     edit_magnitude of edits of at most `headline` features (null: no edit), f1 (null: shuffled
@@ -148,7 +148,7 @@ def evaluate(
     """
     first = [site.test.groups.index(group) for group in dict.fromkeys(site.test.groups)]
     first = first if len(first) > 1 else list(range(len(site.test.groups)))
-    weights_RP = bootstrap.weights(len(first), seed)
+    weights_RP = weights(len(first), seed)
     bases = _Approximation(site, first, weights_RP)
     patches = _GroundTruth(site)
     result: dict = {
@@ -184,12 +184,6 @@ def evaluate(
     return result
 
 
-def _field(triple: tuple[float, float, float], null: float) -> dict:
-    """A metric's entry; None stands for what cannot be said."""
-    numbers = dict(zip(("value", "low", "high", "null"), (*triple, null), strict=True))
-    return {name: None if np.isnan(number) else number for name, number in numbers.items()}
-
-
 class _Approximation:
     """Test 1 on one prompt of each group."""
 
@@ -222,7 +216,7 @@ class _Approximation:
         )
         kinds = (scores.sufficiency, scores.necessity)
         return tuple(
-            _field(bootstrap.interval(sums_PM, kind, self.weights_RP), 0.0) for kind in kinds
+            over_documents(sums_PM, kind, self.weights_RP, 0.0).as_dict() for kind in kinds
         )  # type: ignore[return-value]
 
 
@@ -271,13 +265,13 @@ class _GroundTruth:
         magnitude_M = torch.stack([edit.magnitude for edit in made.values()]).mean(0)
         sums = self._sums(outcome_M, magnitude_M)
         nothing = self._sums(self.plain_M, torch.zeros(self.n)).sum(0)
-        weights_RG = bootstrap.weights(len(sums), seed)
+        weights_RG = weights(len(sums), seed)
         kinds = {
             kind.__name__: kind
             for kind in (scores.edit_agreement, scores.edit_success, scores.edit_magnitude)
         }
         return {
-            name: _field(bootstrap.interval(sums, kind, weights_RG), float(kind(nothing)))
+            name: over_documents(sums, kind, weights_RG, float(kind(nothing))).as_dict()
             for name, kind in kinds.items()
         }
 
@@ -313,8 +307,8 @@ def _interpretability(
     generator = torch.Generator().manual_seed(seed)
     mixed_PV = truth_PV[torch.randperm(len(truth_PV), generator=generator)]
     mixed_test_PV = test_PV[torch.randperm(len(test_PV), generator=generator)]
-    null = scores.mean_f1(_guess(on, guesses, mixed_PV), mixed_test_PV, weights_RP[:2])[0]
-    return _field(scores.mean_f1(_guess(on, guesses, truth_PV), test_PV, weights_RP), null)
+    null = scores.mean_f1(_guess(on, guesses, mixed_PV), mixed_test_PV, weights_RP[:2]).value
+    return scores.mean_f1(_guess(on, guesses, truth_PV), test_PV, weights_RP, null).as_dict()
 
 
 def _guess(on: dict[str, Tensor], guesses: dict[str, Tensor], truth_PV: Tensor) -> Tensor:

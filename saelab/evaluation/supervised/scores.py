@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.statistics import bootstrap
+from saelab.statistics import Estimate, over_documents, recentred
 
 APPROXIMATION = (
     "clean",
@@ -43,10 +43,11 @@ def necessity(sums: np.ndarray) -> np.ndarray:
 def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray) -> None:
     """Raise UsageError if m_clean - m_mean is less than LEAST of m_clean, or its interval holds 0:
     nothing to normalise by."""
-    value, low, high = bootstrap.interval(
+    fall = over_documents(
         np.stack([clean_P - mean_P], 1), lambda s: s[..., 0] / len(clean_P), weights_RP
     )
-    if low <= 0 <= high or abs(value) < LEAST * abs(clean_P.mean()):
+    value, low, high, _ = fall
+    if not fall.excludes_zero or abs(value) < LEAST * abs(clean_P.mean()):
         raise UsageError(
             f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, {mean_P.mean():.3g} with mean "
             f"activations in place, difference {value:.3g} [{low:.3g}, {high:.3g}]: take another hook or other positions, or a "
@@ -97,9 +98,9 @@ def best_latents(on_PF: Tensor, truth_PV: Tensor) -> Explained:
 
 
 def mean_f1(
-    guess_PV: Tensor, truth_PV: Tensor, weights_RP: np.ndarray
-) -> tuple[float, float, float]:
-    """(value, low, high): F1 of each value's classifier, averaged over the values that occur; 95%
+    guess_PV: Tensor, truth_PV: Tensor, weights_RP: np.ndarray, null: float | None = None
+) -> Estimate:
+    """F1 of each value's classifier, averaged over the values that occur; 95%
     interval over prompts.
 
     guess, truth: bool. A value that a resample lacks is left out of that resample's mean.
@@ -114,4 +115,4 @@ def mean_f1(
         return np.nanmean(f1, -1)
 
     value = float(score(np.ones(len(truth))))
-    return bootstrap.recentred_interval(value, score(weights_RP))
+    return recentred(value, score(weights_RP), null)

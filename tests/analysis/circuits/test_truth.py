@@ -96,11 +96,10 @@ def test_an_mlp_is_replaced_as_the_residual_stream_says(tiny, toy: Task):
 def test_faithfulness_is_a_ratio_of_means_with_an_interval():
     clean, empty = torch.full((40,), 3.0), torch.full((40,), 1.0)
     base = Baseline(clean, empty, empty)
-    assert ablation.faithfulness(base, clean) == (1.0, 1.0, 1.0) and ablation.faithfulness(
-        base, empty
-    ) == (0.0, 0.0, 0.0)
+    assert ablation.faithfulness(base, clean) == (1.0, 1.0, 1.0, None)
+    assert ablation.faithfulness(base, empty) == (0.0, 0.0, 0.0, None)
     half = torch.cat([clean[:20], empty[20:]])
-    value, low, high = ablation.faithfulness(base, half)
+    value, low, high, _ = ablation.faithfulness(base, half)
     assert (
         value == 0.5
         and low == pytest.approx(0.5 - 1.96 * 0.5 / 40**0.5, abs=0.03)

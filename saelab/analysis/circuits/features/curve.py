@@ -18,7 +18,7 @@ from saelab.errors import UsageError
 from saelab.kernels import spmm
 from saelab.models import running
 from saelab.models.running import Edit
-from saelab.statistics import bootstrap
+from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
 
 LEAST = 0.05  # of the metric's spread over prompts: a smaller difference between model and empty circuit is no basis for a ratio
@@ -32,20 +32,18 @@ class Means(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One circuit size: faithfulness, completeness, each (value, low, high) with a 95% interval
-    over prompts."""
+    """One circuit size: faithfulness and completeness with their 95% intervals over prompts."""
 
     size: int
-    faithfulness: tuple[float, float, float]
-    completeness: tuple[float, float, float]
+    faithfulness: Estimate
+    completeness: Estimate
 
 
 class Curve(NamedTuple):
-    """metric_clean: m(M); metric_empty: m(all nodes mean-ablated), both (value, low, high) as in
-    Point; points by size."""
+    """metric_clean: m(M); metric_empty: m(all nodes mean-ablated), points by size."""
 
-    metric_clean: tuple[float, float, float]
-    metric_empty: tuple[float, float, float]
+    metric_clean: Estimate
+    metric_empty: Estimate
     points: list[Point]
 
 
@@ -135,7 +133,7 @@ def curve(
     together to divide by.
     """
     averages, length = means(model, task, sites), task.clean.shape[1]
-    weights_RP = bootstrap.weights(len(task.clean), seed)
+    weights_RP = weights(len(task.clean), seed)
 
     def metric(kept: list[Tensor]) -> Tensor:
         return ablated(model, task, sites[start:], averages[start:], kept[start:])
@@ -150,8 +148,8 @@ def curve(
             "or SAEs of hooks that matter to it"
         )
 
-    def ratio(found_P: Tensor) -> tuple[float, float, float]:
-        return bootstrap.interval(
+    def ratio(found_P: Tensor) -> Estimate:
+        return over_documents(
             torch.stack([found_P, empty_P, clean_P], 1).double().numpy(), _share, weights_RP
         )
 

@@ -53,11 +53,11 @@ def feature_report(
         "method": FEATURES,
         "model": models.name_of(model),
         "metric": held_out.metric,
-        **{f"metric_{name}": values[0] for name, values in metrics.items()},
+        **{f"metric_{name}": metric.value for name, metric in metrics.items()},
         **_circuit(found),
         **agreed,
         "intervals": intervals
-        | {f"metric_{name}": list(values[1:]) for name, values in metrics.items()},
+        | {f"metric_{name}": [metric.low, metric.high] for name, metric in metrics.items()},
         "seconds": seconds,
         "prompts": {"scoring": len(drawn.clean), "repeats": 1, "held_out": plan.held_out},
     }
@@ -65,8 +65,8 @@ def feature_report(
 
 def _circuit(found: FeatureCircuit) -> dict[str, Any]:
     """The fields that say what was found and how good it is by itself."""
-    kept = [curves.Point(point.size, *point.faithfulness) for point in found.curve.points]
-    removed = [curves.Point(point.size, *point.completeness) for point in found.curve.points]
+    kept = [curves.Point(point.size, *point.faithfulness[:3]) for point in found.curve.points]
+    removed = [curves.Point(point.size, *point.completeness[:3]) for point in found.curve.points]
     cmd = curves.cmd(kept)
     return {
         "hooks": found.hooks,

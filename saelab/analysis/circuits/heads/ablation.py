@@ -15,7 +15,7 @@ from torch import Tensor
 from saelab import models
 from saelab.errors import UsageError
 from saelab.models import running
-from saelab.statistics import bootstrap
+from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
 
 Kind = Literal["resample", "mean", "zero"]
@@ -138,12 +138,10 @@ class Baseline(NamedTuple):
     empty: Tensor
 
 
-def mean(values_P: Tensor, seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): the mean over prompts with its 95% interval over resampled prompts."""
+def mean(values_P: Tensor, seed: int = 0) -> Estimate:
+    """The mean over prompts with its 95% interval over resampled prompts."""
     sums_P1 = values_P.double().cpu().numpy()[:, None] / len(values_P)
-    return bootstrap.interval(
-        sums_P1, lambda sums: sums[..., 0], bootstrap.weights(len(values_P), seed)
-    )
+    return over_documents(sums_P1, lambda sums: sums[..., 0], weights(len(values_P), seed))
 
 
 def baseline(model: Any, task: Task, given: StandIns | None = None) -> Baseline:
@@ -158,18 +156,18 @@ def baseline(model: Any, task: Task, given: StandIns | None = None) -> Baseline:
     corrupted = run(model, task._replace(clean=task.corrupted), given)
     found = Baseline(run(model, task, given), corrupted, run(model, task, given, everything_LH))
     share, fall = mean((found.clean > 0).float()), mean(found.clean - found.empty)
-    if share[1] <= 0.5 or fall[1] <= 0:
+    if not (share.above(0.5) and fall.above(0)):
         raise UsageError(
             f"this model does not do the task {task.name}: its {task.metric.replace('_', ' ')} is {found.clean.mean():.3f} "
-            f"(above 0 on {share[0]:.0%} of {len(found.clean)} prompts, 95% interval {share[1]:.0%} to {share[2]:.0%}) and "
-            f"{found.empty.mean():.3f} with every head resampled (difference {fall[1]:.3f} to {fall[2]:.3f}), so nothing can be "
+            f"(above 0 on {share.value:.0%} of {len(found.clean)} prompts, 95% interval {share.low:.0%} to {share.high:.0%}) and "
+            f"{found.empty.mean():.3f} with every head resampled (difference {fall.low:.3f} to {fall.high:.3f}), so nothing can be "
             "normalised by it; choose a task it does, or a model that does this one"
         )
     return found
 
 
-def faithfulness(base: Baseline, circuit_P: Tensor, seed: int = 0) -> tuple[float, float, float]:
-    """(value, low, high): (m(circuit) - m(empty)) / (m(model) - m(empty)), ratio of means, 95%
+def faithfulness(base: Baseline, circuit_P: Tensor, seed: int = 0) -> Estimate:
+    """(m(circuit) - m(empty)) / (m(model) - m(empty)), ratio of means, 95%
     interval over prompts.
 
     Wang et al. 2022 and Marks et al. 2024, section 3.3; above 1 where the circuit leaves out what
@@ -178,6 +176,6 @@ def faithfulness(base: Baseline, circuit_P: Tensor, seed: int = 0) -> tuple[floa
     sums_P2 = (
         torch.stack([circuit_P - base.empty, base.clean - base.empty], 1).double().cpu().numpy()
     )
-    weights_RP = bootstrap.weights(len(sums_P2), seed)
+    weights_RP = weights(len(sums_P2), seed)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return bootstrap.interval(sums_P2, lambda sums: sums[..., 0] / sums[..., 1], weights_RP)
+        return over_documents(sums_P2, lambda sums: sums[..., 0] / sums[..., 1], weights_RP)

@@ -3,12 +3,13 @@
 Shapes: L layers, H heads, S repetitions.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from saelab.statistics import Estimate
 
 RANDOM = 1000  # random scorings behind the null
 
@@ -38,9 +39,9 @@ def agreement(scores_LH: Tensor, members_LH: Tensor) -> Agreement:
     )
 
 
-def random_auc(members_LH: Tensor, seed: int = 0) -> tuple[float, float, float] | None:
-    """(mean, low, high): the AUC of RANDOM random scorings, its mean and 2.5 and 97.5 percentiles;
-    None as in `agreement`."""
+def random_auc(members_LH: Tensor, seed: int = 0) -> Estimate | None:
+    """The AUC of RANDOM random scorings, its mean and 2.5 and 97.5 percentiles; None as in
+    `agreement`."""
     members_K = members_LH.flatten().cpu()
     n_members, n_others = int(members_K.sum()), int((~members_K).sum())
     if not n_members or not n_others:
@@ -51,7 +52,7 @@ def random_auc(members_LH: Tensor, seed: int = 0) -> tuple[float, float, float] 
         n_members * n_others
     )
     low, high = np.percentile(aucs_S, [2.5, 97.5])
-    return float(aucs_S.mean()), float(low), float(high)
+    return Estimate(float(aucs_S.mean()), float(low), float(high))
 
 
 def layer_index_auc(members_LH: Tensor) -> float | None:
@@ -73,15 +74,3 @@ def rank_correlation(scores_LH: Tensor, effects_LH: Tensor) -> float:
         if np.ptp(sizes) == 0 or np.ptp(effects) == 0
         else float(spearmanr(sizes, effects).statistic)
     )  # type: ignore
-
-
-def over_repetitions(values_S: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """(mean, low, high): Student's 95% interval of the mean, cut to [0, 1]; no interval from fewer
-    than 3 repetitions."""
-    from scipy import stats
-
-    mean, n = float(np.mean(values_S)), len(values_S)
-    if n < 3:
-        return mean, None, None
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(values_S, ddof=1) / n**0.5)
-    return mean, max(mean - half, 0.0), min(mean + half, 1.0)

@@ -67,7 +67,7 @@ def curve(
         outside = torch.ones(len(best), dtype=torch.bool)
         outside[best[:size].cpu()] = False
         circuit_P = ablation.run(model, task, given, outside.view(scores_LH.shape))
-        points.append(Point(size, *ablation.faithfulness(base, circuit_P)))
+        points.append(Point(size, *ablation.faithfulness(base, circuit_P)[:3]))
     return points
 
 

@@ -20,6 +20,7 @@ from saelab.analysis.circuits.heads.published import PUBLISHED
 from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
+from saelab.statistics import Estimate, over_seeds
 from saelab.tasks import METRICS, Task, task
 
 LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
@@ -90,13 +91,13 @@ def report(
         for name, values_P in zip(("clean", "corrupted", "empty"), base, strict=True)
     }
     fields, intervals = compared([one.heads for one in found], true, plan.seed)
-    intervals |= {f"metric_{name}": list(values[1:]) for name, values in means.items()}
+    intervals |= {f"metric_{name}": [metric.low, metric.high] for name, metric in means.items()}
     return {
         "task": plan.task,
         "method": plan.method,
         "model": models.name_of(model),
         "metric": held_out.metric,
-        **{f"metric_{name}": values[0] for name, values in means.items()},
+        **{f"metric_{name}": metric.value for name, metric in means.items()},
         "heads": head_rows(scores.heads),
         "mlps": None if scores.mlps is None else scores.mlps.tolist(),
         "edges": [edge._asdict() for edge in scores.edges or []],
@@ -201,12 +202,11 @@ def compared(
     fields, intervals = {}, {}
     for name in names[:2]:
         values = [getattr(one, name) for one in repeated]
-        fields[name], *intervals[name] = (
-            (None, None, None) if None in values else agreement.over_repetitions(values)
-        )
-    random = agreement.random_auc(members_LH, seed)
+        over_repeats = Estimate(None) if None in values else over_seeds(values).cut(0, 1)
+        fields[name], *intervals[name] = over_repeats[:3]
+    random = agreement.random_auc(members_LH, seed) or Estimate(None)
     fields["auc_layer_index"] = agreement.layer_index_auc(members_LH)
-    fields["auc_random"], *intervals["auc_random"] = random or (None, None, None)
+    fields["auc_random"], *intervals["auc_random"] = random[:3]
     fields["truth"] = {
         **known.about,
         "level": LEVEL,

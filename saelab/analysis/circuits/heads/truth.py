@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
 from saelab.analysis.circuits.heads.ablation import KINDS, Baseline, Kind
+from saelab.statistics import Estimate
 from saelab.tasks import Task
 
 LEVELS = (0.02, 0.05, 0.1)  # of m(model) - m(empty)
@@ -31,15 +32,14 @@ class Effects(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What was measured. clean, corrupted, empty: mean metric (value, low, high), see
-    `ablation.Baseline`. seconds: taken."""
+    """What was measured. clean, corrupted, empty: mean metric, see `ablation.Baseline`. seconds: taken."""
 
     task: str
     metric: str
     n_prompts: int
-    clean: tuple[float, float, float]
-    corrupted: tuple[float, float, float]
-    empty: tuple[float, float, float]
+    clean: Estimate
+    corrupted: Estimate
+    empty: Estimate
     effects: dict[Kind, Effects]
     seconds: float
 
@@ -60,7 +60,7 @@ def _one(n_layers: int, layer: int) -> Tensor:
 
 
 def _share(base: Baseline, ablated_P: Tensor) -> Tensor:
-    value, low, high = ablation.faithfulness(base, ablated_P)
+    value, low, high, _ = ablation.faithfulness(base, ablated_P)
     return torch.tensor([1 - value, 1 - high, 1 - low], dtype=torch.float64)
 
 

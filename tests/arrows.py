@@ -40,9 +40,9 @@ saelab.sae: saelab.calibration saelab.code saelab.errors saelab.files saelab.jum
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
     saelab.models saelab.sae saelab.sparsify saelab.statistics saelab.tasks
-saelab.features: saelab.code saelab.errors saelab.files saelab.sae
-saelab.analysis.attention: saelab.analysis.frozen saelab.analysis.parts saelab.code saelab.errors
-    saelab.kernels saelab.sae
+saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.sae
+saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
+    saelab.code saelab.errors saelab.kernels saelab.sae
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
     saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models

@@ -7,12 +7,12 @@ Shapes: C contexts of T positions, D width, F features, V vocabulary.
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from saelab import SAE, Choice
+from saelab.activations.cache import Contexts
+from saelab.activations.source import all_but_first
 from saelab.features import build as index
 from saelab.origin import Identity, Origin
 
@@ -68,14 +68,6 @@ class Tokenizer:
         return [VOCABULARY[number] for number in ids]
 
 
-class Chunk(NamedTuple):
-    """What a cache yields."""
-
-    tokens: Tensor
-    acts: Tensor
-    documents: Tensor
-
-
 class Cache:
     """Synthetic activations: the direction of the token, that of the previous one, and noise; in
     chunks of `size` contexts."""
@@ -91,6 +83,7 @@ class Cache:
             directions_VD[self.tokens] + 0.5 * directions_VD[self.tokens.roll(1, 1)] + noise_CTD
         )
         self.documents = torch.arange(C * T).reshape(C, T) // 100
+        self.counted = all_but_first(self.tokens)
 
     def document_names(self) -> list[str]:
         """A name per document, one of them hostile."""
@@ -99,12 +92,12 @@ class Cache:
             for number in range(C * T // 100 + 1)
         ]
 
-    def contexts(self, hook: str, split: str) -> Iterator[Chunk]:
+    def contexts(self, hook: str, split: str) -> Iterator[Contexts]:
         """The chunks, whatever the hook and split."""
         assert hook == HOOK and split
         for first in range(0, C, self.size):
-            part = slice(first, first + self.size)
-            yield Chunk(self.tokens[part], self.acts[part], self.documents[part])
+            whole = Contexts(self.tokens, self.acts, self.documents, self.counted)
+            yield whole.part(slice(first, first + self.size))
 
 
 class Model:

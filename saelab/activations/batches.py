@@ -20,7 +20,25 @@ BLOCK = 16  # contexts that stay together until the buffer is shuffled
 BUFFER = 262_144  # tokens shuffled together
 
 Buffer = dict[str, Tensor]
-Block = tuple[int, int, int]  # shard, first context, end
+
+
+class File(NamedTuple):
+    """A shard to read from."""
+
+    path: Path
+    counted: np.ndarray
+    """[C]: how many positions of each context count"""
+    masked: bool
+    """whether its array `counted` says which; if not, every position but the first does"""
+
+
+class Block(NamedTuple):
+    """Contexts of one shard that stay together."""
+
+    shard: int
+    first: int
+    end: int
+    n_tokens: int
 
 
 class _Job(NamedTuple):
@@ -37,13 +55,13 @@ class Batches:
     """Endless iterator over batches; `number` is that of the next one, `per_epoch` how many an
     epoch has.
 
-    Yields float32 [size, D], or (`single` False) a dict of them by name. Position 0 of each context
-    is left out; the tokens of an epoch that do not fill a batch are left to other epochs.
+    Yields float32 [size, D], or (`single` False) a dict of them by name. Only tokens that count are
+    read; those of an epoch that do not fill a batch are left to other epochs.
     """
 
     def __init__(
         self,
-        files: list[tuple[Path, int]],
+        files: list[File],
         keys: dict[str, str],
         context: int,
         size: int,
@@ -52,14 +70,9 @@ class Batches:
         single: bool,
     ) -> None:
         self.files, self.keys, self.size, self.seed, self.single = files, keys, size, seed, single
-        self.blocks = [
-            (i, first, min(first + BLOCK, n))
-            for i, (_, n) in enumerate(files)
-            for first in range(0, n, BLOCK)
-        ]
-        self.tokens_per_context = context - 1
-        n_tokens = sum(n for _, n in files) * self.tokens_per_context
-        self.per_epoch = n_tokens // size
+        self.blocks = [block for i, file in enumerate(files) for block in _blocks(i, file.counted)]
+        self.per_buffer = max(1, BUFFER // (BLOCK * max(1, context - 1)))
+        self.per_epoch = sum(block.n_tokens for block in self.blocks) // size
         self.number = start
         self._stream = self._generate(start)
 
@@ -74,13 +87,12 @@ class Batches:
     def _jobs(self, start: int) -> Iterator[_Job]:
         """The buffers from batch number `start` on, epoch after epoch."""
         epoch, within = divmod(start, self.per_epoch)
-        per_buffer = max(1, BUFFER // (BLOCK * self.tokens_per_context))
         while True:
             order = np.random.default_rng((self.seed, epoch)).permutation(len(self.blocks))
             skip, left = within * self.size, self.per_epoch * self.size
-            for number, at in enumerate(range(0, len(order), per_buffer)):
-                blocks = sorted(self.blocks[i] for i in order[at : at + per_buffer])
-                n_tokens = sum(end - first for _, first, end in blocks) * self.tokens_per_context
+            for number, at in enumerate(range(0, len(order), self.per_buffer)):
+                blocks = sorted(self.blocks[i] for i in order[at : at + self.per_buffer])
+                n_tokens = sum(block.n_tokens for block in blocks)
                 if skip < min(n_tokens, left):
                     yield _Job(blocks, (self.seed, epoch, number), skip, min(n_tokens, left))
                 skip, left = max(0, skip - n_tokens), left - n_tokens
@@ -93,22 +105,18 @@ class Batches:
         They are copied into `spare`, a buffer read before, where it is large enough: fresh memory
         costs more than the copy.
         """
-        n_tokens = sum(end - first for _, first, end in job.blocks) * self.tokens_per_context
-        at = 0
-        for shard in sorted({shard for shard, _, _ in job.blocks}):
-            mine = [(first, end) for i, first, end in job.blocks if i == shard]
-            rows = sum(end - first for first, end in mine) * self.tokens_per_context
-            with safe_open(self.files[shard][0], "pt") as file:
+        n_tokens, at = sum(block.n_tokens for block in job.blocks), 0
+        for shard in sorted({block.shard for block in job.blocks}):
+            mine = [block for block in job.blocks if block.shard == shard]
+            rows = sum(block.n_tokens for block in mine)
+            with safe_open(self.files[shard].path, "pt") as file:
+                mask_CT = file.get_tensor("counted").bool() if self.files[shard].masked else None
                 for name, key in self.keys.items():
                     acts_CTD = file.get_tensor(key)  # mapped, not read
+                    width = acts_CTD.shape[-1]
                     if name not in spare or len(spare[name]) < n_tokens:
-                        spare[name] = torch.empty(
-                            n_tokens, acts_CTD.shape[-1], dtype=acts_CTD.dtype
-                        )
-                    into_CTD = spare[name][at : at + rows].view(
-                        -1, self.tokens_per_context, acts_CTD.shape[-1]
-                    )
-                    torch.cat([acts_CTD[first:end, 1:] for first, end in mine], out=into_CTD)
+                        spare[name] = torch.empty(n_tokens, width, dtype=acts_CTD.dtype)
+                    _copy(acts_CTD, mask_CT, mine, spare[name][at : at + rows])
             at += rows
         order_N = np.random.default_rng(job.seed).permutation(n_tokens)[job.first : job.end]
         return spare, torch.from_numpy(order_N)
@@ -130,6 +138,22 @@ class Batches:
                 rest, first = {}, end
             if first < len(order_N):
                 rest = _joined(rest, _gather(whole, order_N[first:]))
+
+
+def _blocks(shard: int, counted_C: np.ndarray) -> Iterator[Block]:
+    for first in range(0, len(counted_C), BLOCK):
+        part = counted_C[first : first + BLOCK]
+        yield Block(shard, first, first + len(part), int(part.sum()))
+
+
+def _copy(acts_CTD: Tensor, mask_CT: Tensor | None, blocks: list[Block], into_ND: Tensor) -> None:
+    """The tokens of the blocks that count."""
+    spans = [slice(block.first, block.end) for block in blocks]
+    if mask_CT is None:
+        length, width = acts_CTD.shape[1:]
+        torch.cat([acts_CTD[span, 1:] for span in spans], out=into_ND.view(-1, length - 1, width))
+    else:
+        torch.cat([acts_CTD[span][mask_CT[span]] for span in spans], out=into_ND)
 
 
 def _gather(whole: Buffer, rows_N: Tensor) -> Buffer:

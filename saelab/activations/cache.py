@@ -3,50 +3,64 @@
 Shapes: C contexts, T positions, D width.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saelab.activations.batches import Batches
-from saelab.activations.plan import Plan
-from saelab.activations.source import SPLITS, Piece, Progress, Source
+from saelab.activations import writer
+from saelab.activations.batches import Batches, File
+from saelab.activations.plan import SCHEMAS, Plan
+from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
 from saelab.errors import FailedRun, UsageError
+from saelab.files import sha256
 from saelab.origin import Identity
 
-SCHEMA = "saelab/cache/1"
 CHUNK = 64  # contexts read at a time
 _verified: set[tuple[str, int, int]] = set()
 
 
 class Contexts(NamedTuple):
-    """Whole contexts in order. tokens, documents: [C, T] int64; acts: [C, T, D] float32, position 0
-    included."""
+    """Whole contexts in order, with the positions that do not count."""
 
     tokens: Tensor
+    """[C, T] int64"""
     acts: Tensor
+    """[C, T, D] float32"""
     documents: Tensor
+    """[C, T] int64: number of the document of each position"""
+    counted: Tensor
+    """[C, T] bool: which positions count: not the first, unless the cache says so, and no padding"""
+
+    def part(self, rows: slice) -> "Contexts":
+        """The contexts of those rows."""
+        return Contexts(*(column[rows] for column in self))
+
+
+class Tokens(NamedTuple):
+    """Tokens that count, in order."""
+
+    x: Tensor
+    """[N, D] float32"""
+    documents: Tensor
+    """[N] int64: number of the document of each"""
+    tokens: Tensor
+    """[N] int64"""
 
 
 class Moments(NamedTuple):
-    """n: number of tokens (position 0 excluded); sum: [D] sum of x; second: [D, D] sum of x x^T,
-    all float64."""
+    """n: number of tokens that count; sum: [D] sum of x; second: [D, D] sum of x x^T, all
+    float64."""
 
     n: float
     sum: Tensor
     second: Tensor
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Cache:
@@ -63,9 +77,10 @@ class Cache:
                 f"{self.path} is no activation cache: it has no manifest.json; make one with `saelab capture`"
             )
         self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
-        if self.manifest.get("schema") != SCHEMA:
+        if self.manifest.get("schema") not in SCHEMAS.values():
             raise UsageError(
-                f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads {SCHEMA!r}"
+                f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads "
+                f"{' and '.join(SCHEMAS.values())}"
             )
         if not self.manifest["complete"]:
             raise UsageError(
@@ -95,8 +110,6 @@ class Cache:
 
         cache = Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_resid_post"], 10**6))
         """
-        from saelab.activations import writer
-
         return cls(writer.write(source, out, progress))
 
     @property
@@ -110,8 +123,9 @@ class Cache:
         return self.plan.context
 
     def n_tokens(self, split: str = "train") -> int:
-        """Tokens of a split, position 0 of each context excluded."""
-        return sum(s["contexts"] for s in self.shards(split)) * (self.context - 1)
+        """Tokens of a split that count."""
+        per_context = self.context - 1
+        return sum(s.get("counted", s["contexts"] * per_context) for s in self.shards(split))
 
     def shards(self, split: str) -> list[dict]:
         """The manifest's entries of a split's shards, in order."""
@@ -188,7 +202,35 @@ class Cache:
                     tokens, documents = (
                         file.get_slice(key)[part].long() for key in ("tokens", "documents")
                     )
-                    yield Contexts(tokens, file.get_slice(name)[part].float(), documents)
+                    acts = file.get_slice(name)[part].float()
+                    yield Contexts(tokens, acts, documents, self._mask(file, tokens, part))
+
+    def _mask(self, file: Any, tokens_CT: Tensor, rows: slice) -> Tensor:
+        """[C, T] bool: which positions of those contexts of an open shard count."""
+        if not self.plan.masked:
+            return all_but_first(tokens_CT)
+        return file.get_slice("counted")[rows]
+
+    def counted(
+        self, hook: str, split: str = "train", n_tokens: int | None = None
+    ) -> Iterator[Tokens]:
+        """The first n_tokens tokens of a split that count (None: all), in order, in chunks.
+
+        x_ND = torch.cat([chunk.x for chunk in cache.counted(hook, "held_out", 10_000)])
+
+        Raises UsageError where the split has none.
+        """
+        n_read = 0
+        for chunk in self.contexts(hook, split):
+            columns = (chunk.acts, chunk.documents, chunk.tokens)
+            left = None if n_tokens is None else n_tokens - n_read
+            tokens = Tokens(*(column[chunk.counted][:left] for column in columns))
+            n_read += len(tokens.x)
+            yield tokens
+            if n_tokens is not None and n_read >= n_tokens:
+                return
+        if not n_read:
+            raise UsageError(f"{self.path} has no {split} tokens: capture more")
 
     def pieces(self) -> Iterator[Piece]:
         """Its contexts in the order of the shards, both splits, as a Source gives them."""
@@ -196,8 +238,9 @@ class Cache:
         for shard in self.manifest["shards"]:
             with safe_open(self.path / shard["file"], "pt") as file:
                 tokens, owners = (file.get_tensor(key).long() for key in ("tokens", "documents"))
+                counted = self._mask(file, tokens, slice(None))
             numbers = torch.arange(first, first + len(tokens))
-            yield Piece(shard["split"], tokens, owners, numbers)
+            yield Piece(shard["split"], tokens, owners, numbers, counted)
             first += len(tokens)
 
     def take(self, hook: str, numbers_C: Tensor) -> Tensor:
@@ -210,6 +253,14 @@ class Cache:
                     rows.append(file.get_tensor(name)[here - first])
             first += shard["contexts"]
         return torch.cat(rows)
+
+    def _file(self, shard: dict) -> File:
+        """A shard as batches read it."""
+        path, masked = self.path / shard["file"], self.plan.masked
+        if not masked:
+            return File(path, np.full(shard["contexts"], self.context - 1), masked)
+        with safe_open(path, "pt") as file:
+            return File(path, file.get_tensor("counted").sum(1).numpy(), masked)
 
     def batches(
         self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0
@@ -230,7 +281,7 @@ class Cache:
             raise UsageError(
                 f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens of {self.path}"
             )
-        files = [(self.path / s["file"], s["contexts"]) for s in self.shards(split)]
+        files = [self._file(shard) for shard in self.shards(split)]
         return Batches(
             files,
             dict(zip(names, keys, strict=True)),

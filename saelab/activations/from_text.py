@@ -16,7 +16,7 @@ from saelab import models
 from saelab.activations import text as texts
 from saelab.activations.packing import Packer
 from saelab.activations.plan import Plan, hook
-from saelab.activations.source import SPLITS, Piece
+from saelab.activations.source import SPLITS, Piece, all_but_first
 from saelab.errors import UsageError
 from saelab.models import running
 
@@ -139,7 +139,7 @@ class FromText:
 def _piece(split: str, tokens: Any, owners: Any, number: int) -> Piece:
     """One context as a piece."""
     tokens_1T, owners_1T = torch.from_numpy(tokens)[None], torch.from_numpy(owners)[None]
-    return Piece(split, tokens_1T, owners_1T, torch.tensor([number]))
+    return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), all_but_first(tokens_1T))
 
 
 def estimate(source: FromText) -> dict[str, float]:
@@ -150,7 +150,9 @@ def estimate(source: FromText) -> dict[str, float]:
     tokens_CT = torch.randint(
         0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0)
     )
-    piece = Piece("train", tokens_CT, tokens_CT, torch.arange(len(tokens_CT)))
+    piece = Piece(
+        "train", tokens_CT, tokens_CT, torch.arange(len(tokens_CT)), all_but_first(tokens_CT)
+    )
     list(source.acts(piece))
     passes = []
     for _ in range(3):

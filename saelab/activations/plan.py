@@ -15,6 +15,8 @@ from saelab.errors import UsageError
 
 SHARD_BYTES = 64_000_000
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
+# By whether a mask says which positions count: who does not know of it must not read them all.
+SCHEMAS = {False: "saelab/cache/1", True: "saelab/cache/2"}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 PACKINGS = {
     "documents": "documents joined by the end-of-text token, cut into contexts that start with BOS;"
@@ -65,6 +67,8 @@ class Plan:
     """of everything random in the source"""
     pack: str = "documents"
     """row of PACKINGS"""
+    masked: bool = False
+    """whether an array [C, T] says which positions count; if not, every one but the first does"""
     made_with: str = ""
     """what else decides the bytes, such as the digest of an SAE whose error this is"""
 
@@ -119,4 +123,4 @@ class Plan:
     def needed_bytes(self) -> int:
         """Size of the finished cache: activations, gradients, tokens, document numbers, moments."""
         n_positions = -(-self.n_tokens // self.context) * self.context
-        return n_positions * (self.bytes_per_position + 8) + self.moments_bytes
+        return n_positions * (self.bytes_per_position + 8 + self.masked) + self.moments_bytes

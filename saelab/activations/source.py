@@ -27,10 +27,19 @@ class Piece(NamedTuple):
     """[C, T] int64: number of the document that each position belongs to"""
     numbers: Tensor
     """[C] int64: which contexts of the source these are"""
+    counted: Tensor
+    """[C, T] bool: which positions count; what a plan that is not `masked` says by itself"""
 
     def part(self, rows: slice) -> "Piece":
         """The contexts of those rows."""
         return Piece(self.split, *(column[rows] for column in self[1:]))
+
+
+def all_but_first(tokens_CT: Tensor) -> Tensor:
+    """[C, T] bool: the positions that count where nothing else is said."""
+    counted_CT = torch.ones(tokens_CT.shape, dtype=torch.bool)
+    counted_CT[:, 0] = False
+    return counted_CT
 
 
 class Source(Protocol):

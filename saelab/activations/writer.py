@@ -18,11 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saelab.activations.cache import SCHEMA, sha256
-from saelab.activations.plan import DTYPES, PACKINGS, Plan
+from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, shards
 from saelab.errors import FailedRun, UsageError
-from saelab.files import write_atomic, write_json
+from saelab.files import sha256, write_atomic, write_json
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -127,7 +126,7 @@ class Writer:
 
     def _empty(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
+            "schema": SCHEMAS[self.plan.masked],
             "model": self.plan.model,
             "settings": self.plan.settings(),
             "hooks": self.plan.hooks,
@@ -169,7 +168,7 @@ class Writer:
                 f"{entry['file']} of {self.out} is missing or was cut: "
                 "delete the cache and capture again"
             )
-        wanted = _columns(shard)
+        wanted = self._columns(shard)
         with safe_open(path, "pt") as file:
             same = all(torch.equal(file.get_tensor(key), wanted[key]) for key in wanted)
         if entry["split"] != shard.split or not same:
@@ -182,8 +181,10 @@ class Writer:
     def add(self, number: int, shard: Piece, arrays: dict[str, Tensor]) -> None:
         """Write shard `number` and the moments up to it, then name both in the manifest."""
         self._count(shard, arrays)
-        entry = self._save(f"{number:05d}.safetensors", arrays | _columns(shard))
+        entry = self._save(f"{number:05d}.safetensors", arrays | self._columns(shard))
         entry |= {"split": shard.split, "contexts": len(shard.tokens)}
+        if self.plan.masked:
+            entry["counted"] = int(shard.counted.sum())
         old = self.manifest["moments"]
         self.manifest["shards"].append(entry)
         self.manifest["moments"] = self._save(f"moments-{number + 1:05d}.safetensors", self.moments)
@@ -194,7 +195,7 @@ class Writer:
     def _count(self, shard: Piece, arrays: dict[str, Tensor]) -> None:
         """Add a shard's tokens to its split's moments."""
         for name in self.plan.hooks:
-            rows_ND = arrays[name][:, 1:].flatten(0, 1).double()
+            rows_ND = arrays[name][shard.counted].double()
             new = {
                 "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64),
                 "sum": rows_ND.sum(0),
@@ -203,6 +204,11 @@ class Writer:
             for part, value in new.items():
                 key = f"{shard.split}/{name}/{part}"
                 self.moments[key] = self.moments[key] + value if key in self.moments else value
+
+    def _columns(self, shard: Piece) -> dict[str, Tensor]:
+        """What a shard's file holds beside activations."""
+        columns = {"tokens": shard.tokens.int(), "documents": shard.owners.int()}
+        return columns | ({"counted": shard.counted} if self.plan.masked else {})
 
     def _save(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """Write a safetensors file; its manifest entry."""
@@ -232,11 +238,6 @@ class Writer:
         self.manifest["documents"] = self._save_json("documents.json", names)
         self.manifest["complete"] = True
         self._save_json("manifest.json", self.manifest)
-
-
-def _columns(shard: Piece) -> dict[str, Tensor]:
-    """What a shard file holds beside activations."""
-    return {"tokens": shard.tokens.int(), "documents": shard.owners.int()}
 
 
 def _leftovers(folder: Path) -> bool:

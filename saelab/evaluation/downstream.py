@@ -20,23 +20,33 @@ def clean_run(model: Any, tokens_CT: Tensor, hooks: list[str]) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def spliced_run(model: Any, tokens_CT: Tensor, hook: str, replacement_CTD: Tensor) -> Tensor:
-    """Logits [C, T, V] with the activation at `hook` replaced from position 1 on; position 0 passes
-    untouched."""
+def spliced_run(
+    model: Any, tokens_CT: Tensor, hook: str, replacement_CTD: Tensor, counted_CT: Tensor
+) -> Tensor:
+    """Logits [C, T, V] with the activation at `hook` replaced at the positions that count; the
+    others pass untouched."""
 
     def replace(acts: Tensor) -> Tensor:
-        changed = replacement_CTD.reshape(acts.shape).to(acts.dtype).clone()
-        changed[:, 0] = acts[:, 0]
-        return changed
+        mask = counted_CT.to(acts.device).view(*counted_CT.shape, *[1] * (acts.ndim - 2))
+        return torch.where(mask, replacement_CTD.reshape(acts.shape).to(acts), acts)
 
     return running.logits(model, tokens_CT, {hook: replace})
 
 
-def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
-    """Cross-entropy in nats of the predictions made at positions 1 to T - 2, [C, T - 2]."""
-    return running.next_token_loss(logits_CTV[:, 1:], tokens_CT[:, 1:])
+def predicting(counted_CT: Tensor) -> Tensor:
+    """[C, T] bool: positions that count and whose next token does too; the predictions made there
+    make up a loss."""
+    next_CT = counted_CT.roll(-1, 1)
+    next_CT[:, -1] = False
+    return counted_CT & next_CT
 
 
-def divergence(clean_CTV: Tensor, spliced_CTV: Tensor) -> Tensor:
-    """KL(clean || spliced) in nats of the predictions made at positions 1 to T - 2, [C, T - 2]."""
-    return running.kl(clean_CTV[:, 1:-1], spliced_CTV[:, 1:-1])
+def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor, counted_CT: Tensor) -> Tensor:
+    """Cross-entropy in nats of the predictions made where `predicting` says, [P]."""
+    loss_CT = running.next_token_loss(logits_CTV, tokens_CT)
+    return loss_CT[predicting(counted_CT)[:, :-1]]
+
+
+def divergence(clean_CTV: Tensor, spliced_CTV: Tensor, counted_CT: Tensor) -> Tensor:
+    """KL(clean || spliced) in nats of the predictions made where `predicting` says, [P]."""
+    return running.kl(clean_CTV, spliced_CTV)[predicting(counted_CT)]

@@ -130,12 +130,12 @@ class _Counts:
         self.n_tokens = pairs = true_pairs = 0
         for chunk in cache.contexts(cache.hooks[0], "held_out"):
             truth_CTG = truth(world, cache, chunk.tokens)
-            for x_TD, truth_TG in zip(chunk.acts[:, 1:], truth_CTG[:, 1:], strict=True):
-                code = sae.encode(x_TD)
-                rows.append(counts(code, truth_TG, self.found, signed=signed))
-                self.n_tokens += len(x_TD)
+            for x_TD, truth_TG, counted_T in zip(chunk.acts, truth_CTG, chunk.counted, strict=True):
+                code, truth_NG = sae.encode(x_TD[counted_T]), truth_TG[counted_T]
+                rows.append(counts(code, truth_NG, self.found, signed=signed))
+                self.n_tokens += len(truth_NG)
                 pairs += int((code.values != 0).sum())
-                true_pairs += int((truth_TG != 0).sum())
+                true_pairs += int((truth_NG != 0).sum())
                 if self.n_tokens >= n_tokens:
                     break
             if self.n_tokens >= n_tokens:

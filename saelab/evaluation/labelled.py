@@ -5,7 +5,6 @@ Shapes: N tokens or prompts, D width, P prompts, T positions.
 """
 
 import re
-import string
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ class Labelled(NamedTuple):
 
 
 def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Labelled:
-    """The first tokens of a split, position 0 left out, that belong to Python files which can be
+    """The first tokens of a split that count and that belong to Python files which can be
     tokenised; see labels.KINDS.
 
     Raises UsageError if there is no such file, FailedRun if the text is not what it was when the
@@ -47,13 +46,10 @@ def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
     """
     wanted = _Documents(cache, tokenizer, split)
     kept_x, kept_labels, kept_groups, n_read = [], [], [], 0
-    for chunk in cache.contexts(hook, split):
-        owners_N, ids_N = (
-            chunk.documents[:, 1:].flatten().numpy(),
-            chunk.tokens[:, 1:].flatten().numpy(),
-        )
+    for chunk in cache.counted(hook, split):
+        owners_N, ids_N = chunk.documents.numpy(), chunk.tokens.numpy()
         found_KN, known_N = wanted.next(owners_N, ids_N)
-        kept_x.append(chunk.acts[:, 1:].flatten(0, 1)[torch.from_numpy(known_N)])
+        kept_x.append(chunk.x[torch.from_numpy(known_N)])
         kept_labels.append(found_KN[:, known_N])
         kept_groups.append(owners_N[known_N])
         n_read += int(known_N.sum())
@@ -75,15 +71,13 @@ class _Documents:
     """Labels of a split's documents in the order in which the cache holds their tokens."""
 
     def __init__(self, cache: Cache, tokenizer: Any, split: str) -> None:
-        settings = cache.manifest["settings"]
-        words = texts.words(tokenizer) if settings["text"] == "bundled-mix" else None
-        documents = texts.documents(
-            settings["text"], words, settings["text_field"], settings["seed"]
-        )
+        plan = cache.plan
+        words = texts.words(tokenizer) if plan.text == "bundled-mix" else None
+        documents = texts.documents(plan.text, words, plan.text_field, plan.seed)
         self.stream = (
             (n, d) for n, d in enumerate(documents) if d.held_out == (split == "held_out")
         )
-        self.tokenizer, self.text, self.eos = tokenizer, settings["text"], settings["eos"]
+        self.tokenizer, self.text, self.eos = tokenizer, plan.text, plan.eos
         self.number, self.at = -1, 0
         self.ids = np.zeros(0, dtype=np.int64)
         self.found: np.ndarray | None = None
@@ -130,34 +124,6 @@ def _pieces(owners_N: np.ndarray) -> Iterator[slice]:
     """Runs of tokens of one document."""
     bounds = [0, *(np.flatnonzero(np.diff(owners_N)) + 1).tolist(), len(owners_N)]
     return (slice(first, end) for first, end in pairwise(bounds))
-
-
-def first_letters(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Labelled:
-    """The first tokens of a split that start a word, with labels `starts with a` to `starts with z`
-    (upper case counts too).
-
-    The task on which absorption was found: Chanin et al. 2024 (arXiv 2409.14507). Raises UsageError
-    if there is no such token.
-    """
-    letter_V = np.full(len(tokenizer), "", dtype="U1")
-    for token, number in tokenizer.get_vocab().items():
-        if found := WORD.fullmatch(token):
-            letter_V[number] = found[1].lower()
-    kept_x, kept_letters, kept_groups, n_read = [], [], [], 0
-    for chunk in cache.contexts(hook, split):
-        letters_N = letter_V[chunk.tokens[:, 1:].flatten().numpy()]
-        known_N = letters_N != ""
-        kept_x.append(chunk.acts[:, 1:].flatten(0, 1)[torch.from_numpy(known_N)])
-        kept_letters.append(letters_N[known_N])
-        kept_groups.append(chunk.documents[:, 1:].flatten().numpy()[known_N])
-        n_read += int(known_N.sum())
-        if n_read >= n_tokens:
-            break
-    if not n_read:
-        raise UsageError(f"{cache.path} holds no token that starts a word ({split} split)")
-    letters_N = np.concatenate(kept_letters)
-    labels_ = {f"starts with {letter}": letters_N == letter for letter in string.ascii_lowercase}
-    return Labelled(torch.cat(kept_x), labels_, np.concatenate(kept_groups))
 
 
 def indirect_objects(model: Any, hook: str, n: int, *, held_out: bool, seed: int = 0) -> Labelled:

@@ -11,11 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.activations import Cache, Contexts
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 from saelab.evaluation.controls import random_init
-from saelab.evaluation.downstream import clean_run, divergence, next_token_loss, spliced_run
+from saelab.evaluation.downstream import (
+    clean_run,
+    divergence,
+    next_token_loss,
+    predicting,
+    spliced_run,
+)
 from saelab.evaluation.firing import Firings
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, over_documents, share_over_documents, weights
@@ -92,9 +99,10 @@ class _Evaluation:
         )  # levels of another SAE mean nothing to it
         self.chance_fired_F = torch.zeros(sae.n_features)
 
-    def add(self, tokens_CT: Tensor, documents_CT: Tensor, cached_CTD: Tensor) -> None:
-        """Run the model clean and with every row spliced in, and add what was measured. cached_CTD:
-        read only for a part."""
+    def add(self, chunk: Contexts) -> None:
+        """Run the model clean and with every row spliced in, and add what was measured; the cached
+        activations are read only for a part."""
+        tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
         clean, acts = clean_run(
             self.model, tokens_CT, [self.whole] if self.whole else list(set(self.hooks))
@@ -103,25 +111,25 @@ class _Evaluation:
             (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
         )
         rest_CTD = acts[spliced_at] - target_CTD
-        owner_N, owner_P = documents_CT[:, 1:].flatten(), documents_CT[:, 1:-1].flatten()
-        target_ND = target_CTD[:, 1:].flatten(0, 1)
-        losses = {"clean": next_token_loss(clean, tokens_CT).flatten()}
+        owner_N, owner_P = documents_CT[counted_CT], documents_CT[predicting(counted_CT)]
+        target_ND = target_CTD[counted_CT]
+        losses = {"clean": next_token_loss(clean, tokens_CT, counted_CT)}
         rows = {}
         for name, reconstruct in self.rows.items():
             source_CTD = x_CTD if name in self.coded else target_CTD
-            x_hat_ND, code = reconstruct(source_CTD[:, 1:].flatten(0, 1))
+            x_hat_ND, code = reconstruct(source_CTD[counted_CT])
             replacement_CTD = rest_CTD.clone()
-            replacement_CTD[:, 1:] += x_hat_ND.view_as(target_CTD[:, 1:])
-            spliced = spliced_run(self.model, tokens_CT, spliced_at, replacement_CTD)
-            losses[name] = next_token_loss(spliced, tokens_CT).flatten()
-            rows[name] = (x_hat_ND, code, divergence(clean, spliced).flatten())
+            replacement_CTD[counted_CT] += x_hat_ND
+            spliced = spliced_run(self.model, tokens_CT, spliced_at, replacement_CTD, counted_CT)
+            losses[name] = next_token_loss(spliced, tokens_CT, counted_CT)
+            rows[name] = (x_hat_ND, code, divergence(clean, spliced, counted_CT))
         for name, (x_hat_ND, code, kl_P) in rows.items():
             self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, code))
             self.sums[name].add(owner_P, _per_prediction(losses, name, kl_P))
             if name == "sae" and code is not None:
                 self.fired.add(owner_N, code)
         if self.chance is not None:
-            code = self.chance.encode(x_CTD[:, 1:].flatten(0, 1))
+            code = self.chance.encode(x_CTD[counted_CT])
             self.chance_fired_F += torch.bincount(
                 code.features[code.values != 0], minlength=code.n_features
             )
@@ -130,7 +138,7 @@ class _Evaluation:
 @torch.no_grad()
 def evaluate(
     sae: SAE,
-    cache: Any,
+    cache: Cache,
     model: Any,
     *,
     n_tokens: int = 200_000,
@@ -165,9 +173,9 @@ def evaluate(
     n_read = 0
     for chunk in cache.contexts(source, "held_out"):
         for first in range(0, len(chunk.tokens), 16):
-            tokens_CT, acts_CTD, documents_CT = (column[first : first + 16] for column in chunk)
-            run.add(tokens_CT, documents_CT, acts_CTD)
-            n_read += tokens_CT[:, 1:].numel()
+            part = chunk.part(slice(first, first + 16))
+            run.add(part)
+            n_read += int(part.counted.sum())
             if progress:
                 progress(n_read)
             if n_read >= n_tokens:

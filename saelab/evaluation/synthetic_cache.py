@@ -18,7 +18,7 @@ from torch import Tensor
 
 from saelab.activations import Cache
 from saelab.activations.plan import Plan, hook
-from saelab.activations.source import Piece, Progress
+from saelab.activations.source import Piece, Progress, all_but_first
 from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.evaluation.synthetic import Spec, World
@@ -83,7 +83,8 @@ class Samples:
         for number, name in enumerate(self.names):
             ids_1T = torch.arange(number * length, (number + 1) * length)[None]
             split = "held_out" if held_out(name) else "train"
-            yield Piece(split, ids_1T, torch.full_like(ids_1T, number), torch.tensor([number]))
+            owners_1T = torch.full_like(ids_1T, number)
+            yield Piece(split, ids_1T, owners_1T, torch.tensor([number]), all_but_first(ids_1T))
 
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """The samples that the ids name."""

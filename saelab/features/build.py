@@ -7,15 +7,16 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.features import directions, schema, writer
-from saelab.features.collect import Collector, Statistics
+from saelab.features.collect import Collector, Contexts, Statistics
 from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
 from saelab.sae import SAE
@@ -28,16 +29,9 @@ N_NEIGHBOURS = 8
 N_LOGITS = 10
 
 
-class Contexts(NamedTuple):
-    """What the index keeps of the contexts it read: tokens and document numbers [C, T]."""
-
-    tokens: np.ndarray
-    documents: np.ndarray
-
-
 def build(
     sae: SAE,
-    cache: Any,
+    cache: Cache,
     hook: str,
     path: Path | str,
     *,
@@ -52,8 +46,7 @@ def build(
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's
     `meta`).
 
-    cache: a `saelab.activations.Cache`, read once, as whole contexts of `hook` and `split`;
-    position 0 is not counted. n_tokens: stop after that many (None: all). model: gives promoted and
+    cache: read once, as whole contexts of `hook` and `split`. n_tokens: stop after that many (None: all). model: gives promoted and
     suppressed tokens where the decoder writes to the residual stream. others: (name, SAE) pairs to
     look every feature up in. progress: called with the number of tokens counted so far. Raises
     UsageError for an SAE of another width, FailedRun for activations that are not finite.
@@ -74,14 +67,7 @@ def build(
     def write(temporary: Path) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             writer.create(connection)
-            writer.write_statistics(
-                connection,
-                found,
-                contexts.tokens,
-                contexts.documents,
-                texts,
-                cache.document_names(),
-            )
+            writer.write_statistics(connection, found, contexts, texts, cache.document_names())
             summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
             writer.write_meta(connection, **summary)
             connection.executescript(schema.INDEXES)
@@ -127,32 +113,33 @@ def _read(
     progress: Callable | None,
 ) -> Contexts:
     """Code every chunk and hand it to the collector."""
-    tokens, documents = [], []
+    kept: list[Contexts] = []
     for chunk in chunks:
-        tokens_CT, acts_CTD, documents_CT = chunk
+        acts_CTD = chunk.acts
         if acts_CTD.shape[-1] != sae.d_model:
             raise UsageError(
                 f"activations at this hook have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}"
             )
         if n_tokens is not None:
-            n_left = -(-(n_tokens - collector.n_tokens) // (tokens_CT.shape[1] - 1))
-            tokens_CT, acts_CTD, documents_CT = (
-                tokens_CT[:n_left],
-                acts_CTD[:n_left],
-                documents_CT[:n_left],
-            )
-        if not len(tokens_CT):
+            n_left = n_tokens - collector.n_tokens
+            chunk = chunk.part(slice(_reaching(chunk.counted.sum(1).numpy(), n_left)))
+        if not len(chunk.tokens):
             break
-        code = _encode(sae, acts_CTD, collector.n_contexts)
-        tokens.append(np.asarray(tokens_CT))
-        documents.append(np.asarray(documents_CT).astype(np.int32))
-        collector.add(code, tokens[-1])
-        tokens[-1] = tokens[-1].astype(np.int32)
+        code = _encode(sae, chunk.acts, collector.n_contexts)
+        tokens_CT, counted_CT = chunk.tokens.numpy(), chunk.counted.numpy()
+        collector.add(code, tokens_CT, counted_CT)
+        owners_CT = chunk.documents.numpy().astype(np.int32)
+        kept.append(Contexts(tokens_CT.astype(np.int32), owners_CT, counted_CT))
         if progress is not None:
             progress(collector.n_tokens)
-    if not tokens:
+    if not kept:
         raise UsageError("the cache has no contexts to index in this split")
-    return Contexts(np.concatenate(tokens), np.concatenate(documents))
+    return Contexts(*(np.concatenate(column) for column in zip(*kept, strict=True)))
+
+
+def _reaching(counts_C: np.ndarray, n_tokens: int) -> int:
+    """How many contexts of so many tokens each it takes to have n_tokens; all where none do."""
+    return 0 if n_tokens <= 0 else int(np.searchsorted(counts_C.cumsum(), n_tokens)) + 1
 
 
 @torch.no_grad()

@@ -28,6 +28,15 @@ BINS = PER_OCTAVE * (HIGHEST - LOWEST)
 BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
 
+class Contexts(NamedTuple):
+    """What the index keeps of the contexts it read, [C, T]: tokens, document numbers, and which
+    positions count."""
+
+    tokens: NDArray
+    documents: NDArray
+    counted: NDArray
+
+
 class Statistics(NamedTuple):
     """Sums over all counted tokens; the four `token_` columns have one row per feature and token
     that it fired on."""
@@ -83,15 +92,15 @@ class Collector:
         self.top, self.sampled = Pool(N_TOP, n_features), Pool(N_SAMPLED, n_features)
         self.n_contexts = self.n_tokens = 0
 
-    def add(self, code: Code, tokens_CT: NDArray) -> None:
-        """Count a chunk: the code of tokens_CT's C x T tokens."""
-        fired = firings(code, tokens_CT, self.n_contexts)
+    def add(self, code: Code, tokens_CT: NDArray, counted_CT: NDArray) -> None:
+        """Count a chunk: the code of tokens_CT's C x T tokens, at positions that count."""
+        fired = firings(code, tokens_CT, counted_CT, self.n_contexts)
         self._count(fired)
         self._count_tokens(fired)
         self._keep_examples(examples(fired))
-        self.seen_V += np.bincount(tokens_CT[:, 1:].reshape(-1), minlength=self.n_vocabulary)
+        self.seen_V += np.bincount(tokens_CT[counted_CT], minlength=self.n_vocabulary)
         self.n_contexts += len(tokens_CT)
-        self.n_tokens += tokens_CT[:, 1:].size
+        self.n_tokens += int(counted_CT.sum())
 
     def _count(self, fired: Firings) -> None:
         above_N = fired.value > 0

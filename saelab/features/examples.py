@@ -55,15 +55,15 @@ class Examples(NamedTuple):
         return Examples._make([*of_examples, starts, self.positions[pairs], self.values[pairs]])
 
 
-def firings(code: Code, tokens_CT: NDArray, first_context: int) -> Firings:
-    """What fired in a chunk of whole contexts coded token by token; position 0 is left out.
+def firings(code: Code, tokens_CT: NDArray, counted_CT: NDArray, first_context: int) -> Firings:
+    """What fired in a chunk of whole contexts coded token by token, at positions that count.
 
     code: of the C x T tokens tokens_CT, context after context. first_context: number of the chunk's
     first context.
     """
     length = tokens_CT.shape[1]
     where_N, value_N = code.tokens.numpy(), code.values.float().numpy()
-    kept = np.flatnonzero((where_N % length != 0) & (value_N != 0))
+    kept = np.flatnonzero(counted_CT.reshape(-1)[where_N] & (value_N != 0))
     feature_N = code.features.numpy()[kept]
     # A stable sort of 16-bit keys is numpy's radix sort, about ten times as fast as a comparison
     # sort.

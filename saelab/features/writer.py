@@ -10,7 +10,7 @@ import sqlite3
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features.collect import N_BANDS, Statistics, bands
+from saelab.features.collect import N_BANDS, Contexts, Statistics, bands
 from saelab.features.examples import Examples, place_in_group
 from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
 
@@ -32,17 +32,17 @@ def write_meta(connection: sqlite3.Connection, **values: object) -> None:
 def write_statistics(
     connection: sqlite3.Connection,
     statistics: Statistics,
-    tokens: NDArray,
-    documents: NDArray,
+    contexts: Contexts,
     texts: list[str],
     names: list[str],
 ) -> None:
-    """All that one pass statistics. tokens, documents [C, T]: of every context read; texts, names: of
-    every token and document."""
+    """All that one pass says, with every context read; texts, names: of every token and
+    document."""
     _write_features(connection, statistics, texts)
     used = _write_examples(connection, statistics)
-    _write_contexts(connection, used, tokens, documents, texts)
-    rows = ((number, names[number]) for number in np.unique(documents[used]).tolist())
+    _write_contexts(connection, used, contexts, texts)
+    owners = np.unique(contexts.documents[used][contexts.counted[used]])
+    rows = ((number, names[number]) for number in owners.tolist())
     connection.executemany("insert into document values (?, ?)", rows)
 
 
@@ -147,19 +147,22 @@ def _write_band(connection: sqlite3.Connection, examples: Examples, band_S: NDAr
 def _write_contexts(
     connection: sqlite3.Connection,
     numbers: NDArray,
-    tokens: NDArray,
-    documents: NDArray,
+    contexts: Contexts,
     texts: list[str],
 ) -> None:
-    """The contexts of those numbers, each once: token ids [T], its documents as JSON [[first
-    position, document], ...]."""
+    """The contexts of those numbers, each once, up to the last position that counts: token ids, its
+    documents as JSON [[first position, document], ...]. Searched is the text that counts."""
     rows, words = [], []
     for number in numbers.tolist():
-        ids_T, documents_T = tokens[number], documents[number]
+        counted_T = contexts.counted[number]
+        shown = slice(int(counted_T.nonzero()[0].max(initial=0)) + 1)
+        ids_T, documents_T = contexts.tokens[number, shown], contexts.documents[number, shown]
         heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
         owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
         rows.append((number, ids_T.astype("<i4").tobytes(), owners))
-        words.append((number, "".join(texts[token] for token in ids_T[1:].tolist())))
+        words.append(
+            (number, "".join(texts[token] for token in contexts.tokens[number, counted_T].tolist()))
+        )
     connection.executemany("insert into context values (?, ?, ?)", rows)
     connection.executemany("insert into context_search (rowid, text) values (?, ?)", words)
 

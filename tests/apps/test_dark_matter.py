@@ -223,7 +223,7 @@ def test_an_sae_of_the_error_is_evaluated_with_the_rest_of_the_activation_in_pla
         evaluate(sae, errors, model, n_tokens=2000)
     sae.origin = Origin(nonlinear)
     errors.manifest["hooks"][nonlinear].pop("part_of")
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="has no hook"):
         evaluate(sae, errors, model, n_tokens=2000)
 
 

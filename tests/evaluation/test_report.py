@@ -9,9 +9,15 @@ import torch
 
 from saelab import SAE, models
 from saelab.activations import Cache
+from saelab.activations.source import all_but_first
 from saelab.errors import UsageError
 from saelab.evaluation import evaluate
-from saelab.evaluation.downstream import clean_run, spliced_run
+from saelab.evaluation.downstream import (
+    clean_run,
+    divergence,
+    next_token_loss,
+    spliced_run,
+)
 from saelab.origin import Origin
 from tests.conftest import HOOK
 from tests.schemas import check
@@ -106,23 +112,50 @@ def test_a_splice_leaves_position_0_alone_and_replaces_the_others(bridge):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
     clean, acts = clean_run(bridge, tokens, ["blocks.0.hook_out"])
     x = acts["blocks.0.hook_out"]
-    same = spliced_run(bridge, tokens, "blocks.0.hook_out", x)
+    counted = all_but_first(tokens)
+    same = spliced_run(bridge, tokens, "blocks.0.hook_out", x, counted)
     torch.testing.assert_close(same, clean)
     only_first = x.clone()
     only_first[:, 0] = 0
-    torch.testing.assert_close(spliced_run(bridge, tokens, "blocks.0.hook_out", only_first), clean)
+    unmoved = spliced_run(bridge, tokens, "blocks.0.hook_out", only_first, counted)
+    torch.testing.assert_close(unmoved, clean)
     later = x.clone()
     later[:, 5:] = 0
-    changed = spliced_run(bridge, tokens, "blocks.0.hook_out", later)
+    changed = spliced_run(bridge, tokens, "blocks.0.hook_out", later, counted)
     torch.testing.assert_close(changed[:, :5], clean[:, :5])
     assert not torch.allclose(changed[:, 5:], clean[:, 5:])
+
+
+def test_losses_are_of_predictions_between_tokens_that_count(bridge):
+    tokens = torch.randint(1, 257, (3, 12), generator=torch.Generator().manual_seed(1))
+    counted, lengths = all_but_first(tokens), (12, 7, 4)
+    alone, spliced_alone = [], []
+    for row, length in enumerate(lengths):
+        counted[row, length:] = False
+        one = tokens[row : row + 1, :length]
+        clean, acts = clean_run(bridge, one, ["blocks.0.hook_out"])
+        x = acts["blocks.0.hook_out"] * 0.5
+        spliced = spliced_run(bridge, one, "blocks.0.hook_out", x, all_but_first(one))
+        alone.append(next_token_loss(clean, one, all_but_first(one)))
+        spliced_alone.append(divergence(clean, spliced, all_but_first(one)))
+    clean, acts = clean_run(bridge, tokens, ["blocks.0.hook_out"])
+    spliced = spliced_run(
+        bridge, tokens, "blocks.0.hook_out", acts["blocks.0.hook_out"] * 0.5, counted
+    )
+    assert len(torch.cat(alone)) == sum(length - 2 for length in lengths)
+    torch.testing.assert_close(next_token_loss(clean, tokens, counted), torch.cat(alone))
+    kl = divergence(clean, spliced, counted)
+    torch.testing.assert_close(kl, torch.cat(spliced_alone), rtol=1e-3, atol=1e-5)
+    assert len(next_token_loss(clean, tokens, all_but_first(tokens))) > len(torch.cat(alone))
 
 
 def test_a_splice_into_heads_restores_their_shape(bridge):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
     name = models.resolve_hook(bridge, "blocks.1.attn.hook_z")
     clean, acts = clean_run(bridge, tokens, [name])
-    torch.testing.assert_close(spliced_run(bridge, tokens, name, acts[name]), clean)
+    torch.testing.assert_close(
+        spliced_run(bridge, tokens, name, acts[name], all_but_first(tokens)), clean
+    )
 
 
 def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(

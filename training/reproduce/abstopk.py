@@ -82,10 +82,9 @@ def _captured(found: Comparison, cache: Cache) -> list[Claim]:
     mean F1 over the axes."""
     world = synthetic_cache.world_of(cache)
     chunks = list(cache.contexts(synthetic_cache.HOOK, "held_out"))
-    x_ND = torch.cat([chunk.acts[:, 1:].flatten(0, 1) for chunk in chunks])
-    truth_NG = torch.cat(
-        [synthetic_cache.truth(world, cache, chunk.tokens)[:, 1:].flatten(0, 1) for chunk in chunks]
-    )
+    x_ND = torch.cat([chunk.acts[chunk.counted] for chunk in chunks])
+    truths = (synthetic_cache.truth(world, cache, chunk.tokens)[chunk.counted] for chunk in chunks)
+    truth_NG = torch.cat(list(truths))
     f1 = {
         name: found.at_target(
             name, [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]

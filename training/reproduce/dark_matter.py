@@ -135,20 +135,12 @@ def _scaling(scaling: dict) -> list[Claim]:
 
 def _scored(cache: Cache, n_tokens: int) -> Scored:
     """The first held-out tokens at both hooks."""
-    parts: list[Scored] = []
-    for x, z in zip(
-        cache.contexts(HOOK, "held_out"), cache.contexts(EARLIER, "held_out"), strict=True
-    ):
-        parts.append(
-            Scored(
-                x.acts[:, 1:].flatten(0, 1),
-                z.acts[:, 1:].flatten(0, 1),
-                x.documents[:, 1:].flatten(),
-            )
-        )
-        if sum(len(part.x) for part in parts) >= n_tokens:
-            break
-    return Scored(*(torch.cat(column)[:n_tokens] for column in zip(*parts, strict=True)))
+    x_ND, z_ND = (
+        torch.cat([chunk.x for chunk in cache.counted(hook, "held_out", n_tokens)])
+        for hook in (HOOK, EARLIER)
+    )
+    owners = [chunk.documents for chunk in cache.counted(HOOK, "held_out", n_tokens)]
+    return Scored(x_ND, z_ND, torch.cat(owners))
 
 
 def _reductions(sae: SAE, earlier: SAE, cache: Cache, n_tokens: int, seed: int) -> list[Claim]:
@@ -196,8 +188,7 @@ def _trained_on_parts(
     ]
     columns, owners = {}, torch.zeros(0)
     for hook, run in zip(parts, data.runs(settings, configs), strict=True):
-        chunk = next(errors.contexts(hook, "held_out"))
-        x, owners = chunk.acts[:, 1:].flatten(0, 1), chunk.documents[:, 1:].flatten()
+        x, owners, _ = next(errors.counted(hook, "held_out"))
         missed = (x - reduce.reconstruct(SAE.load(run), x)).square().sum(1)
         columns[hook] = missed
         columns[f"{hook} spread"] = (x - x.mean(0)).square().sum(1)

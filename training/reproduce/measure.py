@@ -14,7 +14,6 @@ from torch import Tensor
 
 from saelab import SAE
 from saelab.activations import Cache
-from saelab.errors import UsageError
 from saelab.evaluation import metrics
 from saelab.evaluation.downstream import clean_run, next_token_loss, spliced_run
 
@@ -32,17 +31,9 @@ class Quality(NamedTuple):
 
 @functools.lru_cache(4)
 def tokens(folder: str, hook: str, split: str, n_tokens: int) -> Tensor:
-    """[N, D]: the first n_tokens of a cache's split, position 0 of each context left out. Raises
-    UsageError if there is none."""
-    cache, pieces, n_read = Cache(folder), [], 0
-    for chunk in cache.contexts(hook, split):
-        pieces.append(chunk.acts[:, 1:].flatten(0, 1)[: n_tokens - n_read])
-        n_read += len(pieces[-1])
-        if n_read >= n_tokens:
-            break
-    if not n_read:
-        raise UsageError(f"{cache.path} has no {split} contexts: capture more tokens")
-    return torch.cat(pieces)
+    """[N, D]: the first n_tokens of a cache's split that count. Raises UsageError if there is
+    none."""
+    return torch.cat([chunk.x for chunk in Cache(folder).counted(hook, split, n_tokens)])
 
 
 @torch.no_grad()
@@ -75,13 +66,15 @@ def added_loss(
     spliced in at held-out contexts."""
     added, n_read = np.zeros(len(saes)), 0
     for chunk in cache.contexts(hook, "held_out"):
-        for tokens_CT in chunk.tokens.split(16):
+        for first in range(0, len(chunk.tokens), 16):
+            tokens_CT, _, _, counted_CT = chunk.part(slice(first, first + 16))
             clean, acts = clean_run(model, tokens_CT, [hook])
-            loss = next_token_loss(clean, tokens_CT).sum()
+            loss_P = next_token_loss(clean, tokens_CT, counted_CT)
             for i, sae in enumerate(saes):
-                spliced = spliced_run(model, tokens_CT, hook, sae(acts[hook]))
-                added[i] += float(next_token_loss(spliced, tokens_CT).sum() - loss)
-            n_read += len(tokens_CT) * (tokens_CT.shape[1] - 2)
+                spliced = spliced_run(model, tokens_CT, hook, sae(acts[hook]), counted_CT)
+                spliced_P = next_token_loss(spliced, tokens_CT, counted_CT)
+                added[i] += float(spliced_P.sum() - loss_P.sum())
+            n_read += len(loss_P)
             if n_read >= n_tokens:
                 return added / n_read
     return added / n_read

@@ -8,11 +8,12 @@ features of a head, R random draws.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from saelab.activations import Cache
 from saelab.analysis.attention.attribution import head_shares
 from saelab.code import Code
 from saelab.errors import UsageError
@@ -96,7 +97,7 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
 
 @torch.no_grad()
 def of_model(
-    saes: Sequence[SAE], cache: Any, n_tokens: int = 100_000, seed: int = 0
+    saes: Sequence[SAE], cache: Cache, n_tokens: int = 100_000, seed: int = 0
 ) -> dict[str, list[Head]]:
     """`report` for every SAE, by its hook as the cache calls it: SAEs on every layer's head outputs
     give every head of a model.
@@ -107,17 +108,13 @@ def of_model(
     found = {}
     for sae in saes:
         hook = cache.resolve(sae.origin.hook)
-        shape = cache.manifest["hooks"][hook]["shape"]
+        shape = cache.plan.hooks[hook]["shape"]
         if len(shape) != 2:
             raise UsageError(
                 f"{hook} has no heads: the report is for SAEs on attn.hook_z, all heads' outputs side by side"
             )
-        codes, tokens, n_read = [], [], 0
-        for chunk in cache.contexts(hook, "held_out"):
-            codes.append(sae.encode(chunk.acts[:, 1:].flatten(0, 1)))
-            tokens.append(chunk.tokens[:, 1:].flatten())
-            n_read += len(tokens[-1])
-            if n_read >= n_tokens:
-                break
+        chunks = list(cache.counted(hook, "held_out", n_tokens))
+        codes = [sae.encode(chunk.x) for chunk in chunks]
+        tokens = [chunk.tokens for chunk in chunks]
         found[hook] = report(sae, Code.concatenate(codes), torch.cat(tokens), shape[0], seed)
     return found

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from saelab import models
+from saelab.activations import Cache, Contexts
 from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.across_runs import scaling
 from saelab.analysis.dark_matter.decomposition import Map, Totals
 from saelab.errors import UsageError
-from saelab.evaluation.downstream import clean_run, next_token_loss, spliced_run
+from saelab.evaluation.downstream import clean_run, next_token_loss, predicting, spliced_run
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, over_documents, weights
 from saelab.statistics.bootstrap import total
@@ -121,7 +122,7 @@ class Subject:
 @torch.no_grad()
 def analyse(
     saes: Mapping[str, SAE],
-    cache: Any,
+    cache: Cache,
     model: Any,
     *,
     n_tokens: int = 500_000,
@@ -157,7 +158,7 @@ def analyse(
     return {"runs": runs, "scaling": scaling(runs, tables, norms, owners_N, seed)}
 
 
-def _checked(name: str, sae: SAE, cache: Any, model: Any) -> str:
+def _checked(name: str, sae: SAE, cache: Cache, model: Any) -> str:
     """The SAE's hook as the cache calls it. Raises UsageError for an SAE that this cache or model
     cannot measure."""
     hook = cache.resolve(sae.origin.hook)
@@ -174,7 +175,12 @@ def _checked(name: str, sae: SAE, cache: Any, model: Any) -> str:
 
 
 def _fit(
-    subjects: list[Subject], cache: Any, n_tokens: int, ridge: float, seed: int, progress: Progress
+    subjects: list[Subject],
+    cache: Cache,
+    n_tokens: int,
+    ridge: float,
+    seed: int,
+    progress: Progress,
 ) -> int:
     """Fit every subject's maps on shuffled training tokens; how many were read."""
     available = min(n_tokens, cache.n_tokens("train"))
@@ -191,7 +197,7 @@ def _fit(
 
 
 def _score(
-    subjects: list[Subject], cache: Any, model: Any, n_tokens: int, progress: Callable[[int], Any]
+    subjects: list[Subject], cache: Cache, model: Any, n_tokens: int, progress: Callable[[int], Any]
 ) -> Tensor:
     """Score every subject on held-out contexts; the document of each token read [N]."""
     hooks = sorted({subject.hook for subject in subjects})
@@ -202,10 +208,9 @@ def _score(
                 return torch.cat(owners)
             part = slice(first, first + CONTEXTS)
             acts = {hook: chunk.acts[part] for hook, chunk in zip(hooks, chunks, strict=True)}
-            owners.append(chunks[0].documents[part, 1:].flatten())
-            _score_contexts(
-                subjects, model, acts, chunks[0].tokens[part], chunks[0].documents[part]
-            )
+            shared = chunks[0].part(part)
+            owners.append(shared.documents[shared.counted])
+            _score_contexts(subjects, model, acts, shared)
             progress(sum(map(len, owners)))
     if not owners:
         raise UsageError("the cache has no held-out contexts to score on: capture more tokens")
@@ -216,21 +221,24 @@ def _score_contexts(
     subjects: list[Subject],
     model: Any,
     acts: dict[str, Tensor],
-    tokens_CT: Tensor,
-    owners_CT: Tensor,
+    shared: Contexts,
 ) -> None:
-    clean_N = next_token_loss(clean_run(model, tokens_CT, [])[0], tokens_CT).flatten()
+    """acts: of the contexts `shared`, at every subject's hook."""
+    tokens_CT, _, owners_CT, counted_CT = shared
+    clean_P = next_token_loss(clean_run(model, tokens_CT, [])[0], tokens_CT, counted_CT)
+    owners_N, owners_P = owners_CT[counted_CT], owners_CT[predicting(counted_CT)]
     for subject in subjects:
         x_CTD = acts[subject.hook]
-        x_ND = x_CTD[:, 1:].flatten(0, 1)
-        error_ND, linear_ND = subject.score(x_ND, owners_CT[:, 1:].flatten())
-        losses = {"predictions": torch.ones_like(clean_N), "clean": clean_N}
+        x_ND = x_CTD[counted_CT]
+        error_ND, linear_ND = subject.score(x_ND, owners_N)
+        losses = {"predictions": torch.ones_like(clean_P), "clean": clean_P}
         replacements = subject.replacements(x_ND, error_ND, linear_ND)
         for name, replacement_ND in replacements.items():
-            whole_CTD = torch.cat([x_CTD[:, :1], replacement_ND.view_as(x_CTD[:, 1:])], 1)
-            spliced = spliced_run(model, tokens_CT, subject.hook, whole_CTD)
-            losses[name] = next_token_loss(spliced, tokens_CT).flatten()
-        subject.losses.add(owners_CT[:, 1:-1].flatten(), losses)
+            whole_CTD = x_CTD.clone()
+            whole_CTD[counted_CT] = replacement_ND
+            spliced = spliced_run(model, tokens_CT, subject.hook, whole_CTD, counted_CT)
+            losses[name] = next_token_loss(spliced, tokens_CT, counted_CT)
+        subject.losses.add(owners_P, losses)
 
 
 # --- the numbers -------------------------------------------------------------------------------------------------------

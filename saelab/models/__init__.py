@@ -3,5 +3,15 @@
 from saelab.models.hooks import aliases, enabled, hook_points, resolve_hook
 from saelab.models.identity import identity, name_of
 from saelab.models.loading import load
+from saelab.models.model import Model
 
-__all__ = ["aliases", "enabled", "hook_points", "identity", "load", "name_of", "resolve_hook"]
+__all__ = [
+    "Model",
+    "aliases",
+    "enabled",
+    "hook_points",
+    "identity",
+    "load",
+    "name_of",
+    "resolve_hook",
+]

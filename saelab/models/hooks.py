@@ -1,20 +1,20 @@
-"""Hook points of a TransformerBridge: canonical names, aliases, and those that must be switched on
-before they fire."""
+"""Hook points: canonical names, aliases, and those that must be switched on before they fire.
+
+What a plain Hugging Face model has is named by the table of its family; for all else the bridge is
+asked, which takes seconds to import.
+"""
 
 import difflib
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from saelab.errors import UsageError
+from saelab.models.families import other_names
+from saelab.models.model import Model
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
-_points: "weakref.WeakKeyDictionary[TransformerBridge, dict[str, str]]" = (
-    weakref.WeakKeyDictionary()
-)
+_points: "weakref.WeakKeyDictionary[Any, dict[str, str]]" = weakref.WeakKeyDictionary()
 
 # These points exist in every bridge and stay silent until their switch is on.
 SWITCHES = {
@@ -27,57 +27,64 @@ SWITCHES = {
 }
 
 
-def hook_points(bridge: "TransformerBridge") -> dict[str, str]:
+def bridge_of(model: Any) -> Any:
+    """The bridge behind a model (a bridge or a HookedTransformer: itself)."""
+    return model.bridge if isinstance(model, Model) else model
+
+
+def hook_points(model: Any) -> dict[str, str]:
     """Every name a hook point of this model answers to, with its canonical name (`hook_resid_post`
     is `hook_out`)."""
+    bridge = bridge_of(model)
     if bridge not in _points:
         _points[bridge] = {name: point.name or name for name, point in bridge.hook_dict.items()}
     return _points[bridge]
 
 
-def aliases(bridge: "TransformerBridge", canonical: str) -> list[str]:
+def aliases(model: Any, name: str) -> list[str]:
     """The other names of a hook point, sorted."""
-    return sorted(
-        name
-        for name, target in hook_points(bridge).items()
-        if target == canonical and name != canonical
+    plain = model.names if isinstance(model, Model) else {}
+    names = plain if name in plain else hook_points(model)
+    canonical = names.get(name, name)
+    return sorted(other for other, target in names.items() if target == canonical and other != name)
+
+
+def _unknown(model: Any, name: str, names: list[str]) -> UsageError:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    nearest = f"nearest: {', '.join(near)}; " if near else ""
+    common = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+    ends = [*(f"hook_{end}" for end in common), "attn.hook_z"]
+    held = ", ".join(end for end in ends if f"blocks.0.{end}" in names)
+    last = model.cfg.n_layers - 1
+    return UsageError(
+        f"this model has no hook {name!r}; {nearest}blocks.0 to blocks.{last} have, among others, "
+        f"{held}"
     )
 
 
-def _unknown(bridge: "TransformerBridge", name: str, names: list[str]) -> UsageError:
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    nearest = f"nearest: {', '.join(near)}; " if near else ""
-    shown = [
-        "hook_resid_pre",
-        "hook_resid_mid",
-        "hook_resid_post",
-        "hook_attn_out",
-        "hook_mlp_out",
-        "attn.hook_z",
-    ]
-    shown = [hook for hook in shown if f"blocks.0.{hook}" in names]
-    blocks = f"blocks.0 to blocks.{bridge.cfg.n_layers - 1} have, among others, {', '.join(shown)}"
-    return UsageError(f"this model has no hook {name!r}; {nearest}{blocks}")
-
-
-def resolve_hook(bridge: "TransformerBridge", name: str) -> str:
+def resolve_hook(model: Any, name: str) -> str:
     """The canonical name of hook `name`, after switching on what it needs to fire.
+
+        resolve_hook(model, "blocks.1.hook_resid_post")  # blocks.1.hook_out
 
     Raises UsageError naming near matches for an unknown hook, and where this architecture cannot
     make the hook fire.
     """
-    names = hook_points(bridge)
-    if name not in names:
-        raise _unknown(bridge, name, list(names))
-    canonical = names[name]
+    if isinstance(model, Model) and name in model.names:
+        return model.names[name]
+    names = hook_points(model)
+    known = next((other for other in (name, *other_names(name)) if other in names), None)
+    if known is None:
+        raise _unknown(model, name, list(names))
+    canonical = names[known]
     switch = SWITCHES.get(canonical.rsplit(".", 1)[-1])
     if switch is not None:
-        _switch(bridge, {switch: True}, f"hook {name!r}")
+        _switch(bridge_of(model), {switch: True}, f"hook {name!r}")
     return canonical
 
 
 @contextmanager
-def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
+def enabled(model: Any, **switches: bool) -> Iterator[None]:
     """Switches on (or off) for the length of a with-block: `enabled(model,
     use_split_qkv_input=True)`; names as in SWITCHES.
 
@@ -89,6 +96,7 @@ def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
         raise UsageError(
             f"no switch {unknown[0]!r}: switches are {', '.join(sorted(set(SWITCHES.values())))}"
         )
+    bridge = bridge_of(model)
     before = {name: bool(getattr(bridge.cfg, name)) for name in switches}
     try:
         _switch(bridge, switches)
@@ -97,7 +105,7 @@ def enabled(bridge: "TransformerBridge", **switches: bool) -> Iterator[None]:
         _switch(bridge, before)
 
 
-def _switch(bridge: "TransformerBridge", switches: dict[str, bool], what: str = "") -> None:
+def _switch(bridge: Any, switches: dict[str, bool], what: str = "") -> None:
     for name, on in sorted(
         switches.items(), key=lambda item: item[1]
     ):  # off before on: some exclude each other

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from saelab.errors import UsageError
 from saelab.files import sha256
 from saelab.models import loading
+from saelab.models.model import Model
 from saelab.origin import Identity
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def name_of(model: Any) -> str:
     """What a model is called; nothing is hashed. model: what `load` returned, or one in memory."""
     if place := loading.located(model):
         return place.name
+    model = _inside(model)
     config = getattr(model, "cfg", None) or getattr(model, "config", None)
     named = getattr(config, "model_name", "") or getattr(config, "_name_or_path", "")
     return str(named) or type(model).__name__
@@ -73,6 +75,13 @@ def check(model: Any, record: Identity, what: str) -> bool:
     return True
 
 
+def _inside(model: Any) -> Any:
+    """What the user has in memory, behind the door or not."""
+    if not isinstance(model, Model):
+        return model
+    return model.bridge if model.plain is None else model.plain
+
+
 def _once(kind: str, files: list[Path], digest: Any) -> str:
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = (kind, *stamps)
@@ -91,7 +100,8 @@ def _in_folder(folder: Path) -> str:
 def _in_memory(model: "nn.Module") -> str | None:
     """The identity of a Hugging Face model or of the one inside a bridge; None for any other, such
     as a HookedTransformer, which holds rearranged weights under names of its own."""
-    inner = getattr(model, "original_model", model)
+    inside = _inside(model)
+    inner = getattr(inside, "original_model", inside)
     return _digest(inner) if hasattr(inner, "base_model_prefix") else None
 
 

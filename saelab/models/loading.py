@@ -5,31 +5,17 @@ folder, local hub cache, hub, each once. Whether a model exists is known before 
 whose import takes seconds, is imported.
 """
 
-import contextlib
 import json
-import weakref
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 from saelab.errors import FailedRun, UsageError
 from saelab.models import hub
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
+from saelab.models.families import family_of
+from saelab.models.model import Located, Model, quiet
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
-_loaded: "weakref.WeakKeyDictionary[TransformerBridge, Located]" = weakref.WeakKeyDictionary()
-
-
-class Located(NamedTuple):
-    """Where a model lies. name: `bundled`, the absolute folder, or the hub name. commit: of a hub
-    snapshot, else None."""
-
-    name: str
-    folder: Path
-    commit: str | None = None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -98,43 +84,30 @@ def locate(name: str | Path) -> Located:
 
 
 def located(model: object) -> Located | None:
-    """Where a model that `load` returned lies; None for one from elsewhere."""
-    return _loaded.get(model)
+    """Where a model that `load` found lies; None for one from elsewhere."""
+    return model.located if isinstance(model, Model) else None
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars or advice from transformers: a command's standard error ends with its own
-    line."""
-    from transformers.utils import logging
+def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
+    """Load a model: float32, eval mode, parameters without gradients; one in memory stays as it is.
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    model: a name (`bundled`, a folder, a hub name), or a Hugging Face model, bridge or
+    HookedTransformer in memory, with its tokenizer where it has none of its own.
 
-
-def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
-    """Load the model `name` (`bundled`, a folder, a hub name): float32, eval mode, parameters
-    without gradients.
+        model = load("bundled")
+        model = load(AutoModelForCausalLM.from_pretrained("gpt2").eval(), tokenizer=tokenizer)
 
     Raises UsageError when there is no such model or TransformerLens does not know its architecture,
     FailedRun when its files are damaged.
     """
-    located = locate(name)
-    import torch
-    from transformer_lens.model_bridge import TransformerBridge
-
+    if not isinstance(model, str | Path):
+        return _held(model, tokenizer)
+    located = locate(model)
+    config = json.loads((located.folder / "config.json").read_text())
+    known = family_of((config.get("architectures") or [""])[0]) is not None
     try:
         with quiet():
-            bridge = TransformerBridge.boot_transformers(
-                str(located.folder), device=device, dtype=torch.float32
-            )
+            return (_plain if known else _bridged)(located, device)
     except ValueError as error:
         raise UsageError(
             f"{located.name} cannot be loaded: {str(error).splitlines()[0]}"
@@ -144,8 +117,41 @@ def load(name: str | Path, device: str = "cpu") -> "TransformerBridge":
         raise FailedRun(
             f"{located.name} cannot be loaded, its files may be damaged: {reason}"
         ) from error
-    bridge.eval()
-    for parameter in bridge.parameters():
-        parameter.requires_grad_(False)
-    _loaded[bridge] = located
-    return bridge
+
+
+def _plain(located: Located, device: str) -> Model:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    plain = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32).to(device)
+    tokenizer = AutoTokenizer.from_pretrained(located.folder)
+    if tokenizer.bos_token is None:
+        tokenizer.bos_token = tokenizer.eos_token
+    return Model(plain.eval().requires_grad_(False), tokenizer, located)
+
+
+def _bridged(located: Located, device: str) -> Model:
+    import torch
+    from transformer_lens.model_bridge import TransformerBridge
+
+    bridge = TransformerBridge.boot_transformers(
+        str(located.folder), device=device, dtype=torch.float32
+    )
+    bridge.eval().requires_grad_(False)
+    return Model(None, bridge.tokenizer, located, bridge)
+
+
+def _held(model: Any, tokenizer: Any) -> Model:
+    """A model that the user has in memory, behind the door."""
+    if isinstance(model, Model):
+        return model
+    if getattr(model, "training", False):
+        raise UsageError("this model is in training mode: call its eval() first")
+    if hasattr(model, "run_with_hooks"):
+        return Model(None, tokenizer or model.tokenizer, None, model)
+    if hasattr(model, "get_output_embeddings"):
+        return Model(model, tokenizer)
+    raise UsageError(
+        f"a {type(model).__name__} is no language model that can be run here: give a name, a "
+        "Hugging Face model, a TransformerBridge or a HookedTransformer"
+    )

@@ -8,14 +8,17 @@ Shapes: C contexts, T positions, D width, V vocabulary.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.models.hooks import resolve_hook
+from saelab.models import plain
+from saelab.models.hooks import bridge_of, resolve_hook
+from saelab.models.model import Model
 
 Edit = Tensor | Callable[[Tensor], Tensor | None]
 Edits = Mapping[str, Edit] | Sequence[tuple[str, Edit]]
@@ -34,8 +37,22 @@ class Ran(NamedTuple):
     """By the names asked for."""
 
 
+_engine: ContextVar[str] = ContextVar("engine", default="cheapest")
+
+
 class _Seen(Exception):
     """Everything asked for has been read: the rest of the forward pass is not needed."""
+
+
+@contextlib.contextmanager
+def engine(name: Literal["cheapest", "bridge"]) -> Iterator[None]:
+    """Within the block everything runs in this way: `with engine("bridge"): ...` has each number
+    come from the bridge."""
+    token = _engine.set(name)
+    try:
+        yield
+    finally:
+        _engine.reset(token)
 
 
 def contexts_per_pass(model: Any, context: int) -> int:
@@ -66,11 +83,9 @@ def run(
     """
     pairs = list(edits.items()) if isinstance(edits, Mapping) else list(edits)
     acts: dict[str, Tensor] = {}
-    hooks = [(_resolve(model, name), _acting(edit)) for name, edit in pairs]
-    hooks += [(_resolve(model, name), _reading(acts, name)) for name in read]
-    if last:
-        hooks.append((_resolve(model, "unembed.hook_in"), lambda acts: acts[:, -1:]))
-    logits = _through_bridge(model, tokens_CT, hooks, enter)
+    hooks = [(resolve_hook(model, name), _acting(edit)) for name, edit in pairs]
+    hooks += [(resolve_hook(model, name), _reading(acts, name)) for name in read]
+    logits = _forward(model, tokens_CT, hooks, last, enter)
     _check_fired(read, acts)
     return Ran(logits[:, -1] if last else logits, {name: acts[name] for name in read})
 
@@ -91,10 +106,10 @@ def read(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tenso
 
     reading = []
     for name in dict.fromkeys(hooks):
-        point = _resolve(model, name)
+        point = resolve_hook(model, name)
         reading += [(point, _reading(acts, name)), (point, stop_after_all)]
     with contextlib.suppress(_Seen):
-        _through_bridge(model, tokens_CT, reading, None)
+        _forward(model, tokens_CT, reading)
     _check_fired(hooks, acts)
     return {name: acts[name] for name in hooks}
 
@@ -185,10 +200,6 @@ def shapes(model: Any, hooks: Sequence[str]) -> dict[str, list[int]]:
     return {name: list(acts.shape[2:]) for name, acts in probed.items()}
 
 
-def _resolve(model: Any, name: str) -> str:
-    return resolve_hook(model, name) if hasattr(model, "hook_dict") else name
-
-
 def _acting(edit: Edit) -> Act:
     if isinstance(edit, Tensor):
         return lambda acts: edit.reshape(acts.shape).to(acts)
@@ -211,12 +222,28 @@ def _check_fired(hooks: Sequence[str], acts: Mapping[str, Tensor]) -> None:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
 
 
-def _through_bridge(
-    bridge: Any,
+def _forward(
+    model: Any,
     tokens_CT: Tensor,
     hooks: list[tuple[str, Act]],
-    enter: int | None,
+    last: bool = False,
+    enter: int | None = None,
 ) -> Tensor:
+    """Logits [C, T or 1, V] of a run with what acts at the hooks (canonical names), by the cheapest
+    way."""
+    tokens_CT = tokens_CT.to(str(model.cfg.device))
+    if enter is None and _is_plain(model, hooks):
+        return plain.forward(model, tokens_CT, hooks, last)
+    bridge = bridge_of(model)
+    if last:
+        hooks = [*hooks, (resolve_hook(bridge, "unembed.hook_in"), lambda acts: acts[:, -1:])]
     options = {} if enter is None else {"start_at_layer": enter}
     fwd_hooks = [(name, lambda acts, hook, act=act: act(acts)) for name, act in hooks]
     return bridge.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=fwd_hooks, **options)
+
+
+def _is_plain(model: Any, hooks: list[tuple[str, Act]]) -> bool:
+    """Whether the plain Hugging Face model has all these points."""
+    if _engine.get() == "bridge" or not isinstance(model, Model) or model.family is None:
+        return False
+    return all(name in model.names for name, _ in hooks)

@@ -58,7 +58,9 @@ def test_answers_are_right_by_a_rule_that_reads_only_the_text():
         assert [name for name in said if said.count(name) == 1] == [ioi.right[0].strip()]
         later = prompts.prompt("greater-than", rng)
         start = int(later.clean[later.clean.index("1") + 2 :][:2])
-        assert min(map(int, later.right)) > start and sorted(map(int, later.wrong)) == list(range(start + 1))
+        assert min(map(int, later.right)) > start and sorted(map(int, later.wrong)) == list(
+            range(start + 1)
+        )
 
 
 def test_templates_held_out_of_training_are_never_drawn_for_it():

@@ -7,6 +7,7 @@ import torch
 
 from saelab import models
 from saelab.errors import UsageError
+from saelab.models import running
 from saelab.models.running import gradients, read, shapes
 
 
@@ -44,7 +45,7 @@ def test_an_unknown_hook_is_answered_with_near_ones(bridge):
 )
 def test_hooks_that_are_off_are_switched_on_and_fire(bridge, name: str, shape: list[int]):
     switch = models.hooks.SWITCHES[name.rsplit(".", 1)[-1]]
-    assert not getattr(bridge.cfg, switch)
+    assert not getattr(bridge.bridge.cfg, switch)
     assert shapes(bridge, [name]) == {name: shape}
     assert getattr(bridge.cfg, switch)
 
@@ -88,22 +89,29 @@ def test_hooks_that_never_fire_are_named(assets: Path):
 
 
 def test_layers_above_the_last_hook_do_not_run(bridge):
-    ran: list[str] = []
-    for layer in (0, 1):
-        bridge.hook_dict[f"blocks.{layer}.hook_in"].add_hook(
-            lambda acts, hook: ran.append(hook.name)
-        )
-    read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.0.hook_out"])
-    assert ran == ["blocks.0.hook_in"]
-    read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.1.hook_out"])
-    assert ran == ["blocks.0.hook_in", "blocks.0.hook_in", "blocks.1.hook_in"]
+    ran: list[int] = []
+    for layer, block in enumerate(bridge.plain.transformer.h):
+        block.register_forward_pre_hook(lambda *_, layer=layer: ran.append(layer))
+        point = bridge.hook_dict[f"blocks.{layer}.hook_in"]
+        point.add_hook(lambda acts, hook, layer=layer: ran.append(layer))
+    for way in ("cheapest", "bridge"):
+        ran.clear()
+        with running.engine(way):
+            read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.0.hook_out"])
+            assert set(ran) == {0}
+            read(bridge, torch.zeros(1, 3, dtype=torch.int64), ["blocks.1.hook_out"])
+            assert set(ran) == {0, 1}
 
 
 def test_recording_leaves_no_hook_behind(bridge):
     tokens = torch.zeros(1, 3, dtype=torch.int64)
-    read(bridge, tokens, ["blocks.0.hook_out"])
-    gradients(bridge, tokens, ["blocks.0.hook_out"])
+    for way in ("cheapest", "bridge"):
+        with running.engine(way):
+            read(bridge, tokens, ["blocks.0.hook_out"])
+            gradients(bridge, tokens, ["blocks.0.hook_out"])
     assert not any(point.fwd_hooks for point in bridge.hook_dict.values())
+    modules = list(bridge.plain.modules())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def test_key_and_value_heads_of_a_real_llama_keep_their_shapes(assets: Path):

@@ -57,7 +57,7 @@ def _hooks(place: Place, off_N: Tensor, free: bool) -> list[tuple[str, Any]]:
     off_TF = torch.zeros(parts.code.n_tokens, sae.n_features, dtype=torch.bool)
     off_TF[parts.code.tokens[off_N], parts.code.features[off_N]] = True
 
-    def remember(acts: Tensor, hook: Any) -> None:
+    def remember(acts: Tensor) -> None:
         x_TD = acts[0].flatten(1)
         if free:
             seen["code"] = sae.encode(x_TD)
@@ -66,7 +66,7 @@ def _hooks(place: Place, off_N: Tensor, free: bool) -> list[tuple[str, Any]]:
             pre_N = sddmm(centred_TD, sae.W_enc, parts.code) + sae.b_enc[parts.code.features]
             seen["code"] = parts.code.with_values(pre_N)
 
-    def write(acts: Tensor, hook: Any) -> Tensor:
+    def write(acts: Tensor) -> Tensor:
         code: Code = seen["code"]
         off_N = off_TF[code.tokens, code.features] | (code.tokens == 0)
         decoded_TD = spmm(code.with_values(torch.where(off_N, 0, code.values)), sae.W_dec)

@@ -143,4 +143,4 @@ def stages(model: Any) -> list[tuple[str, int, int]]:
 
 
 def _moved(hook: str, by_PTD: Tensor) -> Hook:
-    return hook, lambda acts, hook: (acts + by_PTD).detach().requires_grad_()
+    return hook, lambda acts: (acts + by_PTD).detach().requires_grad_()

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FITTED = 0.9  # share of the ranks that a fit uses: the rarest features fall off faster than any power law
+# Share of the ranks that a fit uses: the rarest features fall off faster than any power law.
+FITTED = 0.9
 
 
 class Zipf(NamedTuple):
@@ -26,9 +27,8 @@ class Zipf(NamedTuple):
         """[F]: the density that the law gives each feature at its rank among density_F; ties rank
         by feature number."""
         order_F = torch.sort(density_F, descending=True, stable=True).indices
-        ranks_F = torch.empty_like(order_F).scatter_(
-            0, order_F, torch.arange(1, len(order_F) + 1, device=order_F.device)
-        )
+        places_F = torch.arange(1, len(order_F) + 1, device=order_F.device)
+        ranks_F = torch.empty_like(order_F).scatter_(0, order_F, places_F)
         return (self.scale * (ranks_F.double() + self.shift) ** -self.exponent).to(density_F.dtype)
 
 
@@ -54,13 +54,9 @@ def fit_zipf(density_F: Tensor) -> Zipf:
         slope = float((weight_N * x_N * centred_N).sum() / (weight_N * x_N.square()).sum())
         missed = float((weight_N * (centred_N - slope * x_N).square()).sum())
         scale = float((weight_N * log_N).sum()) - slope * mean
-        found = Zipf(
-            -slope,
-            shift,
-            float(torch.tensor(scale, dtype=torch.float64).exp()),
-            1 - missed / max(total, 1e-30),
-        )
-        best = found if best is None or found.r2 > best.r2 else best
+        r2 = 1 - missed / max(total, 1e-30)
+        law = Zipf(-slope, shift, float(torch.tensor(scale, dtype=torch.float64).exp()), r2)
+        best = law if best is None or law.r2 > best.r2 else best
     assert best is not None
     return best
 
@@ -78,6 +74,8 @@ def whole(share_F: Tensor, total: int, most: int) -> Tensor:
     real_F = torch.ones(n, dtype=torch.float64)
     weight_F = share_F.double().cpu().clamp_min(1e-300)
     open_F = torch.ones(n, dtype=torch.bool)
+    # Every feature gets 1, the open ones share what is left. One that so exceeds `most` is closed
+    # at `most`, and its excess is shared out in the next round; each round closes one or ends.
     while True:
         left = total - float(real_F[~open_F].sum()) - int(open_F.sum())
         real_F[open_F] = 1 + left * weight_F[open_F] / weight_F[open_F].sum()
@@ -85,6 +83,8 @@ def whole(share_F: Tensor, total: int, most: int) -> Tensor:
         if not bool(full_F.any()):
             break
         real_F[full_F], open_F = most, open_F & ~full_F
+    # Rounding the running sums, not the shares, carries each fraction to the next feature: no sum
+    # of shares is off by more than half a pair, and the last is exact.
     ends_F = (real_F.cumsum(0) + 0.5).floor().long()
     ends_F[-1] = total
     return torch.cat([ends_F[:1], ends_F.diff()])

@@ -94,11 +94,9 @@ class Code:
         """The code of the tokens of all parts (at least one) in order. Raises ValueError if their
         n_features differ."""
         if len({part.n_features for part in parts}) != 1:
-            raise ValueError(
-                f"codes over {sorted({part.n_features for part in parts})} features have no common code"
-            )
+            sizes = sorted({part.n_features for part in parts})
+            raise ValueError(f"codes over {sizes} features have no common code")
         starts = torch.cat([parts[0].starts[:1], *(part.starts.diff() for part in parts)]).cumsum(0)
-        features, values = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("features", "values")
-        )
+        features = torch.cat([part.features for part in parts])
+        values = torch.cat([part.values for part in parts])
         return Code(starts, features, values, parts[0].n_features)

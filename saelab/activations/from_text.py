@@ -79,8 +79,7 @@ def boundaries(model: Any) -> tuple[int, int, str]:
     bos, eos = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
     if bos is None and eos is None:
         raise UsageError(
-            f"the tokenizer of {models.name_of(model)} has neither a BOS nor an "
-            "end-of-text token"
+            f"the tokenizer of {models.name_of(model)} has neither a BOS nor an end-of-text token"
         )
     if bos is None:
         return eos, eos, "end-of-text token, as the tokenizer has no BOS"

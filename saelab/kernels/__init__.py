@@ -53,18 +53,27 @@ def check_finite(name: str, tensor: Tensor) -> None:
         bad = (~torch.isfinite(tensor)).nonzero()
         if len(bad):
             raise FloatingPointError(
-                f"{len(bad)} of {tensor.numel()} entries of {name} are not finite, first at {bad[0].tolist()}"
+                f"{len(bad)} of {tensor.numel()} entries of {name} are not finite, "
+                f"first at {bad[0].tolist()}"
             )
 
 
-def check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Tensor | None, W_dec: Tensor | None,
-           budget: Tensor | None) -> None:  # fmt: skip
+def check(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    sparsify: Sparsify,
+    grad: Tensor | None,
+    W_dec: Tensor | None,
+    budget: Tensor | None,
+) -> None:
     """Raise ValueError for shapes and budgets that do not fit, FloatingPointError for x or b_enc
     that are not finite."""
     n_features, width = W_enc.shape
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(
-            f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: their last dimensions must agree"
+            f"x has shape {list(x.shape)}, W_enc {list(W_enc.shape)}: "
+            "their last dimensions must agree"
         )
     if b_enc.shape != (n_features,):
         raise ValueError(f"b_enc has shape {list(b_enc.shape)}, must be [{n_features}]")
@@ -76,12 +85,12 @@ def check(x: Tensor, W_enc: Tensor, b_enc: Tensor, sparsify: Sparsify, grad: Ten
                 f"beta={sparsify.beta} needs the gradient: capture with gradients, or use beta 0"
             )
         if sparsify.over == "feature":
-            most = (
-                int(budget.max()) if budget is not None else -(-sparsify.k * len(x) // n_features)
-            )
+            equal_share = -(-sparsify.k * len(x) // n_features)
+            most = equal_share if budget is None else int(budget.max())
             if most > len(x):
                 raise ValueError(
-                    f"a feature's budget of {most} pairs is more than the {len(x)} tokens of the batch"
+                    f"a feature's budget of {most} pairs is more than the {len(x)} tokens "
+                    "of the batch"
                 )
     check_finite("x", x)
     check_finite("b_enc", b_enc)
@@ -109,15 +118,14 @@ def choose(
     scores with beta > 0. budget [F] int64: pairs per feature (default: equal shares of k x B).
     level [F]: levels that replace the threshold's own. No gradient flows through choosing. Raises
     ValueError for shapes and budgets that do not fit, FloatingPointError for non-finite input.
+
+    >>> code = choose(x - sae.b_dec, sae.W_enc, sae.b_enc, Choice(k=32))
+    >>> x_hat = spmm(code, sae.W_dec) + sae.b_dec
     """
     check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
     if not len(x):
-        return Code(
-            x.new_zeros(1, dtype=torch.int64),
-            x.new_zeros(0, dtype=torch.int64),
-            x.new_zeros(0),
-            len(W_enc),
-        )
+        none = x.new_zeros(0, dtype=torch.int64)
+        return Code(x.new_zeros(1, dtype=torch.int64), none, x.new_zeros(0), len(W_enc))
     module = _backend(x)
     if not module.CHECKS_WEIGHTS:
         check_finite("W_enc", W_enc)

@@ -21,9 +21,9 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture(autouse=True)
 def narrow_tiles(monkeypatch):
-    from saelab.kernels.triton import choose as triton_choose
+    from saelab.kernels.triton import screen
 
-    monkeypatch.setattr(triton_choose, "_ENTRIES", 100)
+    monkeypatch.setattr(screen, "_ENTRIES", 100)
 
 
 def choose(case: truth.Case, sparsify, **options):

@@ -158,8 +158,7 @@ def measure(name: str, n_prompts: int, n_contexts: int) -> dict:
         "stdlib": {**bits_per_byte(model, tokenizer, n_contexts), "chance_bits_per_byte": 8.0},
         "tasks": {task: task_score(model, task, n_prompts) for task in templates.TASKS},
         "tasks_training_templates": {
-            task: task_score(model, task, n_prompts, held_out=False)
-            for task in templates.TASKS
+            task: task_score(model, task, n_prompts, held_out=False) for task in templates.TASKS
         },
         "induction_head": induction_score(model),
         "single_token_words": words,

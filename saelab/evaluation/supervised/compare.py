@@ -50,9 +50,7 @@ class Site(NamedTuple):
         return list(self.fit_acts)
 
 
-def visit(
-    model: Any, hook: str, fit: Task, test: Task, positions: list[str] | None = None
-) -> Site:
+def visit(model: Any, hook: str, fit: Task, test: Task, positions: list[str] | None = None) -> Site:
     """Run the model and keep what the tests need. positions: default all that the prompts name.
 
     Raises UsageError for an unknown hook or position.
@@ -200,9 +198,7 @@ class _Approximation:
 
     def _metric(self, patch: runs.Patch | None) -> np.ndarray:
         return (
-            measure(
-                self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch)
-            )
+            measure(self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch))
             .double()
             .numpy()
         )

@@ -31,7 +31,8 @@ def need_float32(**tensors: Tensor | None) -> None:
     for name, tensor in tensors.items():
         if tensor is not None and (tensor.dtype != torch.float32 or tensor.device.type != "cpu"):
             raise ValueError(
-                f"the cpu backend needs float32 on the cpu; {name} is {tensor.dtype} on {tensor.device}"
+                f"the cpu backend needs float32 on the cpu; {name} is {tensor.dtype} "
+                f"on {tensor.device}"
             )
 
 

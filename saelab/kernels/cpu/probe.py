@@ -88,11 +88,10 @@ def _measure() -> dict:
         "float32": round(_milliseconds(torch.float32), 3),
     }
     fast = times["bfloat16"] <= _GAIN * times["float32"]
-    why = f"a [1024, 784] by [784, 2048] product takes {times['bfloat16']} ms in bfloat16, {times['float32']} in float32"
-    why += (
-        "; bfloat16 products add up in float32"
-        if sound
-        else "; bfloat16 products do not add up in float32"
+    why = (
+        f"a [1024, 784] by [784, 2048] product takes {times['bfloat16']} ms in bfloat16, "
+        f"{times['float32']} in float32; bfloat16 products {'' if sound else 'do not '}add up in "
+        "float32"
     )
     return {
         "screen": "bfloat16" if fast and sound else "float32",

@@ -12,14 +12,8 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.kernels import reference
 from saelab.kernels.triton import loops
-from saelab.kernels.triton.choose import (
-    Problem,
-    dots,
-    over_batch,
-    over_features,
-    over_level,
-    over_tokens,
-)
+from saelab.kernels.triton.choose import over_batch, over_features, over_level, over_tokens
+from saelab.kernels.triton.screen import Problem, dots
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 CHECKS_WEIGHTS = False

@@ -6,8 +6,7 @@ win, a certificate, and a second way for what is not certified. Shapes: B tokens
 width, T features of a tile, N pairs, C candidates per query.
 """
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -15,111 +14,11 @@ from torch import Tensor
 
 from saelab.code import Code
 from saelab.kernels.triton import loops
+from saelab.kernels.triton.screen import Problem, exact, pool, tiles
 
-_loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
-_ENTRIES = 1 << 23  # of a tile
-_PAIRS = 16  # exact dots of one program
+# Compiled when launched, with plain numbers for compile-time constants.
+_loops: Any = loops
 _SPARES = (1.6, 8.0)  # candidates a batch budget asks for, in multiples of the budget
-
-
-class Problem(NamedTuple):
-    """x [B, D], W [F, D], b [F], grad [B, E], W_dec [F, E] (x and W where beta is 0), all float32
-    and contiguous."""
-
-    x: Tensor
-    W: Tensor
-    b: Tensor
-    signed: bool
-    beta: float
-    grad: Tensor
-    W_dec: Tensor
-
-
-class _Scaled(NamedTuple):
-    """Rows scaled by powers of two to norms in [1/2, 1) and halved; slack [3, n]: the inverse
-    scale, |x - xt|, |x| (scaled)."""
-
-    rows: Tensor
-    slack: Tensor
-
-
-def _scaled(rows: Tensor) -> _Scaled:
-    exponent = torch.frexp(rows.double().norm(dim=1)).exponent
-    scaled = torch.ldexp(rows.double(), -exponent[:, None])
-    half = scaled.half()
-    lost = (scaled - half.double()).norm(dim=1)
-    unit = torch.ldexp(torch.ones_like(lost), exponent)
-    slack = torch.stack([unit, lost, scaled.norm(dim=1)]).float() * (1 + 2.0**-20)
-    slack[0] = unit.float()
-    return _Scaled(half, slack.contiguous())
-
-
-def _product(x: Tensor, w: Tensor) -> Tensor:
-    """x w^T of half-precision rows, added up in float32."""
-    if x.device.type == "cpu":
-        return (x.float() @ w.float().T).half()
-    allowed = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    try:
-        return x @ w.T
-    finally:
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = allowed
-
-
-def _tiles(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features [T], upper bounds [B, T]): tile t of n holds the features t, t + n, ..., so that
-    the first is a sample."""
-    n_tokens, n_features = len(problem.x), len(problem.W)
-    n_tiles = -(-n_features // max(32, min(2048, _ENTRIES // n_tokens)))
-    x = _scaled(problem.x)
-    grad = _scaled(problem.grad) if problem.beta else x
-    units = [4 * rows.shape[1] * 2.0**-24 for rows in (x.rows, grad.rows)]
-    for t in range(n_tiles):
-        features = torch.arange(t, n_features, n_tiles, device=problem.x.device)
-        w, bias = _scaled(problem.W[t::n_tiles]), problem.b[t::n_tiles].contiguous()
-        d = _scaled(problem.W_dec[t::n_tiles]) if problem.beta else w
-        product = _product(x.rows, w.rows)
-        boost = _product(grad.rows, d.rows) if problem.beta else product
-        out = torch.empty(product.shape, device=product.device)
-        grid = (triton.cdiv(out.shape[0], 16), triton.cdiv(out.shape[1], 128))
-        slacks = (x.slack, w.slack, grad.slack, d.slack)
-        _loops.bounds[grid](
-            product,
-            boost,
-            *slacks,
-            bias,
-            out,
-            *out.shape,
-            *units,
-            problem.beta,
-            problem.signed,
-            problem.beta > 0,
-            16,
-            128,
-        )
-        yield features, out
-
-
-def dots(A: Tensor, W: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
-    """A[token] . W[feature] of pairs, in float64."""
-    out_N = torch.empty(len(tokens), dtype=torch.float64, device=A.device)
-    block = min(128, triton.next_power_of_2(A.shape[1]))
-    if len(tokens):
-        grid = (triton.cdiv(len(tokens), _PAIRS),)
-        _loops.exact_dots[grid](
-            A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block
-        )
-    return out_N
-
-
-def _exact(problem: Problem, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """(pre-activations, scores) in float64 of pairs of any shape."""
-    flat = tokens.expand(features.shape).reshape(-1), features.reshape(-1)
-    value_N = dots(problem.x, problem.W, *flat) + problem.b.double()[flat[1]]
-    score_N = value_N.abs() if problem.signed else value_N
-    if problem.beta:
-        score_N = score_N * (1 + problem.beta * dots(problem.grad, problem.W_dec, *flat).abs())
-    return value_N.view(features.shape), score_N.view(features.shape)
 
 
 def _ranked(score_QC: Tensor, item_QC: Tensor) -> Tensor:
@@ -138,24 +37,24 @@ def _candidates(problem: Problem, k: int) -> tuple[Tensor, Tensor]:
     device = problem.x.device
     keys = torch.full((n_tokens, room), -1.0, device=device)
     items = torch.full((n_tokens, room), -1, dtype=torch.int64, device=device)
-    counts, thetas = (
-        torch.zeros(n_tokens, dtype=torch.int32, device=device),
-        torch.zeros(n_tokens, device=device),
-    )
-    for features, bound_BT in _tiles(problem):
+    counts = torch.zeros(n_tokens, dtype=torch.int32, device=device)
+    thetas = torch.zeros(n_tokens, device=device)
+    for features, bound_BT in tiles(problem):
         first, step = int(features[0]), int(features[1] - features[0]) if len(features) > 1 else 1
         if first == 0 and len(features) < n_features:
+            # The first tile samples all features: about `expected` of the best `most` lie in it,
+            # and 2.2 standard deviations more are rarely reached.
             expected = most * len(features) / n_features
             rank = min(int(expected + 2.2 * expected**0.5) + 1, len(features))
-            thetas = (
-                (bound_BT.topk(rank, dim=1).values[:, -1] * (1 - 2.0**-20))
-                .clamp_min(0)
-                .contiguous()
-            )
+            # Just below that bound, so that its own pair still passes.
+            theta_B = bound_BT.topk(rank, dim=1).values[:, -1] * (1 - 2.0**-20)
+            thetas = theta_B.clamp_min(0).contiguous()
         grid, n_columns = (n_tokens,), bound_BT.shape[1]
         _loops.append[grid](
             bound_BT, thetas, counts, keys, items, first, step, n_columns, room, 128
         )
+    # Left out is what stayed below the threshold, and the best listed bound beyond the `most` kept.
+    # A list that overflowed lost pairs of unknown bounds, so nothing is certain for its token.
     best = keys.topk(min(most + 1, room), dim=1)
     left_B = torch.maximum(thetas, best.values[:, most] if best.values.shape[1] > most else thetas)
     left_B = torch.where(counts > room, torch.inf, left_B)
@@ -167,11 +66,12 @@ def over_tokens(problem: Problem, k: int) -> Code:
     n_tokens, n_features, device = len(problem.x), len(problem.W), problem.x.device
     item_BC, left_B = _candidates(problem, k)
     token_B1 = torch.arange(n_tokens, device=device)[:, None]
-    value_BC, score_BC = _exact(problem, token_B1, item_BC.clamp_min(0))
+    value_BC, score_BC = exact(problem, token_B1, item_BC.clamp_min(0))
     score_BC = torch.where(item_BC < 0, 0, score_BC.clamp_min(0))
     best = _ranked(score_BC, item_BC)[:, :k]
     feature_BK, score_BK = item_BC.gather(1, best), score_BC.gather(1, best)
     value_BK = torch.where(score_BK > 0, value_BC.gather(1, best), 0)
+    # Certified where the worst winner beats every score left out; the rest is done from all scores.
     for b in ((score_BK[:, -1] <= left_B) & (left_B > 0)).nonzero()[:, 0].tolist():
         feature_BK[b], value_BK[b] = _one_token(problem, b, k)
     for b in (value_BK == 0).any(1).nonzero()[:, 0].tolist():
@@ -186,7 +86,7 @@ def _one_token(problem: Problem, b: int, k: int) -> tuple[Tensor, Tensor]:
     """The k best of one token from all its exact scores: (features [K], values [K], 0 where the
     score is not positive)."""
     features = torch.arange(len(problem.W), device=problem.x.device)
-    value_F, score_F = _exact(problem, torch.full_like(features, b), features)
+    value_F, score_F = exact(problem, torch.full_like(features, b), features)
     best = torch.sort(score_F, descending=True, stable=True).indices[:k]
     return best, torch.where(score_F[best] > 0, value_F[best], 0)
 
@@ -213,19 +113,17 @@ def _code(problem: Problem, tokens: Tensor, features: Tensor, values: Tensor) ->
 def over_features(problem: Problem, budget_F: Tensor) -> Code:
     """The budget[f] best pairs of every feature, non-zero ones only."""
     n_tokens, parts = len(problem.x), []
-    for features, bound_BT in _tiles(problem):
+    for features, bound_BT in tiles(problem):
         most = int(budget_F[features].max())
         if most == 0:
             continue
         best = bound_BT.T.topk(min(most + 17, n_tokens), dim=1)
-        left_T = (
-            best.values[:, -1]
-            if best.values.shape[1] < n_tokens
-            else torch.full_like(best.values[:, 0], -torch.inf)
-        )
-        value_TC, score_TC = _exact(
-            problem, best.indices, features[:, None].expand(best.indices.shape)
-        )
+        # The last of the listed bounds is the greatest that anything left out can have.
+        left_T = best.values[:, -1]
+        if best.values.shape[1] == n_tokens:
+            left_T = torch.full_like(left_T, -torch.inf)
+        feature_TC = features[:, None].expand(best.indices.shape)
+        value_TC, score_TC = exact(problem, best.indices, feature_TC)
         order = _ranked(score_TC, best.indices)
         token_TC, value_TC, score_TC = (
             t.gather(1, order) for t in (best.indices, value_TC, score_TC)
@@ -233,57 +131,36 @@ def over_features(problem: Problem, budget_F: Tensor) -> Code:
         wanted_T = budget_F[features]
         worst_T = score_TC.gather(1, (wanted_T - 1).clamp_min(0)[:, None])[:, 0]
         failed_T = (wanted_T > 0) & (worst_T <= left_T) & (left_T > 0)
-        kept = (
-            (torch.arange(order.shape[1], device=order.device) < wanted_T[:, None])
-            & (score_TC > 0)
-            & ~failed_T[:, None]
-        )
-        parts.append((token_TC[kept], features[:, None].expand(kept.shape)[kept], value_TC[kept]))
-        parts += [
-            _one_feature(problem, int(features[t]), int(wanted_T[t]))
-            for t in failed_T.nonzero()[:, 0].tolist()
-        ]
-    empty = torch.empty(0, dtype=torch.int64, device=problem.x.device)
-    columns = (
-        [torch.cat(column) for column in zip(*parts, strict=True)]
-        if parts
-        else [empty, empty, empty.double()]
-    )
-    return _code(problem, *columns)
+        within = torch.arange(order.shape[1], device=order.device) < wanted_T[:, None]
+        kept = within & (score_TC > 0) & ~failed_T[:, None]
+        parts.append((token_TC[kept], feature_TC[kept], value_TC[kept]))
+        for t in failed_T.nonzero()[:, 0].tolist():
+            parts.append(_one_feature(problem, int(features[t]), int(wanted_T[t])))
+    if not parts:
+        empty = torch.empty(0, dtype=torch.int64, device=problem.x.device)
+        return _code(problem, empty, empty, empty.double())
+    return _code(problem, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def _one_feature(problem: Problem, f: int, wanted: int) -> tuple[Tensor, Tensor, Tensor]:
     tokens = torch.arange(len(problem.x), device=problem.x.device)
-    value_B, score_B = _exact(problem, tokens, torch.full_like(tokens, f))
+    value_B, score_B = exact(problem, tokens, torch.full_like(tokens, f))
     best = torch.sort(score_B, descending=True, stable=True).indices[:wanted]
     best = best[score_B[best] > 0]
     return best, torch.full_like(best, f), value_B[best]
 
 
-def _pool(problem: Problem, theta: Tensor | float) -> tuple[Tensor, Tensor]:
-    """(tokens, features) of every pair whose bound exceeds theta (a number, or one per feature)."""
-    parts = []
-    for features, bound_BT in _tiles(problem):
-        limit = theta[features] if isinstance(theta, Tensor) else theta
-        token_N, column_N = (bound_BT > limit).nonzero(as_tuple=True)
-        parts.append((token_N, features[column_N]))
-    tokens, features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return tokens, features
-
-
 def over_batch(problem: Problem, total: int) -> Code:
     """The `total` best pairs of the batch, non-zero ones only."""
-    features, sample_BT = next(_tiles(problem))
+    features, sample_BT = next(tiles(problem))
     positive_N = sample_BT[sample_BT > 0]
     for spare in (*_SPARES, torch.inf):
         rank = spare * total * len(features) / len(problem.W)
-        theta = (
-            float(positive_N.topk(int(rank) + 1).values[-1]) * (1 - 2.0**-20)
-            if rank + 1 < len(positive_N)
-            else 0.0
-        )
-        tokens, which = _pool(problem, theta)
-        value_N, score_N = _exact(problem, tokens, which)
+        theta = 0.0
+        if rank + 1 < len(positive_N):
+            theta = float(positive_N.topk(int(rank) + 1).values[-1]) * (1 - 2.0**-20)
+        tokens, which = pool(problem, theta)
+        value_N, score_N = exact(problem, tokens, which)
         order = torch.argsort(tokens * len(problem.W) + which)
         best = order[torch.sort(score_N[order], descending=True, stable=True).indices][:total]
         best = best[score_N[best] > 0]
@@ -295,8 +172,8 @@ def over_batch(problem: Problem, total: int) -> Code:
 def over_level(problem: Problem, level_F: Tensor, lowest_F: Tensor) -> Code:
     """Every pair whose size exceeds lowest_F, with value 0 where it does not exceed level_F."""
     limit_F = (lowest_F - lowest_F.abs() * 2.0**-20).float()
-    tokens, features = _pool(problem, limit_F)
-    value_N, score_N = _exact(problem, tokens, features)
+    tokens, features = pool(problem, limit_F)
+    value_N, score_N = exact(problem, tokens, features)
     kept = score_N > lowest_F[features]
     value_N = torch.where(score_N > level_F[features], value_N, 0)[kept].float()
     tokens, features = tokens[kept], features[kept]

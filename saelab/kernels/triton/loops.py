@@ -24,14 +24,32 @@ def _margin(product, x_slack, w_slack, row, column, rows_ok, columns_ok, n_rows,
     w_unit = tl.load(w_slack + column, mask=columns_ok, other=0.0)[None, :]
     w_lost = tl.load(w_slack + n_columns + column, mask=columns_ok, other=0.0)[None, :]
     w_norm = tl.load(w_slack + 2 * n_columns + column, mask=columns_ok, other=0.0)[None, :]
+    # Cauchy-Schwarz on the two rounding residuals, then what summing and storing the product lose.
     lost = x_lost * (w_norm + w_lost) + x_norm * w_lost + unit * x_norm * w_norm
     lost += tl.abs(product) * ROUNDING + SUBNORMAL
     return product * x_unit * w_unit, lost * x_unit * w_unit
 
 
 @triton.jit
-def bounds(product, boost, x_slack, w_slack, g_slack, d_slack, bias, out, n_rows, n_columns, unit, g_unit, beta,
-           SIGNED: tl.constexpr, BOOSTED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
+def bounds(
+    product,
+    boost,
+    x_slack,
+    w_slack,
+    g_slack,
+    d_slack,
+    bias,
+    out,
+    n_rows,
+    n_columns,
+    unit,
+    g_unit,
+    beta,
+    SIGNED: tl.constexpr,
+    BOOSTED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """out [B, T]: an upper bound of every score; unit: what summing may lose, relative to the
     product of the norms."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -91,10 +109,8 @@ def exact_dots(
     """A[token] . W[feature] at every pair, summed in float64."""
     n = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
     there = n < n_pairs
-    token, feature = (
-        tl.load(tokens + n, mask=there, other=0),
-        tl.load(features + n, mask=there, other=0),
-    )
+    token = tl.load(tokens + n, mask=there, other=0)
+    feature = tl.load(features + n, mask=there, other=0)
     total = tl.zeros([PAIRS, BLOCK], tl.float64)
     for begin in range(0, width, BLOCK):
         d = (begin + tl.arange(0, BLOCK))[None, :]

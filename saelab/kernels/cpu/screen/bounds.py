@@ -1,13 +1,15 @@
 """Loops that prepare a low-precision product so that it yields upper bounds of the exact
 pre-activations.
 
-u = x . w + b. With xt, wt the rounded rows, Cauchy-Schwarz gives x . w - xt . wt <= |x - xt| |wt| +
-|x| |w - wt|, and summing K terms in float32, in any order, errs by at most SLACK K 2^-24 (|xt| |wt|
-+ |b|), with room for the columns themselves. Four columns put all that into the product: [xt, |x -
-xt|, |x|, 1, 1] . [wt, |wt|, |w - wt| + s |wt|, b1, b
-- b1 + s |b| + TINY] with s = SLACK K 2^-24, every entry but the rounded numbers themselves rounded
-up. TINY exceeds
-what is lost where products underflow.
+u = x . w + b. With xt, wt the rounded rows, Cauchy-Schwarz gives
+x . w - xt . wt <= |x - xt| |wt| + |x| |w - wt|, and summing K terms in float32, in any order, errs
+by at most s (|xt| |wt| + |b|) with s = SLACK K 2^-24, with room for the columns themselves. Four
+columns put all that into the product:
+
+    [xt, |x - xt|, |x|, 1, 1] . [wt, |wt|, |w - wt| + s |wt|, b1, b - b1 + s |b| + TINY]
+
+Every entry but the rounded numbers themselves is rounded up. TINY exceeds what is lost where
+products underflow.
 
 Signed and boosted scores have no such columns; `combine` adds the same slack to each entry of the
 finished product instead.

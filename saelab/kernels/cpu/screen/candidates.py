@@ -54,6 +54,7 @@ def _drop(entries, keep):
 def _floor(keys, q, rank):
     """A threshold that at least `rank` keys of row q exceed: the greatest keys of its blocks are
     different entries of it."""
+    # `rank` blocks whose greatest keys reach a number hold at least `rank` entries that do.
     n_blocks = keys.shape[1] // BLOCK
     if not 0 < rank <= n_blocks:
         return 0
@@ -81,12 +82,13 @@ def collect(keys, first, step, starts, keeps, factor, ranks, counts, thetas, lis
         entries = lists[starts[q] : starts[q] + factor * keep]
         count, theta = counts[q], max(thetas[q], _floor(keys, q, ranks[q]))
         for column in range(0, keys.shape[1], BLOCK):
+            # One bit per key of the block that passes: most blocks have none, and cost one compare.
             bits = above(keys, q, column, theta)
             while bits:
                 c = column + lowest_bit(bits)
-                bits &= bits - np.uint64(1)
+                bits &= bits - np.uint64(1)  # clears the lowest bit
                 key = np.int64(keys[q, c])
-                if key <= theta:
+                if key <= theta:  # theta may have risen since the compare
                     continue
                 if count == len(entries):
                     theta = _drop(entries, keep)
@@ -96,6 +98,10 @@ def collect(keys, first, step, starts, keeps, factor, ranks, counts, thetas, lis
                 entries[count] = (key << 32) | (LAST - (first + c * step))
                 count += 1
         counts[q], thetas[q] = count, theta
+
+
+# A heap of our own and not `heapq`, which numba has for lists only: these work in place on a part
+# of one array that all queries of a thread share.
 
 
 @compiled()
@@ -117,6 +123,7 @@ def pop(heap, size):
 
 @compiled()
 def heapify(heap):
+    """Reorder so that every entry is at least as large as its two children, 2 i + 1 and 2 i + 2."""
     for root in range(len(heap) // 2 - 1, -1, -1):
         i = root
         entry = heap[i]
@@ -137,20 +144,21 @@ def _worse(score, item, other_score, other_item):
 
 
 @compiled()
-def insert(scores, items, values, found, score, item, value):
+def insert(scores, items, values, n_held, score, item, value):
     """Put a pair into the heap of the best, whose root is the worst of them; return how many it
     holds."""
     size = len(scores)
-    if found < size:
-        i = found
+    if n_held < size:
+        i = n_held
         while i > 0 and _worse(score, item, scores[(i - 1) // 2], items[(i - 1) // 2]):
             parent = (i - 1) // 2
             scores[i], items[i], values[i] = scores[parent], items[parent], values[parent]
             i = parent
         scores[i], items[i], values[i] = score, item, value
-        return found + 1
+        return n_held + 1
     if not _worse(scores[0], items[0], score, item):
-        return found
+        return n_held
+    # The newcomer takes the root's place and sinks until no child is worse.
     i = 0
     while 2 * i + 1 < size:
         child = 2 * i + 1
@@ -163,12 +171,13 @@ def insert(scores, items, values, found, score, item, value):
         scores[i], items[i], values[i] = scores[child], items[child], values[child]
         i = child
     scores[i], items[i], values[i] = score, item, value
-    return found
+    return n_held
 
 
 @compiled()
 def bound_above(key, shift):
     """A number that every exact score with a bound of at most this key stays below."""
+    # A key is a bound cut short: the bound itself lies below the next key's number.
     return np.float64(as_float((np.int64(key) + 1) << shift))
 
 
@@ -176,6 +185,7 @@ def bound_above(key, shift):
 def histogram(keys, stride, shift):
     """[32768]: how many positive keys of rows 0, stride, 2 stride, ... have these upper 15 bits of
     a float32 number."""
+    # Eight parts, so that threads do not add to one counter.
     parts = np.zeros((8, 1 << 15), np.int64)
     for part in numba.prange(8):
         for q in range(part * stride, keys.shape[0], 8 * stride):

@@ -56,15 +56,15 @@ def _widen(sides, q, row, boost_row):
 
 
 @compiled()
-def _finish(found, items, values, kept_items, kept_values):
+def _finish(n_winners, items, values, kept_items, kept_values):
     """Write the winners in ascending order of item."""
-    if found > _FEW:
-        order = np.argsort(items[:found])
-        for i in range(found):
+    if n_winners > _FEW:
+        order = np.argsort(items[:n_winners])
+        for i in range(n_winners):
             kept_items[i] = items[order[i]]
             kept_values[i] = values[order[i]]
         return
-    for n in range(found):
+    for n in range(n_winners):
         item, i = items[n], n
         while i > 0 and kept_items[i - 1] > item:
             kept_items[i], kept_values[i] = kept_items[i - 1], kept_values[i - 1]
@@ -78,22 +78,28 @@ def _settle_query(sides, q, heap, theta, shift, row, boost_row, scores, items, v
     certified."""
     heapify(heap)
     budget = len(scores)
-    n_found = n_popped = n_done = 0
-    while n_done < len(heap):
-        while n_popped < min(n_done + _AHEAD, len(heap)):
+    n_winners = n_popped = n_scored = 0
+    while n_scored < len(heap):
+        # Popped candidates stand at the end of the array by falling bound. A few are popped ahead,
+        # so that their rows are in the cache when their turn comes.
+        while n_popped < min(n_scored + _AHEAD, len(heap)):
             prefetch(sides.items, LAST - (heap[0] & LAST))
             n_popped += 1
             pop(heap, len(heap) - n_popped)
-        top = heap[len(heap) - 1 - n_done]
-        if n_found == budget and bound_above(top >> 32, shift) <= scores[0]:
+        top = heap[len(heap) - 1 - n_scored]
+        # scores[0] is the worst winner's. This bound is the greatest left: if it stays below, all
+        # do.
+        if n_winners == budget and bound_above(top >> 32, shift) <= scores[0]:
             break
-        n_done += 1
+        n_scored += 1
         item = LAST - (top & LAST)
         value, score = _pair(sides, row, boost_row, q, item)
         if score > 0.0:
-            n_found = insert(scores, items, values, n_found, score, item, value)
-    sure = theta == 0 or (n_found == budget and bound_above(theta, shift) <= scores[0])
-    return n_found if sure else -1
+            n_winners = insert(scores, items, values, n_winners, score, item, value)
+    # The certificate: items that never entered the list have a bound of at most theta; at 0 they
+    # have no positive score, and no budget takes them.
+    sure = theta == 0 or (n_winners == budget and bound_above(theta, shift) <= scores[0])
+    return n_winners if sure else -1
 
 
 @compiled(parallel=True)
@@ -107,6 +113,7 @@ def rescore(
     a positive score, or -1 where the winners cannot be certified: an item outside the list has a
     score below bound_above(thetas[q]), which may reach them.
     """
+    # A block of queries shares the memory that its thread allocates once.
     for block in numba.prange((len(counts) + _QUERIES - 1) // _QUERIES):
         last = min((block + 1) * _QUERIES, len(counts))
         most = budgets[block * _QUERIES : last].max()
@@ -119,12 +126,12 @@ def rescore(
                 continue
             _widen(sides, q, row, boost_row)
             heap = lists[starts[q] : starts[q] + counts[q]]
-            found = _settle_query(
+            n_winners = _settle_query(
                 sides, q, heap, thetas[q], shift, row, boost_row, scores[:budget], items, values
             )
-            founds[q] = found
-            if found > 0:
-                _finish(found, items, values, kept_items[place:], kept_values[place:])
+            founds[q] = n_winners
+            if n_winners > 0:
+                _finish(n_winners, items, values, kept_items[place:], kept_values[place:])
 
 
 @compiled(parallel=True)
@@ -139,14 +146,14 @@ def exhaust(sides, which, budgets, places, kept_items, kept_values, founds):
         scores, items, values = np.empty(budget), np.empty(budget, np.int64), np.empty(budget)
         row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
         _widen(sides, q, row, boost_row)
-        found = 0
+        n_winners = 0
         for item in range(len(sides.items)):
             value, score = _pair(sides, row, boost_row, q, item)
             if score > 0.0:
-                found = insert(scores, items, values, found, score, item, value)
+                n_winners = insert(scores, items, values, n_winners, score, item, value)
         place = places[q]
-        _finish(found, items, values, kept_items[place:], kept_values[place:])
-        founds[q] = found
+        _finish(n_winners, items, values, kept_items[place:], kept_values[place:])
+        founds[q] = n_winners
 
 
 @compiled(parallel=True)
@@ -160,8 +167,8 @@ def fill(founds, k, kept_items, kept_values):
         items, values = kept_items[q * k : (q + 1) * k], kept_values[q * k : (q + 1) * k]
         taken = items[: founds[q]].copy()
         sizes = values[: founds[q]].copy()
-        place, seen = 0, 0
-        item = 0
+        # One walk up the items merges the winners, already ascending, with the lowest free items.
+        place, seen, item = 0, 0, 0
         while place < k:
             here = seen < len(taken) and taken[seen] == item
             if here or missing > 0:
@@ -174,7 +181,7 @@ def fill(founds, k, kept_items, kept_values):
                 missing -= 1
             item += 1
             if missing == 0 and seen < len(taken):
-                item = taken[seen]
+                item = taken[seen]  # no more free items wanted: jump to the next winner
 
 
 @compiled(parallel=True)

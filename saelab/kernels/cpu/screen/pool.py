@@ -17,18 +17,21 @@ from saelab.kernels.cpu.screen.screen import Problem, Tile, shift_of, tiles
 from saelab.kernels.cpu.screen.winners import code_of, sides_of, tally
 
 _ROWS = 4096  # tokens screened at once
-_SPARES = (
-    2.5,
-    8.0,
-)  # candidates asked for, in multiples of the budget: at first, and where those were not enough
+# Candidates asked for, in multiples of the budget: at first, and where those were not enough.
+_SPARES = (2.5, 8.0)
 _SAMPLE = 1 << 20  # entries of the first tile that predict the threshold
 _BLOCK = 1 << 20  # pairs scored at once where nothing is screened
 
 
 class _Pool(NamedTuple):
+    """Candidate pairs."""
+
     keys: np.ndarray
+    """[N] their upper bounds, as `candidates` describes keys"""
     tokens: np.ndarray
+    """[N] token of each"""
     features: np.ndarray
+    """[N] feature of each"""
 
 
 def _listed(tile: Tile, theta: int, first_token: int) -> _Pool:
@@ -51,6 +54,7 @@ def _gather(
         rows = slice(first, first + _ROWS)
         grad = None if problem.grad is None else problem.grad[rows]
         for tile in tiles(problem._replace(x=problem.x[rows], grad=grad), dtype, strided=strided):
+            # One threshold for all tiles: what is not listed then has a bound of at most that one.
             theta = theta_of(tile) if theta is None else theta
             parts.append(_listed(tile, theta, first))
     return theta or 0, _Pool(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -60,7 +64,11 @@ def _level(counts: np.ndarray, rank: float, shift: int) -> int:
     """The greatest threshold that at least `rank` of the histogram's keys exceed; 0 if there are
     not so many."""
     reached = np.flatnonzero(np.cumsum(counts[::-1]) >= rank)
-    return max((int(len(counts) - 1 - reached[0]) << (16 - shift)) - 1, 0) if len(reached) else 0
+    if not len(reached):
+        return 0
+    bin_ = int(len(counts) - 1 - reached[0])
+    # One below the least key of that bin, because keys must exceed a threshold to pass.
+    return max((bin_ << (16 - shift)) - 1, 0)
 
 
 def _scored(
@@ -72,6 +80,7 @@ def _scored(
 def _best(pool: _Pool, scores: np.ndarray, total: int, n_features: int) -> np.ndarray:
     """The numbers of the `total` pairs with the highest positive scores, ties to the lowest token,
     then feature."""
+    # The ties at the worst winner's score are settled apart, because `partition` picks any of them.
     positive = np.flatnonzero(scores > 0)
     if len(positive) <= total:
         return positive
@@ -87,14 +96,17 @@ def _best_of(
     """(numbers of the best pairs of the pool, values of all that were scored, the worst winner's
     score; 0 if too few)."""
     values, scores = np.zeros(len(pool.keys)), np.zeros(len(pool.keys))
+    # First score about as many pairs as win, those of highest bound. The worst of these winners can
+    # only be replaced by better ones, so of the other pairs only those whose bound exceeds its
+    # score need scoring at all.
     level = _level(np.bincount(pool.keys >> (16 - shift), minlength=1 << 15), total, shift)
     _scored(problem, pool, np.flatnonzero(pool.keys > level), values, scores)
     best = _best(pool, scores, total, len(problem.W))
     worst = scores[best].min() if len(best) == total else 0.0
     bounds = ((pool.keys + 1) << shift).astype(np.int32).view(np.float32)
-    _scored(
-        problem, pool, np.flatnonzero((pool.keys <= level) & ~(bounds <= worst)), values, scores
-    )
+    # Not `bounds > worst`: a bound that overflowed to NaN may still win.
+    rest = np.flatnonzero((pool.keys <= level) & ~(bounds <= worst))
+    _scored(problem, pool, rest, values, scores)
     best = _best(pool, scores, total, len(problem.W))
     return best, values, scores[best].min() if len(best) == total else 0.0
 
@@ -121,14 +133,11 @@ def _exhaust(problem: Problem, total: int) -> Code:
     for pool in _grid(len(problem.x), len(problem.W)):
         more_values, more_scores = np.empty(len(pool.keys)), np.empty(len(pool.keys))
         _scored(problem, pool, np.arange(len(pool.keys)), more_values, more_scores)
-        tokens, features = (
-            np.concatenate([tokens, pool.tokens]),
-            np.concatenate([features, pool.features]),
-        )
-        values, scores = (
-            np.concatenate([values, more_values]),
-            np.concatenate([scores, more_scores]),
-        )
+        tokens = np.concatenate([tokens, pool.tokens])
+        features = np.concatenate([features, pool.features])
+        values = np.concatenate([values, more_values])
+        scores = np.concatenate([scores, more_scores])
+        # Only the best so far stay, so that no more than a block and the budget are held at once.
         best = _best(_Pool(tokens, tokens, features), scores, total, len(problem.W))
         tokens, features, values, scores = tokens[best], features[best], values[best], scores[best]
     return _code(tokens, features, values, problem)
@@ -147,6 +156,8 @@ def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
         def threshold(tile: Tile, spare: float = spare, known: int | None = known) -> int:
             if known is not None:
                 return known
+            # The strided first tile is a sample of all features, its rows one of all tokens: so
+            # many of its keys should pass that `spare` times the budget do in all.
             stride = max(1, tile.keys.size // _SAMPLE)
             share = tile.n * len(tile.keys[::stride]) / (len(problem.W) * len(problem.x))
             return _level(histogram(tile.keys, stride, shift), spare * total * share, shift)
@@ -156,6 +167,7 @@ def over_batch(problem: Problem, total: int, dtype: torch.dtype) -> Code:
         except OverflowError:
             break
         best, values, worst = _best_of(problem, pool, total, shift)
+        # The certificate: every pair not listed stays below what all winners reach.
         if theta == 0 or bound_above(theta, shift) <= worst:
             tally["certified"] += len(problem.x) if spare == _SPARES[0] else 0
             return _code(pool.tokens[best], pool.features[best], values[best], problem)
@@ -168,6 +180,8 @@ def over_level(
 ) -> Code:
     """Every pair whose size exceeds lowest_F, with value 0 where it does not exceed level_F (both
     [F] float64)."""
+    # The offset is subtracted in float32 from bounds that are themselves rounded: lowered by 2^-16
+    # of its size, it cannot round a pair away. What passes too much falls to its exact score.
     margin_F = np.where(lowest_F > 0, 1 - 2.0**-16, 1 + 2.0**-16)
     screened = problem._replace(offset=(lowest_F * margin_F).astype(np.float32))
     try:

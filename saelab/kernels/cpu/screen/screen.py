@@ -132,16 +132,8 @@ def shadow_of(W: Tensor, b: Tensor, n_tokens: int) -> Rounded:
     for t in range(n_tiles):
         tile = slice(t * width, (t + 1) * width)
         n = -(-(len(W) - t) // n_tiles)
-        bound_w(
-            W.numpy(),
-            b.numpy(),
-            t,
-            n_tiles,
-            n,
-            raw(rows[tile]),
-            shadow.slack[:, tile],
-            shadow.norms[tile],
-        )
+        out = (raw(rows[tile]), shadow.slack[:, tile], shadow.norms[tile])
+        bound_w(W.numpy(), b.numpy(), t, n_tiles, n, *out)
     return shadow
 
 
@@ -198,6 +190,7 @@ def tiles(
     multiple = BLOCK if by_feature else 1
     x = _round_x("x", problem.x, dtype, problem.signed, multiple)
     grad = None if problem.grad is None else _round_x("grad", problem.grad, dtype, True, multiple)
+    # |x . w| <= |x| |w|: below this limit no product, bias added, overflows to an infinite bound.
     limit = _LARGEST - float(problem.b.abs().max())
     for t in range(n_tiles):
         first, step = (t, n_tiles) if strided else (t * width, 1)
@@ -215,11 +208,9 @@ def tiles(
                 boost_w = _round_w(
                     "w_dec", problem.W_dec, torch.zeros(n_features), dtype, width, first, step, n
                 )
-                if (
-                    not _largest("grad", problem.grad, grad)
-                    * _largest("W_dec", problem.W_dec, boost_w)
-                    < _LARGEST
-                ):
+                norms = _largest("grad", problem.grad, grad)
+                norms *= _largest("W_dec", problem.W_dec, boost_w)
+                if not norms < _LARGEST:
                     raise OverflowError
                 boosts = _multiply("boosts", grad, boost_w, by_feature)
             sides = [w.slack, x.slack, boost_w.slack, boost_x.slack]

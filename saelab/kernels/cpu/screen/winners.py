@@ -17,10 +17,8 @@ from saelab.kernels.cpu.screen.candidates import collect
 from saelab.kernels.cpu.screen.exact import Sides, exhaust, fill, rescore
 from saelab.kernels.cpu.screen.screen import Problem, buffer, shift_of, tiles
 
-_TOKEN_ROOM, _FEATURE_ROOM = (
-    3,
-    2,
-)  # a list's length, in multiples of what is kept of it when it is full
+# A list's length, in multiples of what is kept of it when it is full.
+_TOKEN_ROOM, _FEATURE_ROOM = 3, 2
 _AGAIN = 8  # how many times longer the second attempt's lists are
 _FEW = 8  # so many queries are cheaper to settle from all exact scores than from a second screen
 tally: Counter[str] = Counter()  # queries "asked", and of these "certified" by the first screen
@@ -93,14 +91,8 @@ def _settle(
     if len(failed := first.failed) > _FEW:
         first.take(failed, again(failed))
     if len(failed := first.failed):
-        budgets, places, items, values, founds = (
-            first.budgets,
-            first.places,
-            first.items,
-            first.values,
-            first.founds,
-        )
-        exhaust(sides_of(problem, by_feature), failed, budgets, places, items, values, founds)
+        where = (first.budgets, first.places, first.items, first.values, first.founds)
+        exhaust(sides_of(problem, by_feature), failed, *where)
     return first
 
 
@@ -108,6 +100,7 @@ def _sample_size(keep: int, n_tiles: int) -> int:
     """How many of a sample tile's best entries let at least `keep` of all pass: two standard
     deviations above the mean.
     """
+    # The best `keep` of all items fall into n_tiles tiles about as a Poisson draw: variance = mean.
     expected = keep / n_tiles
     return int(np.ceil(expected + 2.2 * np.sqrt(expected)))
 
@@ -124,35 +117,15 @@ def _screen_tokens(
     keeps = np.full(n_tokens, keep)
     try:
         for tile in tiles(problem, dtype, strided=True):
-            ranks = np.full(
-                n_tokens, _sample_size(keep, tile.step) if sample and tile.first == 0 else 0
-            )
-            collect(
-                tile.keys,
-                tile.first,
-                tile.step,
-                starts,
-                keeps,
-                _TOKEN_ROOM,
-                ranks,
-                counts,
-                thetas,
-                lists,
-            )
-    except OverflowError:
+            # A threshold guessed from the first tile spares the lists most of the others' entries.
+            # If it was too high, `rescore` finds too few candidates and does not certify.
+            rank = _sample_size(keep, tile.step) if sample and tile.first == 0 else 0
+            how = (starts, keeps, _TOKEN_ROOM, np.full(n_tokens, rank))
+            collect(tile.keys, tile.first, tile.step, *how, counts, thetas, lists)
+    except OverflowError:  # bounds cannot hold such numbers: nothing is certified
         return won
-    places, kept = won.places, (won.items, won.values, won.founds)
-    rescore(
-        sides_of(problem),
-        starts,
-        counts,
-        thetas,
-        lists,
-        shift_of(dtype),
-        won.budgets,
-        places,
-        *kept,
-    )
+    where = (starts, counts, thetas, lists, shift_of(dtype), won.budgets, won.places)
+    rescore(sides_of(problem), *where, won.items, won.values, won.founds)
     return won
 
 
@@ -181,9 +154,8 @@ def _screen_features(
 ) -> Winners:
     """Winners of every feature; a tile holds all tokens, so its features finish inside it."""
     won = Winners(budgets)
-    keeps = np.where(
-        budgets > 0, np.minimum(budgets + np.maximum(margin, budgets // 2), len(problem.x)), 0
-    )
+    room = np.minimum(budgets + np.maximum(margin, budgets // 2), len(problem.x))
+    keeps = np.where(budgets > 0, room, 0)
     starts = _FEATURE_ROOM * (np.cumsum(keeps) - keeps)
     lists = buffer("lists", (_FEATURE_ROOM * int(keeps.sum()),), torch.int64).numpy()
     counts, thetas = np.zeros(len(budgets), np.int64), np.zeros(len(budgets), np.int64)

@@ -25,7 +25,11 @@ class Args(Common):
     out: Path = Path("cache")
     """folder of the cache"""
     context: Number = None
-    """positions per context (default: the model's, at most 1024)"""
+    """positions per context (default: the model's, at most 1024; one-per-context: the longest of
+    the first 1000 documents)"""
+    pack: str = "documents"
+    """documents: joined and cut into full contexts; one-per-context: each document alone, the rest
+    padding that does not count"""
     gradients: bool = False
     """also cache the loss's gradient at each hook point"""
     dtype: str = "float16"
@@ -52,7 +56,7 @@ def run(args: Args) -> int:
 
     source = from_text(
         model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients, dtype=args.dtype,
-        text_field=args.text_field, seed=args.seed,
+        text_field=args.text_field, pack=args.pack, seed=args.seed,
     )  # fmt: skip
     if args.dry_run:
         guess = estimate(source)
@@ -74,7 +78,7 @@ def run(args: Args) -> int:
         tokens={split: cache.n_tokens(split) for split in ("train", "held_out")},
         bytes=sum(shard["bytes"] for shard in cache.manifest["shards"]),
         positions=sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context,
-        seconds=round(time.perf_counter() - started, 1), already_there=not seen,
+        seconds=round(time.perf_counter() - started, 1), already_there=not seen, cut=cache.manifest.get("cut", 0),
     )  # fmt: skip
     show(result, args.json, summary(result, args.tokens))
     return 0
@@ -94,6 +98,8 @@ def summary(result: dict, asked: int) -> str:
         lines[0] += (
             f", {result['seconds']:.0f} s ({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
         )
+    if result["cut"]:
+        lines.append(f"{result['cut']:,} documents were longer than a context and were cut")
     if result["positions"] < asked:
         lines.append(
             f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"

@@ -6,7 +6,8 @@ Shapes: C contexts, T positions.
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor
 
 from saelab import models
 from saelab.activations import text as texts
-from saelab.activations.packing import Packer
+from saelab.activations.packing import PACKERS, Packed
 from saelab.activations.plan import Plan, hook
 from saelab.activations.source import SPLITS, Piece, all_but_first
+from saelab.documents import Document
 from saelab.errors import UsageError
 from saelab.models import running
+
+PROBED = 1000  # documents whose length decides the context where each has one of its own
 
 
 def from_text(
@@ -31,18 +35,26 @@ def from_text(
     gradients: bool = False,
     dtype: str = "float16",
     text_field: str = "text",
+    pack: str = "documents",
     seed: int = 0,
 ) -> "FromText":
     """The activations of a model at `hooks` over n_tokens positions of a text, as a Source.
 
-    Raises UsageError for an unknown hook or dtype, a context longer than the model's, or too few
-    tokens.
+    context: positions of each (default: the model's, at most 1024; where each document is a context
+    of its own, what the longest of the first PROBED needs). pack: row of PACKERS. Raises UsageError
+    for an unknown hook, dtype or packing, a context longer than the model's, or too few tokens.
 
         source = from_text(models.load("bundled"), "stdlib", ["blocks.1.hook_resid_post"], 500_000)
         cache = Cache.write("cache", source)
     """
+    if pack not in PACKERS:
+        raise UsageError(f"no packing {pack!r}; there are {', '.join(PACKERS)}")
     longest: int = model.cfg.n_ctx
-    context = min(longest, 1024) if context is None else context
+    if context is None:
+        context = min(longest, 1024)
+        if pack == "one-per-context":
+            probed = islice(_tokenised(model, _documents(model, text, text_field, seed)), PROBED)
+            context = min(context, 1 + max((len(ids) for _, ids in probed), default=1))
     if not 2 <= context <= longest:
         raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
     if n_tokens < 2 * context:
@@ -69,6 +81,8 @@ def from_text(
         eos=eos,
         bos_rule=rule,
         seed=seed,
+        pack=pack,
+        masked=pack != "documents",
     )
     return FromText(model, plan)
 
@@ -86,18 +100,24 @@ def boundaries(model: Any) -> tuple[int, int, str]:
     return bos, bos if eos is None else eos, "bos token"
 
 
+def _documents(model: Any, text: str, text_field: str, seed: int) -> Iterator[Document]:
+    words = texts.words(model.tokenizer) if text == "bundled-mix" else None
+    return texts.documents(text, words, text_field, seed)
+
+
+def _tokenised(model: Any, documents: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
+    for document in documents:
+        ids = model.tokenizer(document.text, add_special_tokens=False, verbose=False)
+        yield document, ids["input_ids"]
+
+
 class FromText:
     """See `from_text`."""
 
     def __init__(self, model: Any, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.names: list[str] = []
-
-    def documents(self) -> Iterator[texts.Document]:
-        """The documents of the text."""
-        plan = self.plan
-        words = texts.words(self.model.tokenizer) if plan.text == "bundled-mix" else None
-        return texts.documents(plan.text, words, plan.text_field, plan.seed)
+        self.notes: dict[str, int] = {}
 
     def pieces(self) -> Iterator[Piece]:
         """Contexts, one by one, until the plan's tokens are reached.
@@ -108,19 +128,22 @@ class FromText:
         """
         plan = self.plan
         self.names = []
-        packers = {split: Packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
+        packer = PACKERS[plan.pack]
+        packers = {split: packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
         n_contexts, n_wanted = 0, -(-plan.n_tokens // plan.context)
         filled: set[str] = set()  # splits that have a context
-        for number, document in enumerate(self.documents()):
+        documents = _documents(self.model, plan.text, plan.text_field, plan.seed)
+        for number, (document, ids) in enumerate(_tokenised(self.model, documents)):
             self.names.append(document.name)
             split = "held_out" if document.held_out else "train"
             if n_contexts == n_wanted - 1 and filled == {split}:
                 continue
-            ids = self.model.tokenizer(document.text, add_special_tokens=False, verbose=False)
-            for tokens, owners in packers[split].add(number, ids["input_ids"]):
+            for packed in packers[split].add(number, ids):
                 if n_contexts == n_wanted - 1 and filled == {split}:
                     break
-                yield _piece(split, tokens, owners, n_contexts)
+                if plan.masked:
+                    self.notes["cut"] = sum(each.n_cut for each in packers.values())
+                yield _piece(split, packed, n_contexts)
                 filled.add(split)
                 n_contexts += 1
                 if n_contexts == n_wanted:
@@ -128,17 +151,22 @@ class FromText:
 
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """What the model computes, a forward pass at a time."""
-        run = running.gradients if self.plan.gradients else running.read
-        for tokens_CT in piece.tokens.split(
-            running.contexts_per_pass(self.model, self.plan.context)
-        ):
-            yield run(self.model, tokens_CT, list(self.plan.hooks))
+        size, names = (
+            running.contexts_per_pass(self.model, self.plan.context),
+            list(self.plan.hooks),
+        )
+        for first in range(0, len(piece.tokens), size):
+            part = piece.part(slice(first, first + size))
+            if self.plan.gradients:
+                yield running.gradients(self.model, part.tokens, names, part.counted)
+            else:
+                yield running.read(self.model, part.tokens, names)
 
 
-def _piece(split: str, tokens: Any, owners: Any, number: int) -> Piece:
+def _piece(split: str, packed: Packed, number: int) -> Piece:
     """One context as a piece."""
-    tokens_1T, owners_1T = torch.from_numpy(tokens)[None], torch.from_numpy(owners)[None]
-    return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), all_but_first(tokens_1T))
+    tokens_1T, owners_1T, counted_1T = (torch.from_numpy(column)[None] for column in packed)
+    return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)
 
 
 def estimate(source: FromText) -> dict[str, float]:

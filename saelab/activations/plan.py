@@ -21,6 +21,8 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 PACKINGS = {
     "documents": "documents joined by the end-of-text token, cut into contexts that start with BOS;"
     " splits packed apart",
+    "one-per-context": "one document per context: BOS, its tokens, padding that does not count;"
+    " longer ones cut; splits apart",
     "given": "contexts as the source gives them",
 }
 

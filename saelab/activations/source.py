@@ -49,6 +49,8 @@ class Source(Protocol):
     """what the cache will hold"""
     names: list[str]
     """name of each document by its number; complete once `pieces` has ended"""
+    notes: dict[str, int]
+    """what else the manifest is to say, such as how many documents were cut; complete then too"""
 
     def pieces(self) -> Iterator[Piece]:
         """The contexts in order, in pieces of any size, the same ones at every call: a killed

@@ -51,7 +51,7 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
         for n_contexts in _fill(arrays, source, shard):
             n_positions = _tell(progress, n_positions + n_contexts * shard.tokens.shape[1])
         writer.add(number, shard, arrays)
-    writer.finish(source.names)
+    writer.finish(source.names, source.notes)
     return writer.out
 
 
@@ -226,8 +226,8 @@ class Writer:
         path = self.out / name
         return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
-    def finish(self, names: list[str]) -> None:
-        """Write the documents' names and mark the cache complete. Raises UsageError where a split
+    def finish(self, names: list[str], notes: dict[str, int]) -> None:
+        """Write the documents' names and the source's notes, and mark the cache complete. Raises UsageError where a split
         has no context."""
         for split in SPLITS:
             if not any(shard["split"] == split for shard in self.manifest["shards"]):
@@ -236,6 +236,7 @@ class Writer:
                     f"{self.plan.text} gave no {which} context: use more or longer documents"
                 )
         self.manifest["documents"] = self._save_json("documents.json", names)
+        self.manifest |= notes
         self.manifest["complete"] = True
         self._save_json("manifest.json", self.manifest)
 

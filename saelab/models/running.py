@@ -124,11 +124,13 @@ def logits(model: Any, tokens_CT: Tensor, edits: Edits = (), **options: Any) -> 
     return found
 
 
-def gradients(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
+def gradients(
+    model: Any, tokens_CT: Tensor, hooks: Sequence[str], counted_CT: Tensor | None = None
+) -> dict[str, Tensor]:
     """Activations at the hooks and, as NAME.grad, dL/dx for L the context's summed next-token
     cross-entropy in nats.
 
-    Raises UsageError for a hook that does not fire or does not reach the loss.
+    counted_CT: the tokens whose prediction makes up the loss (default: all but the first). Raises UsageError for a hook that does not fire or does not reach the loss.
     """
     leaves: dict[str, Tensor] = {}
 
@@ -142,7 +144,9 @@ def gradients(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, 
     with torch.enable_grad():
         logits_CTV = logits(model, tokens_CT, [(name, leaf(name)) for name in hooks])
         _check_fired(hooks, leaves)
-        targets = tokens_CT[:, 1:].flatten().to(logits_CTV.device)
+        left_out = torch.zeros_like(tokens_CT) if counted_CT is None else ~counted_CT
+        wanted_CT = tokens_CT.masked_fill(left_out.bool(), -100)  # what cross_entropy ignores
+        targets = wanted_CT[:, 1:].flatten().to(logits_CTV.device)
         loss = torch.nn.functional.cross_entropy(
             logits_CTV[:, :-1].flatten(0, 1), targets, reduction="sum"
         )

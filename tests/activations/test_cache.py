@@ -31,8 +31,8 @@ def opened(tiny_cache: Path) -> Cache:
 
 def test_documents_are_packed_after_bos_and_before_end_of_text():
     packed = list(pack([(0, [5, 6]), (1, [7, 8, 9, 10])], 4, bos=1, eos=2))
-    assert [tokens.tolist() for tokens, _ in packed] == [[1, 5, 6, 2], [1, 7, 8, 9]]
-    assert [owners.tolist() for _, owners in packed] == [[0, 0, 0, 0], [1, 1, 1, 1]]
+    assert [one.tokens.tolist() for one in packed] == [[1, 5, 6, 2], [1, 7, 8, 9]]
+    assert [one.owners.tolist() for one in packed] == [[0, 0, 0, 0], [1, 1, 1, 1]]
 
 
 def test_cached_activations_are_the_models_own(opened: Cache, tiny_model: Path):

@@ -34,6 +34,7 @@ class Lines:
             pack="given",
             masked=masked,
         )
+        self.notes = {"lines": n_contexts}
         self.names = [f"line {number}" for number in range(n_contexts)]
         self.acts_CTHD = torch.randn(n_contexts, 9, 2, 3, generator=random)
         self.counted_CT = torch.ones(n_contexts, 9, dtype=torch.bool)

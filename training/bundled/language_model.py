@@ -115,7 +115,7 @@ def prepare(work: Path) -> None:
         texts = [d.text for d in mixed if d.held_out == side]
         ids = (e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         contexts = np.stack(
-            [tokens for tokens, _ in pack(enumerate(ids), CONTEXT, end, end)]
+            [packed.tokens for packed in pack(enumerate(ids), CONTEXT, end, end)]
         ).astype(np.uint16)
         np.save(work / f"{name}.npy", contexts)
         print(name, len(texts), "documents", contexts.size, "tokens", flush=True)

@@ -73,7 +73,7 @@ def bits_per_byte(model: Any, tokenizer: Any, n_contexts: int) -> dict:
     texts = [d.text for d in corpus.stdlib() if d.held_out]
     ids = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts)
     contexts = np.stack(
-        [tokens for tokens, _ in pack(enumerate(ids), tokenizer.model_max_length, end, end)]
+        [packed.tokens for packed in pack(enumerate(ids), tokenizer.model_max_length, end, end)]
     )[:n_contexts]
     sizes = torch.zeros(len(tokenizer), dtype=torch.float64)
     for token, number in tokenizer.get_vocab().items():

@@ -53,6 +53,7 @@ class Errors:
             made_with=f"sae {_digest(sae)}, linear map of {n_tokens} tokens, seed {seed}",
         )
         self.names = cache.document_names()
+        self.notes: dict[str, int] = {}
         self.n_tokens, self.seed = n_tokens, seed
         self.map: Map | None = None
 

@@ -7,6 +7,11 @@ from typing import Any
 from .draw import cell, grid, head, link, number, row, stats, text
 
 
+def by_feature(document: Mapping[str, Any]) -> bool:
+    """Whether it is the circuit of features rather than of heads: its schema says so."""
+    return document["schema"].startswith("saelab/feature-circuit/")
+
+
 def menu(names: Sequence[str], current: str) -> str:
     """Links to all circuits, the one shown in bold."""
     parts = [
@@ -21,16 +26,15 @@ def about(document: dict[str, Any]) -> str:
     without heads."""
     how = f"{text(document['method'])} · {text(document['model'])}"
     title = f'<h1>{text(document["task"])}</h1><span class="quiet">{how}</span>'
-    by_feature = "nodes" in document
     empty = "every head resampled, MLPs kept"
-    if by_feature:
+    if by_feature(document):
         empty = "every feature and error at its mean"
     runs = {"clean": "the whole model", "corrupted": "on the corrupted twins", "empty": empty}
     unit = text(document["metric"].replace("_", " "))
     pairs = [
         (run, number(document[f"metric_{run}"]), f"{unit}: {why}") for run, why in runs.items()
     ]
-    if by_feature:
+    if by_feature(document):
         where = f"features and errors at {len(document['hooks'])} hook points"
         pairs.append(("nodes", f"{document['n_nodes']:,}", where))
     else:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ..browser.circuit import by_feature
+
 SHOWN = 12  # heads, nodes and edges printed; circuit.json has all
 
 
@@ -15,7 +17,7 @@ def _interval(bounds: list | None) -> str:
 
 def text(result: dict, out: Path) -> str:
     """The report for people."""
-    found, curve = (_nodes, _node_curve) if "nodes" in result else (_scores, _head_curve)
+    found, curve = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
     parts = [_head(result), found(result), _truth(result), curve(result)]
     return "\n\n".join([*parts, f"{out / 'circuit.json'} written; next: saelab browse {out}"])
 
@@ -30,7 +32,7 @@ def _head(result: dict) -> str:
     prompts = result["prompts"]
     empty = (
         "every feature and error at its mean"
-        if "nodes" in result
+        if by_feature(result)
         else "every head resampled, MLPs kept"
     )
     return (
@@ -99,7 +101,7 @@ def _truth(result: dict) -> str:
             if result["method"] == "patching"
             else "none was asked for"
         )
-        if "nodes" in result and not result["heads"]:
+        if by_feature(result) and not result["heads"]:
             why = "heads have scores where every layer's head outputs (attn.hook_z) have an SAE"
         return f"not compared with a known circuit: {why}"
     lines = [f"{'agreement with the truth':46}{'AUC':>7}{'average precision':>20}"]

@@ -17,7 +17,8 @@ class Args(Common):
     """Options of `saelab circuits`."""
 
     task: str = "ioi"
-    """ioi, greater-than, docstring, induction, agreement"""
+    """ioi, greater-than, docstring, induction, agreement, or a file of prompt pairs (CSV, JSON, JSON
+    lines), half of which are held out"""
     method: str = "eap-ig"
     """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index;
     feature-circuit"""
@@ -69,7 +70,7 @@ def run(args: Args) -> int:
         result = document(
             "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
         )
-    out = args.out or Path("circuits") / f"{args.task}-{args.method}"
+    out = args.out or Path("circuits") / f"{Path(args.task).stem}-{args.method}"
     write_json(out / "circuit.json", result)
     show(result, args.json, circuit_text.text(result, out))
     return 0

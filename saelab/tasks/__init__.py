@@ -1,6 +1,6 @@
 """Prompts with twins, answers, labels and positions."""
 
 from saelab.bundled.prompts import Drawn
-from saelab.tasks.tokens import METRICS, Task, build, collect, measure, task
+from saelab.tasks.tokens import METRICS, Task, build, check_twins, collect, measure, task
 
-__all__ = ["METRICS", "Drawn", "Task", "build", "collect", "measure", "task"]
+__all__ = ["METRICS", "Drawn", "Task", "build", "check_twins", "collect", "measure", "task"]

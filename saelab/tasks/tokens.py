@@ -53,7 +53,7 @@ class Task(NamedTuple):
     metric: Metric
     positions: dict[str, Tensor]
     labels: dict[str, list[str]]
-    groups: list[str]
+    groups: Sequence[str] = ()
 
     def part(self, rows: slice | Sequence[int]) -> "Task":
         """The same task with some of its prompts."""
@@ -66,7 +66,7 @@ class Task(NamedTuple):
             wrong=self.wrong[at],
             positions={name: where[at] for name, where in self.positions.items()},
             labels={name: [values[i] for i in numbers] for name, values in self.labels.items()},
-            groups=[self.groups[i] for i in numbers],
+            groups=[self.groups[i] for i in numbers] if self.groups else (),
         )
 
 
@@ -74,6 +74,20 @@ def measure(task: Task, logits: Tensor) -> Tensor:
     """The task's metric for each prompt [P], from logits [P, T, V] or [P, V]; see
     `saelab.tasks.answers.measure`."""
     return answers.measure(task.metric, task.right, task.wrong, logits)
+
+
+def check_twins(task: Task) -> None:
+    """Raise UsageError unless every prompt has a twin, and wrong answers where they are compared
+    with the right ones: what circuits are found by."""
+    if len(task.corrupted) != len(task.clean):
+        raise UsageError(f"task {task.name}: its prompts have no twins: {TWINS}")
+    answered = (task.wrong >= 0).any(1) if task.wrong.shape[1] else task.wrong.any(1)
+    if task.metric == "logit_difference" and not answered.all():
+        row = int((~answered).nonzero()[0]) + 1
+        raise UsageError(
+            f"task {task.name}: prompt {row} has no wrong answer: a logit difference needs one; "
+            "give it, or take the metric probability_difference"
+        )
 
 
 def _padded(rows: list[list[int]], fill: int) -> Tensor:

@@ -35,7 +35,7 @@ def toy(metric: Metric) -> Task:
     """Two prompts over a vocabulary of four: answers 0 and 1 against 2; 3 against 0 and 1."""
     tokens = torch.zeros(2, 3, dtype=torch.int64)
     right, wrong = torch.tensor([[0, 1], [3, -1]]), torch.tensor([[2, -1], [0, 1]])
-    return Task("toy", tokens, tokens, right, wrong, metric, {}, {}, ["", ""])
+    return Task("toy", tokens, tokens, right, wrong, metric, {}, {})
 
 
 def test_the_metric_is_what_a_hand_computes():

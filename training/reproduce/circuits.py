@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saelab.analysis.circuits import task
 from saelab.analysis.circuits.heads import codes, score
+from saelab.analysis.circuits.heads.ablation import setting
 from saelab.analysis.circuits.heads.agreement import agreement, layer_index_auc
 from saelab.analysis.circuits.heads.codes import EXAMPLES, Codes, head_outputs, only_in_clean
 from saelab.analysis.circuits.heads.report import LEVEL, measured
@@ -71,7 +72,8 @@ def claims(settings: Settings) -> list[Claim]:
 
 def of_task(model: Any, name: str, form: Form, seed: int) -> list[Claim]:
     """The claims of one task."""
-    known = measured(model, task(name, model, n=form.held_out, seed=seed, split="held-out"))
+    held_out = task(name, model, n=form.held_out, seed=seed, split="held-out")
+    known = measured(setting(model, held_out))
     members_LH = known.levels[LEVEL][0]
     runs = [_one(model, name, members_LH, form, seed + number) for number in range(form.seeds)]
     columns = Found(*map(list, zip(*runs, strict=True)))  # type: ignore[arg-type]

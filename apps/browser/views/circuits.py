@@ -38,7 +38,7 @@ def _folder() -> Path:
 
 
 def _curves(document: dict) -> None:
-    by_feature = "nodes" in document
+    by_feature = circuit.by_feature(document)
     if document["heads"]:
         meaning = "scores; orange helps the task"
         if by_feature:
@@ -58,7 +58,7 @@ def _curves(document: dict) -> None:
 
 
 def _parts(document: dict) -> None:
-    if "nodes" not in document:
+    if not circuit.by_feature(document):
         _edges(document)
         return
     names = {str(folder): name for name, folder in load.runs().items()}

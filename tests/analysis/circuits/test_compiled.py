@@ -10,6 +10,7 @@ import torch
 
 from saelab import models
 from saelab.analysis.circuits.heads import published, truth
+from saelab.analysis.circuits.heads.ablation import setting
 from saelab.errors import UsageError
 from saelab.tasks import measure
 from tests.analysis import compiled, programs
@@ -94,7 +95,7 @@ def confirms(true: compiled.Compiled, effects: truth.Effects, level: float) -> b
 @pytest.mark.parametrize("name", NAMES)
 def test_exhaustive_ablation_finds_the_circuit_that_was_compiled(made, name: str, sharpness: float):
     true, bridge, drawn = made(name, sharpness)
-    for kind, effects in truth.measure_all(bridge, drawn, ("resample", "zero")).effects.items():
+    for kind, effects in truth.measure_all(setting(bridge, drawn), ("resample", "zero")).effects.items():
         assert all(confirms(true, effects, level) for level in truth.LEVELS), kind
         assert (
             effects.heads[~true.heads][:, 0].abs().max() < 1e-3
@@ -114,9 +115,7 @@ def test_a_decoy_that_is_none_is_caught(made, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(compiled, "_decoy_head", leaky)
     true = compile_program("selector", tmp_path)
     bridge = models.load(true.folder)
-    effects = truth.measure_all(
-        bridge, compiled_task("selector", bridge, 40), ("resample",)
-    ).effects["resample"]
+    effects = truth.effects(setting(bridge, compiled_task("selector", bridge, 40)))
     assert not confirms(true, effects, 0.05)
 
 

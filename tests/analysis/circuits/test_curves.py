@@ -5,6 +5,7 @@ import torch
 
 from saelab import models
 from saelab.analysis.circuits.heads import curves
+from saelab.analysis.circuits.heads.ablation import setting
 from saelab.analysis.circuits.heads.agreement import (
     agreement,
     layer_index_auc,
@@ -45,8 +46,9 @@ def test_the_known_circuit_is_faithful_and_the_rest_is_not(tmp_path):
     compiled = compile_program("selector", tmp_path)
     model = models.load(tmp_path)
     task = compiled_task("selector", model, n=40)
-    right = curves.curve(model, task, compiled.heads.float())
-    wrong = curves.curve(model, task, (~compiled.heads).float())
+    held_out = setting(model, task)
+    right = curves.curve(held_out, compiled.heads.float())
+    wrong = curves.curve(held_out, (~compiled.heads).float())
     assert right[0].value == pytest.approx(0, abs=1e-5) and right[3].value == pytest.approx(
         1, abs=1e-2
     )

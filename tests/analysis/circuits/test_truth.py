@@ -134,7 +134,7 @@ def test_exhaustive_effects_are_the_single_ablations(tiny, toy: Task):
         *(measure(toy, tiny(tokens)) for tokens in (toy.clean, toy.corrupted, toy.corrupted))
     )
     given = ablation.stand_ins(tiny, toy, "zero")
-    found = truth.effects(tiny, toy, base, given)
+    found = truth.effects(ablation.Setting(tiny, toy, given, base))
     one = 1 - ablation.faithfulness(base, ablation.run(tiny, toy, given, heads((0, 3))))[0]
     assert (
         found.heads.shape == (2, 4, 3)
@@ -153,17 +153,17 @@ def test_a_task_the_model_cannot_do_is_refused_with_its_numbers(bundled: str):
         UsageError,
         match=r"does not do the task agreement: its logit difference is -?\d\.\d+ \(above 0 on \d+%",
     ):
-        truth.measure_all(bridge, agreement)
+        ablation.setting(bridge, agreement)
     swapped = task("ioi", bridge, n=30)
     swapped = swapped._replace(right=swapped.wrong, wrong=swapped.right)
     with pytest.raises(UsageError, match=r"above 0 on 0% of 30 prompts, 95% interval 0% to 0%"):
-        ablation.baseline(bridge, swapped)
+        ablation.setting(bridge, swapped)
     same = task("ioi", bridge, n=30)
     with pytest.raises(
         UsageError,
         match=r"with every head resampled \(difference 0.000 to 0.000\), so nothing can be normalised",
     ):
-        ablation.baseline(bridge, same._replace(corrupted=same.clean))
+        ablation.setting(bridge, same._replace(corrupted=same.clean))
 
 
 def test_an_unknown_ablation_is_refused(tiny, toy: Task):
@@ -175,7 +175,9 @@ def test_an_unknown_ablation_is_refused(tiny, toy: Task):
 
 def test_the_bundled_models_ioi_circuit_has_an_induction_head_and_a_mover(bundled: str):
     bridge = models.load(bundled)
-    found = truth.measure_all(bridge, task("ioi", bridge, n=40, split="held-out"), ("resample",))
+    found = truth.measure_all(
+        ablation.setting(bridge, task("ioi", bridge, n=40, split="held-out")), ("resample",)
+    )
     inside = truth.members(found.effects["resample"]).heads
     assert inside[1, 7] and inside[3, 4] and inside.sum() <= 8
     assert found.empty == found.corrupted and found.clean[0] > found.empty[2]

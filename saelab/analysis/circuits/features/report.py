@@ -7,15 +7,22 @@ Shapes: M nodes.
 import time
 from typing import Any
 
-from saelab import models
 from saelab.analysis.circuits.features.circuit import FeatureCircuit, feature_circuit
 from saelab.analysis.circuits.features.effects import ERROR, Nodes
 from saelab.analysis.circuits.heads import ablation, curves
-from saelab.analysis.circuits.heads.report import Plan, Progress, compared, head_rows, known
+from saelab.analysis.circuits.heads.report import (
+    Plan,
+    Progress,
+    compared,
+    head_rows,
+    heading,
+    known,
+    metric_intervals,
+)
 from saelab.analysis.circuits.heads.score import FEATURES
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.tasks import task
+from saelab.tasks.parts import parts
 
 PROMPTS = 100
 NODES, EDGES = 1000, 200  # reported, strongest first
@@ -33,33 +40,26 @@ def feature_report(
     plan.check()
     if not saes:
         raise UsageError(f"{FEATURES} needs SAEs of this model: name each run with --run")
-    drawn = task(plan.task, model, n=plan.prompts or PROMPTS, seed=plan.seed)
-    held_out = task(plan.task, model, n=plan.held_out, seed=plan.seed, split="held-out")
-    base = ablation.baseline(model, held_out)
+    drawn = parts(plan.task, model, plan.prompts or PROMPTS, plan.held_out, seed=plan.seed)
+    held_out = ablation.setting(model, drawn.held_out)
     progress(f"tracing {len(saes)} hook points")
     started = time.perf_counter()
-    found = feature_circuit(model, drawn, held_out, saes, seed=plan.seed)
+    found = feature_circuit(model, drawn.scoring[0], held_out.task, saes, seed=plan.seed)
     seconds = time.perf_counter() - started
     progress("comparing")
-    metrics = {
+    means = {
         "clean": found.curve.metric_clean,
-        "corrupted": ablation.mean(base.corrupted),
+        "corrupted": ablation.mean(held_out.base.corrupted),
         "empty": found.curve.metric_empty,
     }
-    truth = None if found.heads is None else known(model, plan, held_out)
+    truth = None if found.heads is None else known(held_out, plan)
     agreed, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
     return {
-        "task": plan.task,
-        "method": FEATURES,
-        "model": models.name_of(model),
-        "metric": held_out.metric,
-        **{f"metric_{name}": metric.value for name, metric in metrics.items()},
+        **heading(plan, held_out, means, drawn),
         **_circuit(found),
         **agreed,
-        "intervals": intervals
-        | {f"metric_{name}": [metric.low, metric.high] for name, metric in metrics.items()},
+        "intervals": intervals | metric_intervals(means),
         "seconds": seconds,
-        "prompts": {"scoring": len(drawn.clean), "repeats": 1, "held_out": plan.held_out},
     }
 
 

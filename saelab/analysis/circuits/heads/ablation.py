@@ -16,7 +16,7 @@ from saelab import models
 from saelab.errors import UsageError
 from saelab.models import running
 from saelab.statistics import Estimate, over_documents, weights
-from saelab.tasks import Task, measure
+from saelab.tasks import Task, check_twins, measure
 
 Kind = Literal["resample", "mean", "zero"]
 KINDS: tuple[Kind, ...] = ("resample", "mean", "zero")
@@ -144,14 +144,41 @@ def mean(values_P: Tensor, seed: int = 0) -> Estimate:
     return over_documents(sums_P1, lambda sums: sums[..., 0], weights(len(values_P), seed))
 
 
-def baseline(model: Any, task: Task, given: StandIns | None = None) -> Baseline:
-    """What faithfulness is normalised by.
+class Setting(NamedTuple):
+    """A task set up on a model: what its circuits are measured in.
 
-    Raises UsageError, with the numbers, for a task that this model does not do: more than half of
-    the prompts must have a positive metric, and the metric must fall when the heads are resampled,
-    each beyond its 95% interval.
+    model: a bridge.
+    task: prompts with twins.
+    given: what takes the place of what a circuit leaves out.
+    base: what faithfulness is normalised by.
     """
-    given = given or stand_ins(model, task)
+
+    model: Any
+    task: Task
+    given: StandIns
+    base: Baseline
+
+    def run(self, heads_LH: Tensor | None = None, mlps_L: Tensor | None = None) -> Tensor:
+        """The metric [P] with these heads and MLPs replaced; see `run`."""
+        return run(self.model, self.task, self.given, heads_LH, mlps_L)
+
+
+def setting(model: Any, task: Task) -> Setting:
+    """The task set up on the model, with the outputs on corrupted twins to stand in.
+
+    Raises UsageError for prompts without twins and, with the numbers, for a task that this model
+    does not do: more than half of the prompts must have a positive metric, and the metric must
+    fall when the heads are resampled, each beyond its 95% interval.
+
+    >>> held_out = setting(model, task("ioi", model, split="held-out"))
+    >>> curve(held_out, score(model, task("ioi", model)).heads)
+    """
+    check_twins(task)
+    given = stand_ins(model, task)
+    return Setting(model, task, given, _baseline(model, task, given))
+
+
+def _baseline(model: Any, task: Task, given: StandIns) -> Baseline:
     everything_LH = torch.ones(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
     corrupted = run(model, task._replace(clean=task.corrupted), given)
     found = Baseline(run(model, task, given), corrupted, run(model, task, given, everything_LH))

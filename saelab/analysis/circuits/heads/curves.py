@@ -8,14 +8,14 @@ Shapes: P prompts, L layers, H heads.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
-from saelab.tasks import Task
+from saelab.analysis.circuits.heads.ablation import Setting
 
 SMALL = 10  # every size up to here is measured, larger ones on a geometric grid
 
@@ -51,23 +51,19 @@ def order(scores_LH: Tensor, signed: bool) -> Tensor:
 
 
 def curve(
-    model: Any,
-    task: Task,
+    setting: Setting,
     scores_LH: Tensor,
     *,
     signed: bool = False,
     at: Sequence[int] | None = None,
 ) -> list[Point]:
-    """Faithfulness at each size in `at` (default `sizes`). Raises UsageError for a task that the
-    model does not do."""
-    given = ablation.stand_ins(model, task)
-    base = ablation.baseline(model, task, given)
+    """Faithfulness at each size in `at` (default `sizes`)."""
     best, points = order(scores_LH, signed), []
     for size in at or sizes(len(best)):
         outside = torch.ones(len(best), dtype=torch.bool)
         outside[best[:size].cpu()] = False
-        circuit_P = ablation.run(model, task, given, outside.view(scores_LH.shape))
-        points.append(Point(size, *ablation.faithfulness(base, circuit_P)[:3]))
+        circuit_P = setting.run(outside.view(scores_LH.shape))
+        points.append(Point(size, *ablation.faithfulness(setting.base, circuit_P)[:3]))
     return points
 
 

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from saelab import models
 from saelab.analysis.circuits.heads import ablation, agreement, curves, truth
+from saelab.analysis.circuits.heads.ablation import Setting
 from saelab.analysis.circuits.heads.published import PUBLISHED
 from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
 from saelab.statistics import Estimate, over_seeds
-from saelab.tasks import METRICS, Task, task
+from saelab.tasks.parts import Parts, Source, check_source, parts
 
 LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
 TruthKind = Literal["measured", "published", "none"]
@@ -30,11 +31,19 @@ Progress = Callable[[str], None]
 
 
 class Plan(NamedTuple):
-    """What to do. prompts: per repetition (None: the method's default). held_out: prompts for truth
-    and faithfulness. truth: `measured` (every head of this model resampled by itself), `published`
-    (of GPT-2 small and attn-only-4l) or `none`."""
+    """What to do.
 
-    task: str
+    task: a built-in task's name, a file of prompt pairs, or a `Task` made by hand.
+    method: of METHODS, or FEATURES.
+    prompts: per repetition (None: the method's default); at most, of prompts that are given.
+    repeats: scorings on fresh prompts.
+    held_out: prompts for truth and faithfulness; at most, of prompts that are given.
+    truth: `measured` (every head of this model resampled by itself), `published` (of GPT-2 small
+        and attn-only-4l) or `none`.
+    seed: of every draw.
+    """
+
+    task: Source
     method: str
     prompts: int | None = None
     repeats: int = 3
@@ -46,8 +55,7 @@ class Plan(NamedTuple):
         """Raise UsageError, listing what there is, for an unknown task, method or truth."""
         if self.method != FEATURES:
             method(self.method)
-        if self.task not in METRICS:
-            raise UsageError(f"unknown task {self.task!r}: tasks are {', '.join(METRICS)}")
+        check_source(self.task)
         if self.truth not in TRUTHS:
             raise UsageError(f"unknown truth {self.truth!r}: there are {', '.join(TRUTHS)}")
         if self.repeats < 1:
@@ -78,46 +86,58 @@ def report(
     this model does not do.
     """
     plan.check()
-    held_out = task(plan.task, model, n=plan.held_out, seed=plan.seed, split="held-out")
-    base = ablation.baseline(model, held_out)
+    n = plan.prompts or method(plan.method).prompts
+    drawn = parts(plan.task, model, n, plan.held_out, plan.repeats, plan.seed)
+    held_out = ablation.setting(model, drawn.held_out)
     progress(f"scoring by {plan.method}")
-    found = [_scored(model, plan, number, options) for number in range(plan.repeats)]
-    scores = mean(found)
+    each = _scored(model, plan, drawn, options)
+    scores = mean(each)
     progress("measuring the truth" if plan.truth == "measured" else "comparing")
-    true = known(model, plan, held_out)
+    true = known(held_out, plan)
     progress("faithfulness")
-    means = {
-        name: ablation.mean(values_P)
-        for name, values_P in zip(("clean", "corrupted", "empty"), base, strict=True)
-    }
-    fields, intervals = compared([one.heads for one in found], true, plan.seed)
-    intervals |= {f"metric_{name}": [metric.low, metric.high] for name, metric in means.items()}
+    fields, intervals = compared([one.heads for one in each], true, plan.seed)
+    means = {name: ablation.mean(values_P) for name, values_P in held_out.base._asdict().items()}
     return {
-        "task": plan.task,
-        "method": plan.method,
-        "model": models.name_of(model),
-        "metric": held_out.metric,
-        **{f"metric_{name}": metric.value for name, metric in means.items()},
+        **heading(plan, held_out, means, drawn),
         "heads": head_rows(scores.heads),
         "mlps": None if scores.mlps is None else scores.mlps.tolist(),
         "edges": [edge._asdict() for edge in scores.edges or []],
         **fields,
-        **_curves(model, held_out, scores.heads),
-        "intervals": intervals,
+        **_curves(held_out, scores.heads),
+        "intervals": intervals | metric_intervals(means),
         "seconds": scores.seconds,
-        "prompts": {
-            "scoring": plan.prompts or method(plan.method).prompts,
-            "repeats": plan.repeats,
-            "held_out": plan.held_out,
-        },
     }
 
 
-def _scored(model: Any, plan: Plan, number: int, options: dict[str, Any]) -> Scores:
-    drawn = task(
-        plan.task, model, n=plan.prompts or method(plan.method).prompts, seed=plan.seed + number
-    )
-    return score(model, drawn, plan.method, **{"seed": plan.seed + number, **options})
+Means = dict[str, Estimate]  # clean, corrupted, empty: the mean metric
+
+
+def heading(plan: Plan, setting: Setting, means: Means, drawn: Parts) -> dict[str, Any]:
+    """The fields that say what was measured, of heads and of features alike."""
+    scoring, held_out = drawn.scoring, drawn.held_out
+    n_prompts = {"scoring": len(scoring[0].clean), "repeats": len(scoring)}
+    return {
+        "task": held_out.name,
+        "method": plan.method,
+        "model": models.name_of(setting.model),
+        "metric": held_out.metric,
+        **{f"metric_{name}": mean.value for name, mean in means.items()},
+        "prompts": {**n_prompts, "held_out": len(held_out.clean)},
+    }
+
+
+def metric_intervals(means: Means) -> dict[str, list[float]]:
+    """The intervals of the metric's means."""
+    return {f"metric_{name}": [mean.low, mean.high] for name, mean in means.items()}
+
+
+def _scored(model: Any, plan: Plan, drawn: Parts, options: dict[str, Any]) -> list[Scores]:
+    """The scores of each repetition."""
+    seeds = range(plan.seed, plan.seed + plan.repeats)
+    return [
+        score(model, some, plan.method, **{"seed": seed, **options})
+        for seed, some in zip(seeds, drawn.scoring, strict=True)
+    ]
 
 
 def mean(found: Sequence[Scores]) -> Scores:
@@ -153,18 +173,19 @@ def head_rows(scores_LH: Tensor) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -abs(row["score"]))
 
 
-def known(model: Any, plan: Plan, held_out: Task) -> Known | None:
+def known(held_out: Setting, plan: Plan) -> Known | None:
     """The circuit that the plan compares with, if any."""
-    if (
-        plan.truth == "none" or plan.method == "patching"
-    ):  # exact patching is the truth: nothing is left to compare it with
+    # Exact patching is the truth: nothing is left to compare it with.
+    if plan.truth == "none" or plan.method == "patching":
         return None
-    return measured(model, held_out) if plan.truth == "measured" else published(model, plan.task)
+    if plan.truth == "measured":
+        return measured(held_out)
+    return published(held_out.model, held_out.task.name)
 
 
-def measured(model: Any, held_out: Task) -> Known:
+def measured(held_out: Setting) -> Known:
     """The circuit by exhaustive resampling, at each of truth.LEVELS."""
-    found = truth.measure_all(model, held_out, ("resample",))
+    found = truth.measure_all(held_out, ("resample",))
     effects = found.effects["resample"]
     at = {level: truth.members(effects, level) for level in truth.LEVELS}
     levels = {
@@ -233,13 +254,12 @@ def _level(each: list[Tensor], known: Known, level: float) -> dict[str, Any]:
     return row
 
 
-def _curves(model: Any, held_out: Task, scores_LH: Tensor) -> dict[str, Any]:
-    by_size = curves.curve(model, held_out, scores_LH)
-    signed = (
-        by_size
-        if bool((scores_LH >= 0).all())
-        else curves.curve(model, held_out, scores_LH, signed=True)
-    )
+def _curves(held_out: Setting, scores_LH: Tensor) -> dict[str, Any]:
+    by_size = curves.curve(held_out, scores_LH)
+    # Where no score is negative both orders are the same.
+    signed = by_size
+    if not bool((scores_LH >= 0).all()):
+        signed = curves.curve(held_out, scores_LH, signed=True)
     cpr, cmd = curves.cpr(signed), curves.cmd(by_size)
     return {
         "cpr": cpr.linear,

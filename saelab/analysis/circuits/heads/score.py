@@ -15,7 +15,7 @@ from saelab.analysis.circuits.heads import acdc, attribution_patching, codes, pa
 from saelab.analysis.circuits.heads.stream import Edge, by_layer, check_sum, named
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.tasks import Task
+from saelab.tasks import Task, check_twins
 
 
 class Options(NamedTuple):
@@ -170,9 +170,12 @@ def score(model: Any, task: Task, method_name: str = "eap-ig", **options: Any) -
     """Score every head, and where the method can every MLP and edge, of a model (a
     TransformerBridge) by a method of METHODS.
 
-    options: fields of `Options`. Raises UsageError for an unknown method, and where the method
-    cannot work on this model.
+    options: fields of `Options`. Raises UsageError for an unknown method, for prompts without
+    twins, and where the method cannot work on this model.
+
+    >>> score(model, task("ioi", model, n=32)).heads.flatten().topk(3)
     """
     started, row = time.perf_counter(), method(method_name)
+    check_twins(task)
     heads_LH, mlps_L, edges = row.run(model, task, Options(**options))
     return Scores(method_name, heads_LH, mlps_L, edges, time.perf_counter() - started)

@@ -5,15 +5,14 @@ Shapes: P prompts, L layers, H heads; the last axis 3 holds value, low, high.
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.heads import ablation
-from saelab.analysis.circuits.heads.ablation import KINDS, Baseline, Kind
+from saelab.analysis.circuits.heads.ablation import KINDS, Baseline, Kind, Setting
 from saelab.statistics import Estimate
-from saelab.tasks import Task
 
 LEVELS = (0.02, 0.05, 0.1)  # of m(model) - m(empty)
 
@@ -64,34 +63,36 @@ def _share(base: Baseline, ablated_P: Tensor) -> Tensor:
     return torch.tensor([1 - value, 1 - high, 1 - low], dtype=torch.float64)
 
 
-def effects(model: Any, task: Task, base: Baseline, given: ablation.StandIns) -> Effects:
+def effects(setting: Setting) -> Effects:
     """Ablate every head and every MLP, one at a time."""
-    n_layers, n_heads = model.cfg.n_layers, model.cfg.n_heads
+    n_layers, n_heads = setting.model.cfg.n_layers, setting.model.cfg.n_heads
     heads_LH3 = torch.zeros(n_layers, n_heads, 3, dtype=torch.float64)
     for layer in range(n_layers):
         for head in range(n_heads):
             alone_LH = _one(n_layers, layer)[:, None] & _one(n_heads, head)
-            heads_LH3[layer, head] = _share(base, ablation.run(model, task, given, alone_LH))
+            heads_LH3[layer, head] = _share(setting.base, setting.run(alone_LH))
     mlps = [
-        _share(base, ablation.run(model, task, given, mlps_L=_one(n_layers, layer)))
+        _share(setting.base, setting.run(mlps_L=_one(n_layers, layer)))
         for layer in range(n_layers)
     ]
-    return Effects(given.kind, heads_LH3, torch.stack(mlps))
+    return Effects(setting.given.kind, heads_LH3, torch.stack(mlps))
 
 
-def measure_all(model: Any, task: Task, kinds: tuple[Kind, ...] = KINDS) -> Truth:
-    """The effect of every head and MLP under each kind of ablation. Raises UsageError for a task
-    that the model does not do.
+def measure_all(setting: Setting, kinds: tuple[Kind, ...] = KINDS) -> Truth:
+    """The effect of every head and MLP under each kind of ablation.
 
     The denominator is the same for all kinds: m(empty) has every head resampled from the corrupted
     twin and MLPs kept.
     """
     started = time.perf_counter()
-    base = ablation.baseline(model, task)
-    found: dict[Kind, Effects] = {
-        kind: effects(model, task, base, ablation.stand_ins(model, task, kind)) for kind in kinds
-    }
-    clean, corrupted, empty = (ablation.mean(values_P) for values_P in base)
+    task = setting.task
+    by_kind: dict[Kind, Effects] = {}
+    for kind in kinds:
+        given = setting.given
+        if kind != given.kind:
+            given = ablation.stand_ins(setting.model, task, kind)
+        by_kind[kind] = effects(setting._replace(given=given))
+    clean, corrupted, empty = (ablation.mean(values_P) for values_P in setting.base)
     return Truth(
         task.name,
         task.metric,
@@ -99,7 +100,7 @@ def measure_all(model: Any, task: Task, kinds: tuple[Kind, ...] = KINDS) -> Trut
         clean,
         corrupted,
         empty,
-        found,
+        by_kind,
         time.perf_counter() - started,
     )
 

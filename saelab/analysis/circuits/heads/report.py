@@ -121,14 +121,14 @@ def heading(plan: Plan, setting: Setting, means: Means, drawn: Parts) -> dict[st
         "method": plan.method,
         "model": models.name_of(setting.model),
         "metric": held_out.metric,
-        **{f"metric_{name}": mean.value for name, mean in means.items()},
+        **{f"metric_{name}": metric.value for name, metric in means.items()},
         "prompts": {**n_prompts, "held_out": len(held_out.clean)},
     }
 
 
 def metric_intervals(means: Means) -> dict[str, list[float]]:
     """The intervals of the metric's means."""
-    return {f"metric_{name}": [mean.low, mean.high] for name, mean in means.items()}
+    return {f"metric_{name}": [metric.low, metric.high] for name, metric in means.items()}
 
 
 def _scored(model: Any, plan: Plan, drawn: Parts, options: dict[str, Any]) -> list[Scores]:

@@ -36,28 +36,41 @@ def levels(
         wanted_F = whole(share_F, choice.k * n_tokens, n_tokens).to(W_enc_FD.device)
     if choice.over == "batch":
         wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
-    plain, first_BD = Choice(choice.k, choice.over, choice.signed), pieces[0][: 4 * ROWS]
-    part_F = (
-        (wanted_F * len(first_BD) / n_tokens).ceil().long() if choice.over == "feature" else None
-    )
-    first = kernels.choose(first_BD, W_enc_FD, b_enc_F, plain, budget=part_F)
-    low_F = (
-        _kth_largest(
-            first.features, first.values.abs(), wanted_F * 0 + 2**62, choice.over == "batch"
-        )
-        / 2
-    )
+    low_F = _guess(pieces[0][: 4 * ROWS], W_enc_FD, b_enc_F, choice, wanted_F, n_tokens)
     while True:
         features_N, scores_N = _above(low_F, pieces, W_enc_FD, b_enc_F, choice.signed)
-        group_N = torch.zeros_like(features_N) if choice.over == "batch" else features_N
-        counts_F = torch.bincount(group_N, minlength=len(W_enc_FD))
-        counts_F = counts_F[:1].expand_as(counts_F) if choice.over == "batch" else counts_F
+        counts_F = torch.bincount(features_N, minlength=len(W_enc_FD))
+        if choice.over == "batch":  # one budget: every feature has the count of all
+            counts_F = counts_F.sum().expand_as(counts_F)
         short_F = (counts_F < wanted_F) & (low_F > 0)
         if not bool(short_F.any()):
             smallest_F = _kth_largest(features_N, scores_N, wanted_F, choice.over == "batch")
+            # Just below it, because a value must exceed its level to pass. With fewer scores than
+            # its budget a feature would in a larger sample keep any positive one: level 0.
             below_F = torch.nextafter(smallest_F, torch.zeros_like(smallest_F))
             return torch.where(counts_F < wanted_F, 0, below_F).clamp_min(0)
-        low_F = torch.where(short_F, torch.where(low_F < 1e-3 * low_F.max(), 0, low_F / 4), low_F)
+        # Only the short ones go lower, as the others' pairs would only cost memory; a guess that is
+        # small already goes to 0 at once, so that a feature with few firings ends the loop.
+        lower_F = torch.where(low_F < 1e-3 * low_F.max(), 0, low_F / 4)
+        low_F = torch.where(short_F, lower_F, low_F)
+
+
+def _guess(
+    x_BD: Tensor,
+    W_enc_FD: Tensor,
+    b_enc_F: Tensor,
+    choice: Choice,
+    wanted_F: Tensor,
+    n_tokens: int,
+) -> Tensor:
+    """[F]: half of the smallest score that the budget keeps in some tokens alone."""
+    plain = Choice(choice.k, choice.over, choice.signed)
+    budget_F = None
+    if choice.over == "feature":
+        budget_F = (wanted_F * len(x_BD) / n_tokens).ceil().long()
+    code = kernels.choose(x_BD, W_enc_FD, b_enc_F, plain, budget=budget_F)
+    every_F = torch.full_like(wanted_F, 2**62)
+    return _kth_largest(code.features, code.values.abs(), every_F, choice.over == "batch") / 2
 
 
 def _above(

@@ -47,7 +47,8 @@ def pursue(target: Tensor, W: Tensor, k: int | Tensor, method: str = "gradient")
     k_B = torch.as_tensor(k).expand(len(target))
     if len(k_B) and not 0 <= int(k_B.min()) <= int(k_B.max()) <= len(W):
         raise UsageError(
-            f"k runs from {int(k_B.min())} to {int(k_B.max())}: choose it between 0 and n_features={len(W)}"
+            f"k runs from {int(k_B.min())} to {int(k_B.max())}: "
+            f"choose it between 0 and n_features={len(W)}"
         )
     n_steps = int(k_B.max()) if len(k_B) else 0
     with torch.no_grad():
@@ -83,51 +84,50 @@ def _gradient(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int, signed
     for step in range(n_steps):
         new_B = _best_atom(residual_BD, W_FD, k_B > step, signed)
         known_B = (atoms_BS == new_B[:, None]).any(1)
-        atoms_BS[:, -1] = torch.where(
-            known_B, atoms_BS[:, -1], new_B
-        )  # the last place is free until the last step
+        # F, an empty place, sorts last: the last place is free until the last step.
+        atoms_BS[:, -1] = torch.where(known_B, atoms_BS[:, -1], new_B)
         atoms_BS, order_BS = atoms_BS.sort(1)
-        values_BS = _descend(
-            target_BD,
-            residual_BD,
-            W_FD,
-            atoms_BS,
-            values_BS.gather(1, order_BS),
-            k_B > step,
-            signed,
-        )
+        values_BS = values_BS.gather(1, order_BS)
+        values_BS = _descend(target_BD, residual_BD, W_FD, atoms_BS, values_BS, k_B > step, signed)
         residual_BD = target_BD - kernels.spmm(_code(atoms_BS, values_BS, n_features), W_FD)
         errors.append(_squares(residual_BD))
     return Pursuit(_code(atoms_BS, values_BS, n_features), torch.stack(errors))
 
 
-def _descend(target_BD: Tensor, residual_BD: Tensor, W_FD: Tensor, atoms_BS: Tensor, values_BS: Tensor, active_B: Tensor,
-             signed: bool) -> Tensor:  # fmt: skip
+def _descend(
+    target_BD: Tensor,
+    residual_BD: Tensor,
+    W_FD: Tensor,
+    atoms_BS: Tensor,
+    values_BS: Tensor,
+    active_B: Tensor,
+    signed: bool,
+) -> Tensor:
     """New values [B, S] after one exact line search along the gradient over the atoms held;
     inactive tokens keep theirs."""
     held_BS = atoms_BS < len(W_FD)
     code = _code(atoms_BS, values_BS, len(W_FD))
     slope_BS = torch.zeros_like(values_BS)
     slope_BS[held_BS] = kernels.sddmm(residual_BD, W_FD, code)
-    if not signed:
-        slope_BS = torch.where(
-            (values_BS == 0) & (slope_BS < 0), 0, slope_BS
-        )  # they may not fall below 0
+    if not signed:  # a value of 0 may not fall below it
+        slope_BS = torch.where((values_BS == 0) & (slope_BS < 0), 0, slope_BS)
     change_BD = kernels.spmm(code.with_values(slope_BS[held_BS]), W_FD)
     gain_B, square_B = (residual_BD * change_BD).sum(1), change_BD.square().sum(1)
     length_B = torch.where(active_B & (square_B > 0), gain_B / square_B.clamp_min(1e-30), 0)
     moved_BS = values_BS + length_B[:, None] * slope_BS
     if signed:
         return moved_BS
+    # Without signs the whole step may leave the allowed region: either what falls below 0 is cut
+    # off, or the step ends where the first value reaches 0. Whichever leaves less is taken.
     clamped_BS = moved_BS.clamp_min(0)
     room_BS = torch.where(slope_BS < 0, values_BS / -slope_BS.clamp_max(-1e-30), torch.inf)
     short_B = torch.minimum(length_B, room_BS.min(1).values)
     short_BS = (values_BS + short_B[:, None] * slope_BS).clamp_min(0)
-    left = [
-        _squares(target_BD - kernels.spmm(_code(atoms_BS, v, len(W_FD)), W_FD))
-        for v in (clamped_BS, short_BS)
-    ]
-    return torch.where((left[0] <= left[1])[:, None], clamped_BS, short_BS)
+    left_clamped_B, left_short_B = (
+        _squares(target_BD - kernels.spmm(_code(atoms_BS, values, len(W_FD)), W_FD))
+        for values in (clamped_BS, short_BS)
+    )
+    return torch.where((left_clamped_B <= left_short_B)[:, None], clamped_BS, short_BS)
 
 
 def _orthogonal(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int) -> Pursuit:
@@ -145,19 +145,21 @@ def _orthogonal(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int) -> P
         shadow_BS = torch.einsum("bsd,bd->bs", basis_BSD, row_BD)
         rest_BD = row_BD - torch.einsum("bs,bsd->bd", shadow_BS, basis_BSD)
         length_B = rest_BD.norm(dim=1)
+        # An atom that lies in the span of those chosen has no rest: rounding alone would pick it.
         new_B = (atom_B < n_features) & (length_B > 1e-4) & ~(atoms_BS == atom_B[:, None]).any(1)
-        basis_BSD[:, step] = torch.where(
-            new_B[:, None], rest_BD / length_B.clamp_min(1e-30)[:, None], 0
-        )
+        unit_BD = rest_BD / length_B.clamp_min(1e-30)[:, None]
+        basis_BSD[:, step] = torch.where(new_B[:, None], unit_BD, 0)
+        # Atom s is the basis times column s of the triangle (R of a QR decomposition); a step that
+        # adds no atom keeps its column of the identity, and so a value of 0.
         triangle_BSS[new_B, :, step] = shadow_BS[new_B]
         triangle_BSS[new_B, step, step] = length_B[new_B]
         atoms_BS[:, step] = torch.where(new_B, atom_B, n_features)
         along_BS[:, step] = (basis_BSD[:, step] * residual_BD).sum(1)
         residual_BD = residual_BD - along_BS[:, step, None] * basis_BSD[:, step]
         errors.append(_squares(residual_BD))
-    values_BS = torch.linalg.solve_triangular(
-        triangle_BSS, along_BS[..., None], upper=True
-    ).squeeze(2)
+    # `along` are coordinates in the basis; R^-1 turns them into coefficients of the atoms.
+    solved_BS1 = torch.linalg.solve_triangular(triangle_BSS, along_BS[..., None], upper=True)
+    values_BS = solved_BS1.squeeze(2)
     atoms_BS, order_BS = atoms_BS.sort(1)
     return Pursuit(_code(atoms_BS, values_BS.gather(1, order_BS), n_features), torch.stack(errors))
 

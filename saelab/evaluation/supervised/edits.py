@@ -13,12 +13,14 @@ from saelab.evaluation.supervised.dictionary import Features
 
 
 class Edit(NamedTuple):
-    """edited [P, D]; changed [P]: how many features changed; magnitude [P]: weight of what was
-    removed, of all features' 1."""
+    """An edit of every prompt's activation."""
 
     edited: Tensor
+    """[P, D]"""
     changed: Tensor
+    """[P] how many features changed"""
     magnitude: Tensor
+    """[P] weight of what was removed; that of all features together is 1"""
 
 
 def _candidates(source: Features, target: Features) -> tuple[Tensor, Tensor]:
@@ -48,14 +50,17 @@ def greedy(acts_PD: Tensor, source: Features, target: Features, wanted_PD: Tenso
     moved_PD = torch.zeros_like(missing_PD)
     switched_PC = torch.zeros_like(real_PC)
     for _ in range(min(k, index_PC.shape[1])):
+        # |r|^2 - |r - s|^2 = 2 r . s - |s|^2 of the rest r and each step s: no [P, C, D]
+        # difference.
         gain_PC = 2 * torch.einsum("pcd,pd->pc", step_PCD, missing_PD - moved_PD) - square_PC
         pick_P1 = gain_PC.masked_fill(used_PC, -torch.inf).argmax(1, keepdim=True)
         free_P1 = ~used_PC.gather(1, pick_P1)
-        moved_PD = moved_PD + torch.where(
-            free_P1, step_PCD[torch.arange(len(pick_P1)), pick_P1[:, 0]], 0
-        )
+        # Where a prompt's candidates are used up, argmax picks a used one: that switches nothing.
+        picked_PD = step_PCD[torch.arange(len(pick_P1)), pick_P1[:, 0]]
+        moved_PD = moved_PD + torch.where(free_P1, picked_PD, 0)
         switched_PC = switched_PC.scatter(1, pick_P1, switched_PC.gather(1, pick_P1) | free_P1)
         used_PC = used_PC.scatter(1, pick_P1, True)
+        # The least bad step may still lead away; the nearest of all steps is what counts.
         left_P = (missing_PD - moved_PD).square().sum(1)
         better_P = left_P < best_P
         best_P = torch.where(better_P, left_P, best_P)

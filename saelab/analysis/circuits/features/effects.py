@@ -114,37 +114,32 @@ def effects(
     metric(clean), up to the steps.
     """
     clean, corrupted = record(model, task.clean, sites), record(model, task.corrupted, sites)
-    changes, found = [], []
+    changes, by_site = [], []
     for site, before, after in zip(sites, clean, corrupted, strict=True):
         moved = change(split(site.sae, *before), split(site.sae, *after))
         gradient_PTD = path_gradient(model, task, site.write, before[1], after[1], steps)
-        values_N = moved.code.values * sddmm(
-            gradient_PTD.flatten(0, 1), site.sae.W_dec.detach(), moved.code
-        )
+        # A feature's effect: its change times the gradient along its decoder row.
+        slope_N = sddmm(gradient_PTD.flatten(0, 1), site.sae.W_dec.detach(), moved.code)
+        features = moved.code.with_values(moved.code.values * slope_N)
         changes.append(moved)
-        found.append(
-            Effects(
-                moved.code.with_values(values_N), (gradient_PTD * moved.error).sum(2), gradient_PTD
-            )
-        )
-    return changes, found
+        by_site.append(Effects(features, (gradient_PTD * moved.error).sum(2), gradient_PTD))
+    return changes, by_site
 
 
-def rank(found: list[Effects], *, by_position: bool = False) -> Nodes:
+def rank(by_site: list[Effects], *, by_position: bool = False) -> Nodes:
     """All nodes with an effect. by_position: one node per position, for prompts that are aligned;
     otherwise positions add up."""
     tables = []
-    for number, one in enumerate(found):
+    for number, one in enumerate(by_site):
         n_prompts, length = one.error.shape
+        # One integer per node, so that `unique` can group them: its position (0 for all where
+        # positions add up) times the nodes there, plus its feature; the error comes after the last.
         width = one.code.n_features + 1
         at_N, at_PT = one.code.tokens % length, torch.arange(length).expand_as(one.error)
-        keys = torch.cat(
-            [
-                at_N * by_position * width + one.code.features,
-                (at_PT * by_position * width + width - 1).flatten(),
-            ]
-        )
-        keys_M, inverse = keys.unique(return_inverse=True)
+        features_N = at_N * by_position * width + one.code.features
+        errors_PT = at_PT * by_position * width + width - 1
+        keys_M, inverse = torch.cat([features_N, errors_PT.flatten()]).unique(return_inverse=True)
+        # An effect is a mean over prompts, a prompt that lacks the node counting 0.
         values = torch.cat([one.code.values, one.error.flatten()]) / n_prompts
         effect_M = values.new_zeros(len(keys_M)).index_add_(0, inverse, values)
         position_M = keys_M // width if by_position else torch.full_like(keys_M, -1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from saelab.analysis import frozen
 from saelab.analysis.parts import sites
 from saelab.errors import UsageError
-from saelab.models import running
+from saelab.models import losses, running
 from saelab.sae import SAE
 from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
@@ -152,7 +152,7 @@ def steer(
         after = frozen.run(model, plain, {site.write: y_PTD + moved_PTD}, [frozen.LOGITS])[
             frozen.LOGITS
         ]
-        kl_P = running.kl(before[:, -1], after[:, -1])
+        kl_P = losses.kl(before[:, -1], after[:, -1])
         return torch.stack(
             [measure(task, after), measure(task, after) - measure(task, before), kl_P], 1
         )

@@ -16,13 +16,7 @@ from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 from saelab.evaluation.controls import random_init
-from saelab.evaluation.downstream import (
-    clean_run,
-    divergence,
-    next_token_loss,
-    predicting,
-    spliced_run,
-)
+from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import Firings
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, over_documents, share_over_documents, weights
@@ -104,28 +98,24 @@ class _Evaluation:
         activations are read only for a part."""
         tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
-        clean, acts = clean_run(
-            self.model, tokens_CT, [self.whole] if self.whole else list(set(self.hooks))
-        )
+        splice = Splice(self.model, tokens_CT, spliced_at, () if self.whole else self.hooks)
         x_CTD, target_CTD = (
-            (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
+            (cached_CTD, cached_CTD) if self.whole else (splice.acts[name] for name in self.hooks)
         )
-        rest_CTD = acts[spliced_at] - target_CTD
+        rest_CTD = splice.acts[spliced_at] - target_CTD
         owner_N, owner_P = documents_CT[counted_CT], documents_CT[predicting(counted_CT)]
         target_ND = target_CTD[counted_CT]
-        losses = {"clean": next_token_loss(clean, tokens_CT, counted_CT)}
-        rows = {}
+        rows, replacements = {}, {}
         for name, reconstruct in self.rows.items():
             source_CTD = x_CTD if name in self.coded else target_CTD
-            x_hat_ND, code = reconstruct(source_CTD[counted_CT])
-            replacement_CTD = rest_CTD.clone()
-            replacement_CTD[counted_CT] += x_hat_ND
-            spliced = spliced_run(self.model, tokens_CT, spliced_at, replacement_CTD, counted_CT)
-            losses[name] = next_token_loss(spliced, tokens_CT, counted_CT)
-            rows[name] = (x_hat_ND, code, divergence(clean, spliced, counted_CT))
-        for name, (x_hat_ND, code, kl_P) in rows.items():
+            x_hat_ND, code = rows[name] = reconstruct(source_CTD[counted_CT])
+            replacements[name] = rest_CTD.clone()
+            replacements[name][counted_CT] += x_hat_ND
+        compared = spliced(splice, replacements, counted_CT)
+        losses = {name: each.loss for name, each in compared.items()}
+        for name, (x_hat_ND, code) in rows.items():
             self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, code))
-            self.sums[name].add(owner_P, _per_prediction(losses, name, kl_P))
+            self.sums[name].add(owner_P, _per_prediction(losses, name, compared[name].kl))
             if name == "sae" and code is not None:
                 self.fired.add(owner_N, code)
         if self.chance is not None:

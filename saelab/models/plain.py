@@ -4,9 +4,11 @@ with the attention that transformers picks for its architecture.
 Shapes: C contexts, T positions, V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from saelab.models.families import Point, point
@@ -15,18 +17,47 @@ from saelab.models.model import Model
 Act = Callable[[Tensor], Tensor | None]
 
 
-def forward(model: Model, tokens_CT: Tensor, hooks: list[tuple[str, Act]], last: bool) -> Tensor:
+def forward(
+    model: Model,
+    tokens_CT: Tensor,
+    hooks: list[tuple[str, Act]],
+    last: bool = False,
+    enter: int | None = None,
+) -> Tensor:
     """Logits [C, T, V] ([C, 1, V] for the last position alone) with what acts at the points, by
-    canonical name, each of which the model's family has."""
-    handles = []
-    try:
+    canonical name, each of which the model's family has.
+
+    enter: the layer (their number: the last norm) at which the run begins, with the stream
+    [C, T, D] given in the place of tokens.
+    """
+    with ExitStack() as stack:
+        if enter is not None:
+            stack.enter_context(_entering(model, enter, tokens_CT))
+            tokens_CT = tokens_CT.new_zeros(tokens_CT.shape[:2], dtype=torch.int64)
         for name, act in hooks:
-            handles.append(_attach(model, name, act))
+            stack.callback(_attach(model, name, act).remove)
         options = {"use_cache": False, "logits_to_keep": int(last)}
         return model.plain(input_ids=tokens_CT, **options).logits
+
+
+@contextmanager
+def _entering(model: Model, layer: int, stream_CTD: Tensor) -> Iterator[None]:
+    """Within the block the layers before `layer` pass the stream on in no time."""
+    before = model.plain.get_submodule(model.family.blocks)[:layer]
+    at = "ln_final.hook_in" if layer == model.cfg.n_layers else f"blocks.{layer}.hook_in"
+    handle = _attach(model, at, lambda acts: stream_CTD)
+    for block in before:
+        block.forward = _unchanged  # of this object alone: it hides its class's
+    try:
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
+        for block in before:
+            del block.forward
+
+
+def _unchanged(hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
+    return hidden_states
 
 
 def _attach(model: Model, name: str, act: Act) -> Any:

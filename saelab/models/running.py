@@ -17,6 +17,7 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 from saelab.models import plain
+from saelab.models.families import BLOCK
 from saelab.models.hooks import bridge_of, resolve_hook
 from saelab.models.model import Model
 
@@ -25,7 +26,6 @@ Edits = Mapping[str, Edit] | Sequence[tuple[str, Edit]]
 Act = Callable[[Tensor], Tensor | None]
 SCORES = 1 << 22  # attention scores of a layer on the CPU: more fetch fresh memory in every pass
 CONTEXTS = 16  # in one forward pass, at most
-PIECE = 1 << 21  # logits whose loss is computed at once: they stay in the processor's cache
 
 
 class Ran(NamedTuple):
@@ -81,9 +81,8 @@ def run(
 
     Raises UsageError for a hook that this model does not have or that does not fire.
     """
-    pairs = list(edits.items()) if isinstance(edits, Mapping) else list(edits)
     acts: dict[str, Tensor] = {}
-    hooks = [(resolve_hook(model, name), _acting(edit)) for name, edit in pairs]
+    hooks = _points(model, edits)
     hooks += [(resolve_hook(model, name), _reading(acts, name)) for name in read]
     logits = _forward(model, tokens_CT, hooks, last, enter)
     _check_fired(read, acts)
@@ -91,8 +90,16 @@ def run(
 
 
 @torch.no_grad()
-def read(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tensor]:
-    """Activations [C, T, ...] at the hooks; the forward pass ends at the last of them.
+def read(
+    model: Any,
+    tokens_CT: Tensor,
+    hooks: Sequence[str],
+    edits: Edits = (),
+    *,
+    enter: int | None = None,
+) -> dict[str, Tensor]:
+    """Activations [C, T, ...] at the hooks, with edits in place; the forward pass ends at the last
+    of them. enter: as of `run`.
 
         acts = read(model, tokens, ["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]
 
@@ -104,12 +111,12 @@ def read(model: Any, tokens_CT: Tensor, hooks: Sequence[str]) -> dict[str, Tenso
         if len(acts) == len(set(hooks)):
             raise _Seen
 
-    reading = []
+    reading = _points(model, edits)
     for name in dict.fromkeys(hooks):
         point = resolve_hook(model, name)
         reading += [(point, _reading(acts, name)), (point, stop_after_all)]
     with contextlib.suppress(_Seen):
-        _forward(model, tokens_CT, reading)
+        _forward(model, tokens_CT, reading, enter=enter)
     _check_fired(hooks, acts)
     return {name: acts[name] for name in hooks}
 
@@ -160,30 +167,6 @@ def gradients(
     return acts | {f"{name}.grad": gradient for name, gradient in by_hook.items()}
 
 
-def kl(clean_XV: Tensor, other_XV: Tensor) -> Tensor:
-    """KL(clean || other) in nats [X...] of logits [X..., V], in pieces."""
-    flat = [logits.flatten(0, -2) for logits in (clean_XV, other_XV)]
-    pieces = [logits.split(max(1, PIECE // logits.shape[-1])) for logits in flat]
-    parts = []
-    for clean_NV, other_NV in zip(*pieces, strict=True):
-        clean_NV = clean_NV.float().log_softmax(-1)
-        parts.append((clean_NV.exp() * (clean_NV - other_NV.float().log_softmax(-1))).sum(-1))
-    return torch.cat(parts).view(clean_XV.shape[:-1])
-
-
-def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
-    """Cross-entropy in nats of the predictions made at positions 0 to T - 2, [C, T - 1], in
-    pieces."""
-    targets_N = tokens_CT[:, 1:].flatten().to(logits_CTV.device)
-    flat_NV = logits_CTV[:, :-1].flatten(0, 1)
-    size = max(1, PIECE // flat_NV.shape[-1])
-    parts = [
-        torch.nn.functional.cross_entropy(piece_NV.float(), piece_N, reduction="none")
-        for piece_NV, piece_N in zip(flat_NV.split(size), targets_N.split(size), strict=True)
-    ]
-    return torch.cat(parts).view(len(tokens_CT), -1)
-
-
 def shapes(model: Any, hooks: Sequence[str]) -> dict[str, list[int]]:
     """The shape of one position's activation at each hook, from a probe of two short contexts.
 
@@ -204,6 +187,11 @@ def shapes(model: Any, hooks: Sequence[str]) -> dict[str, list[int]]:
     return {name: list(acts.shape[2:]) for name, acts in probed.items()}
 
 
+def _points(model: Any, edits: Edits) -> list[tuple[str, Act]]:
+    pairs = edits.items() if isinstance(edits, Mapping) else edits
+    return [(resolve_hook(model, name), _acting(edit)) for name, edit in pairs]
+
+
 def _acting(edit: Edit) -> Act:
     if isinstance(edit, Tensor):
         return lambda acts: edit.reshape(acts.shape).to(acts)
@@ -221,6 +209,26 @@ def _reading(acts: dict[str, Tensor], name: str) -> Act:
     return keep
 
 
+class Start(NamedTuple):
+    """Where a run may begin that is to see a change at a hook."""
+
+    layer: int
+    """the first one that runs; the number of layers: none does"""
+    is_stream: bool
+    """whether the hook is the stream that enters it"""
+
+
+def begins_at(model: Any, hook: str) -> Start | None:
+    """Where a run with another activation at `hook` may begin, None where it has to be a whole
+    one."""
+    name = resolve_hook(model, hook)
+    within = BLOCK.fullmatch(name)
+    if within is None or not _is_plain(model, [(name, torch.detach)]):
+        return None
+    layer, place = int(within[1]), within[2]
+    return Start(layer + (place == "hook_out"), place in ("hook_in", "hook_out"))
+
+
 def _check_fired(hooks: Sequence[str], acts: Mapping[str, Tensor]) -> None:
     if silent := [name for name in hooks if name not in acts]:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
@@ -236,8 +244,8 @@ def _forward(
     """Logits [C, T or 1, V] of a run with what acts at the hooks (canonical names), by the cheapest
     way."""
     tokens_CT = tokens_CT.to(str(model.cfg.device))
-    if enter is None and _is_plain(model, hooks):
-        return plain.forward(model, tokens_CT, hooks, last)
+    if _is_plain(model, hooks):
+        return plain.forward(model, tokens_CT, hooks, last, enter)
     bridge = bridge_of(model)
     if last:
         hooks = [*hooks, (resolve_hook(bridge, "unembed.hook_in"), lambda acts: acts[:, -1:])]
@@ -246,7 +254,7 @@ def _forward(
     return bridge.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=fwd_hooks, **options)
 
 
-def _is_plain(model: Any, hooks: list[tuple[str, Act]]) -> bool:
+def _is_plain(model: Any, hooks: Sequence[tuple[str, Act]] = ()) -> bool:
     """Whether the plain Hugging Face model has all these points."""
     if _engine.get() == "bridge" or not isinstance(model, Model) or model.family is None:
         return False

@@ -12,12 +12,7 @@ from saelab.activations import Cache
 from saelab.activations.source import all_but_first
 from saelab.errors import UsageError
 from saelab.evaluation import evaluate
-from saelab.evaluation.downstream import (
-    clean_run,
-    divergence,
-    next_token_loss,
-    spliced_run,
-)
+from saelab.evaluation.downstream import Splice, spliced
 from saelab.origin import Origin
 from tests.conftest import HOOK
 from tests.schemas import check
@@ -108,54 +103,47 @@ def test_fvu_and_l0_equal_a_dense_computation(measured: dict, tiny_run: Path, ti
     )
 
 
-def test_a_splice_leaves_position_0_alone_and_replaces_the_others(bridge):
+def test_a_splice_leaves_what_does_not_count_alone_and_replaces_the_others(bridge):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    clean, acts = clean_run(bridge, tokens, ["blocks.0.hook_out"])
-    x = acts["blocks.0.hook_out"]
     counted = all_but_first(tokens)
-    same = spliced_run(bridge, tokens, "blocks.0.hook_out", x, counted)
-    torch.testing.assert_close(same, clean)
-    only_first = x.clone()
+    splice = Splice(bridge, tokens, HOOK)
+    only_first, later = splice.acts[HOOK].clone(), splice.acts[HOOK].clone()
     only_first[:, 0] = 0
-    unmoved = spliced_run(bridge, tokens, "blocks.0.hook_out", only_first, counted)
-    torch.testing.assert_close(unmoved, clean)
-    later = x.clone()
     later[:, 5:] = 0
-    changed = spliced_run(bridge, tokens, "blocks.0.hook_out", later, counted)
-    torch.testing.assert_close(changed[:, :5], clean[:, :5])
-    assert not torch.allclose(changed[:, 5:], clean[:, 5:])
+    given = {"same": splice.acts[HOOK], "only first": only_first, "later": later}
+    compared = spliced(splice, given, counted)
+    assert compared["same"].kl.abs().max() < 1e-6
+    torch.testing.assert_close(compared["only first"].loss, compared["clean"].loss)
+    changed = compared["later"].kl.view(2, -1)  # of positions 1 to 10
+    assert changed[:, :4].abs().max() < 1e-6 and changed[:, 4:].mean() > 1e-3
 
 
 def test_losses_are_of_predictions_between_tokens_that_count(bridge):
     tokens = torch.randint(1, 257, (3, 12), generator=torch.Generator().manual_seed(1))
     counted, lengths = all_but_first(tokens), (12, 7, 4)
-    alone, spliced_alone = [], []
+    alone = []
     for row, length in enumerate(lengths):
         counted[row, length:] = False
         one = tokens[row : row + 1, :length]
-        clean, acts = clean_run(bridge, one, ["blocks.0.hook_out"])
-        x = acts["blocks.0.hook_out"] * 0.5
-        spliced = spliced_run(bridge, one, "blocks.0.hook_out", x, all_but_first(one))
-        alone.append(next_token_loss(clean, one, all_but_first(one)))
-        spliced_alone.append(divergence(clean, spliced, all_but_first(one)))
-    clean, acts = clean_run(bridge, tokens, ["blocks.0.hook_out"])
-    spliced = spliced_run(
-        bridge, tokens, "blocks.0.hook_out", acts["blocks.0.hook_out"] * 0.5, counted
-    )
-    assert len(torch.cat(alone)) == sum(length - 2 for length in lengths)
-    torch.testing.assert_close(next_token_loss(clean, tokens, counted), torch.cat(alone))
-    kl = divergence(clean, spliced, counted)
-    torch.testing.assert_close(kl, torch.cat(spliced_alone), rtol=1e-3, atol=1e-5)
-    assert len(next_token_loss(clean, tokens, all_but_first(tokens))) > len(torch.cat(alone))
+        splice = Splice(bridge, one, HOOK)
+        alone.append(spliced(splice, {"half": splice.acts[HOOK] / 2}, all_but_first(one)))
+    splice = Splice(bridge, tokens, HOOK)
+    together = spliced(splice, {"half": splice.acts[HOOK] / 2}, counted)
+    for name in ("clean", "half"):
+        losses = torch.cat([each[name].loss for each in alone])
+        assert len(losses) == sum(length - 2 for length in lengths)
+        torch.testing.assert_close(together[name].loss, losses)
+        kls = torch.cat([each[name].kl for each in alone])
+        torch.testing.assert_close(together[name].kl, kls, rtol=1e-3, atol=1e-5)
+    unmasked = spliced(splice, {}, all_but_first(tokens))
+    assert len(unmasked["clean"].loss) > len(losses)
 
 
 def test_a_splice_into_heads_restores_their_shape(bridge):
     tokens = torch.randint(1, 257, (2, 12), generator=torch.Generator().manual_seed(0))
-    name = models.resolve_hook(bridge, "blocks.1.attn.hook_z")
-    clean, acts = clean_run(bridge, tokens, [name])
-    torch.testing.assert_close(
-        spliced_run(bridge, tokens, name, acts[name], all_but_first(tokens)), clean
-    )
+    splice = Splice(bridge, tokens, "blocks.1.attn.hook_z")
+    assert splice.acts[splice.hook].ndim == 3
+    torch.testing.assert_close(splice.ending(splice.acts[splice.hook]), splice.clean)
 
 
 def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(

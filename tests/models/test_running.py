@@ -10,8 +10,9 @@ import transformers
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.models import running
+from saelab.models import losses, running
 from saelab.models.families import FAMILIES
+from saelab.models.splicing import Splice
 
 TOKENS = torch.randint(1, 97, (2, 11), generator=torch.Generator().manual_seed(0))
 SHAPE = {"vocab_size": 97, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
@@ -152,16 +153,64 @@ def test_modules_are_read_without_importing_transformer_lens(tiny_model: Path):
     assert ran.stdout.strip() == "False", ran.stderr
 
 
+SPLICED = ["blocks.0.hook_resid_pre", "blocks.1.hook_resid_post", "blocks.2.hook_resid_post",
+           "blocks.1.hook_attn_out", "blocks.2.mlp.hook_post", "blocks.0.attn.hook_z"]  # fmt: skip
+
+
+def test_a_splice_runs_from_its_layer_on_and_equals_a_whole_run(model):
+    blocks = model.plain.get_submodule(model.family.blocks)
+    ran: list[int] = []
+    for layer, block in enumerate(blocks):
+        block.mlp.register_forward_pre_hook(lambda *_, layer=layer: ran.append(layer))
+    everywhere = torch.ones(TOKENS.shape, dtype=torch.bool)
+    everywhere[:, -1] = False
+    for name in SPLICED:
+        splice = Splice(model, TOKENS, name)
+        replacement = pushed(splice.acts[name])
+        ran.clear()
+        endings = {"clean": splice.clean, "pushed": splice.ending(replacement)}
+        assert ran == list(range(model.cfg.n_layers))[running.begins_at(model, name).layer :]
+        for way in ("cheapest", "bridge"):
+            with running.engine(way), torch.no_grad():
+                given = replacement.view(running.read(model, TOKENS, [name])[name].shape)
+                clean = running.logits(model, TOKENS).double().log_softmax(-1)
+                after = running.logits(model, TOKENS, {name: given}).double().log_softmax(-1)
+            compared = losses.compare(model, endings, TOKENS, everywhere)["pushed"]
+            kl = (clean.exp() * (clean - after)).sum(-1)[:, :-1].flatten()
+            torch.testing.assert_close(compared.kl.double(), kl, rtol=1e-4, atol=1e-5)
+            loss = losses.next_token_loss(after, TOKENS).flatten()
+            torch.testing.assert_close(compared.loss, loss, rtol=1e-5, atol=1e-5)
+    assert torch.equal(Splice(model, TOKENS, SPLICED[0]).clean, splice.clean)
+
+
+def test_a_splice_that_skips_a_layer_too_many_is_caught(model, monkeypatch):
+    name = "blocks.0.hook_resid_post"
+    splice = Splice(model, TOKENS, name)
+    whole = splice.ending(splice.acts[name])
+    assert off(whole, splice.clean) < 1e-5
+    splice._start = running.Start(2, True)
+    assert off(splice.ending(splice.acts[name]), splice.clean) > 1e-2
+
+
+def test_a_bridge_alone_is_spliced_in_whole_runs(model):
+    name, ours = "blocks.1.hook_resid_post", Splice(model, TOKENS, "blocks.1.hook_resid_post")
+    theirs = Splice(model.bridge, TOKENS, name)
+    head = losses.head(model)
+    assert theirs._start is None and losses.head(model.bridge) is None
+    given = pushed(ours.acts[name])
+    assert off(head(ours.ending(given)), theirs.ending(given)) < 1e-5
+
+
 def test_losses_in_pieces_equal_log_softmax(monkeypatch):
-    monkeypatch.setattr(running, "PIECE", 97 * 5)
+    monkeypatch.setattr(losses, "PIECE", 97 * 5)
     clean, other = torch.randn(2, 3, 11, 97, generator=torch.Generator().manual_seed(0))
     tokens = TOKENS[:1].expand(3, -1).contiguous()
     log_p, log_q = clean.double().log_softmax(-1), other.double().log_softmax(-1)
     torch.testing.assert_close(
-        running.kl(clean, other).double(), (log_p.exp() * (log_p - log_q)).sum(-1), **CLOSE
+        losses.kl(clean, other).double(), (log_p.exp() * (log_p - log_q)).sum(-1), **CLOSE
     )
     taken = -log_p[:, :-1].gather(2, tokens[:, 1:, None]).squeeze(2)
-    torch.testing.assert_close(running.next_token_loss(clean, tokens).double(), taken, **CLOSE)
+    torch.testing.assert_close(losses.next_token_loss(clean, tokens).double(), taken, **CLOSE)
 
 
 def test_every_family_has_a_shape_that_is_tested():

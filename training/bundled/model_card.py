@@ -21,7 +21,7 @@ from saelab.activations.packing import pack
 from saelab.bundled import corpus, prompts, templates
 from saelab.evaluation.supervised import runs
 from saelab.files import write_atomic, write_json
-from saelab.models import running
+from saelab.models import losses, running
 from saelab.tasks.reading import Reader
 
 BATCH = 50
@@ -84,7 +84,7 @@ def bits_per_byte(model: Any, tokenizer: Any, n_contexts: int) -> dict:
     for first in range(0, len(contexts), BATCH):
         tokens_CT = torch.from_numpy(contexts[first : first + BATCH])
         logits_CTV = running.logits(model, tokens_CT)
-        nats += float(running.next_token_loss(logits_CTV, tokens_CT).double().sum())
+        nats += float(losses.next_token_loss(logits_CTV, tokens_CT).double().sum())
         n_bytes += float(sizes[tokens_CT[:, 1:]].sum())
         n_tokens += tokens_CT[:, 1:].numel()
     return {

@@ -15,7 +15,7 @@ from torch import Tensor
 from saelab import SAE
 from saelab.activations import Cache
 from saelab.evaluation import metrics
-from saelab.evaluation.downstream import clean_run, next_token_loss, spliced_run
+from saelab.evaluation.downstream import Splice, spliced
 
 ROWS = 4096  # tokens coded at a time
 
@@ -68,12 +68,11 @@ def added_loss(
     for chunk in cache.contexts(hook, "held_out"):
         for first in range(0, len(chunk.tokens), 16):
             tokens_CT, _, _, counted_CT = chunk.part(slice(first, first + 16))
-            clean, acts = clean_run(model, tokens_CT, [hook])
-            loss_P = next_token_loss(clean, tokens_CT, counted_CT)
-            for i, sae in enumerate(saes):
-                spliced = spliced_run(model, tokens_CT, hook, sae(acts[hook]), counted_CT)
-                spliced_P = next_token_loss(spliced, tokens_CT, counted_CT)
-                added[i] += float(spliced_P.sum() - loss_P.sum())
+            splice = Splice(model, tokens_CT, hook)
+            replacements = {str(i): sae(splice.acts[hook]) for i, sae in enumerate(saes)}
+            compared = spliced(splice, replacements, counted_CT)
+            loss_P = compared.pop("clean").loss
+            added += [float(each.loss.sum() - loss_P.sum()) for each in compared.values()]
             n_read += len(loss_P)
             if n_read >= n_tokens:
                 return added / n_read

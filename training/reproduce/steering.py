@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saelab import SAE
 from saelab.activations import Cache
-from saelab.models import running
+from saelab.models import losses, running
 
 ROWS = 64  # rows steered in one forward pass
 LENGTH = 24  # tokens of a context; the last one is steered
@@ -47,7 +47,7 @@ def effects(rows_RD: Tensor, model: Any, hook: str, tokens_CT: Tensor, norm: flo
         for at in range(0, len(rows_RD), ROWS):
             part_RD = norm * rows_RD[at : at + ROWS]
             steered_RV = _steered(model, hook, tokens_1T.expand(len(part_RD), -1), part_RD)
-            total_R[at : at + ROWS] += running.kl(clean_1V.expand_as(steered_RV), steered_RV)
+            total_R[at : at + ROWS] += losses.kl(clean_1V.expand_as(steered_RV), steered_RV)
     return (total_R / len(tokens_CT)).numpy()
 
 

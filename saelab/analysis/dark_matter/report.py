@@ -19,7 +19,7 @@ from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.across_runs import scaling
 from saelab.analysis.dark_matter.decomposition import Map, Totals
 from saelab.errors import UsageError
-from saelab.evaluation.downstream import clean_run, next_token_loss, predicting, spliced_run
+from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, over_documents, weights
 from saelab.statistics.bootstrap import total
@@ -225,20 +225,20 @@ def _score_contexts(
 ) -> None:
     """acts: of the contexts `shared`, at every subject's hook."""
     tokens_CT, _, owners_CT, counted_CT = shared
-    clean_P = next_token_loss(clean_run(model, tokens_CT, [])[0], tokens_CT, counted_CT)
+    splices = {hook: Splice(model, tokens_CT, hook) for hook in acts}
     owners_N, owners_P = owners_CT[counted_CT], owners_CT[predicting(counted_CT)]
     for subject in subjects:
         x_CTD = acts[subject.hook]
         x_ND = x_CTD[counted_CT]
         error_ND, linear_ND = subject.score(x_ND, owners_N)
-        losses = {"predictions": torch.ones_like(clean_P), "clean": clean_P}
-        replacements = subject.replacements(x_ND, error_ND, linear_ND)
-        for name, replacement_ND in replacements.items():
-            whole_CTD = x_CTD.clone()
-            whole_CTD[counted_CT] = replacement_ND
-            spliced = spliced_run(model, tokens_CT, subject.hook, whole_CTD, counted_CT)
-            losses[name] = next_token_loss(spliced, tokens_CT, counted_CT)
-        subject.losses.add(owners_P, losses)
+        replaced = {}
+        for name, replacement_ND in subject.replacements(x_ND, error_ND, linear_ND).items():
+            replaced[name] = x_CTD.clone()
+            replaced[name][counted_CT] = replacement_ND
+        compared = spliced(splices[subject.hook], replaced, counted_CT)
+        losses = {name: each.loss for name, each in compared.items()}
+        predictions_P = torch.ones_like(losses["clean"])
+        subject.losses.add(owners_P, {"predictions": predictions_P, **losses})
 
 
 # --- the numbers -------------------------------------------------------------------------------------------------------

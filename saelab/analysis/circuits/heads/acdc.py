@@ -24,7 +24,7 @@ from saelab.analysis.circuits.heads.stream import (
     split_inputs,
     written,
 )
-from saelab.models import running
+from saelab.models import losses, running
 from saelab.tasks import Task
 
 THRESHOLD = 0.01
@@ -61,7 +61,7 @@ class _State:
         edits = [edit for site, first in zip(self.sites, self.first, strict=True) if site.layer >= layer
                  for edit in (self._reading(site, first, missing_UPTD), *self._writing(site, missing_UPTD))]  # fmt: skip
         circuit_PV = run_from(self.model, layer, stream_PTD, edits)
-        return float(running.kl(self.target_PV, circuit_PV).mean())
+        return float(losses.kl(self.target_PV, circuit_PV).mean())
 
     def _reading(self, site: Site, first: int, missing_UPTD: Tensor) -> Hook:
         """An edit: dropped writers are read with their corrupted value."""

@@ -1,0 +1,56 @@
+"""A batch of contexts run as they are, and again with something else at one hook, only from there on
+where the model allows it.
+
+Shapes: C contexts, T positions, D width, X what is kept of a prediction.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelab.models import losses, running
+
+ENDING = "unembed.hook_in"
+
+
+class Splice:
+    """A clean run, and what comes of replacing the activation at one hook.
+
+    splice = Splice(model, tokens, "blocks.1.hook_resid_post")
+    endings = {"clean": splice.clean, "zero": splice.ending(torch.zeros_like(splice.acts[hook]))}
+    compare(model, endings, tokens, predicting)["zero"].loss
+    """
+
+    def __init__(self, model: Any, tokens_CT: Tensor, hook: str, read: Sequence[str] = ()) -> None:
+        self.model, self.tokens_CT, self.hook = model, tokens_CT, hook
+        self._start = running.begins_at(model, hook)
+        names = list(dict.fromkeys([hook, *read]))
+        inside = self._start if self._start and not self._start.is_stream else None
+        entry = [f"blocks.{inside.layer}.hook_in"] if inside else []
+        with torch.no_grad():
+            if losses.head(model) is None:
+                self.clean, acts = running.run(model, tokens_CT, read=names)
+            else:
+                acts = running.read(model, tokens_CT, [*names, *entry, ENDING])
+                self.clean = acts[ENDING]
+        self.acts = {name: acts[name].flatten(2) for name in names}
+        self._shape = acts[hook].shape
+        self._stream = acts[entry[0]] if entry else None
+
+    @torch.no_grad()
+    def ending(self, replacement_CTD: Tensor) -> Tensor:
+        """[C, T, X]: what the unembedding reads (logits where the head is not known) with the
+        activation at the hook replaced; heads flattened."""
+        given = replacement_CTD.reshape(self._shape).to(self.clean)
+        if self._start is None:
+            return self._run(self.tokens_CT, {self.hook: given}, None)
+        if self._stream is None:
+            return self._run(given, {}, self._start.layer)
+        return self._run(self._stream, {self.hook: given}, self._start.layer)
+
+    def _run(self, entering: Tensor, edits: Mapping[str, Tensor], enter: int | None) -> Tensor:
+        if losses.head(self.model) is None:
+            return running.logits(self.model, entering, edits, enter=enter)
+        return running.read(self.model, entering, [ENDING], edits, enter=enter)[ENDING]

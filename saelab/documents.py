@@ -13,10 +13,11 @@ class Document(NamedTuple):
     held_out: bool
 
 
+def digest(key: str) -> int:
+    """SHA-256 of a document's key (relative path, or text), as a number."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(), "big")
+
+
 def held_out(key: str) -> bool:
-    """Whether the document with this key (relative path, or text) is held out: its SHA-256 is 0
-    modulo 20."""
-    return (
-        int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest(), "big") % 20
-        == 0
-    )
+    """Whether the document with this key is held out: its digest is 0 modulo 20."""
+    return digest(key) % 20 == 0

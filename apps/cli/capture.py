@@ -1,13 +1,20 @@
-"""Run a model over text and write an activation cache for one or more hook points."""
+"""Run a model over text and write an activation cache for one or more hook points; or cache one's
+own arrays."""
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import UseAppendAction
 
-from .common import Common, Count, Number, document, show
+from saelab.errors import UsageError
+
+from .common import Common, Count, Folder, Number, document, show
+
+if TYPE_CHECKING:
+    from saelab.activations.source import Source
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,12 @@ class Args(Common):
     """stdlib, bundled-mix, a file or folder (text, JSON, JSON lines, Parquet), or a hub dataset"""
     hook: UseAppendAction[tuple[str, ...]] = ()
     """hook point; may be given several times"""
+    arrays: Folder = None
+    """one's own activations instead of a model's: a .npy file, [N, D] or [C, T, D], or a
+    .safetensors file with an array per hook; all of their rows are taken"""
+    ids: Folder = None
+    """with --arrays: a .safetensors file with any of tokens, owners (document of each row or
+    context) and counted, or a .npy file of tokens"""
     tokens: Count = 2_000_000
     """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
     out: Path = Path("cache")
@@ -46,26 +59,19 @@ def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
     from tqdm import tqdm
 
-    from saelab import models
-
-    model = models.load(
-        args.model, args.device
-    )  # before torch is imported, so that an unknown name is refused at once
+    source = _of_text(args) if args.arrays is None else _of_arrays(args)
     from saelab.activations import Cache
-    from saelab.activations.from_text import estimate, from_text
 
-    source = from_text(
-        model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients, dtype=args.dtype,
-        text_field=args.text_field, pack=args.pack, seed=args.seed,
-    )  # fmt: skip
     if args.dry_run:
+        from saelab.activations.from_text import estimate
+
         guess = estimate(source)
         text = f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, {guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
         show(document("capture-estimate", args.seed, **guess), args.json, text)
         return 0
     started, seen = time.perf_counter(), []
     with tqdm(
-        total=args.tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None
+        total=source.plan.n_tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None
     ) as bar:
 
         def progress(n_tokens: int) -> None:
@@ -80,8 +86,34 @@ def run(args: Args) -> int:
         positions=sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context,
         seconds=round(time.perf_counter() - started, 1), already_there=not seen, cut=cache.manifest.get("cut", 0),
     )  # fmt: skip
-    show(result, args.json, summary(result, args.tokens))
+    show(result, args.json, summary(result, source.plan.n_tokens))
     return 0
+
+
+def _of_text(args: Args) -> "Source":
+    from saelab import models
+
+    if args.ids is not None:
+        raise UsageError("--ids goes with --arrays: a text has its own tokens")
+    # Before torch is imported, so that an unknown name is refused at once.
+    model = models.load(args.model, args.device)
+    from saelab.activations.from_text import from_text
+
+    return from_text(
+        model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients,
+        dtype=args.dtype, text_field=args.text_field, pack=args.pack, seed=args.seed,
+    )  # fmt: skip
+
+
+def _of_arrays(args: Args) -> "Source":
+    from saelab.activations.from_arrays import from_arrays, read
+
+    if args.dry_run or args.gradients:
+        raise UsageError("--dry-run and --gradients need a model: --arrays has none")
+    assert args.arrays is not None
+    arrays = read(args.arrays, args.hook)
+    ids = None if args.ids is None else read(args.ids, name="tokens")
+    return from_arrays(arrays, ids, context=args.context, dtype=args.dtype, text=args.arrays.name)
 
 
 def summary(result: dict, asked: int) -> str:

@@ -117,7 +117,7 @@ class FromText:
     def __init__(self, model: Any, plan: Plan) -> None:
         self.model, self.plan = model, plan
         self.names: list[str] = []
-        self.notes: dict[str, int] = {}
+        self.notes: dict[str, Any] = {}
 
     def pieces(self) -> Iterator[Piece]:
         """Contexts, one by one, until the plan's tokens are reached.

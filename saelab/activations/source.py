@@ -5,7 +5,7 @@ Shapes: C contexts, T positions, D width.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ class Source(Protocol):
     """what the cache will hold"""
     names: list[str]
     """name of each document by its number; complete once `pieces` has ended"""
-    notes: dict[str, int]
+    notes: dict[str, Any]
     """what else the manifest is to say, such as how many documents were cut; complete then too"""
 
     def pieces(self) -> Iterator[Piece]:
@@ -73,14 +73,16 @@ def shards(pieces: Iterable[Piece], n_contexts: int) -> Iterator[Piece]:
     """The contexts of each split in pieces of n_contexts, each as soon as it is full; the rests
     come last."""
     waiting: dict[str, list[Piece]] = {split: [] for split in SPLITS}
+    n_waiting = dict.fromkeys(SPLITS, 0)
     for piece in pieces:
-        rows = waiting[piece.split]
-        rows.append(piece)
-        if sum(len(row.tokens) for row in rows) >= n_contexts:
-            whole = join(rows)
-            full = len(whole.tokens) // n_contexts * n_contexts
+        split = piece.split
+        waiting[split].append(piece)
+        n_waiting[split] += len(piece.tokens)
+        if n_waiting[split] >= n_contexts:
+            whole = join(waiting[split])
+            n_waiting[split] %= n_contexts
+            full = len(whole.tokens) - n_waiting[split]
             for first in range(0, full, n_contexts):
                 yield whole.part(slice(first, first + n_contexts))
-            rest = whole.part(slice(full, None))
-            waiting[piece.split] = [rest] if len(rest.tokens) else []
+            waiting[split] = [whole.part(slice(full, None))] if n_waiting[split] else []
     yield from (join(rows) for rows in waiting.values() if rows)

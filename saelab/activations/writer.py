@@ -226,7 +226,7 @@ class Writer:
         path = self.out / name
         return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
-    def finish(self, names: list[str], notes: dict[str, int]) -> None:
+    def finish(self, names: list[str], notes: dict[str, Any]) -> None:
         """Write the documents' names and the source's notes, and mark the cache complete. Raises UsageError where a split
         has no context."""
         for split in SPLITS:

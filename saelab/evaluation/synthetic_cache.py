@@ -75,7 +75,7 @@ class Samples:
             pack="given",
         )
         self.world = World(spec)
-        self.notes: dict[str, int] = {}
+        self.notes: dict[str, Any] = {}
         self.names = [f"sample/{number}" for number in range(-(-n_tokens // context))]
 
     def pieces(self) -> Iterator[Piece]:

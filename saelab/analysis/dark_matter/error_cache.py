@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ class Errors:
             made_with=f"sae {_digest(sae)}, linear map of {n_tokens} tokens, seed {seed}",
         )
         self.names = cache.document_names()
-        self.notes: dict[str, int] = {}
+        self.notes: dict[str, Any] = {}
         self.n_tokens, self.seed = n_tokens, seed
         self.map: Map | None = None
 

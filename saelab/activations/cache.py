@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saelab.activations import writer
+from saelab.activations import sources, writer
 from saelab.activations.batches import Batches, File
 from saelab.activations.plan import SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
@@ -105,12 +105,21 @@ class Cache:
         self.plan = Plan.read(self.manifest)
 
     @classmethod
-    def write(cls, out: Path | str, source: Source, progress: Progress | None = None) -> "Cache":
-        """Write (or resume, or find finished) the cache of a source; see `writer.write`.
+    def write(
+        cls,
+        out: Path | str,
+        source: Source | str,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> "Cache":
+        """Write (or resume, or find finished) the cache of a source, or of the one of that name with
+        these options; see `writer.write`.
 
+        cache = Cache.write("cache", "arrays", arrays=x_ND)
         cache = Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_resid_post"], 10**6))
         """
-        return cls(writer.write(source, out, progress))
+        asked = sources.make(source, **options) if isinstance(source, str) else source
+        return cls(writer.write(asked, out, progress))
 
     @property
     def hooks(self) -> list[str]:

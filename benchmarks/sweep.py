@@ -96,7 +96,8 @@ def main() -> None:
             )
     one, total = min(passes), min(steps)
     print(
-        f"{len(configs)} runs: {1e3 * one:.0f} ms a step of the pass, {1e3 * total:.0f} ms their bare steps: {one / total:.2f}x"
+        f"{len(configs)} runs: {1e3 * one:.0f} ms a step of the pass, {1e3 * total:.0f} ms their "
+        f"bare steps: {one / total:.2f}x"
     )
     shape = {name: getattr(args, name) for name in ("k", "features", "batch", "steps")}
     result = {"schema": "saelab/bench/1", "machine": bench.explained(), "shape": shape, "dtype": "float32",

@@ -33,5 +33,6 @@ def newest(folder: Path) -> dict[str, Tensor] | None:
         return load_file(found[-1])
     except Exception as error:
         raise FailedRun(
-            f"checkpoint {found[-1]} cannot be read ({error}); delete it to go on from the one before"
+            f"checkpoint {found[-1]} cannot be read ({error}); delete it to go on from the one "
+            "before"
         ) from None

@@ -127,7 +127,8 @@ class Config:
                 return form
             if isinstance(form, Threshold):
                 raise UsageError(
-                    f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or feature-choice"
+                    f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or "
+                    "feature-choice"
                 )
             return replace(form, beta=self.beta)
         except ValueError as error:

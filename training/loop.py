@@ -109,8 +109,8 @@ def _gradient(config: Config, cache: Cache, target: str) -> str | None:
         return None
     if not cache.manifest["settings"]["gradients"]:
         raise UsageError(
-            f"{config.sparsify} scores pairs by the loss's gradient, which {config.cache} does not hold: "
-            "make a cache with `saelab capture --gradients`"
+            f"{config.sparsify} scores pairs by the loss's gradient, which {config.cache} does "
+            "not hold: make a cache with `saelab capture --gradients`"
         )
     return f"{target}.grad"
 

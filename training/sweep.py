@@ -59,7 +59,8 @@ def of(values: Mapping[str, Any]) -> Sweep:
             raise UsageError(f"{field} is a list without entries: give it at least one value")
         if field in ("cache", "batch", "tokens", "order_seed", "out"):
             raise UsageError(
-                f"{field} cannot be a list: runs of a sweep share one pass over one cache; start one sweep for each"
+                f"{field} cannot be a list: runs of a sweep share one pass over one cache; start "
+                "one sweep for each"
             )
     return Sweep(
         replace(Config(), **{**values, **{field: value[0] for field, value in over.items()}}), over

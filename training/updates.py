@@ -25,7 +25,9 @@ PENALTIES = {
     "tanh": "tanh",
     "l1": "l1",
 }  # their names in metrics.jsonl, where l0 is the L0 itself
-LEVEL_RATE = 10.0  # of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one number
+# Of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one
+# number.
+LEVEL_RATE = 10.0
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 

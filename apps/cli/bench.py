@@ -124,7 +124,8 @@ def table(prices: dict[str, dict]) -> str:
             continue
         faster = f"{base['products'] / price['products']:9.1f}" if base else f"{'-':>9}"
         lines.append(
-            f"{name:{width}} {price['median']:9.1f} {price['least']:9.1f} {price['products']:9.2f} {faster}"
+            f"{name:{width}} {price['median']:9.1f} {price['least']:9.1f} "
+            f"{price['products']:9.2f} {faster}"
         )
     return "\n".join(lines)
 
@@ -132,7 +133,10 @@ def table(prices: dict[str, dict]) -> str:
 def run(args: Args) -> int:
     """Measure and print; --explain: print what the probe found."""
     machine = explained()
-    why = f"{machine['processor']}, {machine['threads']} threads: screens in {machine['screen']}, because {machine['why']}"
+    why = (
+        f"{machine['processor']}, {machine['threads']} threads: screens in {machine['screen']}, "
+        f"because {machine['why']}"
+    )
     if args.explain:
         show(document("bench", args.seed, machine=machine), args.json, why)
         return 0
@@ -146,6 +150,9 @@ def run(args: Args) -> int:
         screen=args.screen,
         prices=prices,
     )
-    head = f"one training step, d={args.width}, F={args.features}, k={args.k}, B={args.batch}; a product: bfloat16, [B, d] [d, F]"
+    head = (
+        f"one training step, d={args.width}, F={args.features}, k={args.k}, B={args.batch}; a "
+        "product: bfloat16, [B, d] [d, F]"
+    )
     show(result, args.json, f"{why}\n{head}\n\n{table(prices)}")
     return 0

@@ -87,7 +87,8 @@ def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
         return runs
     where = ", ".join(str(place) for place in places)
     raise UsageError(
-        f"no runs in {where}: `saelab demo` makes one, or name the folder that `saelab train --out` wrote"
+        f"no runs in {where}: `saelab demo` makes one, or name the folder that `saelab train "
+        "--out` wrote"
     )
 
 

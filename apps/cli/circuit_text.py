@@ -36,9 +36,10 @@ def _head(result: dict) -> str:
         else "every head resampled, MLPs kept"
     )
     return (
-        f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s, {prompts['scoring']} prompts, "
-        f"mean of {prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} held-out prompts: "
-        f"{metrics} (empty: {empty})"
+        f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s, "
+        f"{prompts['scoring']} prompts, mean of "
+        f"{prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} "
+        f"held-out prompts: {metrics} (empty: {empty})"
     )
 
 
@@ -52,7 +53,10 @@ def _nodes(result: dict) -> str:
         f"{end:{width}} {edge['score']:10.4f}"
         for end, edge in zip(ends, result["edges"], strict=False)
     ]
-    title = f"strongest of {result['n_nodes']:,} nodes at {len(result['hooks'])} hook points (effect of the corrupted value)"
+    title = (
+        f"strongest of {result['n_nodes']:,} nodes at {len(result['hooks'])} hook points (effect "
+        "of the corrupted value)"
+    )
     heads = ", ".join(
         f"a{row['layer']}.h{row['head']} {row['score']:.3f}" for row in result["heads"][:SHOWN]
     )
@@ -65,7 +69,8 @@ def _nodes(result: dict) -> str:
 def _node_curve(result: dict) -> str:
     rows = zip(result["faithfulness"], result["completeness"], strict=True)
     lines = [
-        "nodes kept: faithfulness; removed: what is left (0 where nothing is missing); 95% over prompts"
+        "nodes kept: faithfulness; removed: what is left (0 where nothing is missing); 95% over "
+        "prompts"
     ]
     lines += [f"{kept['size']:7,} {_point(kept)} {_point(left)}" for kept, left in rows]
     lines.append(f"CMD {result['cmd']:.3f} (log axis {result['cmd_log']:.3f})")
@@ -114,8 +119,9 @@ def _truth(result: dict) -> str:
         name = f"{kind} ({len(row['members'])} heads, {row['undecided']} undecided)"
         lines.append(f"{name:46}{_number(row['auc']):>7}{_number(row['average_precision']):>20}")
     lines.append(
-        f"AUC {_number(result['auc'])}{_interval(intervals['auc'])}, by layer index {_number(result['auc_layer_index'])}, "
-        f"by random scores {_number(result['auc_random'])}{_interval(intervals['auc_random'])}"
+        f"AUC {_number(result['auc'])}{_interval(intervals['auc'])}, by layer index "
+        f"{_number(result['auc_layer_index'])}, by random scores "
+        f"{_number(result['auc_random'])}{_interval(intervals['auc_random'])}"
     )
     if truth["rank_correlation"] is not None:
         lines.append(f"rank correlation with the measured effect {truth['rank_correlation']:.3f}")

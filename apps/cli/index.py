@@ -92,12 +92,13 @@ def counts(summary: dict) -> dict:
 def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
-        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} tokens "
-        f"in {result['seconds']:.0f} s; {result['dead']:,} never fired"
+        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} "
+        f"tokens in {result['seconds']:.0f} s; {result['dead']:,} never fired"
     ]
     for other in result["others"]:
         lines.append(
-            f"{other['share']:.0%} of the live features are in {other['name']} too (cosine at least {other['threshold']}; "
-            f"median {other['median']:.2f}, random directions {other['null']:.2f})"
+            f"{other['share']:.0%} of the live features are in {other['name']} too (cosine at "
+            f"least {other['threshold']}; median {other['median']:.2f}, random directions "
+            f"{other['null']:.2f})"
         )
     return "\n".join([*lines, f"next: saelab browse {run}"])

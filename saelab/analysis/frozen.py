@@ -40,7 +40,8 @@ def freeze(model: Any, tokens_CT: Tensor) -> Frozen:
     """
     if getattr(model.cfg, "use_split_qkv_input", False):
         raise UsageError(
-            "frozen norms do not act while use_split_qkv_input is on: call set_use_split_qkv_input(False) first"
+            "frozen norms do not act while use_split_qkv_input is on: call "
+            "set_use_split_qkv_input(False) first"
         )
     names = [name for name in dict.fromkeys(hook_points(model).values()) if HELD.fullmatch(name)]
     return Frozen(tokens_CT, run(model, Frozen(tokens_CT, {}), {}, names))

@@ -71,7 +71,8 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
             if seen[name].shape[2] != width:
                 have = f"this model has {seen[name].shape[2]} there"
                 raise UsageError(
-                    f"the SAE for {name} is of width {width}, {have}: it belongs to another model or hook"
+                    f"the SAE for {name} is of width {width}, {have}: it belongs to another model "
+                    "or hook"
                 )
     writes = [site.write for site in found]
     if twice := sorted({name for name in writes if writes.count(name) > 1}):

@@ -121,7 +121,8 @@ def generate(
     """
     if tokens_CT.shape[1] + n > model.cfg.n_ctx:
         raise UsageError(
-            f"{tokens_CT.shape[1]} + {n} tokens are more than the model's context of {model.cfg.n_ctx}"
+            f"{tokens_CT.shape[1]} + {n} tokens are more than the model's context of "
+            f"{model.cfg.n_ctx}"
         )
     acting, draw = hooks(model, sae, edits), torch.Generator().manual_seed(seed)
     for _ in range(n):

@@ -57,7 +57,8 @@ def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
             break
     if not n_read:
         raise UsageError(
-            f"{cache.path} holds no Python source ({split} split): token kinds need a text such as stdlib"
+            f"{cache.path} holds no Python source ({split} split): token kinds need a text such "
+            "as stdlib"
         )
     together_KN = np.concatenate(kept_labels, 1)
     return Labelled(

@@ -11,7 +11,8 @@ from torch.nn.functional import normalize
 
 from saelab.statistics.draws import stream
 
-FOUND = 0.7  # cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
+# Cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
+FOUND = 0.7
 
 
 class Matching(NamedTuple):

@@ -53,9 +53,13 @@ class Spec:
     def check(self) -> None:
         """Raise UsageError, with the numbers, for a world that cannot be."""
         if sum(self.generations) > self.n_features:
-            trees = f"{self.roots} trees of {self.depth} generations below the root and {self.branching} children each"
+            trees = (
+                f"{self.roots} trees of {self.depth} generations below the root and "
+                f"{self.branching} children each"
+            )
             raise UsageError(
-                f"{trees} hold {sum(self.generations)} features, more than n_features={self.n_features}"
+                f"{trees} hold {sum(self.generations)} features, more than "
+                f"n_features={self.n_features}"
             )
         high, low = self.firing
         if not 0 < low <= high < 1:
@@ -64,7 +68,8 @@ class Spec:
             )
         if not (0 <= self.correlation < 1 and 0 <= self.bipolar <= 1):
             raise UsageError(
-                f"correlation={self.correlation} and bipolar={self.bipolar} are shares: between 0 and 1"
+                f"correlation={self.correlation} and bipolar={self.bipolar} are shares: between 0 "
+                "and 1"
             )
 
 

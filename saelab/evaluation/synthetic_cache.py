@@ -100,7 +100,8 @@ def world_of(cache: Cache) -> World:
     if fields is None:
         name = cache.plan.model["name"]
         raise UsageError(
-            f"{cache.path} holds activations of {name}, not of a synthetic world: their true features are not known"
+            f"{cache.path} holds activations of {name}, not of a synthetic world: their true "
+            "features are not known"
         )
     stored = json.loads(fields)
     values: dict[str, Any] = {

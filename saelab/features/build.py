@@ -81,7 +81,8 @@ def _check_widths(sae: SAE, others: Sequence[tuple[str, SAE]]) -> None:
     for name, other in others:
         if other.W_dec.shape[1] != sae.W_dec.shape[1]:
             raise UsageError(
-                f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of {sae.W_dec.shape[1]}"
+                f"{name} has decoder rows of width {other.W_dec.shape[1]}, this SAE of "
+                f"{sae.W_dec.shape[1]}"
             )
 
 
@@ -118,7 +119,8 @@ def _read(
         acts_CTD = chunk.acts
         if acts_CTD.shape[-1] != sae.d_model:
             raise UsageError(
-                f"activations at this hook have width {acts_CTD.shape[-1]}, the SAE reads {sae.d_model}"
+                f"activations at this hook have width {acts_CTD.shape[-1]}, the SAE reads "
+                f"{sae.d_model}"
             )
         if n_tokens is not None:
             n_left = n_tokens - collector.n_tokens

@@ -37,7 +37,8 @@ from tests.analysis.programs import (
     selector_pairs,
 )
 
-SOFT = 5.0  # a target's score above the others': its attention weight is e^5 / (e^5 + others), 0.9 to 0.99
+# A target's score above the others': its attention weight is e^5 / (e^5 + others), 0.9 to 0.99.
+SOFT = 5.0
 SATURATED = 40.0  # in float32 no gradient passes such an attention
 N_DECOYS = 8  # neurons of an MLP without a part in the program
 

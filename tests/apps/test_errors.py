@@ -134,8 +134,8 @@ def test_recipes_with_unknown_fields_or_no_file_are_refused(tmp_path: Path, caps
     assert "no field learning_rate; there are cache, out, hook" in last_line(capsys)
     assert main(["train", "no-such-recipe"]) == 2
     assert (
-        "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, mutual-feature-choice"
-        in last_line(capsys)
+        "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, "
+        "mutual-feature-choice" in last_line(capsys)
     )
 
 
@@ -235,16 +235,18 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         ),
         (
             ["train", "--k"],
-            "saelab train: Missing value for argument '--k'. Expected 1 values; see saelab train --help",
+            "saelab train: Missing value for argument '--k'. Expected 1 values; see saelab train "
+            "--help",
         ),
         (
             ["circuits", "--repeats", "two"],
-            "saelab circuits: Error parsing --repeats: invalid literal for int() with base 10: 'two'; see saelab circuits --help",
+            "saelab circuits: Error parsing --repeats: invalid literal for int() with base 10: "
+            "'two'; see saelab circuits --help",
         ),
         (
             ["browse", "--port", "x"],
-            "saelab browse: Error parsing --port: no type matching {None}|INT could be instantiated from ['x']; "
-            "see saelab browse --help",
+            "saelab browse: Error parsing --port: no type matching {None}|INT could be "
+            "instantiated from ['x']; see saelab browse --help",
         ),
     ],
 )

@@ -150,6 +150,9 @@ def test_compiled_loops_go_where_the_user_says(monkeypatch, tmp_path):
 
 
 def test_importing_the_library_loads_no_compiler():
-    code = "import sys, saelab, saelab.kernels, saelab.kernels.cpu.probe; print([m for m in ('numba', 'triton') if m in sys.modules])"
+    code = (
+        "import sys, saelab, saelab.kernels, saelab.kernels.cpu.probe; print([m for m in "
+        "('numba', 'triton') if m in sys.modules])"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

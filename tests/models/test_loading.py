@@ -83,9 +83,9 @@ def test_an_unknown_model_is_refused_within_three_seconds_though_the_name_server
 
 def test_an_unknown_model_is_refused_before_anything_heavy_is_imported():
     code = (
-        "import sys; from apps.cli import main\n"
-        "assert main(['capture', '--model', 'nobody/no-such-model', '--hook', 'x']) == 2\n"
-        "print([name for name in ('torch', 'transformers', 'transformer_lens') if name in sys.modules])"
+        "import sys; from apps.cli import main\nassert main(['capture', '--model', "
+        "'nobody/no-such-model', '--hook', 'x']) == 2\nprint([name for name in ('torch', "
+        "'transformers', 'transformer_lens') if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

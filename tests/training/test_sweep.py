@@ -31,7 +31,8 @@ def test_lists_make_the_product_of_runs():
 def test_a_sweep_trains_every_run_as_if_alone(tiny_cache: Path, tmp_path: Path, capsys):
     recipe = tmp_path / "sweep.yaml"
     recipe.write_text(
-        f"hook: [{HOOK}, {SECOND_HOOK}]\nk: [3, 4, 5]\nfeatures: 64\ntokens: 2560\nbatch: 256\nlr: 1e-3\n"
+        f"hook: [{HOOK}, {SECOND_HOOK}]\nk: [3, 4, 5]\nfeatures: 64\ntokens: 2560\nbatch: "
+        "256\nlr: 1e-3\n"
     )
     words = ["train", str(recipe), "--cache", str(tiny_cache), "--json"]
     assert main([*words, "--out", str(tmp_path / "runs"), "--k", "4"]) == 0

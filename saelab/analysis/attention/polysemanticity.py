@@ -77,7 +77,8 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
     )
     if len(live_G) < 2 * FEATURES:
         raise UsageError(
-            f"{len(live_G)} features fire on this sample, a report needs {2 * FEATURES}: take more text"
+            f"{len(live_G)} features fire on this sample, a report needs {2 * FEATURES}: take "
+            "more text"
         )
     similarity_GG = similarities(code, tokens_B, live_G)
     draw = torch.Generator().manual_seed(seed)
@@ -111,7 +112,8 @@ def of_model(
         shape = cache.plan.hooks[hook]["shape"]
         if len(shape) != 2:
             raise UsageError(
-                f"{hook} has no heads: the report is for SAEs on attn.hook_z, all heads' outputs side by side"
+                f"{hook} has no heads: the report is for SAEs on attn.hook_z, all heads' outputs "
+                "side by side"
             )
         chunks = list(cache.counted(hook, "held_out", n_tokens))
         codes = [sae.encode(chunk.x) for chunk in chunks]

@@ -62,7 +62,8 @@ def query_key(
     if abs(float(scores_QK.sum()) - score) > TOLERANCE * max(1.0, float(scores_QK.abs().max())):
         found = f"the parts add up to {float(scores_QK.sum()):.3f}, the score is {score:.3f}"
         raise UsageError(
-            f"the scores of this model are no plain product of query and key (rotary positions, a cap): {found}"
+            "the scores of this model are no plain product of query and key (rotary positions, a "
+            f"cap): {found}"
         )
     return QueryKey(queries, keys, scores_QK, score)
 

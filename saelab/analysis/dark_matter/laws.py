@@ -47,7 +47,8 @@ def power_law(sizes: np.ndarray, fvu: np.ndarray) -> Law:
     """
     if len(set(np.asarray(sizes).tolist())) < 4:
         raise UsageError(
-            f"a power law with a floor needs four different sizes, there are {len(set(np.asarray(sizes).tolist()))}"
+            "a power law with a floor needs four different sizes, there are "
+            f"{len(set(np.asarray(sizes).tolist()))}"
         )
     decay_ES = (np.asarray(sizes, dtype=float) / np.min(sizes)) ** -EXPONENTS[:, None]
     fvu_S = np.asarray(fvu, dtype=float)[..., None, :]
@@ -90,7 +91,8 @@ def norms_told(
     documents, rank_N = owners.unique(return_inverse=True)
     if len(documents) < 2:
         raise UsageError(
-            "error norms are told on other documents than they were fitted on: at least two are needed"
+            "error norms are told on other documents than they were fitted on: at least two are "
+            "needed"
         )
     half_N, target_N1 = rank_N % 2 == 0, other[:, None]
     columns = {"n": torch.ones_like(other), "norm": other, "square": other.square()}

@@ -12,7 +12,8 @@ from torch import Tensor
 from saelab.errors import UsageError
 
 PIECE = 4096  # tokens
-NEGLIGIBLE = 1e-11  # share of the largest variance below which a direction of the regressors is rounding error
+# Share of the largest variance below which a direction of the regressors is rounding error.
+NEGLIGIBLE = 1e-11
 
 
 def pieces(n_tokens: int) -> Iterator[slice]:
@@ -77,7 +78,8 @@ def solve(sums: Sums, intercept: bool = True, ridge: float = 0.0) -> Linear:
         raise UsageError(f"ridge={ridge} is negative: 0 or more")
     if n < n_regressors + 2 and not ridge:
         raise UsageError(
-            f"{n} tokens are too few to fit {n_regressors} regressors: at least {n_regressors + 2} are needed, or a ridge above 0"
+            f"{n} tokens are too few to fit {n_regressors} regressors: at least "
+            f"{n_regressors + 2} are needed, or a ridge above 0"
         )
     mean_P, mean_Q = (
         (sums.x_P / n, sums.y_Q / n)

@@ -168,7 +168,8 @@ def _checked(name: str, sae: SAE, cache: Cache, model: Any) -> str:
         )
     if cache.width(hook) != sae.d_model:
         raise UsageError(
-            f"{name} has d_model={sae.d_model}, {hook} of the cache {cache.width(hook)}: use a cache of its model"
+            f"{name} has d_model={sae.d_model}, {hook} of the cache {cache.width(hook)}: use a "
+            "cache of its model"
         )
     models.resolve_hook(model, hook)
     return hook

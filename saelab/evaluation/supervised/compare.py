@@ -58,7 +58,8 @@ def visit(model: Any, hook: str, fit: Task, test: Task, positions: list[str] | N
     names = positions or list(fit.positions)
     if unknown := [name for name in names if name not in fit.positions]:
         raise UsageError(
-            f"no position {', '.join(map(repr, unknown))}; these prompts have {', '.join(fit.positions)}"
+            f"no position {', '.join(map(repr, unknown))}; these prompts have "
+            f"{', '.join(fit.positions)}"
         )
     hook = resolve_hook(model, hook)
     fit_acts, test_acts = (runs.collect(model, prompts, hook, names) for prompts in (fit, test))
@@ -227,7 +228,8 @@ class _GroundTruth:
         self.n = len(self.source_M)
         if not self.n:
             raise UsageError(
-                "no two test prompts differ in one attribute alone: give counterfactuals, or fewer attributes"
+                "no two test prompts differ in one attribute alone: give counterfactuals, or "
+                "fewer attributes"
             )
         self.prompts = site.test.part(self.source_M.tolist())
         self.plain_M = runs.logits(site.model, self.prompts).argmax(1)

@@ -56,7 +56,8 @@ def check_design(labels: Labels) -> None:
     for name, column in labels.items():
         if len(set(column)) < 2:
             raise UsageError(
-                f"attribute {name!r} is {column[0]!r} in all {len(column)} prompts: give each attribute two values"
+                f"attribute {name!r} is {column[0]!r} in all {len(column)} prompts: give each "
+                "attribute two values"
             )
     ranks = {
         name: _rank({other: labels[other] for other in labels if other != name}) for name in labels
@@ -65,8 +66,9 @@ def check_design(labels: Labels) -> None:
     tied = [name for name in labels if full - ranks[name] < len(set(labels[name])) - 1]
     if tied:
         raise UsageError(
-            f"attributes {', '.join(map(repr, tied))} are collinear in these {len(labels[tied[0]])} prompts (some values follow "
-            f"from the other attributes): vary them independently, or drop one"
+            f"attributes {', '.join(map(repr, tied))} are collinear in these "
+            f"{len(labels[tied[0]])} prompts (some values follow from the other attributes): vary "
+            "them independently, or drop one"
         )
 
 

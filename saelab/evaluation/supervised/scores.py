@@ -49,9 +49,10 @@ def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray)
     value, low, high, _ = fall
     if not fall.excludes_zero or abs(value) < LEAST * abs(clean_P.mean()):
         raise UsageError(
-            f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, {mean_P.mean():.3g} with mean "
-            f"activations in place, difference {value:.3g} [{low:.3g}, {high:.3g}]: take another hook or other positions, or a "
-            "task that the model can do"
+            f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, "
+            f"{mean_P.mean():.3g} with mean activations in place, difference {value:.3g} "
+            f"[{low:.3g}, {high:.3g}]: take another hook or other positions, or a task that the "
+            "model can do"
         )
 
 

@@ -95,7 +95,9 @@ def confirms(true: compiled.Compiled, effects: truth.Effects, level: float) -> b
 @pytest.mark.parametrize("name", NAMES)
 def test_exhaustive_ablation_finds_the_circuit_that_was_compiled(made, name: str, sharpness: float):
     true, bridge, drawn = made(name, sharpness)
-    for kind, effects in truth.measure_all(setting(bridge, drawn), ("resample", "zero")).effects.items():
+    for kind, effects in truth.measure_all(
+        setting(bridge, drawn), ("resample", "zero")
+    ).effects.items():
         assert all(confirms(true, effects, level) for level in truth.LEVELS), kind
         assert (
             effects.heads[~true.heads][:, 0].abs().max() < 1e-3

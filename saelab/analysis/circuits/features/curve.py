@@ -21,7 +21,9 @@ from saelab.models.running import Edit
 from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
 
-LEAST = 0.05  # of the metric's spread over prompts: a smaller difference between model and empty circuit is no basis for a ratio
+# Of the metric's spread over prompts: a smaller difference between model and empty circuit is no
+# basis for a ratio.
+LEAST = 0.05
 
 
 class Means(NamedTuple):
@@ -142,10 +144,13 @@ def curve(
     empty_P, clean_P = metric(none), metric([~mask for mask in none])
     gap = float((clean_P - empty_P).mean())
     if abs(gap) < LEAST * float(clean_P.std() + empty_P.std()) or not abs(gap) > 0:
-        found = f"{float(clean_P.mean()):.3f} and {float(empty_P.mean()):.3f} with every node mean-ablated"
+        found = (
+            f"{float(clean_P.mean()):.3f} and {float(empty_P.mean()):.3f} with every node "
+            "mean-ablated"
+        )
         raise UsageError(
-            f"task {task.name}: the model's metric is {found}: too close together to divide by; take another task, "
-            "or SAEs of hooks that matter to it"
+            f"task {task.name}: the model's metric is {found}: too close together to divide by; "
+            "take another task, or SAEs of hooks that matter to it"
         )
 
     def ratio(found_P: Tensor) -> Estimate:

@@ -185,10 +185,12 @@ def _baseline(model: Any, task: Task, given: StandIns) -> Baseline:
     share, fall = mean((found.clean > 0).float()), mean(found.clean - found.empty)
     if not (share.above(0.5) and fall.above(0)):
         raise UsageError(
-            f"this model does not do the task {task.name}: its {task.metric.replace('_', ' ')} is {found.clean.mean():.3f} "
-            f"(above 0 on {share.value:.0%} of {len(found.clean)} prompts, 95% interval {share.low:.0%} to {share.high:.0%}) and "
-            f"{found.empty.mean():.3f} with every head resampled (difference {fall.low:.3f} to {fall.high:.3f}), so nothing can be "
-            "normalised by it; choose a task it does, or a model that does this one"
+            f"this model does not do the task {task.name}: its {task.metric.replace('_', ' ')} is "
+            f"{found.clean.mean():.3f} (above 0 on {share.value:.0%} of {len(found.clean)} "
+            f"prompts, 95% interval {share.low:.0%} to {share.high:.0%}) and "
+            f"{found.empty.mean():.3f} with every head resampled (difference {fall.low:.3f} to "
+            f"{fall.high:.3f}), so nothing can be normalised by it; choose a task it does, or a "
+            "model that does this one"
         )
     return found
 

@@ -88,12 +88,14 @@ def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
     """
     if sae.transcoder:
         raise UsageError(
-            "codes read heads with an SAE, this is a transcoder: take, for example, an SAE trained at hook_attn_out"
+            "codes read heads with an SAE, this is a transcoder: take, for example, an SAE "
+            "trained at hook_attn_out"
         )
     if sae.d_model != outputs_PKD.shape[-1]:
         raise UsageError(
-            f"this SAE reads vectors of width {sae.d_model}, the heads write {outputs_PKD.shape[-1]} wide into the residual "
-            "stream: codes need an SAE of that width, for example one trained at hook_attn_out"
+            f"this SAE reads vectors of width {sae.d_model}, the heads write "
+            f"{outputs_PKD.shape[-1]} wide into the residual stream: codes need an SAE of that "
+            "width, for example one trained at hook_attn_out"
         )
     flat = sae.encode(outputs_PKD.flatten(0, 1).cpu())
     best_N = torch.full((flat.n_tokens,), -torch.inf).scatter_reduce(

@@ -202,7 +202,8 @@ def published(model: Any, name: str) -> Known:
     if found is None or here.rsplit("/", 1)[-1] != found.model:
         whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
         raise UsageError(
-            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds this model's own"
+            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds "
+            "this model's own"
         )
     members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
     for layer, head in found.heads():

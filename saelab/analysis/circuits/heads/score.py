@@ -159,7 +159,8 @@ def method(name: str) -> Method:
     """The row of METHODS. Raises UsageError, listing them, for an unknown name."""
     if name == FEATURES:
         raise UsageError(
-            f"{FEATURES} scores the features of SAEs: it is `feature_circuit`, not a method of `score`"
+            f"{FEATURES} scores the features of SAEs: it is `feature_circuit`, not a method of "
+            "`score`"
         )
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}: methods are {', '.join([*METHODS, FEATURES])}")

@@ -155,8 +155,9 @@ def check_sum(model: Any, task: Task) -> None:
     off = (changed_PTD - (seen[0] - seen[1])).norm() / (seen[0] - seen[1]).norm()
     if not off < 1e-3:
         raise UsageError(
-            f"this model's stream is not the sum of its embedding, heads and MLPs (off by {off:.1%}, at most 0.1% is rounding), "
-            "as with norms behind attention or MLP: its nodes and edges cannot be told apart; use a model without them"
+            "this model's stream is not the sum of its embedding, heads and MLPs (off by "
+            f"{off:.1%}, at most 0.1% is rounding), as with norms behind attention or MLP: its "
+            "nodes and edges cannot be told apart; use a model without them"
         )
 
 

@@ -72,8 +72,7 @@ def effects(setting: Setting) -> Effects:
             alone_LH = _one(n_layers, layer)[:, None] & _one(n_heads, head)
             heads_LH3[layer, head] = _share(setting.base, setting.run(alone_LH))
     mlps = [
-        _share(setting.base, setting.run(mlps_L=_one(n_layers, layer)))
-        for layer in range(n_layers)
+        _share(setting.base, setting.run(mlps_L=_one(n_layers, layer))) for layer in range(n_layers)
     ]
     return Effects(setting.given.kind, heads_LH3, torch.stack(mlps))
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from saelab.errors import UsageError
 
+from . import rate
+
 if TYPE_CHECKING:
     from saelab.sparsify import Sparsify
 
@@ -56,7 +58,8 @@ class Config:
     batch: int = 2048
     """tokens per step"""
     lr: float | None = None
-    """learning rate (default: 2e-4 / sqrt(F / 2^14))"""
+    """peak learning rate (default: by steps and F, from 0.01 for the shortest runs down to
+    2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
     warm_up: float = 0.05
     """share of the steps over which the rate rises from 0"""
     decay: float = 0.2
@@ -104,9 +107,8 @@ class Config:
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate: as given, or 2e-4 / sqrt(F / 2^14) (Gao et al. 2024, the field's
-        usual constant)."""
-        return self.lr if self.lr is not None else 2e-4 / (self.features / 2**14) ** 0.5
+        """The peak learning rate: as given, or the default for the run's steps and width."""
+        return rate.default(self.n_steps, self.features) if self.lr is None else self.lr
 
     @property
     def window(self) -> int:

@@ -70,8 +70,9 @@ def _train(args: Args, cache: Path, second: Path) -> None:
         replace(config, out=str(folder), seed=args.seed + i)
         for i, folder in enumerate((args.out, second))
     ]
-    for folder in train_showing_progress(seeds):
-        print(summary(folder)[1])
+    train_showing_progress(seeds)
+    for one in seeds:
+        print(summary(one)[1])
 
 
 @contextmanager

@@ -58,9 +58,8 @@ def default(argv: list[str]) -> Args:
     )
 
 
-def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> list[Path]:
-    """Train with a progress bar on stderr; print each run's last numbers to stderr; the run
-    folders."""
+def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> None:
+    """Train with a progress bar on stderr; warn there of runs that were too short."""
     from tqdm import tqdm
 
     n_steps = configs[0].n_steps
@@ -75,7 +74,9 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> l
                 refresh=False,
             )
 
-        return saelab.train(configs, resume=resume, progress=progress)  # type: ignore[return-value]
+        saelab.train(configs, resume=resume, progress=progress)
+    for config in configs:
+        warn(config)
 
 
 def run(args: Args) -> int:
@@ -83,18 +84,32 @@ def run(args: Args) -> int:
     configs = args.configs()
     for config in configs:
         beside("training.checks").check(config)
-    folders = train_showing_progress(configs, args.resume)
-    results = [{"run": str(folder), **summary(folder)[0]} for folder in folders]
-    text = "\n".join(
-        [*(summary(folder)[1] for folder in folders), f"next: saelab eval {folders[0]}"]
-    )
+    train_showing_progress(configs, args.resume)
+    ends = [summary(config) for config in configs]
+    results = [{"run": config.out, **end[0]} for config, end in zip(configs, ends, strict=True)]
+    text = "\n".join([*(end[1] for end in ends), f"next: saelab eval {configs[0].out}"])
     whole = results[0] if not args.over else {"runs": results}
     show(document("train", args.seed, **whole), args.json, text)
     return 0
 
 
-def summary(folder: Path) -> tuple[dict, str]:
-    """The last row of a run's metrics.jsonl, and a line for people."""
-    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+def summary(config: Config) -> tuple[dict, str]:
+    """The last row of a run's metrics.jsonl with its peak rate, and a line for people."""
+    last = json.loads((Path(config.out) / "metrics.jsonl").read_text().splitlines()[-1])
+    peak = float(f"{config.learning_rate:.3g}")
     numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
-    return last, f"{folder}: {numbers} after {last['tokens']:,} training tokens"
+    after = f"after {last['tokens']:,} training tokens at rate {peak:g}"
+    return {**last, "learning_rate": peak}, f"{config.out}: {numbers} {after}"
+
+
+def warn(config: Config) -> None:
+    """Say on stderr, with what to do, that the loss was still falling as the rate began to."""
+    rate = beside("training.rate")
+    fell = rate.fall(Path(config.out), config.n_steps, config.decay)
+    if fell > rate.FELL:
+        print(
+            f"{config.out}: the loss was still falling ({fell:.0%} over the last fifth of the steps "
+            f"before the decay): more --tokens than {config.tokens:,}, or a higher --lr than "
+            f"{config.learning_rate:.2g}, would lower it",
+            file=sys.stderr,
+        )

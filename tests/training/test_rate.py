@@ -1,0 +1,78 @@
+"""The default learning rate, and the warning of a run that was too short for its rate."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from apps.cli.train import summary, warn
+from training import Config, rate, recipes
+
+
+@pytest.mark.parametrize("features", [1024, 4096, 16384])
+def test_the_default_rate_ends_at_the_constant_of_long_runs(features: int):
+    gao = 2e-4 / (features / 2**14) ** 0.5
+    assert rate.default(30_000, features) == pytest.approx(gao)
+    assert rate.default(1_000_000, features) == pytest.approx(gao)
+
+
+def test_the_default_rate_by_hand():
+    assert rate.default(0, 4096) == pytest.approx(0.01)
+    # half of the way to 30,000 steps: 1 / (.5 / .009 + .5 / .0004)
+    assert rate.default(15_000, 4096) == pytest.approx(2 / (1 / 0.01 + 1 / 0.0004))
+    assert Config(tokens=2048 * 15_000, features=4096).learning_rate == rate.default(15_000, 4096)
+    assert Config(lr=0.5).learning_rate == 0.5
+
+
+def test_the_default_rate_falls_with_steps_and_with_features():
+    steps, widths = (1, 100, 300, 900, 3_000, 30_000), (256, 1024, 4096, 16384, 65536)
+    table = [[rate.default(n, f) for f in widths] for n in steps]
+    for line in [*table, *zip(*table, strict=True)]:
+        assert all(a > b for a, b in pairwise(line))
+
+
+def test_no_recipe_sets_a_rate():
+    assert [name for name in recipes.names() if recipes.read(name).lr is not None] == []
+
+
+def run(folder: Path, losses: list[float], **fields: float) -> Config:
+    """The config of a finished run of 100 steps with these losses, one per ten steps."""
+    (folder / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"step": 10 * (i + 1), "loss": loss, "fvu": loss, "l0": 4, "dead": 0, "tokens": 10}
+            )
+            + "\n"
+            for i, loss in enumerate(losses)
+        )
+    )
+    return replace(Config(out=str(folder), batch=10, tokens=1_000), **fields)
+
+
+FALLING = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+LEVEL = [1.0, 0.5, 0.3, 0.25, 0.21, 0.2, 0.2, 0.2, 0.1, 0.05]  # all that falls late falls by decay
+
+
+def test_a_loss_that_was_falling_when_the_decay_began_is_told(tmp_path: Path, capsys):
+    config = run(tmp_path, FALLING)
+    assert rate.fall(tmp_path, 100, 0.2) == pytest.approx(1 - 0.35 / 0.55)
+    warn(config)
+    told = capsys.readouterr().err
+    assert "still falling (36%" in told and "more --tokens than 1,000" in told and "--lr" in told
+
+
+def test_a_loss_that_was_level_is_not(tmp_path: Path, capsys):
+    warn(run(tmp_path, LEVEL))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_without_rows_before_its_decay_is_not(tmp_path: Path, capsys):
+    warn(run(tmp_path, FALLING[:1]))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_summary_names_the_peak_rate(tmp_path: Path):
+    numbers, text = summary(run(tmp_path, LEVEL, lr=0.0021))
+    assert numbers["learning_rate"] == 0.0021 and text.endswith("at rate 0.0021")

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from saelab.errors import FailedRun
+
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary neighbour of `path`, fsync it, then rename it to `path`; on any
@@ -42,6 +44,14 @@ def sha256(*paths: Path) -> str:
             while piece := file.read(1 << 22):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises FailedRun naming a damaged one."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FailedRun(f"{path} is damaged, it is no JSON ({error}): write it anew") from None
 
 
 def write_json(path: Path, value: Any) -> None:

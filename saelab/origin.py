@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+SYNTHETIC = "synthetic"  # what the caches of a synthetic world name as their model
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -22,12 +24,18 @@ class Identity:
         """What is known, for a JSON file."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to compare."""
+        return bool(self.revision or self.weights)
+
     def differs(self, other: "Identity") -> str:
         """The name of the first field that says that these are two models, "" if none does.
 
         Equal files are equal weights; where the files differ, the values decide.
         """
-        if self.revision is None or self.revision != other.revision:
+        same_files = self.revision is not None and self.revision == other.revision
+        if self.known and other.known and not same_files:
             if not (self.weights and other.weights):
                 return "revision"
             if self.weights != other.weights:
@@ -56,6 +64,8 @@ class Origin:
     model: Identity | None = None
     cache: str | None = None
     """activation cache it was trained on, relative to the run's folder"""
+    cache_hash: str | None = None
+    """SHA-256 of that cache's manifest"""
     seed: int | None = None
     """of its training"""
     tokens: int | None = None

@@ -5,32 +5,21 @@ Shapes: B tokens, F features, D width, N pairs.
 """
 
 import copy
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from saelab import jump, kernels, sparsify
 from saelab.calibration import levels
 from saelab.code import Code
-from saelab.errors import FailedRun, UsageError
-from saelab.files import write_atomic, write_json
+from saelab.errors import UsageError
 from saelab.kernels import autograd
 from saelab.origin import Origin
 from saelab.sparsify import Choice, Sparsify, Threshold
 
-SCHEMA = "saelab/sae/2"
-READABLE = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
 CALIBRATION_TOKENS = 500_000
-TOLERANCE = {
-    torch.float32: 1e-3,
-    torch.float64: 1e-6,
-    torch.bfloat16: 3e-2,
-    torch.float16: 1e-2,
-}  # of the probe error
 
 
 class SAE(nn.Module):
@@ -223,69 +212,23 @@ class SAE(nn.Module):
         probe [n, D]: raw activations whose reconstruction error is stored and checked by `load`
         (default: Gaussian rows).
         """
-        directory = Path(directory)
-        if probe is None:
-            probe = torch.randn(16, self.d_model, generator=torch.Generator().manual_seed(0))
-        tensors = {
-            name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()
-        }
-        tensors["probe"] = probe.to(self.W_enc.dtype).cpu().contiguous()
-        tensors["probe_error"] = _probe_error(self, tensors["probe"])
-        header = {
-            "schema": SCHEMA,
-            "d_model": self.d_model,
-            "d_out": len(self.b_dec),
-            "n_features": self.n_features,
-            "sparsify": sparsify.to_dict(self.sparsify),
-            "transcoder": self.transcoder,
-            "skip": self.W_skip is not None,
-            "origin": self.origin.to_dict(),
-        }
-        write_atomic(directory / "sae.safetensors", lambda path: save_file(tensors, path))
-        write_json(directory / "sae.json", header)
+        from saelab import formats
+
+        formats.save(self, directory, probe=probe)
 
     @staticmethod
     def load(directory: Path | str) -> "SAE":
-        """Read an SAE from its directory or from the run that holds it in `sae/`, and check that it
-        is the function saved.
+        """Read an SAE from a run, from its `sae/`, or from a published folder or file of a known
+        form, and check that it is the function saved.
 
-        Raises UsageError for a missing file or an unknown schema, FailedRun if the probe's
+        Raises UsageError for files of no known form or version, FailedRun if the probe's
         reconstruction error differs.
+
+            sae = SAE.load("runs/demo")
         """
-        directory = Path(directory)
-        if not (directory / "sae.json").exists() and (directory / "sae").is_dir():
-            directory = directory / "sae"
-        for name in ("sae.json", "sae.safetensors"):
-            if not (directory / name).is_file():
-                raise UsageError(
-                    f"{directory} has no {name}: not the directory of an SAE or of a finished run"
-                )
-        header = json.loads((directory / "sae.json").read_text())
-        if header.get("schema") not in READABLE:
-            raise UsageError(
-                f"{directory / 'sae.json'} has schema {header.get('schema')!r}, "
-                f"this version reads {' and '.join(READABLE)}"
-            )
-        try:
-            tensors = load_file(directory / "sae.safetensors")
-        except Exception as error:
-            raise FailedRun(
-                f"{directory / 'sae.safetensors'} cannot be read ({error}): damaged or cut short"
-            ) from None
-        form = sparsify.from_dict(header["sparsify"])
-        shape = {
-            "d_out": header["d_out"],
-            "transcoder": header["transcoder"],
-            "skip": header["skip"],
-        }
-        sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
-        probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
-        if not sae.learns_levels:
-            sae.levels = tensors.get("levels")
-        sae.load_state_dict(tensors)
-        sae.origin = Origin.from_dict(header[READABLE[header["schema"]]])
-        _check_probe(sae, probe, expected, directory)
-        return sae
+        from saelab import formats
+
+        return formats.load(directory)
 
 
 def unit_gradient(grad_BD: Tensor) -> Tensor:
@@ -298,26 +241,3 @@ def _unit_rows(n_rows: int, width: int, seed: int) -> Tensor:
     return nn.functional.normalize(
         torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed)), dim=1
     )
-
-
-@torch.no_grad()
-def _probe_error(sae: SAE, probe_BD: Tensor) -> Tensor:
-    """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [n, 2]: together
-    they pin the function down."""
-    beta_free = (
-        sae if not isinstance(sae.sparsify, Choice) or not sae.sparsify.beta else sae.frozen()
-    )
-    x_hat_BD = beta_free(probe_BD.to(sae.W_enc.device)).cpu()
-    error_BD = x_hat_BD if sae.transcoder else probe_BD - x_hat_BD
-    return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)
-
-
-def _check_probe(sae: SAE, probe_BD: Tensor, expected: Tensor, directory: Path) -> None:
-    found = _probe_error(sae, probe_BD)
-    worst = ((found - expected).abs() / expected.abs().clamp_min(1e-6)).max().item()
-    tolerance = TOLERANCE[probe_BD.dtype]
-    if not worst <= tolerance:
-        raise FailedRun(
-            f"{directory} is not the function that was saved: reconstruction of its probe activations differs by {worst:.2g}, "
-            f"tolerance {tolerance:g}"
-        )

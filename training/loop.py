@@ -1,5 +1,6 @@
 """The training loop: one pass over a cache's batches feeds any number of runs."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,9 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from saelab.origin import Identity, Origin
+from saelab.files import sha256
+from saelab.origin import Origin
+from saelab.runs import RunFolder
 
 from . import checkpoint
 from . import config as configs_
@@ -75,7 +78,7 @@ def train(
 
 
 def _common_cache(configs: list[Config]) -> Cache:
-    """The cache that all configs name, verified. Raises UsageError if they differ in what a pass
+    """The cache that all configs name. Raises UsageError if they differ in what a pass
     has only one of."""
     if not configs:
         raise UsageError("no runs to train")
@@ -89,9 +92,7 @@ def _common_cache(configs: list[Config]) -> Cache:
                 )
     if len({config.out for config in configs}) < len(configs):
         raise UsageError("runs of one pass need run folders of their own")
-    cache = Cache(configs[0].cache)
-    cache.verify()
-    return cache
+    return Cache(configs[0].cache)
 
 
 def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
@@ -118,7 +119,7 @@ def _gradient(config: Config, cache: Cache, target: str) -> str | None:
 def _open_folder(config: Config, resume: bool) -> Path:
     """Make the run folder, or check that it holds this very run. Raises UsageError otherwise."""
     folder = Path(config.out)
-    existing = folder / "config.yaml"
+    existing = RunFolder(folder).config
     if resume and existing.exists():
         differing = config.differing(configs_.read(existing))
         if differing:
@@ -144,7 +145,7 @@ def _sample(cache: Cache, names: list[str], batch: int, seed: int) -> dict[str, 
 def _restore(runs: list[Run], folders: list[Path]) -> int:
     """Load the newest checkpoints; the step they agree on."""
     for run, folder in zip(runs, folders, strict=True):
-        tensors = checkpoint.newest(folder / "checkpoints")
+        tensors = checkpoint.newest(RunFolder(folder).checkpoints)
         if tensors is not None:
             run.load_state(tensors)
     done = {run.n_done for run in runs}
@@ -169,7 +170,7 @@ def _record(runs: list[Run], records: list[Record], done: list[Step], rate: int)
 def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
     for run, folder in zip(runs, folders, strict=True):
         if run.n_done % run.config.checkpoint_every == 0 or run.n_done == run.config.n_steps:
-            checkpoint.save(folder / "checkpoints", run.n_done, run.state())
+            checkpoint.save(RunFolder(folder).checkpoints, run.n_done, run.state())
 
 
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
@@ -183,11 +184,12 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
     final = final.frozen()
     final.origin = Origin(
         *hooks,
-        model=Identity.from_dict(cache.manifest["model"]),
-        cache=str(Path(config.cache).resolve()),
+        model=cache.identity,
+        cache=os.path.relpath(cache.path.resolve(), folder.resolve()),
+        cache_hash=sha256(cache.path / "manifest.json"),
         seed=config.seed,
         tokens=config.tokens,
         sparsify=config.sparsify,
         k=config.k,
     )
-    final.save(folder / "sae", run.probe)
+    final.save(RunFolder(folder).sae, run.probe)

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from saelab.runs import RunFolder
+
 from .config import Config
 
 
@@ -14,7 +16,7 @@ class Record:
     first."""
 
     def __init__(self, run: Path, config: Config, first_step: int) -> None:
-        path = run / "metrics.jsonl"
+        path = RunFolder(run).metrics
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [
             line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step

@@ -4,12 +4,14 @@ Streamlit."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saelab.runs import kind_of
+
 from .draw import cell, grid, head, link, number, row, stats, text
 
 
 def by_feature(document: Mapping[str, Any]) -> bool:
     """Whether it is the circuit of features rather than of heads: its schema says so."""
-    return document["schema"].startswith("saelab/feature-circuit/")
+    return kind_of(document) == "feature-circuit"
 
 
 def menu(names: Sequence[str], current: str) -> str:

@@ -3,19 +3,19 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
+from saelab.runs import RunFolder, find
 
-from .runs import PLACES, find_runs, is_circuit
+from . import PLACES
 
 
 @st.cache_data(ttl=10, show_spinner=False)
 def _runs(places: str) -> dict[str, Path]:
-    return find_runs(json.loads(places))
+    return find(json.loads(places))
 
 
 def runs() -> dict[str, Path]:
@@ -25,7 +25,7 @@ def runs() -> dict[str, Path]:
 
 @st.cache_data(ttl=10, show_spinner=False)
 def _circuits(places: str) -> dict[str, Path]:
-    return find_runs(json.loads(places), is_circuit)
+    return find(json.loads(places), RunFolder.is_circuit)
 
 
 def circuits() -> dict[str, Path]:
@@ -54,20 +54,14 @@ def _lines(stamp: tuple[str, int, int]) -> list[dict]:
 def index(run: Path) -> FeatureIndex | None:
     """The run's feature index, or None before `saelab index`. Raises UsageError for a damaged one
     or another version's."""
-    path = run / "features.db"
+    path = RunFolder(run).features
     return _opened(_stamp(path)) if path.is_file() else None
 
 
 def curves(run: Path) -> list[dict]:
     """The rows of metrics.jsonl; one that training has half written is left out."""
-    path = run / "metrics.jsonl"
+    path = RunFolder(run).metrics
     return _lines(_stamp(path)) if path.is_file() else []
-
-
-def document(run: Path, name: str) -> dict[str, Any]:
-    """A JSON file of the run (`report.json`, `sae/sae.json`), empty if it does not exist."""
-    path = run / name
-    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 @st.cache_data(max_entries=512, show_spinner=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from saelab.errors import UsageError
+from saelab.runs import RunFolder, find
 
 from .common import Common, Number, document, show
 
@@ -77,10 +78,8 @@ def pick_port(wanted: int | None) -> int:
 def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
     """The runs at or below the places. Raises UsageError for a place that does not exist and if
     there are no runs."""
-    from ..browser.runs import find_runs, is_circuit
-
-    runs = find_runs(places)
-    if runs or find_runs(places, is_circuit):
+    runs = find(places)
+    if runs or find(places, RunFolder.is_circuit):
         missing = [str(place) for place in places if not place.is_dir()]
         if missing:
             raise UsageError(f"no such folder: {', '.join(missing)}")
@@ -100,7 +99,7 @@ def serve(places: tuple[Path, ...], port: int) -> None:
     """
     from streamlit.web import cli
 
-    from ..browser.runs import PLACES
+    from ..browser import PLACES
 
     os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
     script = Path(__file__).parents[1] / "browser" / "app.py"
@@ -134,7 +133,7 @@ def run(args: Args) -> None:
 
 
 def _line(name: str, folder: Path) -> str:
-    indexed = (folder / "features.db").is_file()
+    indexed = RunFolder(folder).features.is_file()
     return (
         f"  {name}"
         if indexed

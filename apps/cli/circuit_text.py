@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from saelab.runs import RunFolder
+
 from ..browser.circuit import by_feature
 
 SHOWN = 12  # heads, nodes and edges printed; circuit.json has all
@@ -19,7 +21,7 @@ def text(result: dict, out: Path) -> str:
     """The report for people."""
     found, curve = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
     parts = [_head(result), found(result), _truth(result), curve(result)]
-    return "\n\n".join([*parts, f"{out / 'circuit.json'} written; next: saelab browse {out}"])
+    return "\n\n".join([*parts, f"{RunFolder(out).circuit} written; next: saelab browse {out}"])
 
 
 def _head(result: dict) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 from tyro.conf import UseAppendAction
 
 from . import circuit_text
-from .common import Common, Folder, Number, document, show
+from .common import Folder, Number, OfRun, Place, document, show
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfRun):
     """Options of `saelab circuits`."""
 
     task: str = "ioi"
@@ -22,8 +22,9 @@ class Args(Common):
     method: str = "eap-ig"
     """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index;
     feature-circuit"""
-    model: str = "bundled"
-    """bundled, a folder in Hugging Face layout, or a hub name"""
+    model: Place = None
+    """bundled, a folder in Hugging Face layout, or a hub name (default: the run's own, else
+    bundled)"""
     run: UseAppendAction[tuple[Path, ...]] = ()
     """run whose SAE reads the codes (default: a small one trained on the spot); for feature-circuit
     several, a hook each"""
@@ -43,7 +44,7 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Score, compare, write circuit.json, print."""
-    from saelab import SAE, models
+    from saelab import models, runs
     from saelab.analysis.circuits.features import report as feature_report
     from saelab.analysis.circuits.heads import report
     from saelab.files import write_json
@@ -53,8 +54,9 @@ def run(args: Args) -> int:
     )  # type: ignore[arg-type]
     plan.check()
     check_runs(args.method, args.run, args.device)
-    saes = [SAE.load(folder) for folder in args.run]
-    model = models.load(args.model, args.device)
+    opened = runs.open_all(args.run, args.model, needs=("model",), device=args.device)
+    saes = [run.sae for run in opened]
+    model = opened[0].model if opened else models.load(args.model or "bundled", args.device)
 
     def progress(what: str) -> None:
         if sys.stderr.isatty() and not args.json:
@@ -63,15 +65,16 @@ def run(args: Args) -> int:
     if args.method == "feature-circuit":
         fields = feature_report.feature_report(model, plan, saes, progress=progress)
         stands = [models.resolve_hook(model, sae.origin.target) for sae in saes]
-        runs = {hook: str(folder.absolute()) for hook, folder in zip(stands, args.run, strict=True)}
-        result = document("feature-circuit", args.seed, **fields, runs=runs)
+        folders = [str(folder.absolute()) for folder in args.run]
+        sources = dict(zip(stands, folders, strict=True))
+        result = document("feature-circuit", args.seed, **fields, runs=sources)
     else:
         options: dict[str, Any] = {"sae": saes[0]} if saes else {}
         result = document(
             "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
         )
     out = args.out or Path("circuits") / f"{Path(args.task).stem}-{args.method}"
-    write_json(out / "circuit.json", result)
+    write_json(runs.RunFolder(out).circuit, result)
     show(result, args.json, circuit_text.text(result, out))
     return 0
 

@@ -47,6 +47,25 @@ class Common:
     """seed of everything random"""
 
 
+Place = Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class OfRun(Common):
+    """Options of every verb that opens runs with their model."""
+
+    model: Place = None
+    """bundled, a folder or a hub name: where the run's model lies now (default: where the run says)"""
+
+
+@dataclass(frozen=True)
+class OfCache(OfRun):
+    """Options of every verb that opens runs with their model and cache."""
+
+    cache: Folder = None
+    """folder of an activation cache (default: the one the run was trained on)"""
+
+
 def document(schema: str, seed: int, **fields: Any) -> dict:
     """A JSON document with the fields every document carries: schema, saelab_version, seed,
     command."""

@@ -3,16 +3,16 @@ what each costs the model."""
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
 
-from .common import Common, Count, Folder, Runs, document, show, upto
+from .common import Count, Folder, OfCache, Runs, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.activations import Cache
+    from saelab.runs import Opened
 
 COLUMNS = (
     ("FVU", "fvu"),
@@ -27,13 +27,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfCache):
     """Options of `saelab dark-matter`."""
 
     runs: Runs = ()
     """run folders: SAEs of several widths, sparsifiers or layers of one model"""
-    cache: Folder = None
-    """activation cache (default: the one the runs were trained on)"""
     tokens: Count = 500_000
     """training tokens to fit the linear maps on, at most"""
     held_out: Count = 50_000
@@ -50,8 +48,7 @@ def run(args: Args) -> int:
     """Analyse, write dark-matter.json into every run, print tables."""
     from tqdm import tqdm
 
-    from saelab import SAE, models
-    from saelab.activations import Cache
+    from saelab import runs
     from saelab.analysis.dark_matter.report import analyse
     from saelab.files import write_json
 
@@ -59,12 +56,10 @@ def run(args: Args) -> int:
         raise UsageError("no run named: saelab dark-matter RUN [RUN ...]")
     if args.errors and len(args.runs) > 1:
         raise UsageError(f"--errors writes the error of one run, {len(args.runs)} are named")
-    saes = {str(folder): SAE.load(folder) for folder in args.runs}
-    about = _common(saes, "model")
-    cache = Cache(args.cache or _common(saes, "cache"))
-    cache.verify()
-    cache.check_model(about)
-    model = models.load(about.name)
+    opened = runs.open_all(args.runs, args.model, args.cache)
+    _check_common(opened)
+    saes = {str(folder): run.sae for folder, run in zip(args.runs, opened, strict=True)}
+    cache, model = opened[0].cache, opened[0].model
     n_tokens, n_held_out = (
         min(args.tokens, cache.n_tokens()),
         min(args.held_out, cache.n_tokens("held_out")),
@@ -73,8 +68,8 @@ def run(args: Args) -> int:
         sizes = {"n_tokens": args.tokens, "n_held_out": args.held_out, "ridge": args.ridge}
         fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=upto(bar))
     result = document("dark-matter", args.seed, **fields)
-    for entry in result["runs"]:
-        write_json(Path(entry["run"]) / "dark-matter.json", {**result, "runs": [entry]})
+    for run_, own in zip(opened, result["runs"], strict=True):
+        write_json(run_.folder.dark_matter, {**result, "runs": [own]})
     lines = [table(result)]
     if args.errors:
         lines.append(_write_errors(args, cache, next(iter(saes.values()))))
@@ -82,16 +77,17 @@ def run(args: Args) -> int:
     return 0
 
 
-def _common(saes: dict[str, "SAE"], key: str) -> Any:
-    """What all runs were trained on. Raises UsageError naming two that differ."""
-    (first, value), *others = ((name, getattr(sae.origin, key)) for name, sae in saes.items())
-    for name, theirs in others:
-        if theirs != value:
-            hint = "; --cache names one for all" if key == "cache" else ""
-            raise UsageError(
-                f"{first} and {name} were trained on different {key}s, {value} and {theirs}{hint}"
-            )
-    return value
+def _check_common(opened: "list[Opened]") -> None:
+    """Raise UsageError naming two runs of different models or caches."""
+    first, *others = opened
+    for other in others:
+        pair = f"{first.folder.path} and {other.folder.path} were trained on different"
+        theirs, mine = other.sae.origin.model, first.sae.origin.model
+        if theirs and mine and mine.differs(theirs):
+            raise UsageError(f"{pair} models, {mine.name} and {theirs.name}")
+        if first.cache.path.resolve() != other.cache.path.resolve():
+            paths = f"{first.cache.path} and {other.cache.path}"
+            raise UsageError(f"{pair} caches, {paths}; --cache names one for all")
 
 
 def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:

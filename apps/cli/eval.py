@@ -3,21 +3,20 @@ spliced in."""
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
 
-from .common import Common, Count, Folder, Runs, document, show, upto
+from .common import Count, OfCache, Runs, document, show, upto
 from .report_tables import ROWS, beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.activations import Cache
+    from saelab.runs import Opened
 
 L0_TOKENS = 4096
 PROBE_TOKENS = {"train": 60_000, "held_out": 30_000}
@@ -25,13 +24,11 @@ PROBE_PROMPTS = 1000
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfCache):
     """Options of `saelab eval`."""
 
     runs: Runs = ()
     """run folders; several are shown side by side"""
-    cache: Folder = None
-    """activation cache (default: the one the run was trained on)"""
     tokens: Count = 200_000
     """held-out tokens to read, at most"""
     controls: bool = False
@@ -44,13 +41,13 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Evaluate, write report.json into each run, print a table."""
-    from saelab import SAE, models
+    from saelab import runs
 
     if not args.runs:
         raise UsageError("no run named: saelab eval RUN [RUN ...]")
-    saes = {folder: SAE.load(folder) for folder in args.runs}
-    load = cache(models.load)
-    results = {folder: _evaluate(folder, sae, args, load) for folder, sae in saes.items()}
+    opened = runs.open_all(args.runs, args.model, args.cache)
+    results = {folder: _evaluate(run, args) for folder, run in zip(args.runs, opened, strict=True)}
+    saes = {folder: run.sae for folder, run in zip(args.runs, opened, strict=True)}
     if len(results) == 1:
         (result,) = results.values()
         show(result, args.json, _text(result))
@@ -61,22 +58,14 @@ def run(args: Args) -> int:
     return 0
 
 
-def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) -> dict:
+def _evaluate(opened: "Opened", args: Args) -> dict:
     """One run's report, written into it."""
     from tqdm import tqdm
 
-    from saelab.activations import Cache
     from saelab.evaluation import evaluate
     from saelab.files import write_json
 
-    if sae.origin.model.name == "synthetic":
-        raise UsageError(
-            f"{folder} is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure"
-        )
-    cache_ = Cache(args.cache or sae.origin.cache)
-    cache_.verify()
-    cache_.check_model(sae.origin.model)
-    model = load(sae.origin.model.name)
+    folder, sae, cache_, model = opened
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
         beside_ = untrained if args.controls else None
@@ -92,7 +81,7 @@ def _evaluate(folder: Path, sae: "SAE", args: Args, load: Callable[[str], Any]) 
     if args.probe:
         fields["probing"] = _probing(sae, untrained["random_init"], cache_, model, args.seed)
     result = document("report", args.seed, **fields)
-    write_json(folder / "report.json", result)
+    write_json(folder.report, result)
     return result
 
 
@@ -173,7 +162,7 @@ def _over_seeds(fields: list[dict]) -> dict:
 
 
 def _but_for_the_seed(sae: "SAE") -> str:
-    origin = replace(sae.origin, seed=None).to_dict()
+    origin = replace(sae.origin, seed=None, cache=None).to_dict()
     return json.dumps([origin, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
 
 

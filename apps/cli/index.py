@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from saelab.errors import UsageError
+from saelab.runs import RunFolder
 
-from .common import Common, Count, Folder, document, show, upto
+from .common import Count, OfCache, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfCache):
     """Options of `saelab index`."""
 
     run: Positional[Path] = Path()
@@ -29,27 +30,19 @@ class Args(Common):
     """tokens to read, such as 500k or 2M"""
     split: Literal["train", "held_out"] = "train"
     """which documents to read"""
-    cache: Folder = None
-    """activation cache (default: the one the run was trained on)"""
 
 
 def run(args: Args) -> int:
     """Index, write features.db into the run, print what it holds."""
     from tqdm import tqdm
 
-    from saelab import SAE, models
-    from saelab.activations import Cache
+    from saelab import SAE, runs
     from saelab.features import build
 
     started = time.perf_counter()
-    sae = SAE.load(args.run)
-    others = [(folder, SAE.load(folder)) for folder in args.compare]
-    named = [(_name(folder, other, sae), other) for folder, other in others]
-    cache = Cache(args.cache or sae.origin.cache)
-    cache.verify()
-    cache.check_model(sae.origin.model)
-    model = models.load(sae.origin.model.name)
-    hook = sae.origin.hook
+    folder, sae, cache, model = runs.open(args.run, args.model, args.cache)
+    others = [(path, SAE.load(path)) for path in args.compare]
+    named = [(_name(path, other, sae), other) for path, other in others]
     with tqdm(
         total=min(args.tokens, cache.n_tokens(args.split)),
         unit="token",
@@ -57,7 +50,7 @@ def run(args: Args) -> int:
         disable=None,
     ) as bar:
         summary = build.build(
-            sae, cache, hook, args.run / "features.db", tokenizer=model.tokenizer, model=model, others=named,
+            sae, cache, sae.origin.hook, folder.features, tokenizer=model.tokenizer, model=model, others=named,
             n_tokens=args.tokens, split=args.split, seed=args.seed, progress=upto(bar),
         )  # fmt: skip
     result = document(
@@ -74,10 +67,14 @@ def run(args: Args) -> int:
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
     """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError
     for another hook or model."""
-    for key in ("hook", "model"):
-        theirs, mine = getattr(other.origin, key), getattr(sae.origin, key)
-        if theirs != mine:
-            raise UsageError(f"{folder} was trained at another {key}: {theirs}, not {mine}")
+    theirs, mine = other.origin, sae.origin
+    if theirs.hook != mine.hook:
+        raise UsageError(f"{folder} was trained at another hook: {theirs.hook}, not {mine.hook}")
+    if theirs.model and mine.model and (field := mine.model.differs(theirs.model)):
+        raise UsageError(
+            f"{folder} was trained at another model: {theirs.model.name}, not {mine.model.name}; "
+            f"they differ in {field}"
+        )
     seed = other.origin.seed
     return f"seed {seed}" if seed != sae.origin.seed else folder.resolve().name
 
@@ -92,8 +89,8 @@ def counts(summary: dict) -> dict:
 def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
-        f"{run / 'features.db'}: {result['n_features']:,} features over {result['n_tokens']:,} "
-        f"tokens in {result['seconds']:.0f} s; {result['dead']:,} never fired"
+        f"{RunFolder(run).features}: {result['n_features']:,} features over "
+        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['dead']:,} never fired"
     ]
     for other in result["others"]:
         lines.append(

@@ -10,11 +10,11 @@ import tyro
 from tyro.conf import UseAppendAction
 
 from ..browser.supervised import SCORES
-from .common import Common, Runs, document, show
+from .common import OfRun, Runs, document, show
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfRun):
     """Options of `saelab supervise`."""
 
     runs: Runs = ()
@@ -35,7 +35,7 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
-    from saelab import SAE, models
+    from saelab import models, runs
     from saelab.errors import UsageError
     from saelab.files import write_json
 
@@ -43,22 +43,14 @@ def run(args: Args) -> int:
         raise UsageError("no run folder named: saelab supervise RUN [RUN ...] --task ioi")
     if args.changes < 1:
         raise UsageError(f"changes={args.changes}: an edit changes at least 1 feature")
-    saes = {folder: SAE.load(folder) for folder in args.runs}
     fit, test, metric = _rows(args)
-    results, loaded = [], {}
-    for folder, sae in saes.items():
-        name = sae.origin.model.name
-        model = loaded.setdefault(name, None) or models.load(name)
-        loaded[name] = model
+    task, results = Path(args.task).stem, []
+    opened = runs.open_all(args.runs, args.model, needs=("model",))
+    for named, (folder, sae, _, model) in zip(args.runs, opened, strict=True):
         fields = _compare(args, model, sae, fit, test, metric)
-        origin = {
-            "task": Path(args.task).stem,
-            "run": str(folder),
-            "model": name,
-            "hook": sae.origin.hook,
-        }
-        results.append(document("supervise", args.seed, **origin, **fields))
-        write_json(folder / f"supervise-{Path(args.task).stem}.json", results[-1])
+        facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
+        results.append(document("supervise", args.seed, task=task, **facts, **fields))
+        write_json(folder.supervised(task), results[-1])
     whole = results[0] if len(results) == 1 else document("supervise", args.seed, runs=results)
     show(whole, args.json, "\n\n".join(table(result) for result in results))
     return 0

@@ -17,6 +17,7 @@ from tyro.conf import Fixed, Suppress
 import saelab
 from saelab import Config
 from saelab.door import beside
+from saelab.runs import RunFolder
 
 from .common import Count, document, show
 
@@ -95,7 +96,7 @@ def run(args: Args) -> int:
 
 def summary(config: Config) -> tuple[dict, str]:
     """The last row of a run's metrics.jsonl with its peak rate, and a line for people."""
-    last = json.loads((Path(config.out) / "metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads(RunFolder(config.out).metrics.read_text().splitlines()[-1])
     peak = float(f"{config.learning_rate:.3g}")
     numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
     after = f"after {last['tokens']:,} training tokens at rate {peak:g}"

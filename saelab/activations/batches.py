@@ -7,13 +7,11 @@ order depends on seed, epoch and batch size alone, so that a batch number is all
 from.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 BLOCK = 16  # contexts that stay together until the buffer is shuffled
@@ -25,7 +23,8 @@ Buffer = dict[str, Tensor]
 class File(NamedTuple):
     """A shard to read from."""
 
-    path: Path
+    open: Callable[[], Any]
+    """opens its safetensors file"""
     counted: np.ndarray
     """[C]: how many positions of each context count"""
     masked: bool
@@ -109,7 +108,7 @@ class Batches:
         for shard in sorted({block.shard for block in job.blocks}):
             mine = [block for block in job.blocks if block.shard == shard]
             rows = sum(block.n_tokens for block in mine)
-            with safe_open(self.files[shard].path, "pt") as file:
+            with self.files[shard].open() as file:
                 mask_CT = file.get_tensor("counted").bool() if self.files[shard].masked else None
                 for name, key in self.keys.items():
                     acts_CTD = file.get_tensor(key)  # mapped, not read

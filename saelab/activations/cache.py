@@ -3,8 +3,8 @@
 Shapes: C contexts, T positions, D width.
 """
 
-import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from saelab.activations.batches import Batches, File
 from saelab.activations.plan import SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
 from saelab.errors import FailedRun, UsageError
-from saelab.files import sha256
+from saelab.files import read_json, sha256
 from saelab.origin import Identity
 
 CHUNK = 64  # contexts read at a time
@@ -76,7 +76,7 @@ class Cache:
             raise UsageError(
                 f"{self.path} is no activation cache: it has no manifest.json; make one with `saelab capture`"
             )
-        self.manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text())
+        self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
         if self.manifest.get("schema") not in SCHEMAS.values():
             raise UsageError(
                 f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads "
@@ -86,11 +86,7 @@ class Cache:
             raise UsageError(
                 f"{self.path} is unfinished: repeat its `saelab capture` command to resume it"
             )
-        for entry in [
-            *self.manifest["shards"],
-            self.manifest["moments"],
-            self.manifest["documents"],
-        ]:
+        for entry in self._entries():
             file = self.path / entry["file"]
             size = file.stat().st_size if file.is_file() else None
             if size != entry["bytes"]:
@@ -161,42 +157,47 @@ class Cache:
 
     def document_names(self) -> list[str]:
         """The name of each document, by the number that `Contexts.documents` holds."""
-        return json.loads((self.path / self.manifest["documents"]["file"]).read_text())
+        return read_json(self._checked(self.manifest["documents"]))
 
     def moments(self, hook: str, split: str = "train") -> Moments:
         """Second moments of a hook over a split's tokens."""
-        tensors = load_file(self.path / self.manifest["moments"]["file"])
+        tensors = load_file(self._checked(self.manifest["moments"]))
         prefix = f"{split}/{self.resolve(hook)}"
         n, total, second = (tensors[f"{prefix}/{part}"] for part in ("n", "sum", "second"))
         return Moments(float(n), total, second)
 
     def verify(self) -> None:
-        """Compare every file's SHA-256 with the manifest, once per process and file. Raises
-        FailedRun naming an altered file."""
-        for entry in [
-            *self.manifest["shards"],
-            self.manifest["moments"],
-            self.manifest["documents"],
-        ]:
-            file = self.path / entry["file"]
-            status = file.stat()
-            key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
-            if key not in _verified:
-                if sha256(file) != entry["sha256"]:
-                    raise FailedRun(
-                        f"{entry['file']} of {self.path} was altered: its SHA-256 is not the manifest's; capture again"
-                    )
-                _verified.add(key)
+        """Compare every file's SHA-256 with the manifest now, which reading does on first use.
+        Raises FailedRun naming an altered file."""
+        for entry in self._entries():
+            self._checked(entry)
 
-    def check_model(self, identity: Identity) -> None:
-        """Raise UsageError if the cache was made by another model (other weights) than
-        `identity`."""
-        mine = self.manifest["model"]
-        if mine["revision"] != identity.revision:
-            raise UsageError(
-                f"{self.path} was made by {mine['name']} (revision {mine['revision'][:12]}), not by {identity.name} "
-                f"(revision {str(identity.revision)[:12]}): use a cache of that model"
-            )
+    def _entries(self) -> list[dict]:
+        """The manifest's entries of all files."""
+        own = (self.manifest[part] for part in ("moments", "documents"))
+        return [*self.manifest["shards"], *own]
+
+    def _checked(self, entry: dict) -> Path:
+        """The path of a file, its SHA-256 compared once per process."""
+        file = self.path / entry["file"]
+        status = file.stat()
+        key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
+        if key not in _verified:
+            if sha256(file) != entry["sha256"]:
+                raise FailedRun(
+                    f"{entry['file']} of {self.path} was altered: its SHA-256 is not the "
+                    "manifest's; capture again"
+                )
+            _verified.add(key)
+        return file
+
+    def _open(self, shard: dict) -> Any:
+        return safe_open(self._checked(shard), "pt")
+
+    @property
+    def identity(self) -> Identity:
+        """The model that made it."""
+        return Identity.from_dict(self.manifest["model"])
 
     def contexts(
         self, hook: str, split: str = "train", *, gradients: bool = False
@@ -205,7 +206,7 @@ class Cache:
         gradients at it."""
         name = self.resolve(hook) + (".grad" if gradients else "")
         for shard in self.shards(split):
-            with safe_open(self.path / shard["file"], "pt") as file:
+            with self._open(shard) as file:
                 for first in range(0, shard["contexts"], CHUNK):
                     part = slice(first, min(first + CHUNK, shard["contexts"]))
                     tokens, documents = (
@@ -245,7 +246,7 @@ class Cache:
         """Its contexts in the order of the shards, both splits, as a Source gives them."""
         first = 0
         for shard in self.manifest["shards"]:
-            with safe_open(self.path / shard["file"], "pt") as file:
+            with self._open(shard) as file:
                 tokens, owners = (file.get_tensor(key).long() for key in ("tokens", "documents"))
                 counted = self._mask(file, tokens, slice(None))
             numbers = torch.arange(first, first + len(tokens))
@@ -258,18 +259,19 @@ class Cache:
         for shard in self.manifest["shards"]:
             here = numbers_C[(numbers_C >= first) & (numbers_C < first + shard["contexts"])]
             if len(here):
-                with safe_open(self.path / shard["file"], "pt") as file:
+                with self._open(shard) as file:
                     rows.append(file.get_tensor(name)[here - first])
             first += shard["contexts"]
         return torch.cat(rows)
 
     def _file(self, shard: dict) -> File:
         """A shard as batches read it."""
-        path, masked = self.path / shard["file"], self.plan.masked
+        open_, masked = partial(self._open, shard), self.plan.masked
         if not masked:
-            return File(path, np.full(shard["contexts"], self.context - 1), masked)
-        with safe_open(path, "pt") as file:
-            return File(path, file.get_tensor("counted").sum(1).numpy(), masked)
+            return File(open_, np.full(shard["contexts"], self.context - 1), masked)
+        # Not checked yet: it would read every shard before the first batch.
+        with safe_open(self.path / shard["file"], "pt") as file:
+            return File(open_, file.get_tensor("counted").sum(1).numpy(), masked)
 
     def batches(
         self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0

@@ -22,6 +22,7 @@ from saelab.activations.source import Piece, Progress, all_but_first
 from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.evaluation.synthetic import Spec, World
+from saelab.origin import SYNTHETIC
 
 HOOK = "synthetic"
 CHUNK = 16  # contexts drawn at a time
@@ -64,7 +65,7 @@ class Samples:
         text = json.dumps(asdict(spec))
         digest = hashlib.sha256(text.encode()).hexdigest()
         self.plan = Plan(
-            model={"name": "synthetic", "revision": digest, "tokenizer_hash": "", "spec": text},
+            model={"name": SYNTHETIC, "revision": digest, "tokenizer_hash": "", "spec": text},
             text="synthetic",
             hooks={HOOK: hook([spec.width])},
             n_tokens=n_tokens,

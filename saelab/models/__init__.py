@@ -1,13 +1,14 @@
 """A language model behind one small door: load it, know which one it is, name its hook points."""
 
 from saelab.models.hooks import aliases, enabled, hook_points, resolve_hook
-from saelab.models.identity import identity, name_of
+from saelab.models.identity import check, identity, name_of
 from saelab.models.loading import load
 from saelab.models.model import Model
 
 __all__ = [
     "Model",
     "aliases",
+    "check",
     "enabled",
     "hook_points",
     "identity",

@@ -62,17 +62,15 @@ def check(model: Any, record: Identity, what: str) -> bool:
     naming the first field in which they differ.
     """
     here = identity(model, weights=False)
-    if record.differs(here) == "revision" and (record.weights or not here.revision):
+    if record.weights and record.revision != here.revision:
         here = identity(model)
-    if not (record.revision or record.weights) or not (here.revision or here.weights):
-        return False
     if field := record.differs(here):
         theirs, mine = (str(getattr(one, field))[:12] for one in (here, record))
         raise UsageError(
             f"{what} belongs to {record.name}, and {here.name} is another model: its {field} is "
             f"{theirs}, not {mine}; name the right one with --model"
         )
-    return True
+    return record.known and here.known
 
 
 def _inside(model: Any) -> Any:

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from apps.browser import draw
-from apps.browser.runs import PLACES, find_runs
+from apps.browser import PLACES, draw
 from apps.cli import browse, main
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
+from saelab.runs import find
 from tests import toy_index as toy
 from tests.apps.pages import APP, opened_page
 
@@ -67,16 +67,16 @@ def is_html(element):
 
 
 def test_runs_are_found_below_folders_and_named_by_their_path(runs, tmp_path):
-    assert list(find_runs([runs])) == ["bare", "sweep/signed", "toy"]
-    assert find_runs([runs / "toy"]) == {"toy": runs / "toy"}
-    assert find_runs([tmp_path, tmp_path / "missing"]) == {}
+    assert list(find([runs])) == ["bare", "sweep/signed", "toy"]
+    assert find([runs / "toy"]) == {"toy": runs / "toy"}
+    assert find([tmp_path, tmp_path / "missing"]) == {}
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place / "run" / "sae").mkdir(parents=True)
         (tmp_path / place / "run" / "sae" / "sae.json").write_text("{}")
-    found = find_runs([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "run"])
+    found = find([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "run"])
     assert list(found) == ["run", str(tmp_path / "b" / "run")]
 
 

@@ -126,7 +126,7 @@ def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
 
 
 def test_the_page_of_a_feature_circuit_links_to_its_features(by_feature: Path, monkeypatch):
-    from apps.browser.runs import PLACES
+    from apps.browser import PLACES
 
     monkeypatch.setenv(PLACES, json.dumps([str(by_feature)]))
     page = opened_page("circuits")
@@ -184,7 +184,7 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
             ["--method", "feature-circuit"],
             "feature-circuit needs SAEs of this model: name each run with --run",
         ),
-        (["--run", "x", "--method", "codes"], "x has no sae.json"),
+        (["--run", "x", "--method", "codes"], "x holds no SAE"),
         (
             ["--task", "agreement", "--held-out", "24"],
             "this model does not do the task agreement: its logit difference is",
@@ -206,7 +206,7 @@ def test_what_cannot_be_done_is_refused_in_one_line(
 def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(
     written: Path, tmp_path: Path, monkeypatch
 ):
-    from apps.browser.runs import PLACES
+    from apps.browser import PLACES
     from apps.cli import browse
 
     for place in (written, tmp_path):

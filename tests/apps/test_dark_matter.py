@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import training
+from apps.browser import PLACES
 from apps.browser import dark_matter as section
-from apps.browser.runs import PLACES
 from apps.cli import main
 from saelab import SAE, Choice, models
 from saelab.activations import Cache
@@ -269,7 +269,7 @@ def test_a_ridge_fits_on_fewer_tokens_than_regressors_and_has_no_null(
             ["{run}", "{other}", "--errors", "somewhere"],
             "--errors writes the error of one run, 2 are named",
         ),
-        (["missing"], "missing has no sae.json"),
+        (["missing"], "missing holds no SAE: there is no such folder"),
     ],
 )
 def test_what_cannot_be_analysed_is_refused(

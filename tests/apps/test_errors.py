@@ -143,12 +143,15 @@ def test_a_damaged_cache_stops_training_and_names_the_shard(copy: Path, tmp_path
     shard, out = copy / "00002.safetensors", tmp_path / "run"
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    assert main(words("train", "--cache", copy, "--out", out, "--hook", HOOK, "--batch", 256)) == 1
-    assert "00002.safetensors" in last_line(capsys)
+    command = words("train", "--cache", copy, "--out", out, "--hook", HOOK, "--batch", 256)
+    command += words("--features", 64, "--k", 4, "--tokens", 1000)
+    assert main(command) == 1
+    assert "00002.safetensors" in last_line(capsys) and not out.exists()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 255]))
-    assert main(words("train", "--cache", copy, "--out", out, "--hook", HOOK, "--batch", 256)) == 1
-    assert "00002.safetensors" in last_line(capsys)
-    assert not out.exists()
+    assert main(command) == 1  # a shard's bytes are compared when it is first read
+    assert "00002.safetensors" in last_line(capsys) and not (out / "sae").exists()
+    shard.write_bytes(whole)
+    assert main([*command, "--resume"]) == 0
 
 
 def test_an_occupied_run_folder_is_refused_and_left_alone(
@@ -170,7 +173,7 @@ def test_an_occupied_run_folder_is_refused_and_left_alone(
 @pytest.mark.parametrize("verb", ["eval", "index"])
 def test_a_run_without_its_sae_is_refused(verb: str, tiny_run: Path, tmp_path: Path, capsys):
     assert main([verb, str(tmp_path)]) == 2
-    assert "has no sae.json: not the directory of an SAE or of a finished run" in last_line(capsys)
+    assert "holds no SAE: it is empty" in last_line(capsys)
     broken = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     (broken / "sae" / "sae.safetensors").unlink()
     assert main([verb, str(broken)]) == 2
@@ -182,10 +185,10 @@ def test_a_cache_of_another_model_than_the_runs_is_refused(
     verb: str, tiny_run: Path, copy: Path, capsys
 ):
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["model"]["revision"] = "0" * 64
+    manifest["model"] |= {"revision": "0" * 64, "weights": "0" * 64}
     (copy / "manifest.json").write_text(json.dumps(manifest))
     assert main(words(verb, tiny_run, "--cache", copy)) == 2
-    assert "was made by" in last_line(capsys)
+    assert "they differ in weights" in last_line(capsys)
 
 
 def test_weights_that_turn_non_finite_stop_the_run_and_keep_the_checkpoint(

@@ -8,9 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from apps.browser import PLACES
 from apps.browser import supervised as section
 from apps.browser.draw import number
-from apps.browser.runs import PLACES
 from apps.cli import main
 from tests.apps.pages import opened_page
 from tests.schemas import check
@@ -115,7 +115,7 @@ def test_the_overview_shows_what_was_compared(
         (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
         (["{run}", "--tests", "1"], "prompts=2000, tests=1"),
         (["{run}", "--task", "ioi"], "tokens after '"),
-        (["nowhere"], "nowhere has no sae.json"),
+        (["nowhere"], "nowhere holds no SAE"),
     ],
 )
 def test_what_is_wrong_is_said(

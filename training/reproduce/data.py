@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from saelab.runs import RunFolder
+
 from ..config import Config
 from .claims import Settings
 
@@ -56,7 +58,7 @@ def runs(settings: Settings, configs: Sequence[Config]) -> list[Path]:
     trained, several per pass."""
     folders = [run_folder(settings, config) for config in configs]
     missing = {
-        f: c for f, c in zip(folders, configs, strict=True) if not (f / "sae" / "sae.json").exists()
+        f: c for f, c in zip(folders, configs, strict=True) if not RunFolder(f).header.exists()
     }
     for group in _passes(missing):
         _train(settings, group)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from saelab.runs import RunFolder, read
+
 from .. import charts, circuit, draw, load, state
 
 QUIET = {"displayModeBar": False}
@@ -14,7 +16,7 @@ NONE_YET = "No circuits here yet: <code>saelab circuits --task ioi --out runs/io
 
 def show() -> None:
     """The page."""
-    document = load.document(_folder(), "circuit.json")
+    document = read(RunFolder(_folder()).circuit)
     state.html(circuit.about(document))
     left, right = st.columns(2, gap="medium")
     with left:

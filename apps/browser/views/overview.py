@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from saelab.features.reader import FeatureIndex
+from saelab.runs import RunFolder, read
 
 from .. import charts, dark_matter, draw, load, state, supervised, tables
 
@@ -30,12 +31,14 @@ def show() -> None:
 
 def _documents(name: str, folder: Path) -> None:
     """What verbs have written into the run."""
-    state.html(tables.about(name, load.document(folder, "sae/sae.json")))
-    state.html(tables.report(load.document(folder, "report.json"), str(folder)))
-    if dark := load.document(folder, "dark-matter.json"):
-        state.html(dark_matter.section(dark))
-    for path in sorted(folder.glob("supervise-*.json")):
-        state.html(supervised.section(load.document(folder, path.name)))
+    run = RunFolder(folder)
+    documents = run.documents()
+    state.html(tables.about(name, read(run.header)))
+    state.html(tables.report(read(run.report), str(folder)))
+    for document in documents.get("dark-matter", ()):
+        state.html(dark_matter.section(document))
+    for document in documents.get("supervise", ()):
+        state.html(supervised.section(document))
 
 
 def _densities(index: FeatureIndex) -> None:

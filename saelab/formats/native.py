@@ -1,0 +1,120 @@
+"""Our own form: `sae.safetensors` with the weights, a few probe activations and what the SAE makes
+of them; `sae.json` with everything else.
+
+Shapes: B probe rows, D width.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from saelab import sparsify
+from saelab.errors import FailedRun, UsageError
+from saelab.files import read_json, write_atomic, write_json
+from saelab.origin import Origin
+from saelab.sae import SAE
+from saelab.sparsify import Choice
+
+HEADER, WEIGHTS = "sae.json", "sae.safetensors"
+SCHEMA = "saelab/sae/2"
+ORIGINS = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
+PROBE_ROWS = 16
+# Of the probe error, relative.
+TOLERANCE = {
+    torch.float32: 1e-3,
+    torch.float64: 1e-6,
+    torch.bfloat16: 3e-2,
+    torch.float16: 1e-2,
+}
+
+
+def recognise(path: Path) -> bool:
+    """Whether a folder holds an SAE of this form."""
+    return (path / HEADER).is_file()
+
+
+def write(sae: SAE, path: Path, probe: Tensor | None = None) -> None:
+    """Write an SAE into a folder, each file atomically; see `SAE.save`."""
+    if probe is None:
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.randn(PROBE_ROWS, sae.d_model, generator=generator)
+    state = sae.state_dict().items()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state}
+    tensors["probe"] = probe.to(sae.W_enc.dtype).cpu().contiguous()
+    tensors["probe_error"] = _probe_error(sae, tensors["probe"])
+    header = {
+        "schema": SCHEMA,
+        "d_model": sae.d_model,
+        "d_out": len(sae.b_dec),
+        "n_features": sae.n_features,
+        "sparsify": sparsify.to_dict(sae.sparsify),
+        "transcoder": sae.transcoder,
+        "skip": sae.W_skip is not None,
+        "origin": sae.origin.to_dict(),
+    }
+    write_atomic(path / WEIGHTS, lambda temporary: save_file(tensors, temporary))
+    write_json(path / HEADER, header)
+
+
+def read(path: Path) -> SAE:
+    """The SAE of a folder, checked on its probe.
+
+    Raises UsageError for missing weights or an unknown schema, FailedRun for damaged files and if
+    the probe's reconstruction error differs.
+    """
+    header, tensors = _header(path), _tensors(path)
+    shape = {name: header[name] for name in ("d_out", "transcoder", "skip")}
+    form = sparsify.from_dict(header["sparsify"])
+    sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
+    probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
+    if not sae.learns_levels:
+        sae.levels = tensors.get("levels")
+    sae.load_state_dict(tensors)
+    sae.origin = Origin.from_dict(header[ORIGINS[header["schema"]]])
+    _check_probe(sae, probe, expected, path)
+    return sae
+
+
+def _header(path: Path) -> dict[str, Any]:
+    header = read_json(path / HEADER)
+    if header.get("schema") not in ORIGINS:
+        raise UsageError(
+            f"{path / HEADER} has schema {header.get('schema')!r}, "
+            f"this version reads {' and '.join(ORIGINS)}"
+        )
+    return header
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    if not (path / WEIGHTS).is_file():
+        raise UsageError(f"{path} has no {WEIGHTS}: its weights are missing")
+    try:
+        return load_file(path / WEIGHTS)
+    except Exception as error:
+        raise FailedRun(
+            f"{path / WEIGHTS} cannot be read ({error}): damaged or cut short"
+        ) from None
+
+
+@torch.no_grad()
+def _probe_error(sae: SAE, probe_BD: Tensor) -> Tensor:
+    """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [B, 2]: together
+    they pin the function down."""
+    needs_gradient = isinstance(sae.sparsify, Choice) and sae.sparsify.beta
+    x_hat_BD = (sae.frozen() if needs_gradient else sae)(probe_BD.to(sae.W_enc.device)).cpu()
+    error_BD = x_hat_BD if sae.transcoder else probe_BD - x_hat_BD
+    return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)
+
+
+def _check_probe(sae: SAE, probe_BD: Tensor, expected_B2: Tensor, path: Path) -> None:
+    difference_B2 = (_probe_error(sae, probe_BD) - expected_B2).abs()
+    worst = (difference_B2 / expected_B2.abs().clamp_min(1e-6)).max().item()
+    tolerance = TOLERANCE[probe_BD.dtype]
+    if not worst <= tolerance:
+        raise FailedRun(
+            f"{path} is not the function that was saved: reconstruction of its probe activations "
+            f"differs by {worst:.2g}, tolerance {tolerance:g}"
+        )

@@ -100,8 +100,14 @@ def main() -> None:
         f"bare steps: {one / total:.2f}x"
     )
     shape = {name: getattr(args, name) for name in ("k", "features", "batch", "steps")}
-    result = {"schema": "saelab/bench/1", "machine": bench.explained(), "shape": shape, "dtype": "float32",
-              "ms": {"pass": 1e3 * one, "bare": 1e3 * total}, "ratio": one / total}  # fmt: skip
+    result = {
+        "schema": "saelab/bench/1",
+        "machine": bench.explained(),
+        "shape": shape,
+        "dtype": "float32",
+        "ms": {"pass": 1e3 * one, "bare": 1e3 * total},
+        "ratio": one / total,
+    }
     out = args.out or RESULTS / f"sweep_{platform.node()}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")

@@ -77,9 +77,15 @@ def dictionary_learning_peer(shape: Shape) -> Step:
 
     x_BD = benchmark.tokens(shape)
     trainer = TopKTrainer(
-        steps=10**6, activation_dim=shape.width, dict_size=shape.features, k=shape.k, layer=0, lm_name="", device="cpu",
+        steps=10**6,
+        activation_dim=shape.width,
+        dict_size=shape.features,
+        k=shape.k,
+        layer=0,
+        lm_name="",
+        device="cpu",
         dict_class=AutoEncoderTopK,
-    )  # fmt: skip
+    )
 
     def step() -> None:
         trainer.update(1, x_BD)

@@ -43,7 +43,8 @@ def _sentence(box: str) -> str:
         r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])", "", text
     )  # the box's title
     text = re.sub(
-        r" Got errors: .*?(?= Argument helptext| For full|$)| Argument helptext: .*?(?= For full|$)",
+        r" Got errors: .*?(?= Argument helptext| For full|$)"
+        r"| Argument helptext: .*?(?= For full|$)",
         "",
         text,
     )

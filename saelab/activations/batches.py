@@ -128,7 +128,8 @@ class Batches:
             yield spare, order_N
 
     def _generate(self, start: int) -> Iterator[Buffer]:
-        rest: Buffer = {}  # tokens of a buffer's end that wait for the next buffer to fill their batch
+        # Tokens of a buffer's end that wait for the next buffer to fill their batch.
+        rest: Buffer = {}
         for whole, order_N in self._buffers(start):
             first = 0
             n_rest = len(next(iter(rest.values()))) if rest else 0

@@ -18,11 +18,19 @@ from saelab.documents import Document, held_out
 
 # Permissively licensed dependencies with much hand-written Python. Generated code (plotly's
 # validators, say) is left out.
-PACKAGES = ("accelerate", "altair", "click", "datasets", "fsspec", "huggingface_hub", "jinja2", "joblib", "llvmlite", "mpmath",
-            "networkx", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "pygments", "rich", "scipy", "sklearn",
-            "streamlit", "sympy", "torch", "transformer_lens", "transformers", "wandb")  # fmt: skip
-SKIPPED_FOLDERS = {"site-packages", "__pycache__", "validators", "graph_objs", "_vendor", "vendor", "test_data", "lib2to3",
-                   "_inductor_generated", "proto", "vendored"}  # fmt: skip
+PACKAGES = tuple(
+    """
+    accelerate altair click datasets fsspec huggingface_hub jinja2 joblib llvmlite mpmath networkx
+    numba numpy pandas plotly pyarrow pydantic pygments rich scipy sklearn streamlit sympy torch
+    transformer_lens transformers wandb
+    """.split()
+)
+SKIPPED_FOLDERS = set(
+    """
+    site-packages __pycache__ validators graph_objs _vendor vendor test_data lib2to3
+    _inductor_generated proto vendored
+    """.split()
+)
 SKIPPED_FILES = 200_000  # bytes: larger Python files are tables
 PACKAGE_CAP = 6_000_000  # characters of any one package, so that none dominates
 PROMPT_SHARE = 0.3  # of the mixture's characters; just under a quarter of its tokens

@@ -46,9 +46,9 @@ def build(
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's
     `meta`).
 
-    cache: read once, as whole contexts of `hook` and `split`. n_tokens: stop after that many (None: all). model: gives promoted and
-    suppressed tokens where the decoder writes to the residual stream. others: (name, SAE) pairs to
-    look every feature up in. progress: called with the number of tokens counted so far. Raises
+    cache: read once, as whole contexts of `hook` and `split`. n_tokens: stop after that many (None:
+    all). model: gives promoted and suppressed tokens where the decoder writes to the residual
+    stream. others: (name, SAE) pairs to look every feature up in. progress: called with the number of tokens counted so far. Raises
     UsageError for an SAE of another width, FailedRun for activations that are not finite.
     """
     sae = sae.frozen()

@@ -60,7 +60,12 @@ class Point(NamedTuple):
 
 
 _PROJECTIONS = {f"attn.{letter}": f"self_attn.{letter}_proj" for letter in "qkvo"}
-_GATED_MLP = {"mlp": "mlp", "mlp.gate": "mlp.gate_proj", "mlp.in": "mlp.up_proj", "mlp.out": "mlp.down_proj"}  # fmt: skip
+_GATED_MLP = {
+    "mlp": "mlp",
+    "mlp.gate": "mlp.gate_proj",
+    "mlp.in": "mlp.up_proj",
+    "mlp.out": "mlp.down_proj",
+}
 _LLAMA = {"attn": "self_attn", **_PROJECTIONS, **_GATED_MLP, "ln1": "input_layernorm"}
 _LLAMA_ENDS = {"embed": "model.embed_tokens", "ln_final": "model.norm", "unembed": "lm_head"}
 

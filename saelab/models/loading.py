@@ -73,8 +73,8 @@ def locate(name: str | Path) -> Located:
     name = str(name)
     if name in NO_MODEL:
         raise UsageError(
-            f"{name!r} is no model: these activations came without one, and losses and the texts of "
-            "tokens need one"
+            f"{name!r} is no model: these activations came without one, and losses and the texts "
+            "of tokens need one"
         )
     snapshot = hub.cached(name)
     if snapshot is not None and not missing_files(snapshot):
@@ -82,8 +82,9 @@ def locate(name: str | Path) -> Located:
     answer = hub.has(name, "model")
     if answer != "yes":
         raise UsageError(
-            f"unknown model {name!r}: no such folder, not in the local hub cache, and {hub.refusal(answer)}; "
-            "give a folder in Hugging Face layout, a hub name, or `bundled`"
+            f"unknown model {name!r}: no such folder, not in the local hub cache, and "
+            f"{hub.refusal(answer)}; give a folder in Hugging Face layout, a hub name, or "
+            "`bundled`"
         )
     snapshot = hub.download(name)
     return _complete(name, snapshot, snapshot.name)

@@ -158,9 +158,17 @@ def compile_program(
     program = PROGRAMS[name][0](sharpness)
     width = 2 * program.variables.n
     config = GPT2Config(
-        vocab_size=len(program.words), n_positions=program.length, n_embd=width, n_layer=N_LAYERS, n_head=N_HEADS,
-        n_inner=N_DECOYS, activation_function="relu", tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(program.words),
+        n_positions=program.length,
+        n_embd=width,
+        n_layer=N_LAYERS,
+        n_head=N_HEADS,
+        n_inner=N_DECOYS,
+        activation_function="relu",
+        tie_word_embeddings=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     model = GPT2LMHeadModel(config)
     given = _weights(program, decoys, seed)
     for key, parameter in model.named_parameters():

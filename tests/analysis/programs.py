@@ -110,8 +110,15 @@ def selector(sharpness: float) -> Program:
     both = Neurons(var("a") + var("b"), torch.tensor([-1.0]), var("c").T)
     ask = sharpness * torch.cat([2 * var("c"), var("level") / LEVEL], 1)  # x scores 2 c, y scores 1
     choose = Head(ask, var("position")[:, 3:5], var("word"), var("out").T)
-    edges = (("embed", "a0.h0.v"), ("embed", "a0.h3.v"), ("a0.h0", "m0"), ("a0.h3", "m0"), ("m0", "a1.h2.q"),
-             ("embed", "a1.h2.v"), ("a1.h2", "logits"))  # fmt: skip
+    edges = (
+        ("embed", "a0.h0.v"),
+        ("embed", "a0.h3.v"),
+        ("a0.h0", "m0"),
+        ("a0.h3", "m0"),
+        ("m0", "a1.h2.q"),
+        ("embed", "a1.h2.v"),
+        ("a1.h2", "logits"),
+    )
     fixed = tuple(
         ("embed", target) for target in ("a0.h0.q", "a0.h0.k", "a0.h3.q", "a0.h3.k", "a1.h2.k")
     )

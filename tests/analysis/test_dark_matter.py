@@ -224,7 +224,7 @@ def test_too_few_tokens_and_wrong_shapes_are_refused():
             dark.fit(empty, empty)
 
 
-# --- documents and scaling ----------------------------------------------------------------------------------------------
+# --- documents and scaling ----------------------------------------------------------------------
 
 
 def test_a_planted_power_law_comes_back_for_every_resample():

@@ -63,7 +63,7 @@ def is_html(element):
     return element.type == "html"
 
 
-# --- finding and refusing -------------------------------------------------------------------------------------------
+# --- finding and refusing -----------------------------------------------------------------------
 
 
 def test_runs_are_found_below_folders_and_named_by_their_path(runs, tmp_path):
@@ -132,7 +132,7 @@ def test_no_free_port_is_an_error(monkeypatch):
         browse.pick_port(None)
 
 
-# --- pages ----------------------------------------------------------------------------------------------------------
+# --- pages --------------------------------------------------------------------------------------
 
 
 def test_the_overview_shows_metrics_beside_references(app):

@@ -13,9 +13,11 @@ PAPERS = {
     "mutual-feature-choice": "Ayonrinde 2024: budgets over features or the batch against TopK",
     "g-sae": "Olmo et al. 2025: features chosen with the loss's gradient against TopK",
     "abstopk": "Zhu et al. 2025: signed features against TopK of the same and of twice the width",
-    "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; occlusion and over-splitting",
+    "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; "
+    "occlusion and over-splitting",
     "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks",
-    "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the activation",
+    "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the "
+    "activation",
 }
 
 

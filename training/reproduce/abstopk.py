@@ -92,11 +92,11 @@ def _captured(found: Comparison, cache: Cache) -> list[Claim]:
         for name, saes in found.saes.items()
     }
     theirs = {SAME: "one feature for both directions", TWICE: "(not compared)"}
+    title = "AbsTopK: F1 of the best feature per bipolar axis less that of"
     return [
-        seeds_claim(f"AbsTopK: F1 of the best feature per bipolar axis less that of {other}", said, f1["AbsTopK"] - f1[other],
-                    above=0.0)
+        seeds_claim(f"{title} {other}", said, f1["AbsTopK"] - f1[other], above=0.0)
         for other, said in theirs.items()
-    ]  # fmt: skip
+    ]
 
 
 @torch.no_grad()

@@ -117,7 +117,7 @@ def _check(x: Tensor, x_hat: Tensor) -> None:
         raise UsageError("no tokens: x and x_hat are empty")
 
 
-# --- scores: functions of sums over tokens, so that documents can be resampled ------------------------------------------
+# --- scores: functions of sums over tokens, so that documents can be resampled ------------------
 
 
 def columns(x: Tensor, error: Tensor, linear: Tensor, norm: Tensor) -> dict[str, Tensor]:

@@ -242,7 +242,7 @@ def _score_contexts(
         subject.losses.add(owners_P, {"predictions": predictions_P, **losses})
 
 
-# --- the numbers -------------------------------------------------------------------------------------------------------
+# --- the numbers --------------------------------------------------------------------------------
 
 
 def cross_entropy(losses: Totals, name: str) -> np.ndarray:

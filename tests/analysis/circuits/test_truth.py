@@ -151,7 +151,8 @@ def test_a_task_the_model_cannot_do_is_refused_with_its_numbers(bundled: str):
     agreement = task("agreement", bridge, n=60)
     with pytest.raises(
         UsageError,
-        match=r"does not do the task agreement: its logit difference is -?\d\.\d+ \(above 0 on \d+%",
+        match=r"does not do the task agreement: its logit difference is -?\d\.\d+ "
+        r"\(above 0 on \d+%",
     ):
         ablation.setting(bridge, agreement)
     swapped = task("ioi", bridge, n=30)
@@ -161,7 +162,8 @@ def test_a_task_the_model_cannot_do_is_refused_with_its_numbers(bundled: str):
     same = task("ioi", bridge, n=30)
     with pytest.raises(
         UsageError,
-        match=r"with every head resampled \(difference 0.000 to 0.000\), so nothing can be normalised",
+        match=r"with every head resampled \(difference 0.000 to 0.000\), "
+        "so nothing can be normalised",
     ):
         ablation.setting(bridge, same._replace(corrupted=same.clean))
 

@@ -58,8 +58,11 @@ class _State:
     def divergence(self, layer: int, stream_PTD: Tensor) -> float:
         """KL(model || circuit), mean over prompts; nothing before `layer` may have been dropped."""
         missing_UPTD = self.corrupted_UPTD - self.clean_UPTD
-        edits = [edit for site, first in zip(self.sites, self.first, strict=True) if site.layer >= layer
-                 for edit in (self._reading(site, first, missing_UPTD), *self._writing(site, missing_UPTD))]  # fmt: skip
+        edits = []
+        for site, first in zip(self.sites, self.first, strict=True):
+            if site.layer >= layer:
+                edits.append(self._reading(site, first, missing_UPTD))
+                edits += self._writing(site, missing_UPTD)
         circuit_PV = run_from(self.model, layer, stream_PTD, edits)
         return float(losses.kl(self.target_PV, circuit_PV).mean())
 

@@ -89,8 +89,10 @@ def sites(model: Any) -> list[Site]:
     n_kv = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     for layer in range(cfg.n_layers):
         before = 1 + layer * (cfg.n_heads + 1)
-        found += [Site(f"blocks.{layer}.attn.hook_{part}_input", part, layer, cfg.n_heads if part == "q" else n_kv, before)
-                  for part in "qkv"]  # fmt: skip
+        for part in "qkv":
+            n_readers = cfg.n_heads if part == "q" else n_kv
+            name = f"blocks.{layer}.attn.hook_{part}_input"
+            found.append(Site(name, part, layer, n_readers, before))
         parallel = getattr(cfg, "parallel_attn_mlp", False)
         found.append(
             Site(

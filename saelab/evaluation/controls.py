@@ -11,9 +11,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.sparsify import Choice, Sparsify
+from saelab.sparsify import Choice
+
+L0_TOKENS = 4096  # on which the L0 is measured
 
 
 @torch.no_grad()
@@ -22,36 +25,38 @@ def l0(sae: SAE, x_BD: Tensor) -> float:
     return float((sae.encode(x_BD).values != 0).sum()) / len(x_BD)
 
 
-def random_init(sae: SAE, seed: int = 0, l0: float | None = None) -> SAE:
-    """An untrained SAE of the same shape and decoder bias: random unit decoder rows, encoder tied
-    to them.
+def measured_l0(sae: SAE, cache: Cache, seed: int = 0) -> float:
+    """L0 on a sample of the training tokens of the SAE's hook: what its references and controls may
+    spend."""
+    n_tokens = min(L0_TOKENS, cache.n_tokens())
+    return l0(sae, next(cache.batches(sae.origin.hook, n_tokens, seed)))
 
-    It spends the same pairs per token: the SAE's own token budget or, for a threshold, a token
-    budget of its measured l0. Without l0 it gets the threshold itself. Raises UsageError if that
-    consists of levels, which mean nothing for other weights.
+
+def random_init(sae: SAE, seed: int, l0: float) -> SAE:
+    """An untrained SAE of the same shape, decoder bias and skip: random unit decoder rows, encoder
+    tied to them, a token budget of the measured l0 (levels of other weights would mean nothing).
+
+    >>> untrained = random_init(sae, seed=1, l0=measured_l0(sae, cache))
     """
-    form = _budget(sae, l0)
     twin = SAE(
         sae.d_model,
         sae.n_features,
-        form,
+        Choice(max(1, round(l0)), signed=sae.sparsify.signed),
         d_out=len(sae.b_dec),
         transcoder=sae.transcoder,
+        skip=sae.W_skip is not None,
         seed=seed,
     ).to(sae.W_dec)
     twin.b_dec.data.copy_(sae.b_dec)
+    if twin.W_skip is not None:
+        twin.W_skip.data.copy_(sae.W_skip)
     twin.origin = sae.origin
     return twin
 
 
-def _budget(sae: SAE, l0: float | None) -> Sparsify:
-    if isinstance(sae.sparsify, Choice) or (l0 is None and sae.levels is None):
-        return sae.sparsify
-    if l0 is None:
-        raise UsageError(
-            f"{sae.sparsify} with levels has no budget of its own: give the l0 that the control should have"
-        )
-    return Choice(max(1, round(l0)), signed=sae.sparsify.signed)
+def untrained(sae: SAE, cache: Cache, seed: int = 0) -> SAE:
+    """`random_init` at the SAE's L0 on its cache, of a seed that the SAE itself was not made from."""
+    return random_init(sae, seed + 12345, measured_l0(sae, cache, seed))
 
 
 def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:
@@ -70,9 +75,9 @@ def frozen_decoder(
     n_steps: int = 300,
     rate: float = 1e-3,
     seed: int = 0,
-    l0: float | None = None,
+    l0: float,
 ) -> SAE:
-    """An SAE of the same shape and budget whose decoder rows stay random while encoder and biases
+    """An SAE of the same shape and L0 whose decoder rows stay random while encoder and biases
     are fitted (Adam, plain torch).
 
     batches: raw activations [B, D] each, of which n_steps are used; the first sets the scale and

@@ -12,49 +12,34 @@ import torch
 from torch import Tensor
 
 from saelab.activations import Cache, Contexts
-from saelab.code import Code
 from saelab.errors import UsageError
-from saelab.evaluation import metrics
-from saelab.evaluation.controls import random_init
+from saelab.evaluation import metrics, rows
+from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.downstream import Splice, predicting, spliced
-from saelab.evaluation.firing import Firings
+from saelab.evaluation.firing import DEAD_TOKENS, Firings, silent, training_tokens
+from saelab.evaluation.references import Reconstruct, coded, references
+from saelab.evaluation.rows import Row
 from saelab.sae import SAE
-from saelab.statistics import DocumentSums, over_documents, share_over_documents, weights
+from saelab.statistics import (
+    DocumentSums,
+    Estimate,
+    over_documents,
+    share_over_documents,
+    weights,
+)
 from saelab.statistics.bootstrap import total
 
-Reconstruct = Callable[[Tensor], tuple[Tensor, Code | None]]
 Progress = Callable[[int], None]
 
 
-def references(target: Any, n_components: int) -> dict[str, Reconstruct]:
-    """Reconstructions with known results: zero and mean (nothing recovered), identity (everything),
-    PCA with L0 components.
-
-    target: the training split's moments (n, sum [D], second [D, D]) at the hook that is replaced.
-    """
-    mean_D = target.sum / target.n
-    covariance_DD = target.second / target.n - torch.outer(mean_D, mean_D)
-    basis_DL = torch.linalg.eigh(covariance_DD).eigenvectors[:, -n_components:].float()
-    mean_D = mean_D.float()
-    return {
-        "zero": lambda x: (torch.zeros_like(x), None),
-        "mean": lambda x: (mean_D.expand_as(x), None),
-        "identity": lambda x: (x, None),
-        "pca": lambda x: ((x - mean_D) @ basis_DL @ basis_DL.T + mean_D, None),
-    }
-
-
-def _per_token(x_ND: Tensor, x_hat_ND: Tensor, code: Code | None) -> dict[str, Tensor]:
+def _per_token(x_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor) -> dict[str, Tensor]:
     """The sums of `metrics` that belong to tokens."""
     norms_N = x_ND.norm(dim=1) * x_hat_ND.norm(dim=1)
-    fired_N = torch.zeros(len(x_ND))
-    if code is not None:
-        fired_N = torch.bincount(code.tokens[code.values != 0], minlength=len(x_ND))
     return {
         "tokens": torch.ones(len(x_ND)),
         "error": (x_ND - x_hat_ND).double().square().sum(1),
         "square": x_ND.double().square().sum(1),
-        "l0": fired_N,
+        "l0": l0_N,
         "cosine": torch.where(norms_N > 0, (x_ND * x_hat_ND).sum(1) / norms_N, 0),
         "x": x_ND,
     }
@@ -81,17 +66,15 @@ class _Evaluation:
         hooks: tuple[str, str],
         whole: str | None,
         saes: dict[str, SAE],
-        rows: dict[str, Reconstruct],
+        known: dict[str, Reconstruct],
+        untrained: SAE,
     ) -> None:
         self.model, self.hooks, self.whole = model, hooks, whole
-        self.coded: dict[str, Reconstruct] = {name: each.reconstruct for name, each in saes.items()}
-        self.rows, sae = rows | self.coded, saes["sae"]
+        self.coded = {name: coded(sae) for name, sae in saes.items()}
+        self.rows = known | self.coded
+        self.untrained = untrained
         self.sums = {name: DocumentSums() for name in self.rows}
-        self.fired = Firings(sae.n_features)
-        self.chance = (
-            random_init(sae, 12345) if sae.levels is None else None
-        )  # levels of another SAE mean nothing to it
-        self.chance_fired_F = torch.zeros(sae.n_features)
+        self.fired = {name: Firings(untrained.n_features) for name in ("sae", "random_init")}
 
     def add(self, chunk: Contexts) -> None:
         """Run the model clean and with every row spliced in, and add what was measured; the cached
@@ -105,24 +88,21 @@ class _Evaluation:
         rest_CTD = splice.acts[spliced_at] - target_CTD
         owner_N, owner_P = documents_CT[counted_CT], documents_CT[predicting(counted_CT)]
         target_ND = target_CTD[counted_CT]
-        rows, replacements = {}, {}
+        measured, replacements = {}, {}
         for name, reconstruct in self.rows.items():
             source_CTD = x_CTD if name in self.coded else target_CTD
-            x_hat_ND, code = rows[name] = reconstruct(source_CTD[counted_CT])
+            x_hat_ND, l0_N, code = reconstruct(source_CTD[counted_CT])
+            measured[name] = x_hat_ND, l0_N
             replacements[name] = rest_CTD.clone()
             replacements[name][counted_CT] += x_hat_ND
+            if name == "sae" and code is not None:
+                self.fired[name].add(owner_N, code)
         compared = spliced(splice, replacements, counted_CT)
         losses = {name: each.loss for name, each in compared.items()}
-        for name, (x_hat_ND, code) in rows.items():
-            self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, code))
+        for name, (x_hat_ND, l0_N) in measured.items():
+            self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, l0_N))
             self.sums[name].add(owner_P, _per_prediction(losses, name, compared[name].kl))
-            if name == "sae" and code is not None:
-                self.fired.add(owner_N, code)
-        if self.chance is not None:
-            code = self.chance.encode(x_CTD[counted_CT])
-            self.chance_fired_F += torch.bincount(
-                code.features[code.values != 0], minlength=code.n_features
-            )
+        self.fired["random_init"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
 
 
 @torch.no_grad()
@@ -139,8 +119,8 @@ def evaluate(
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
     its cache.
 
-    Each metric is {"value", "low", "high", "null"}: 95% interval over documents; null is what an
-    SAE that learned nothing gets. Of an SAE on a part of an activation (another SAE's error), the
+    Each metric of `rows` is an Estimate, interval over documents; null is what an SAE that learned
+    nothing gets. Of an SAE on a part of an activation (another SAE's error), the
     rest of the activation stays as the model has it. controls: further SAEs at the same hook, by
     name, measured on the same tokens (field `controls`, only if there are any). Raises UsageError
     if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
@@ -155,10 +135,14 @@ def evaluate(
         raise UsageError(
             f"{source} is a part of an activation: an SAE from it to {target} has no place in the model"
         )
-    l0 = getattr(sae.sparsify, "k", None) or 32
-    rows = references(cache.moments(target, "train"), min(l0, len(sae.b_dec)))
+    l0 = measured_l0(sae, cache, seed)
     run = _Evaluation(
-        model, (source, target), cache.whole(source), {**(controls or {}), "sae": sae}, rows
+        model,
+        (source, target),
+        cache.whole(source),
+        {**(controls or {}), "sae": sae},
+        references(cache.moments(target, "train"), l0),
+        untrained(sae, cache, seed),
     )
     n_read = 0
     for chunk in cache.contexts(source, "held_out"):
@@ -169,70 +153,67 @@ def evaluate(
             if progress:
                 progress(n_read)
             if n_read >= n_tokens:
-                return _report(run, sae, seed)
+                return _report(run, sae, cache, seed)
     if not n_read:
         raise UsageError("the cache has no held-out contexts to evaluate on: capture more tokens")
-    return _report(run, sae, seed)
+    return _report(run, sae, cache, seed)
 
 
-def _report(run: _Evaluation, sae: SAE, seed: int) -> dict:
+def _report(run: _Evaluation, sae: SAE, cache: Any, seed: int) -> dict:
     """All fields from the sums."""
     documents = run.sums["sae"].documents
     tables = {name: sums.table(documents) for name, sums in run.sums.items()}
+    fired, dead_tokens = _firing(run, sae, cache, tables["sae"], seed)
+    by_row = rows.table().values()
     weights_RG = weights(len(documents), seed)
-    whole = total(tables["sae"])
-    nulls = {name: _metrics(tables[name], weights_RG) for name in ("mean", "zero")}
-    fields = _metrics(tables["sae"], weights_RG)
-    null_of = {
-        "fvu": "mean",
-        "cosine": "mean",
-        "kl": "zero",
-        "ce_recovered": "zero",
-        "ce_recovered_mean": "mean",
+    beside = {
+        name: {
+            row.key: over_documents(table, row.statistic, weights_RG).as_dict()
+            for row in by_row
+            if row.source == "reconstruction"
+        }
+        for name, table in tables.items()
+        if name != "sae"
     }
-    for name, which in null_of.items():
-        fields[name]["null"] = nulls[which][name]["value"]
-    fired_GF = run.fired.table(documents)
-    fields |= _firing(run, {"fired": fired_GF, "tokens": tables["sae"]["tokens"]}, weights_RG)
-    others = {name: _metrics(table, weights_RG) for name, table in tables.items() if name != "sae"}
-    beside = {name: others.pop(name) for name in run.coded if name != "sae"}
+    controls = {name: beside.pop(name) for name in run.coded if name != "sae"}
+    whole = total(tables["sae"])
     return {
-        **fields,
+        **{row.key: _estimate(row, tables, fired, weights_RG).as_dict() for row in by_row},
         "ce_clean": float(metrics.cross_entropy(whole, "clean")),
         "ce_spliced": float(metrics.cross_entropy(whole, "spliced")),
         "ce_ablated": float(metrics.cross_entropy(whole, "zero")),
         "ce_mean_ablated": float(metrics.cross_entropy(whole, "mean")),
         "tokens": int(whole["tokens"]),
         "documents": len(documents),
+        "dead_tokens": dead_tokens,
         "n_features": sae.n_features,
-        "references": others,
-        **({"controls": beside} if beside else {}),
+        "references": beside,
+        **({"controls": controls} if controls else {}),
     }
 
 
-def _metrics(sums_G: metrics.Sums, weights_RG: np.ndarray) -> dict[str, dict]:
-    statistics: dict[str, Callable[[metrics.Sums], np.ndarray]] = {
-        "fvu": metrics.fvu,
-        "l0": metrics.l0,
-        "cosine": metrics.cosine,
-        "ce_recovered": metrics.ce_recovered,
-        "ce_recovered_mean": lambda sums: metrics.ce_recovered(sums, "mean"),
-        "kl": metrics.kl,
-    }
-    return {name: over_documents(sums_G, f, weights_RG).as_dict() for name, f in statistics.items()}
+def _estimate(row: Row, tables: dict, fired: dict, weights_RG: np.ndarray) -> Estimate:
+    """A metric of the SAE, with the null that its row names."""
+    by_name = tables if row.source == "reconstruction" else fired[row.source]
+    null = None if row.null is None else float(row.statistic(total(by_name[row.null])))
+    if row.source == "training":
+        return Estimate(float(row.statistic(total(by_name["sae"]))), null=null)
+    interval = over_documents if row.source == "reconstruction" else share_over_documents
+    return interval(by_name["sae"], row.statistic, weights_RG, null)
 
 
-def _firing(run: _Evaluation, sums_G: dict, weights_RG: np.ndarray) -> dict[str, dict]:
-    """dead_fraction and dense_fraction with intervals; their null is an untrained SAE of the same
-    shape."""
-    chance = {"fired": run.chance_fired_F.numpy(), "tokens": sums_G["tokens"].sum()}
-    statistics = {
-        "dead_fraction": metrics.silent_fraction,
-        "dense_fraction": metrics.dense_fraction,
+def _firing(
+    run: _Evaluation, sae: SAE, cache: Any, sums_G: dict, seed: int
+) -> tuple[dict[str, dict], int]:
+    """The sums of rows about features, by source and then by SAE; and the training tokens read."""
+    documents, tokens_G = run.sums["sae"].documents, sums_G["tokens"]
+    firing = {
+        name: {"fired": fired.table(documents), "tokens": tokens_G}
+        for name, fired in run.fired.items()
     }
-    return {
-        name: share_over_documents(
-            sums_G, f, weights_RG, float(f(chance)) if run.chance is not None else None
-        ).as_dict()
-        for name, f in statistics.items()
+    training = {
+        name: {"fired": ~silent(each, training_tokens(cache, sae.origin.hook, seed)).numpy()[None]}
+        for name, each in (("sae", sae), ("random_init", run.untrained))
     }
+    dead_tokens = min(DEAD_TOKENS, cache.n_tokens("train"))
+    return {"firing": firing, "training": training}, dead_tokens

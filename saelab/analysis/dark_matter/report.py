@@ -19,6 +19,7 @@ from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.across_runs import scaling
 from saelab.analysis.dark_matter.decomposition import Map, Totals
 from saelab.errors import UsageError
+from saelab.evaluation import controls
 from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, over_documents, weights
@@ -44,12 +45,10 @@ class Subject:
     """One SAE under study: its reconstructions, the sums its maps are fitted from, and what its
     scored tokens add up to."""
 
-    def __init__(self, sae: SAE, hook: str, seed: int) -> None:
+    def __init__(self, sae: SAE, untrained: SAE, hook: str, seed: int) -> None:
         self.sae, self.hook = sae, hook
         self.random = torch.Generator().manual_seed(seed)
-        self.twin = SAE(sae.d_model, sae.n_features, sae.sparsify, seed=seed + 12345)
-        self.twin.levels = sae.levels
-        self.twin.b_dec.data.copy_(sae.b_dec)
+        self.untrained = untrained
         self.own = linear.Sums(sae.d_model, sae.d_model + 1)
         self.controls = linear.Sums(sae.d_model, len(CONTROLS) * (sae.d_model + 1))
         self.maps: dict[str, Map] = {}
@@ -67,7 +66,7 @@ class Subject:
         yield x_ND - self.sae.b_dec
         yield x_ND * 0.2
         yield error_ND[torch.randperm(len(error_ND), generator=self.random)]
-        yield x_ND - self.twin(x_ND)
+        yield x_ND - self.untrained(x_ND)
 
     def add(self, x_ND: Tensor) -> None:
         """Add fitting tokens."""
@@ -139,9 +138,10 @@ def analyse(
     Raises UsageError for an SAE of another width than the cache, a transcoder, too few tokens, or
     no held-out documents.
     """
-    subjects = {
-        name: Subject(sae, _checked(name, sae, cache, model), seed) for name, sae in saes.items()
-    }
+    subjects = {}
+    for name, sae in saes.items():
+        hook = _checked(name, sae, cache, model)
+        subjects[name] = Subject(sae, controls.untrained(sae, cache, seed), hook, seed)
     n_read = _fit(
         list(subjects.values()), cache, n_tokens, ridge, seed, progress or (lambda n: None)
     )

@@ -1,0 +1,165 @@
+"""The metrics of a report, one row each: what the report measures, the command prints and the
+browser shows is read from here.
+
+>>> register(Row("sparsity", "share of features per token", "sparsity", "L0 / F", "lower",
+...              lambda sums: sums["l0"] / sums["tokens"] / 4096))
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from saelab.errors import UsageError
+from saelab.evaluation import metrics
+
+Source = Literal["reconstruction", "firing", "training"]
+OTHER_FIELDS = (  # of report.json, by which no metric may be called
+    *("schema", "saelab_version", "seed", "command", "tokens", "documents", "dead_tokens"),
+    *("n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
+    *("references", "controls", "probing", "run"),
+)
+
+
+class Row(NamedTuple):
+    """One metric."""
+
+    key: str
+    """its name in report.json"""
+    label: str
+    """its name for people"""
+    short: str
+    """the same as a column head, at most 16 characters"""
+    help: str
+    """formula and unit in one sentence"""
+    better: Literal["lower", "higher", "none"]
+    """which way a better SAE moves it"""
+    statistic: Callable[[metrics.Sums], np.ndarray]
+    """sums by name (see `metrics`), with any leading dimensions, to the metric"""
+    null: str | None = None
+    """the reference whose value an SAE that learned nothing gets, or `random_init`"""
+    source: Source = "reconstruction"
+    """whose sums: of reconstructions spliced in (references and controls have them too), of
+    features' firing on the same held-out tokens, or of their firing on training tokens"""
+    headline: bool = False
+    """whether it stands in tables of several SAEs or references"""
+
+
+def _recovered_against_mean(sums: metrics.Sums) -> np.ndarray:
+    return metrics.ce_recovered(sums, "mean")
+
+
+_BUILT_IN = (
+    Row(
+        "fvu",
+        "FVU",
+        "FVU",
+        "share of the activations' variance that the reconstruction misses",
+        "lower",
+        metrics.fvu,
+        "mean",
+        headline=True,
+    ),
+    Row(
+        "l0",
+        "L0",
+        "L0",
+        "features that fire per token; of a reference, numbers it keeps of each token",
+        "none",
+        metrics.l0,
+        headline=True,
+    ),
+    Row(
+        "dead_fraction",
+        "dead features",
+        "dead",
+        "share of features that never fire on 500,000 training tokens (all, if there are fewer)",
+        "lower",
+        metrics.silent_fraction,
+        "random_init",
+        "training",
+        headline=True,
+    ),
+    Row(
+        "unseen_fraction",
+        "unseen features",
+        "unseen",
+        "share of features that never fire on the held-out tokens",
+        "lower",
+        metrics.silent_fraction,
+        "random_init",
+        "firing",
+    ),
+    Row(
+        "dense_fraction",
+        "dense features",
+        "dense",
+        "share of features that fire on more than 10% of the held-out tokens",
+        "lower",
+        metrics.dense_fraction,
+        "random_init",
+        "firing",
+    ),
+    Row(
+        "cosine",
+        "cosine",
+        "cosine",
+        "mean cosine of activations and reconstructions",
+        "higher",
+        metrics.cosine,
+        "mean",
+    ),
+    Row(
+        "ce_recovered",
+        "CE recovered",
+        "CE recovered",
+        "(CE_ablated - CE_spliced) / (CE_ablated - CE_clean), ablation by 0",
+        "higher",
+        metrics.ce_recovered,
+        "zero",
+        headline=True,
+    ),
+    Row(
+        "ce_recovered_mean",
+        "CE recovered (mean ablation)",
+        "CE rec. (mean)",
+        "the same, ablation by the mean activation",
+        "higher",
+        _recovered_against_mean,
+        "mean",
+    ),
+    Row(
+        "kl",
+        "KL, nats",
+        "KL, nats",
+        "mean KL(clean || spliced) of the model's next-token predictions, in nats",
+        "lower",
+        metrics.kl,
+        "zero",
+        headline=True,
+    ),
+)
+_ROWS = {row.key: row for row in _BUILT_IN}
+
+
+def table() -> dict[str, Row]:
+    """Every row by its key, in the order of the report."""
+    return dict(_ROWS)
+
+
+def register(row: Row) -> None:
+    """Add a metric. Raises UsageError if its key is taken, by a metric or by another field."""
+    if row.key in _ROWS or row.key in OTHER_FIELDS:
+        raise UsageError(f"reports have a field {row.key!r} already: give the metric another name")
+    _ROWS[row.key] = row
+
+
+def of(report: Mapping[str, Any]) -> list[Row]:
+    """The rows that a report holds; those that nobody here registered, named by their keys, last."""
+    known = [row for key, row in _ROWS.items() if isinstance(report.get(key), Mapping)]
+    others = [
+        Row(key, key.replace("_", " "), key[:16], "", "none", lambda sums: sums["tokens"])
+        for key, field in report.items()
+        if key not in _ROWS and isinstance(field, Mapping) and {"value", "null"} <= field.keys()
+    ]
+    return known + others

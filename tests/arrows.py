@@ -62,7 +62,7 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
     saelab.tasks training training.recipes
 apps:
-apps.browser: saelab.errors saelab.features saelab.runs
+apps.browser: saelab.errors saelab.evaluation saelab.features saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.models
     saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes

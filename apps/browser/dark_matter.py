@@ -38,7 +38,7 @@ def section(document: Mapping[str, Any]) -> str:
     parts = [_part(run, name, *keys) for name, keys in PARTS.items()]
     split = grid([head("", ""), *heads], parts, "report")
     controls = [text(name.replace("_", " ")) for name in run["controls"]]
-    heads = map(head, ("this SAE", "95% interval", "null", *controls))
+    heads = map(head, ("this SAE", "null", *controls))
     scores = grid([head("", ""), *heads], [_score(run, *score) for score in SCORES], "report")
     return f"<h2>Dark matter <small>{size}</small></h2>{split}{scores}"
 
@@ -51,7 +51,5 @@ def _part(run: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: 
 
 def _score(run: Mapping[str, Any], key: str, name: str, why: str) -> str:
     metric = run[key]
-    ours = f"<b>{number(metric['value'])}</b>"
-    interval = f"{number(metric['low'])} to {number(metric['high'])}"
     controls = [number(control[key]["value"]) for control in run["controls"].values()]
-    return row(name, ours, interval, number(metric["null"]), *controls, title=why)
+    return row(name, estimate(metric), number(metric["null"]), *controls, title=why)

@@ -4,9 +4,10 @@ which escapes them."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saelab.evaluation import rows as metrics
 from saelab.features.records import Passage, Row
 
-from .draw import cell, grid, link, number, percent, stats, text, tokens
+from .draw import cell, estimate, grid, head, link, number, percent, row, stats, text, tokens
 
 COLUMNS = (
     ("feature", "feature"),
@@ -132,48 +133,26 @@ def about(run: str, sae: Mapping[str, Any]) -> str:
     return f"<h1>{text(run)}</h1>{stats(cells)}"
 
 
-METRICS = (
-    ("fvu", "FVU", "share of the activations' variance the reconstruction misses; lower is better"),
-    ("l0", "L0", "features that fire per token"),
-    (
-        "ce_recovered",
-        "CE recovered",
-        "of the loss that zero ablation costs, the share the reconstruction wins back",
-    ),
-    ("ce_recovered_mean", "CE recovered (mean)", "the same, against ablation by the mean"),
-    ("kl", "KL", "mean KL divergence of the model's predictions, clean to spliced, in nats"),
-    ("cosine", "cosine", "mean cosine of activations and reconstructions"),
-    ("dead_fraction", "dead", "share of features that never fire on the held-out tokens"),
-    ("dense_fraction", "dense", "share of features that fire on more than 10% of tokens"),
-)
-
-
-def report(found: Mapping[str, Any], folder: str) -> str:
+def report(document: Mapping[str, Any], folder: str) -> str:
     """The metrics with their 95% intervals and nulls beside the reference dictionaries' values.
-    found: report.json or empty."""
-    if not found:
+    document: report.json or empty."""
+    if not document:
         return f'<p class="empty">Not evaluated yet: <code>saelab eval {text(folder)}</code></p>'
-    references = found.get("references", {})
-    heads = "".join(
-        f'<th class="n">{text(name)}</th>'
-        for name in ("this SAE", "95% interval", "null", *references)
-    )
+    references = document.get("references", {})
+    heads = [head("", ""), *map(head, ("this SAE", "null", *map(text, references)))]
     rows = []
-    for key, name, why in METRICS:
-        if not isinstance(metric := found.get(key), dict):
-            continue
-        interval = (
-            f"{number(metric.get('low'))} to {number(metric.get('high'))}"
-            if metric.get("low") is not None
-            else "–"
-        )
-        cells = [f"<b>{number(metric['value'])}</b>", interval, number(metric.get("null"))]
-        cells += [number(_value(row.get(key))) for row in references.values()]
-        body = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-        rows.append(f'<tr><td title="{text(why)}">{name}</td>{body}</tr>')
-    size = f"{found['tokens']:,} held-out tokens" if isinstance(found.get("tokens"), int) else ""
-    head = f"<h2>Evaluation <small>{size}</small></h2>"
-    return f'{head}<table class="grid report"><thead><tr><th></th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    for metric in metrics.of(document):
+        field = document[metric.key]
+        others = (number(_value(known.get(metric.key))) for known in references.values())
+        cells = (text(metric.label), estimate(field), number(field["null"]), *others)
+        rows.append(row(*cells, title=metric.help))
+    return f"<h2>Evaluation <small>{_size(document)}</small></h2>{grid(heads, rows, 'report')}"
+
+
+def _size(document: Mapping[str, Any]) -> str:
+    dead = document.get("dead_tokens")
+    tokens = f"{document['tokens']:,} held-out tokens"
+    return f"{tokens}; dead: on {dead:,} training tokens" if dead else tokens
 
 
 def _value(entry: Any) -> float | None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,6 +79,16 @@ def document(schema: str, seed: int, **fields: Any) -> dict:
         "command": command,
         **fields,
     }
+
+
+def cell(field: Mapping[str, Any], style: str = ".4f") -> str:
+    """An estimate as a document holds it, for people: `0.1234 [0.1100, 0.1400]`; `-` for None."""
+    if field["value"] is None:
+        return "-"
+    value = format(field["value"], style)
+    if field["low"] is None:
+        return value
+    return f"{value} [{field['low']:{style}}, {field['high']:{style}}]"
 
 
 def show(result: dict, as_json: bool, text: str) -> None:

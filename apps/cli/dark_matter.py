@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
 
-from .common import Count, Folder, OfCache, Runs, document, show, upto
+from .common import Count, Folder, OfCache, Runs, cell, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -106,20 +106,10 @@ def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:
 
 def table(result: dict) -> str:
     """The report for people: the runs, the controls, and what wider or denser ones change."""
-    width = max(len(entry["run"]) for entry in result["runs"])
-    lines = [" ".join([" " * width, *(f"{head:>11}" for head, _ in COLUMNS)])]
+    lines = []
     for entry in result["runs"]:
-        lines.append(
-            " ".join(
-                [f"{entry['run']:{width}}", *(f"{entry[key]['value']:11.4f}" for _, key in COLUMNS)]
-            )
-        )
-        for bound in ("low", "high"):
-            lines.append(
-                " ".join(
-                    [f"{bound:>{width}}", *(f"{entry[key][bound]:11.4f}" for _, key in COLUMNS)]
-                )
-            )
+        lines.append(entry["run"])
+        lines += [f"  {head:12} {cell(entry[key])}" for head, key in COLUMNS]
     lines.append(
         "\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained"
     )
@@ -148,9 +138,8 @@ def _scaling(scaling: dict) -> list[str]:
             law["floor"],
             [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")],
         )
-        interval = f"{floor['value']:.4f} [{floor['low']:.4f}, {floor['high']:.4f}]"
         lines += [
-            f"\nFVU over {law['over']} {law['sizes']}: floor {interval}, of it nonlinear {law['nonlinear']['value']:.4f}",
+            f"\nFVU over {law['over']} {law['sizes']}: floor {cell(floor)}, of it nonlinear {law['nonlinear']['value']:.4f}",
             f"  from first to last: nonlinear FVU times {ratios[0]:.2f}, its share of the error times {ratios[1]:.2f}",
         ]
     return lines

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from saelab.errors import UsageError
 
 from .common import Count, OfCache, Runs, document, show, upto
-from .report_tables import ROWS, beside, probes, side_by_side, table
+from .report_tables import beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.activations import Cache
     from saelab.runs import Opened
 
-L0_TOKENS = 4096
 PROBE_TOKENS = {"train": 60_000, "held_out": 30_000}
 PROBE_PROMPTS = 1000
 
@@ -88,8 +87,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
 def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
     from saelab.evaluation import controls
 
-    sample = next(cache_.batches(sae.origin.hook, min(L0_TOKENS, cache_.n_tokens()), seed))
-    untrained = controls.random_init(sae, seed + 1, controls.l0(sae, sample))
+    untrained = controls.untrained(sae, cache_, seed)
     return {"random_init": untrained, "permuted_decoder": controls.permuted_decoder(sae, seed)}
 
 
@@ -116,7 +114,7 @@ def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: in
 def _text(result: dict) -> str:
     parts = [table(result)]
     if "controls" in result:
-        parts.append(beside(result))
+        parts.append(beside("controls", result["controls"]))
     if "probing" in result:
         parts.append(probes(result["probing"]))
     return "\n".join(parts)
@@ -135,6 +133,9 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     """For each group of runs that differ by their seed alone: every metric's mean and spread, and
     how alike they are."""
 
+    from saelab.evaluation import rows
+
+    names = [row.key for row in rows.of(next(iter(results.values())))]
     groups: dict[str, list[Path]] = {}
     for folder, sae in saes.items():
         groups.setdefault(_but_for_the_seed(sae), []).append(folder)
@@ -146,7 +147,7 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     return [
         {
             "runs": [str(folder) for folder in group],
-            **{name: _over_seeds([results[folder][name] for folder in group]) for name in ROWS},
+            **{name: _over_seeds([results[folder][name] for folder in group]) for name in names},
             "stability": _stability([saes[folder] for folder in group]),
         }
         for group in several

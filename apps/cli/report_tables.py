@@ -1,54 +1,40 @@
 """Reports for people: of one SAE, of its probes, of several SAEs side by side."""
 
-ROWS = {
-    "fvu": "FVU",
-    "l0": "L0",
-    "dead_fraction": "dead features",
-    "dense_fraction": "dense features",
-    "cosine": "cosine",
-    "ce_recovered": "CE recovered",
-    "ce_recovered_mean": "CE recovered (mean ablation)",
-    "kl": "KL, nats",
-}
+from collections.abc import Mapping
+
+from .common import cell
 
 
 def table(result: dict) -> str:
     """The report for people."""
-    lines = [f"{'':30}{'value':>9}  {'95% interval':^19}{'null':>9}"]
-    for name, label in ROWS.items():
-        field = result[name]
-        null = "" if field["null"] is None else f"{field['null']:9.4f}"
-        lines.append(
-            f"{label:30}{field['value']:9.4f}  [{field['low']:8.4f}, {field['high']:8.4f}]{null:>9}"
-        )
-    lines.append(f"\n{'known in advance':14}{'FVU':>12}{'CE recovered':>15}{'KL':>10}")
-    for name, row in result["references"].items():
-        values = [row[key]["value"] for key in ("fvu", "ce_recovered", "kl")]
-        lines.append(f"{name:14}{values[0]:14.4f}{values[1]:15.4f}{values[2]:10.4f}")
-    ce = " ".join(f"{name} {result[key]:.4f}" for name, key in (("clean", "ce_clean"), ("spliced", "ce_spliced"),
-                                                                ("zeroed", "ce_ablated")))  # fmt: skip
+    from saelab.evaluation import rows
+
+    lines = [f"{'':30}{'value [95% interval]':28}{'null':>9}"]
+    for row in rows.of(result):
+        field = result[row.key]
+        null = "" if field["null"] is None else f"{field['null']:.4f}"
+        lines.append(f"{row.label:30}{cell(field):28}{null:>9}".rstrip())
+    lines.append(beside("known in advance", result["references"]))
+    names = {"clean": "ce_clean", "spliced": "ce_spliced", "zeroed": "ce_ablated"}
+    ce = " ".join(f"{name} {result[key]:.4f}" for name, key in names.items())
     lines.append(
-        f"\ncross-entropy in nats: {ce}; {result['tokens']:,} held-out tokens of {result['documents']} documents"
+        f"\ncross-entropy in nats: {ce}; "
+        f"{result['tokens']:,} held-out tokens of {result['documents']} documents; "
+        f"dead: on {result['dead_tokens']:,} training tokens"
     )
     return "\n".join(lines)
 
 
-SHORT = {
-    "fvu": "FVU",
-    "l0": "L0",
-    "dead_fraction": "dead",
-    "ce_recovered": "CE recovered",
-    "kl": "KL, nats",
-}
+def beside(title: str, others: Mapping[str, dict]) -> str:
+    """Reconstructions to stand under the report: references whose results are known, or controls:
+    what an SAE that learned nothing, or writes the wrong thing, gets."""
+    from saelab.evaluation import rows
 
-
-def beside(result: dict) -> str:
-    """The controls' rows, to stand under the report: what an SAE that learned nothing, or writes
-    the wrong thing, gets."""
-    lines = [f"\n{'controls':18}{'FVU':>10}{'CE recovered':>15}{'KL':>10}"]
-    for name, row in result["controls"].items():
-        fvu, recovered, kl = (row[key]["value"] for key in ("fvu", "ce_recovered", "kl"))
-        lines.append(f"{name.replace('_', ' '):18}{fvu:10.4f}{recovered:15.4f}{kl:10.4f}")
+    shown = [row for row in rows.headline() if row.source == "reconstruction"]
+    lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in shown)]
+    for name, fields in others.items():
+        values = "".join(f"{fields[row.key]['value']:15.4f}" for row in shown)
+        lines.append(f"{name.replace('_', ' '):18}{values}")
     return "\n".join(lines)
 
 
@@ -80,34 +66,27 @@ def probes(rows: list[dict]) -> str:
 
 def side_by_side(result: dict) -> str:
     """A row per run, and under them mean and spread of the runs that differ by their seed alone."""
+    from saelab.evaluation import rows
+
+    shown = rows.headline()
     width = max(24, *(len(row["run"]) + 1 for row in result["runs"]))
-    lines = [f"{'':{width}}" + "".join(f"{label:>17}" for label in SHORT.values())]
-    for row in result["runs"]:
-        lines.append(
-            f"{row['run']:{width}}" + "".join(f"{row[name]['value']:17.4f}" for name in SHORT)
-        )
-        lines.append(f"{'':{width}}" + "".join(f"{_range(row[name]):>17}" for name in SHORT))
+    lines = [" " * width + "".join(f"{row.short:>28}" for row in shown)]
+    for run in result["runs"]:
+        cells = (cell(run[row.key]) for row in shown)
+        lines.append(f"{run['run']:{width}}" + "".join(f"{one:>28}" for one in cells))
     for group in result["seeds"]:
-        n = len(group["runs"])
-        lines.append(
-            f"\n{f'mean of {n} seeds':{width}}"
-            + "".join(f"{group[name]['value']:17.4f}" for name in SHORT)
-        )
-        lines.append(
-            f"{'spread (sd)':{width}}" + "".join(f"{group[name]['spread']:17.4f}" for name in SHORT)
-        )
-        if group["fvu"]["low"] is not None:
-            lines.append(
-                f"{'95% interval':{width}}"
-                + "".join(f"{_range(group[name]):>17}" for name in SHORT)
-            )
-        found = group["stability"]
-        lines.append(
-            f"matched one to one with the next seed: {found['found']:.0%} of the features above cosine {found['threshold']} "
-            f"(random rows {found['null_found']:.0%}), mean cosine {found['mean']:.2f} (random rows {found['null_mean']:.2f})"
-        )
+        title = f"mean of {len(group['runs'])} seeds"
+        cells = "".join(f"{cell(group[row.key]):>28}" for row in shown)
+        lines.append(f"\n{title:{width}}{cells}")
+        spreads = "".join(f"{group[row.key]['spread']:28.4f}" for row in shown)
+        lines.append(f"{'spread (sd)':{width}}" + spreads)
+        lines.append(_stability(group["stability"]))
     return "\n".join(lines)
 
 
-def _range(field: dict) -> str:
-    return f"[{field['low']:.3g}, {field['high']:.3g}]"
+def _stability(same: dict) -> str:
+    return (
+        f"matched one to one with the next seed: {same['found']:.0%} of the features above cosine "
+        f"{same['threshold']} (random rows {same['null_found']:.0%}), mean cosine "
+        f"{same['mean']:.2f} (random rows {same['null_mean']:.2f})"
+    )

@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 
 from saelab.door import beside
 
-from .common import Common, document, show
+from .common import Common, cell, document, show
 
 reproduce = beside("training.reproduce")
 
@@ -80,19 +80,14 @@ class Bars:
         self.bar.update(done - self.bar.n)
 
 
-def _ours(claim: dict) -> str:
-    if claim["value"] is None:
-        return "-"
-    interval = "" if claim["low"] is None else f" [{claim['low']:.4g}, {claim['high']:.4g}]"
-    return f"{claim['value']:.4g}{interval}"
-
-
 def table(result: dict) -> str:
     """The claims for people."""
     rows = [("claim", "theirs", "ours [95%]", "holds")]
-    rows += [(c["claim"], c["theirs"], _ours(c), VERDICT[c["holds"]]) for c in result["claims"]]
+    rows += [
+        (c["claim"], c["theirs"], cell(c, ".4g"), VERDICT[c["holds"]]) for c in result["claims"]
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(
-        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        " | ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )

@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import UseAppendAction
 
 from ..browser.supervised import SCORES
-from .common import OfRun, Runs, document, show
+from .common import OfRun, Runs, cell, document, show
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,6 @@ def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: An
         )
 
 
-def _cell(field: dict) -> str:
-    if None in (field["value"], field["low"]):
-        return f"{'-':>8}{'':14}"
-    return f"{field['value']:8.3f} [{field['low']:5.2f},{field['high']:5.2f}]"
-
-
 def table(result: dict) -> str:
     """One run's scores for people."""
     names = list(result["sufficiency"])
@@ -121,11 +115,13 @@ def table(result: dict) -> str:
         f"{'':17}" + "".join(f"{label:>22}" for label, _ in SCORES.values()),
     ]
     for name in names:
-        lines.append(f"{name:17}" + "".join(_cell(result[score][name]) for score in SCORES))
+        lines.append(
+            f"{name:17}" + "".join(f"{cell(result[score][name], '.3f'):>22}" for score in SCORES)
+        )
     nulls = (result[score]["sae"]["null"] for score in SCORES)
     lines += [
         f"{'null':17}"
-        + "".join(f"{'-' if null is None else format(null, '.3f'):>8}{'':14}" for null in nulls),
+        + "".join(f"{'-' if null is None else format(null, '.3f'):>22}" for null in nulls),
         "",
     ]
     counts = sorted({row["changes"] for row in result["edits"]})

@@ -44,6 +44,11 @@ def ce_recovered(sums: Sums, ablation: str = "zero") -> np.ndarray:
     return (ablated - sums["spliced"]) / (ablated - sums["clean"])
 
 
+def ce_recovered_mean(sums: Sums) -> np.ndarray:
+    """The same, ablation by the mean activation."""
+    return ce_recovered(sums, "mean")
+
+
 def kl(sums: Sums) -> np.ndarray:
     """Mean over predictions of KL(clean || spliced) in nats."""
     return sums["kl"] / sums["predictions"]

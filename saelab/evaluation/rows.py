@@ -45,10 +45,6 @@ class Row(NamedTuple):
     """whether it stands in tables of several SAEs or references"""
 
 
-def _recovered_against_mean(sums: metrics.Sums) -> np.ndarray:
-    return metrics.ce_recovered(sums, "mean")
-
-
 _BUILT_IN = (
     Row(
         "fvu",
@@ -125,7 +121,7 @@ _BUILT_IN = (
         "CE rec. (mean)",
         "the same, ablation by the mean activation",
         "higher",
-        _recovered_against_mean,
+        metrics.ce_recovered_mean,
         "mean",
     ),
     Row(
@@ -145,6 +141,11 @@ _ROWS = {row.key: row for row in _BUILT_IN}
 def table() -> dict[str, Row]:
     """Every row by its key, in the order of the report."""
     return dict(_ROWS)
+
+
+def headline() -> list[Row]:
+    """The rows of tables of several SAEs or references."""
+    return [row for row in _ROWS.values() if row.headline]
 
 
 def register(row: Row) -> None:

@@ -92,14 +92,14 @@ def test_a_latent_for_many_of_the_tokens_is_a_main_one_and_no_absorber():
 
 def test_an_untrained_sae_needs_several_latents_for_what_one_should_say():
     (train, _), (test, _) = tokens(3000, 0), tokens(3000, 1)
-    found = absorption(controls.random_init(clean(), seed=2), train, test, "starts with s")
+    found = absorption(controls.random_init(clean(), seed=2, l0=2), train, test, "starts with s")
     assert len(found.main) > 2 and found.main_f1 < 1.0
 
 
 def test_a_property_that_is_not_there_has_no_rate():
     (train, _), (test, _) = tokens(2000, 0), tokens(2000, 1)
     labels = [{"coin": np.random.default_rng(seed).random(2000) < 0.5} for seed in (0, 1)]
-    sae = controls.random_init(clean(), seed=2)
+    sae = controls.random_init(clean(), seed=2, l0=2)
     found = absorption(
         sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin"
     )

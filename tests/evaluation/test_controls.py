@@ -39,12 +39,21 @@ def test_l0_by_hand():
     assert controls.l0(sae, torch.stack([one, one + 3 * sae.W_dec[5], sae.b_dec]).detach()) == 1.0
 
 
-def test_an_sae_with_levels_needs_an_l0_and_one_without_lends_its_threshold():
-    sae = SAE(32, 24, Threshold())
-    assert controls.random_init(sae).sparsify == Threshold()
-    sae.levels = torch.ones(24)
-    with pytest.raises(UsageError, match="with levels has no budget of its own: give the l0"):
-        controls.random_init(sae)
+def test_an_untrained_sae_has_a_budget_of_its_own_and_none_of_the_levels():
+    sae = SAE(32, 24, Threshold(signed=True))
+    sae.levels = torch.full((24,), 9.0)
+    twin = controls.random_init(sae, 1, 3.4)
+    assert twin.sparsify == Choice(3, signed=True) and twin.levels is None
+    assert controls.random_init(sae, 1, 0.2).sparsify.k == 1
+
+
+def test_an_untrained_transcoder_keeps_the_linear_path(x: torch.Tensor):
+    sae = SAE(32, 24, Choice(3), transcoder=True, skip=True)
+    sae.W_skip.data.copy_(torch.eye(32) * 0.9)
+    twin = controls.random_init(sae, 1, 3.0)
+    assert torch.equal(twin.W_skip, sae.W_skip) and twin.W_skip is not sae.W_skip
+    without = controls.random_init(SAE(32, 24, Choice(3), transcoder=True), 1, 3.0)
+    assert fvu(twin, x) < 0.5 < fvu(without, x)  # what the control hid when it had no skip
 
 
 def test_a_permuted_decoder_keeps_the_code_and_the_set_of_rows(x: torch.Tensor):
@@ -58,21 +67,26 @@ def test_a_permuted_decoder_keeps_the_code_and_the_set_of_rows(x: torch.Tensor):
 
 def test_a_frozen_decoder_stays_random_while_its_encoder_learns(x: torch.Tensor):
     known = SAE(32, 24, Choice(3), seed=7)
-    twin = controls.frozen_decoder(known, batches(x, 150), n_steps=150, rate=1e-2, seed=5)
-    start = controls.random_init(known, 5)
+    twin = controls.frozen_decoder(known, batches(x, 150), n_steps=150, rate=1e-2, seed=5, l0=3)
+    start = controls.random_init(known, 5, 3)
     start.b_dec.data.copy_(x.mean(0))
     assert torch.equal(twin.W_dec, start.W_dec) and not torch.equal(twin.W_enc, start.W_enc)
     assert fvu(oracle(World(SMALL)), x) < fvu(twin, x) < 0.95 * fvu(start, x)
-    large = controls.frozen_decoder(known, batches(1024 * x, 150), n_steps=150, rate=1e-2, seed=5)
+    large = controls.frozen_decoder(
+        known, batches(1024 * x, 150), n_steps=150, rate=1e-2, seed=5, l0=3
+    )
     assert fvu(large, 1024 * x) == pytest.approx(fvu(twin, x), rel=1e-3)
     short = [
-        controls.frozen_decoder(known, batches(x, 9), n_steps=9, seed=5).W_enc for _ in range(2)
+        controls.frozen_decoder(known, batches(x, 9), n_steps=9, seed=5, l0=3).W_enc
+        for _ in range(2)
     ]
     assert torch.equal(*short)
 
 
 def test_a_frozen_decoder_asks_for_enough_batches_and_for_no_transcoder(x: torch.Tensor):
     with pytest.raises(UsageError, match="20 steps need as many batches, there were 3"):
-        controls.frozen_decoder(SAE(32, 24, Choice(3)), batches(x, 3), n_steps=20)
+        controls.frozen_decoder(SAE(32, 24, Choice(3)), batches(x, 3), n_steps=20, l0=3)
     with pytest.raises(UsageError, match="not for transcoders"):
-        controls.frozen_decoder(SAE(32, 24, Choice(3), transcoder=True), batches(x, 3), n_steps=3)
+        controls.frozen_decoder(
+            SAE(32, 24, Choice(3), transcoder=True), batches(x, 3), n_steps=3, l0=3
+        )

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 import torch
 
-from saelab import SAE, models
+from saelab import SAE, Choice, models
 from saelab.activations import Cache
 from saelab.activations.source import all_but_first
 from saelab.errors import UsageError
@@ -67,7 +67,7 @@ def test_pca_is_the_best_linear_reconstruction_of_its_rank(measured: dict, tiny_
 
 
 def test_intervals_contain_their_values_and_the_sae_beats_its_null(measured: dict):
-    for name in ("fvu", "l0", "cosine", "ce_recovered", "kl", "dead_fraction", "dense_fraction"):
+    for name in ("fvu", "l0", "cosine", "ce_recovered", "kl", "unseen_fraction", "dense_fraction"):
         field = measured[name]
         assert field["low"] - 1e-9 <= field["value"] <= field["high"] + 1e-9, name
     assert value(measured, "fvu") < measured["fvu"]["null"]
@@ -98,7 +98,7 @@ def test_fvu_and_l0_equal_a_dense_computation(measured: dict, tiny_run: Path, ti
     fvu = (x - x_hat).square().sum() / (x - x.mean(0)).square().sum()
     assert value(measured, "fvu") == pytest.approx(float(fvu), rel=1e-3)
     assert value(measured, "l0") == pytest.approx(float((z != 0).sum(1).float().mean()))
-    assert value(measured, "dead_fraction") == pytest.approx(
+    assert value(measured, "unseen_fraction") == pytest.approx(
         float(((z != 0).sum(0) == 0).float().mean())
     )
 
@@ -173,9 +173,38 @@ def test_a_zoo_of_bad_saes_is_seen_for_what_it_is(
 
 
 def test_an_sae_of_another_width_is_refused(tiny_cache: Path, bridge):
-    from saelab import Choice
-
     sae = SAE(16, 64, Choice(4))
     sae.origin = Origin(HOOK)
     with pytest.raises(UsageError, match=r"d_model=16, blocks\.0\.hook_resid_post of the cache 32"):
         evaluate(sae, Cache(tiny_cache), bridge)
+
+
+def test_dead_features_are_those_that_no_training_token_fires(
+    measured: dict, tiny_run: Path, tiny_cache: Path
+):
+    cache, sae = Cache(tiny_cache), SAE.load(tiny_run)
+    x = torch.cat([chunk.x for chunk in cache.counted(HOOK, "train")])
+    dead = ((sae.encode(x).to_dense() != 0).sum(0) == 0).float().mean()
+    assert value(measured, "dead_fraction") == pytest.approx(float(dead))
+    assert measured["dead_tokens"] == len(x) == cache.n_tokens("train")
+    assert measured["dead_fraction"]["low"] is None  # a count, no sample of documents
+    assert value(measured, "unseen_fraction") >= value(measured, "dead_fraction")
+
+
+@pytest.mark.parametrize("k", [2, 8])
+def test_a_threshold_sae_stands_beside_a_pca_of_its_own_l0(
+    k: int, tiny_run: Path, tiny_cache: Path, bridge
+):
+    cache, sae = Cache(tiny_cache), SAE.load(tiny_run)
+    sae.sparsify = Choice(k, over="batch")
+    sae.calibrate([chunk.x for chunk in cache.counted(HOOK, "train")])
+    report = evaluate(sae.frozen(), cache, bridge, n_tokens=800)
+    pca = report["references"]["pca"]
+    assert value(pca, "l0") == round(value(report, "l0")) == k
+    x = torch.cat([chunk.x for chunk in cache.counted(HOOK, "train")])
+    values = torch.linalg.svdvals(x - x.mean(0)).square()
+    left = float(values[k:].sum() / values.sum())
+    assert value(pca, "fvu") == pytest.approx(left, abs=0.06)
+    assert report["dense_fraction"]["null"] is not None  # levels are no excuse
+    widths = {name: value(row, "l0") for name, row in report["references"].items()}
+    assert widths == {"zero": 0, "mean": 0, "identity": 32, "pca": k}

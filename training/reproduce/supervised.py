@@ -133,7 +133,9 @@ def _on_task(plan: Plan, site: compare.Site, like: SAE, seed: int) -> tuple[SAE,
     for x_BD in batches:
         run.step(x_BD, x_BD)
     trained = run.final()
-    return trained, controls.frozen_decoder(like, batches, n_steps=plan.steps, rate=3e-3, seed=seed)
+    l0 = controls.l0(like, pooled_ND)
+    how = {"n_steps": plan.steps, "rate": 3e-3, "seed": seed, "l0": l0}
+    return trained, controls.frozen_decoder(like, batches, **how)
 
 
 def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]:

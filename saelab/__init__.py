@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saelab.activations import Cache
     from saelab.code import Code
+    from saelab.door import register
     from saelab.evaluation import evaluate
     from saelab.features.reader import FeatureIndex
+    from saelab.formats import Format
     from saelab.models import load as load_model
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
@@ -27,9 +29,11 @@ __all__ = [
     "Code",
     "Config",
     "FeatureIndex",
+    "Format",
     "Threshold",
     "evaluate",
     "load_model",
+    "register",
     "train",
 ]
 
@@ -41,9 +45,11 @@ HOMES = {
     "Code": ("saelab.code", "Code"),
     "Config": ("training.config", "Config"),
     "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
+    "Format": ("saelab.formats", "Format"),
     "Threshold": ("saelab.sparsify", "Threshold"),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
+    "register": ("saelab.door", "register"),
     "train": ("training.loop", "train"),
 }
 

@@ -86,6 +86,11 @@ class Origin:
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", self.target or self.hook)
 
+    def __str__(self) -> str:
+        hooks = self.hook if self.target == self.hook else f"{self.hook} to {self.target}"
+        name = f" of {self.model.name}" if self.model else ""
+        return f"at {hooks}{name}"
+
     @property
     def hooks(self) -> tuple[str, str]:
         """Where it reads and what it explains."""

@@ -70,6 +70,19 @@ class SAE(nn.Module):
             self.register_buffer("levels", None)
         self.origin = Origin()
 
+    def __repr__(self) -> str:
+        sizes = f"{self.d_model} -> {self.n_features} -> {len(self.b_dec)}"
+        form = sparsify.word(self.sparsify)
+        if isinstance(self.sparsify, Threshold) and self.levels is not None:
+            form = "jumprelu"
+        trained = f"{self.origin.sparsify} k={self.origin.k}"
+        if self.origin.sparsify and trained != form:
+            form = f"{form}, trained as {trained}"
+        kind = "transcoder" if self.transcoder else "SAE"
+        kind += " with a skip" if self.W_skip is not None else ""
+        where = f", {self.origin}" if self.origin.hook else ""
+        return f"{kind}({sizes}, {form}{where})"
+
     @property
     def d_model(self) -> int:
         """Width of the input."""

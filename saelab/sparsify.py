@@ -88,6 +88,18 @@ def named(name: str, k: int) -> Sparsify:
     return TABLE[name](k)
 
 
+def word(sparsify: Sparsify) -> str:
+    """What the field calls it.
+
+    >>> word(Choice(32, over="batch"))
+    'batchtopk k=32'
+    """
+    if isinstance(sparsify, Threshold):
+        return "jumprelu" if sparsify.bandwidth or sparsify.level else "relu"
+    names = (name for name in TABLE if TABLE[name](sparsify.k) == sparsify)
+    return f"{next(names, f'{sparsify.over} choice, beta={sparsify.beta:g}')} k={sparsify.k}"
+
+
 def inference_form(sparsify: Sparsify) -> Sparsify:
     """What a token alone is coded with: token budgets without the gradient's boost; levels for the
     other budgets."""

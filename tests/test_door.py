@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import saelab
 import training
@@ -99,3 +100,15 @@ def test_a_package_that_fails_to_load_is_not_kept(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="half written"):
         beside("apps.cli")
     assert "_saelab_apps" not in sys.modules
+
+
+def test_values_say_what_they_are(tiny_run: Path, tiny_cache: Path, tiny_model: Path):
+    sae = saelab.SAE.load(tiny_run)
+    assert repr(sae) == f"SAE(32 -> 64 -> 32, topk k=4, at blocks.0.hook_out of {tiny_model})"
+    bare = saelab.SAE(4, 8, saelab.Choice(2, "batch"), transcoder=True, skip=True, d_out=6)
+    assert repr(bare) == "transcoder with a skip(4 -> 8 -> 6, batchtopk k=2)"
+    bare.calibrate([torch.randn(40, 4)])
+    assert repr(bare.frozen()).endswith("jumprelu)")
+    cache = saelab.Cache(tiny_cache)
+    assert repr(cache).startswith(f"Cache({str(tiny_cache)!r}: {cache.n_tokens():,} training and ")
+    assert repr(cache).endswith(f"blocks.1.attn.o.hook_in [32] of {tiny_model})")

@@ -147,7 +147,9 @@ def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
 
 
 def test_missing_cut_and_foreign_files_are_named(x, tmp_path):
-    with pytest.raises(UsageError, match=r"holds no SAE: it is empty; known are saelab \(sae\.json\)"):
+    with pytest.raises(
+        UsageError, match=r"holds no SAE: it is empty; known are saelab \(sae\.json\)"
+    ):
         SAE.load(tmp_path)
     new().save(tmp_path)
     whole = (tmp_path / "sae.safetensors").read_bytes()

@@ -100,6 +100,12 @@ class Cache:
                 )
         self.plan = Plan.read(self.manifest)
 
+    def __repr__(self) -> str:
+        hooks = ", ".join(f"{name} [{self.width(name)}]" for name in self.hooks)
+        n_train, n_held_out = (self.n_tokens(split) for split in SPLITS)
+        tokens = f"{n_train:,} training and {n_held_out:,} held-out tokens"
+        return f"Cache({str(self.path)!r}: {tokens} at {hooks} of {self.identity.name})"
+
     @classmethod
     def write(
         cls,

@@ -4,13 +4,17 @@ they are compared with."""
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import saelab
 from saelab.door import beside
 from saelab.errors import UsageError
 
 from .common import Common, document, show
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SPARSIFIERS = ("topk", "abstopk", "batchtopk", "feature-choice", "g-sae")
 AUX = {"topk, AuxK with 5% dead": 0.05, "topk, AuxK with 90% dead": 0.9}
@@ -51,7 +55,7 @@ def entries(shape) -> dict[str, Callable]:
     return {**named, AUTOGRAD: lambda: trainer(shape, "topk", fused=False)}
 
 
-def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Callable[[], None]:
+def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> partial[None]:
     """The trainer's own step. dead: this share of the features is held dead, so that AuxK has that
     much to do."""
     import torch
@@ -71,12 +75,12 @@ def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> Call
         run.optimiser = beside("training.updates").Autograd(config, run.sae)
     grad_BD = x_BD.roll(1, 0) if sparsify == "g-sae" else None
     held_F = torch.arange(shape.features) < dead * shape.features
+    return partial(_step, run, x_BD, grad_BD, held_F)
 
-    def step() -> None:
-        run.step(x_BD, x_BD, grad_BD)
-        run.counters.silent_F[held_F] = config.window
 
-    return step
+def _step(run, x_BD: "Tensor", grad_BD: "Tensor | None", held_F: "Tensor") -> None:
+    run.step(x_BD, x_BD, grad_BD)
+    run.counters.silent_F[held_F] = run.config.window
 
 
 def explained() -> dict:

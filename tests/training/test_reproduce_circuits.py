@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.reproduce import PAPERS, Settings, circuits
+from training.reproduce import Settings, circuits, claims
 
 
 def test_a_level_is_reached_only_by_the_whole_interval():
@@ -20,6 +20,18 @@ def test_differences_are_undecided_before_five_seeds():
     assert circuits._above("c", [0.9] * 5, [0.5, 0.51, 0.52, 0.5, 0.5]).holds is True
 
 
+def test_the_claims_are_those_of_every_task_in_the_form_asked_for(monkeypatch: pytest.MonkeyPatch):
+    asked, seen = [], []
+    monkeypatch.setattr(circuits.data, "model", lambda: "the model")
+    monkeypatch.setattr(circuits, "of_task", lambda *given: asked.append(given) or [given[1]])
+    settings = Settings(quick=True, seed=7, progress=lambda *what: seen.append(what))
+    assert claims("circuits", settings) == ["ioi", "greater-than", "docstring"]
+    assert asked == [("the model", name, circuits.QUICK, 7) for name in circuits.THEIRS]
+    assert seen[-1] == ("circuits", 3, 3)
+    circuits.claims(settings._replace(quick=False))
+    assert {given[2] for given in asked[3:]} == {circuits.FULL}
+
+
 def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
     """Every claim has a number, and attribution beats the codes on a task whose heads are plain to
     see."""
@@ -27,7 +39,6 @@ def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(circuits.codes, "EPOCHS", 50)
     found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 10, 16, False), seed=0)
-    assert "circuits" in PAPERS and Settings().quick is False
     assert [claim.theirs for claim in found[:2]] == ["0.855", "0.873"]
     assert all(claim.ours.value is not None and claim.ours.low is not None for claim in found)
     assert all(0 <= claim.ours.value <= 1 for claim in found[:4] if claim.ours.value is not None)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits import task
-from saelab.analysis.circuits.heads import codes, score
+from saelab.analysis.circuits import score, task
+from saelab.analysis.circuits.heads import codes
 from saelab.analysis.circuits.heads.ablation import setting
 from saelab.analysis.circuits.heads.agreement import agreement, layer_index_auc
 from saelab.analysis.circuits.heads.codes import EXAMPLES, Codes, head_outputs, only_in_clean

@@ -10,8 +10,8 @@ def test_a_level_is_reached_only_by_the_whole_interval():
     assert circuits._level("c", 0.8, [0.5, 0.51, 0.52]).holds is False
     assert circuits._level("c", 0.8, [0.7, 0.8, 0.9]).holds is None
     assert (
-        circuits._level("c", 0.8, [0.9, 1.0, 1.0]).high == 1
-        and circuits._level("c", 0.8, [0.0, 0.0, 0.1]).low == 0
+        circuits._level("c", 0.8, [0.9, 1.0, 1.0]).ours.high == 1
+        and circuits._level("c", 0.8, [0.0, 0.0, 0.1]).ours.low == 0
     )
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from saelab.code import Code
     from saelab.door import register
     from saelab.evaluation import evaluate
+    from saelab.evaluation.rows import Row as Metric
     from saelab.features.reader import FeatureIndex
     from saelab.formats import Format
     from saelab.models import load as load_model
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "FeatureIndex",
     "Format",
+    "Metric",
     "Threshold",
     "evaluate",
     "load_model",
@@ -46,6 +48,7 @@ HOMES = {
     "Config": ("training.config", "Config"),
     "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
     "Format": ("saelab.formats", "Format"),
+    "Metric": ("saelab.evaluation.rows", "Row"),
     "Threshold": ("saelab.sparsify", "Threshold"),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),

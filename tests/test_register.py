@@ -1,13 +1,16 @@
-"""A source and a format from outside work as the built-in ones do, and no name is given twice."""
+"""A metric, a source and a format from outside work as the built-in ones do, and no name is given twice."""
 
 from pathlib import Path
 
 import pytest
 
 import saelab
+from apps.browser import tables
+from apps.cli import report_tables
 from saelab import formats
 from saelab.activations import sources
 from saelab.errors import UsageError
+from saelab.evaluation import rows
 from tests.activations.test_source import Lines
 
 
@@ -15,6 +18,29 @@ from tests.activations.test_source import Lines
 def gone_after_the_test(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
     monkeypatch.setattr(sources, "_registered", {})
+    monkeypatch.setattr(rows, "_ROWS", rows.table())
+
+
+def test_a_metric_from_outside_is_in_reports_and_tables(tiny_run: Path, tiny_cache: Path):
+    row = saelab.Metric(
+        "twice_l0",
+        "twice L0",
+        "2 L0",
+        "2 x L0",
+        "none",
+        lambda sums: 2 * sums["l0"] / sums["tokens"],
+    )
+    saelab.register("metric", row)
+    sae, cache = saelab.SAE.load(tiny_run), saelab.Cache(tiny_cache)
+    model = saelab.load_model(sae.origin.model.name)
+    report = saelab.evaluate(sae, cache, model, n_tokens=300)
+    assert report["twice_l0"]["value"] == pytest.approx(2 * report["l0"]["value"])
+    assert "twice L0" in report_tables.table(report)
+    assert "twice L0" in tables.report(report, "runs/tiny")
+    with pytest.raises(UsageError, match="reports have a field 'twice_l0' already"):
+        saelab.register("metric", row)
+    with pytest.raises(UsageError, match="reports have a field 'fvu' already"):
+        saelab.register("metric", row._replace(key="fvu"))
 
 
 def test_a_source_from_outside_fills_a_cache(tmp_path: Path):

@@ -58,7 +58,7 @@ class Config:
     batch: int = 2048
     """tokens per step"""
     lr: float | None = None
-    """peak learning rate (default: by steps and F, from 0.01 for the shortest runs down to
+    """peak learning rate (default: by steps and F, from 0.009 for the shortest runs down to
     2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
     warm_up: float = 0.05
     """share of the steps over which the rate rises from 0"""

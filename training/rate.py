@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from statistics import fmean
 
-SHORT = 0.01  # the best rate of the shortest runs, whatever their width
+SHORT = 0.009  # the best rate of the shortest runs, whatever their width
 LONG_STEPS = 30_000  # the length that Gao et al.'s constant was found at
 WINDOW = 0.2  # share of the steps; two of them, end to end, lie before the decay
-FELL = 0.15  # a fall from one window to the next that says "too early"
+FELL = 0.15  # a fall of the FVU from one window to the next that is worth a word
 
 
 def default(n_steps: int, n_features: int) -> float:
@@ -23,12 +23,12 @@ def default(n_steps: int, n_features: int) -> float:
 
 
 def fall(folder: Path, n_steps: int, decay: float) -> float:
-    """By what share the mean loss of the last WINDOW of the steps before the decay lies below that
+    """By what share the mean FVU of the last WINDOW of the steps before the decay lies below that
     of the WINDOW before it; 0 for a run too short to have rows in both."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     end, width = (1 - decay) * n_steps, WINDOW * n_steps
     late, early = (
-        [row["loss"] for row in rows if start < row["step"] <= start + width]
+        [row["fvu"] for row in rows if start < row["step"] <= start + width]
         for start in (end - width, end - 2 * width)
     )
     return 1 - fmean(late) / fmean(early) if late and early else 0.0

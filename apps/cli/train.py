@@ -107,10 +107,13 @@ def warn(config: Config) -> None:
     """Say on stderr, with what to do, that the loss was still falling as the rate began to."""
     rate = beside("training.rate")
     fell = rate.fall(Path(config.out), config.n_steps, config.decay)
-    if fell > rate.FELL:
-        print(
-            f"{config.out}: the loss was still falling ({fell:.0%} over the last fifth of the steps "
-            f"before the decay): more --tokens than {config.tokens:,}, or a higher --lr than "
-            f"{config.learning_rate:.2g}, would lower it",
-            file=sys.stderr,
-        )
+    if fell <= rate.FELL:
+        return
+    usual = rate.default(config.n_steps, config.features)
+    slow = config.learning_rate < usual
+    higher = f", or a higher --lr (the default here is {usual:.2g})" if slow else ""
+    print(
+        f"{config.out}: the loss was still falling when the decay began ({fell:.0%} over the fifth "
+        f"of the steps before it): more --tokens than {config.tokens:,}{higher} would lower it",
+        file=sys.stderr,
+    )

@@ -19,9 +19,9 @@ def test_the_default_rate_ends_at_the_constant_of_long_runs(features: int):
 
 
 def test_the_default_rate_by_hand():
-    assert rate.default(0, 4096) == pytest.approx(0.01)
+    assert rate.default(0, 4096) == pytest.approx(0.009)
     # half of the way to 30,000 steps: 1 / (.5 / .009 + .5 / .0004)
-    assert rate.default(15_000, 4096) == pytest.approx(2 / (1 / 0.01 + 1 / 0.0004))
+    assert rate.default(15_000, 4096) == pytest.approx(2 / (1 / 0.009 + 1 / 0.0004))
     assert Config(tokens=2048 * 15_000, features=4096).learning_rate == rate.default(15_000, 4096)
     assert Config(lr=0.5).learning_rate == 0.5
 
@@ -60,7 +60,10 @@ def test_a_loss_that_was_falling_when_the_decay_began_is_told(tmp_path: Path, ca
     assert rate.fall(tmp_path, 100, 0.2) == pytest.approx(1 - 0.35 / 0.55)
     warn(config)
     told = capsys.readouterr().err
-    assert "still falling (36%" in told and "more --tokens than 1,000" in told and "--lr" in told
+    assert "still falling" in told and "(36%" in told and "more --tokens than 1,000" in told
+    assert "--lr" not in told  # the default is no cause
+    warn(replace(config, lr=1e-4))
+    assert "or a higher --lr (the default here is 0.0084)" in capsys.readouterr().err
 
 
 def test_a_loss_that_was_level_is_not(tmp_path: Path, capsys):

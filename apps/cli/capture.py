@@ -5,9 +5,9 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
 from saelab.errors import UsageError
 
@@ -35,6 +35,9 @@ class Args(Common):
     context) and counted, or a .npy file of tokens"""
     tokens: Count = 2_000_000
     """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
+    held_out: Annotated[Count, arg(help_behavior_hint="")] = 0
+    """of these, positions to hold out, of as many documents as it takes (default: as the documents
+    fall)"""
     out: Path = Path("cache")
     """folder of the cache"""
     context: Number = None
@@ -100,8 +103,9 @@ def _of_text(args: Args) -> "Source":
     from saelab.activations.from_text import from_text
 
     return from_text(
-        model, args.text, args.hook, args.tokens, context=args.context, gradients=args.gradients,
-        dtype=args.dtype, text_field=args.text_field, pack=args.pack, seed=args.seed,
+        model, args.text, args.hook, args.tokens, context=args.context, n_held_out=args.held_out,
+        gradients=args.gradients, dtype=args.dtype, text_field=args.text_field, pack=args.pack,
+        seed=args.seed,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Shapes: C contexts, T positions.
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ def from_text(
     n_tokens: int,
     *,
     context: int | None = None,
+    n_held_out: int = 0,
     gradients: bool = False,
     dtype: str = "float16",
     text_field: str = "text",
@@ -41,8 +42,9 @@ def from_text(
     """The activations of a model at `hooks` over n_tokens positions of a text, as a Source.
 
     context: positions of each (default: the model's, at most 1024; where each document is a context
-    of its own, what the longest of the first PROBED needs). pack: row of PACKERS. Raises UsageError
-    for an unknown hook, dtype or packing, a context longer than the model's, or too few tokens.
+    of its own, what the longest of the first PROBED needs). n_held_out: how many of the positions
+    to hold out, where the text's share will not do. pack: row of PACKERS. Raises UsageError for an
+    unknown hook, dtype or packing, a context longer than the model's, or too few tokens.
 
         source = from_text(models.load("bundled"), "stdlib", ["blocks.1.hook_resid_post"], 500_000)
         cache = Cache.write("cache", source)
@@ -53,13 +55,19 @@ def from_text(
     if context is None:
         context = min(longest, 1024)
         if pack == "one-per-context":
-            probed = islice(_tokenised(model, _documents(model, text, text_field, seed)), PROBED)
-            context = min(context, 1 + max((len(ids) for _, ids in probed), default=1))
+            probed = islice(_documents(model, text, text_field, seed), PROBED)
+            longest_of = max((len(_tokens(model, document)) for document in probed), default=1)
+            context = min(context, 1 + longest_of)
     if not 2 <= context <= longest:
         raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
     if n_tokens < 2 * context:
         raise UsageError(
             f"tokens={n_tokens} is less than two contexts of {context}, one for each split"
+        )
+    if n_held_out > n_tokens - context:
+        raise UsageError(
+            f"held_out={n_held_out} leaves no context of {context} to train on: "
+            f"at most {n_tokens - context} of tokens={n_tokens}"
         )
     names = list(dict.fromkeys(models.resolve_hook(model, name) for name in hooks))
     if not names:
@@ -74,6 +82,7 @@ def from_text(
         },
         n_tokens=n_tokens,
         context=context,
+        n_held_out=n_held_out,
         text_field=text_field,
         gradients=gradients,
         dtype=dtype,
@@ -105,10 +114,8 @@ def _documents(model: Any, text: str, text_field: str, seed: int) -> Iterator[Do
     return texts.documents(text, words, text_field, seed)
 
 
-def _tokenised(model: Any, documents: Iterable[Document]) -> Iterator[tuple[Document, list[int]]]:
-    for document in documents:
-        ids = model.tokenizer(document.text, add_special_tokens=False, verbose=False)
-        yield document, ids["input_ids"]
+def _tokens(model: Any, document: Document) -> list[int]:
+    return model.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 class FromText:
@@ -123,31 +130,40 @@ class FromText:
         """Contexts, one by one, until the plan's tokens are reached.
 
         Train and held-out documents are packed apart, so that a context, and a shard, belongs to
-        one split. The last place is kept for a split that has nothing yet, however far in the text
-        its first document lies.
+        one split. Documents of a split that is full are passed over.
         """
         plan = self.plan
         self.names = []
         packer = PACKERS[plan.pack]
         packers = {split: packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
-        n_contexts, n_wanted = 0, -(-plan.n_tokens // plan.context)
-        filled: set[str] = set()  # splits that have a context
-        documents = _documents(self.model, plan.text, plan.text_field, plan.seed)
-        for number, (document, ids) in enumerate(_tokenised(self.model, documents)):
+        n_contexts = dict.fromkeys(SPLITS, 0)
+        for number, document in enumerate(
+            _documents(self.model, plan.text, plan.text_field, plan.seed)
+        ):
             self.names.append(document.name)
             split = "held_out" if document.held_out else "train"
-            if n_contexts == n_wanted - 1 and filled == {split}:
+            if not self._room(split, n_contexts):
                 continue
-            for packed in packers[split].add(number, ids):
-                if n_contexts == n_wanted - 1 and filled == {split}:
-                    break
+            for packed in packers[split].add(number, _tokens(self.model, document)):
                 if plan.masked:
                     self.notes["cut"] = sum(each.n_cut for each in packers.values())
-                yield _piece(split, packed, n_contexts)
-                filled.add(split)
-                n_contexts += 1
-                if n_contexts == n_wanted:
-                    return
+                yield _piece(split, packed, sum(n_contexts.values()))
+                n_contexts[split] += 1
+                if not self._room(split, n_contexts):
+                    break
+            if not any(self._room(split, n_contexts) for split in SPLITS):
+                return
+
+    def _room(self, split: str, n_contexts: dict[str, int]) -> int:
+        """How many more contexts a split may have. Of a plan that does not say, all that are left,
+        the last of them kept for a split that has nothing yet, however late its first document."""
+        plan = self.plan
+        n_wanted, n_held_out = (-(-n // plan.context) for n in (plan.n_tokens, plan.n_held_out))
+        if n_held_out:
+            wanted = {"train": n_wanted - n_held_out, "held_out": n_held_out}
+            return wanted[split] - n_contexts[split]
+        others = sum(n_contexts.values()) - n_contexts[split]
+        return n_wanted - n_contexts[split] - max(1, others)
 
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """What the model computes, a forward pass at a time."""

@@ -51,6 +51,8 @@ class Plan:
     """positions asked for"""
     context: int
     """T, every position included"""
+    n_held_out: int = 0
+    """of these, positions held out (0: as the documents fall, about one in 20)"""
     text_field: str = ""
     """field of the text's records"""
     gradients: bool = False

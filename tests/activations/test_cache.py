@@ -57,6 +57,22 @@ def test_a_context_holds_documents_of_one_split(opened: Cache):
         assert numbers and all(held_out(names[n]) == (split == "held_out") for n in numbers)
 
 
+def test_so_many_positions_are_held_out_as_are_asked_for(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path, opened: Cache
+):
+    """The other split has the rest, and the same documents' tokens in the same order."""
+    context = opened.context
+    asked = {"n_tokens": 20 * context, "n_held_out": 2 * context - 1}
+    cache = Cache(make_cache(tiny_model, tiny_corpus, tmp_path / "c", **asked))
+    for split, n_contexts in (("train", 18), ("held_out", 2)):
+        mine, theirs = (next(one.contexts(HOOK, split)).tokens for one in (cache, opened))
+        assert cache.n_tokens(split) == n_contexts * (context - 1)
+        n = min(len(mine), len(theirs))
+        assert torch.equal(mine[:n], theirs[:n])
+    with pytest.raises(UsageError, match="leaves no context of"):
+        make_cache(tiny_model, tiny_corpus, tmp_path / "d", n_tokens=4_000, n_held_out=4_000)
+
+
 def test_an_epoch_of_batches_is_a_shuffle_of_all_tokens_but_position_0(opened: Cache):
     every = torch.cat([chunk.acts[:, 1:].flatten(0, 1) for chunk in opened.contexts(HOOK)])
     stream = opened.batches(HOOK, 100, seed=3)

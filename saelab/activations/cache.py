@@ -125,7 +125,7 @@ class Cache:
 
     @property
     def hooks(self) -> list[str]:
-        """Canonical names of the cached hook points."""
+        """The cached hook points, by the names they were captured by (of older caches: canonical ones)."""
         return list(self.plan.hooks)
 
     @property
@@ -145,7 +145,7 @@ class Cache:
         return [shard for shard in self.manifest["shards"] if shard["split"] == split]
 
     def resolve(self, hook: str) -> str:
-        """The canonical name of a cached hook. Raises UsageError for one the cache does not
+        """The name that a cached hook goes by here. Raises UsageError for one the cache does not
         hold."""
         for name, entry in self.plan.hooks.items():
             if hook == name or hook in entry["aliases"]:

@@ -69,7 +69,10 @@ def from_text(
             f"held_out={n_held_out} leaves no context of {context} to train on: "
             f"at most {n_tokens - context} of tokens={n_tokens}"
         )
-    names = list(dict.fromkeys(models.resolve_hook(model, name) for name in hooks))
+    by_point: dict[str, str] = {}  # the name that each point was first asked for by
+    for name in hooks:
+        by_point.setdefault(models.resolve_hook(model, name), name)
+    names = list(by_point.values())
     if not names:
         raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
     bos, eos, rule = boundaries(model)

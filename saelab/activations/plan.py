@@ -46,7 +46,7 @@ class Plan:
     text: str
     """what was read: the name of a text, or of another source"""
     hooks: dict[str, dict]
-    """entry of each hook by its canonical name, see `hook`"""
+    """entry of each hook by the name it was asked for by, see `hook`"""
     n_tokens: int
     """positions asked for"""
     context: int

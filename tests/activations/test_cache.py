@@ -43,7 +43,7 @@ def test_cached_activations_are_the_models_own(opened: Cache, tiny_model: Path):
     torch.testing.assert_close(chunk.acts[:3], seen[CANONICAL], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(z[:3], seen["blocks.1.attn.hook_z"].flatten(2), rtol=1e-4, atol=1e-5)
     assert chunk.tokens[:, 0].eq(0).all()
-    assert opened.manifest["hooks"]["blocks.1.attn.o.hook_in"]["shape"] in ([32], [4, 8])
+    assert opened.manifest["hooks"][SECOND_HOOK]["shape"] == [4, 8]
 
 
 def test_a_context_holds_documents_of_one_split(opened: Cache):
@@ -186,7 +186,8 @@ def test_a_cache_says_which_model_made_it(opened: Cache, tmp_path: Path):
 
 def test_unknown_hooks_and_oversized_batches_are_refused(opened: Cache):
     with pytest.raises(
-        UsageError, match=r"holds no hook 'blocks\.9\.hook_out'; it holds blocks\.0\.hook_out"
+        UsageError,
+        match=r"holds no hook 'blocks\.9\.hook_out'; it holds blocks\.0\.hook_resid_post",
     ):
         opened.width("blocks.9.hook_out")
     with pytest.raises(
@@ -218,7 +219,7 @@ def test_values_a_dtype_cannot_hold_stop_the_capture(
     )
     with pytest.raises(
         FailedRun,
-        match=r"hook_out reaches .*, more than float16 holds: capture with --dtype float32",
+        match=r"hook_resid_post reaches .*, more than float16 holds: capture with --dtype float32",
     ):
         writer.write(source, tmp_path / "c")
     assert not (tmp_path / "c").exists()
@@ -257,3 +258,28 @@ def test_only_whole_numbers_of_positions_are_packed():
     tokens = np.arange(3, 40)
     packed = list(pack([(0, tokens.tolist())], 8, bos=1, eos=2))
     assert len(packed) == (len(tokens) + 1) // 7
+
+
+def test_a_cache_keeps_the_names_asked_for_and_answers_to_the_others(tiny_model: Path):
+    asked = ["blocks.0.hook_resid_mid", "blocks.0.ln2.hook_in", "blocks.1.hook_out"]
+    plan = from_text(models.load(tiny_model), "stdlib", asked, 1000).plan
+    assert list(plan.hooks) == ["blocks.0.hook_resid_mid", "blocks.1.hook_out"]
+    assert plan.hooks["blocks.1.hook_out"]["aliases"] == ["blocks.1.hook_resid_post"]
+    assert plan.hooks["blocks.0.hook_resid_mid"]["aliases"] == ["blocks.0.ln2.hook_in"]
+
+
+def test_a_cache_of_canonical_names_answers_to_the_names_asked_for(
+    tiny_cache: Path, tmp_path: Path
+):
+    """As caches were written before names were kept as asked."""
+    old = Path(shutil.copytree(tiny_cache, tmp_path / "old"))
+    manifest = json.loads((old / "manifest.json").read_text())
+    names = {HOOK: CANONICAL, SECOND_HOOK: "blocks.1.attn.o.hook_in"}
+    manifest["hooks"] = {
+        names[name]: {**entry, "aliases": [name]} for name, entry in manifest["hooks"].items()
+    }
+    manifest["settings"]["hooks"] = list(names.values())
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    cache = Cache(old)
+    assert cache.hooks == list(names.values())
+    assert cache.resolve(HOOK) == CANONICAL and cache.width(SECOND_HOOK) == 32

@@ -82,6 +82,6 @@ def test_every_head_of_a_model_is_read_from_a_cache(tiny_cache):
 def test_a_hook_without_heads_has_no_report(tiny_cache):
     with pytest.raises(
         UsageError,
-        match=r"blocks\.0\.hook_out has no heads: the report is for SAEs on attn\.hook_z",
+        match=r"blocks\.0\.hook_resid_post has no heads: the report is for SAEs on attn\.hook_z",
     ):
         polysemanticity.of_model([dictionary(RESIDUAL)], Cache(tiny_cache))

@@ -9,7 +9,7 @@ import pytest
 
 from apps.cli import main
 from saelab.activations import Cache
-from tests.conftest import make_model
+from tests.conftest import HOOK, SECOND_HOOK, make_model
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_capture_writes_a_cache_and_says_what_is_in_it(
     )
     result = json.loads(capsys.readouterr().out)
     cache = Cache(tmp_path / "c")
-    assert cache.hooks == result["hooks"] == ["blocks.0.hook_out", "blocks.1.attn.o.hook_in"]
+    assert cache.hooks == result["hooks"] == [HOOK, SECOND_HOOK]
     assert result["schema"] == "saelab/capture/1" and result["positions"] == 4000
     assert result["tokens"] == {split: cache.n_tokens(split) for split in ("train", "held_out")}
     assert sum(result["tokens"].values()) == 4000 * 31 // 32

@@ -54,7 +54,7 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
         (
             ["--hook", "blocks.7.hook_out"],
             2,
-            "holds no hook 'blocks.7.hook_out'; it holds blocks.0.hook_out",
+            "holds no hook 'blocks.7.hook_out'; it holds blocks.0.hook_resid_post",
         ),
         ([], 2, "say which with --hook"),
         (

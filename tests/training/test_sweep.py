@@ -49,7 +49,7 @@ def test_a_sweep_trains_every_run_as_if_alone(tiny_cache: Path, tmp_path: Path, 
         for place in (f"runs/hook={HOOK}", f"more/hook={HOOK},k=4")
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
-    assert SAE.load(runs[2]["run"]).origin.hook == "blocks.1.attn.o.hook_in"
+    assert SAE.load(runs[2]["run"]).origin.hook == "blocks.1.attn.hook_z"
 
 
 @pytest.mark.parametrize(

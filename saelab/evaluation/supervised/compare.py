@@ -61,7 +61,7 @@ def visit(model: Any, hook: str, fit: Task, test: Task, positions: list[str] | N
             f"no position {', '.join(map(repr, unknown))}; these prompts have "
             f"{', '.join(fit.positions)}"
         )
-    hook = resolve_hook(model, hook)
+    resolve_hook(model, hook)  # an unknown one is refused before anything runs
     fit_acts, test_acts = (runs.collect(model, prompts, hook, names) for prompts in (fit, test))
     return Site(model, hook, fit, test, fit_acts, test_acts)
 

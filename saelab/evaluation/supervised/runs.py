@@ -22,7 +22,7 @@ def _batches(n: int) -> Iterator[slice]:
 
 
 def collect(model: Any, prompts: Task, hook: str, positions: list[str]) -> Patch:
-    """The activations at a hook (canonical name; heads flattened) at each position, [P, D]."""
+    """The activations at a hook (heads flattened) at each position, [P, D]."""
     found: dict[str, list[Tensor]] = {name: [] for name in positions}
     for part in _batches(len(prompts.clean)):
         acts = running.read(model, prompts.clean[part], [hook])[hook].flatten(2)

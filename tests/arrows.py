@@ -25,6 +25,7 @@ saelab.errors:
 saelab.files: saelab.errors
 saelab.sparsify:
 saelab.statistics:
+saelab.matching: saelab.statistics
 saelab.bundled: saelab.documents
 saelab.jump: saelab.code
 saelab.kernels: saelab.code saelab.files saelab.sparsify
@@ -42,8 +43,10 @@ saelab.runs: saelab.activations saelab.errors saelab.files saelab.formats saelab
     saelab.origin
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
-    saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics saelab.tasks
-saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.sae
+    saelab.matching saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics
+    saelab.tasks
+saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.matching
+    saelab.sae
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
@@ -64,8 +67,8 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.models
-    saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes
+    saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.matching
+    saelab.models saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes
     training.reproduce
 """
 

@@ -156,7 +156,7 @@ def densities(density_F: np.ndarray) -> go.Figure:
 
 
 def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
-    """How close the best match in the other SAE is, with the random expectation and the threshold
+    """How close the nearest feature of the other SAE is, with the random expectation and the threshold
     as lines."""
     counts, edges = np.histogram(np.abs(cosine_F), np.linspace(0, 1, 51))
     middle = (edges[:-1] + edges[1:]) / 2
@@ -170,7 +170,7 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
             annotation={"text": name, "font": {"size": 11}},
         )
     return figure.update_xaxes(
-        title="cosine with the best match", showgrid=False, range=[0, 1]
+        title="cosine with the nearest", showgrid=False, range=[0, 1]
     ).update_yaxes(title="features")
 
 

@@ -177,17 +177,28 @@ def stats(pairs: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="stats">{"".join(cells)}</dl>'
 
 
+VERDICTS = {
+    True: ("also found by", "yes"),
+    False: ("not found by", "no"),
+    None: ("nearest in", "no"),  # too wide to be matched one to one
+}
+
+
 def matches(others: Sequence[Match]) -> str:
     """Per other SAE, whether it has this feature."""
     parts = []
     for match in others:
-        verdict, classes = ("also found by", "yes") if match.found else ("not found by", "no")
-        detail = f"feature {match.feature} there, cosine {match.cosine:.2f}".replace("-", "−")
-        null = f"random directions reach {match.null:.2f}"
-        parts.append(
-            f'<p class="match {classes}"><b>{verdict} {text(match.name)}</b> '
-            f"<span>{detail}; {null}; found means at least {match.threshold:g}</span></p>"
-        )
+        verdict, classes = VERDICTS[match.found]
+        nearest = f"nearest is feature {match.nearest} there, cosine {match.cosine:.2f}"
+        details = [f"{nearest} (random directions reach {match.null:.2f})"]
+        if match.partner is not None:
+            pair = (
+                f"one to one it is paired with {match.partner}, cosine {match.partner_cosine:.2f}"
+            )
+            details.append(f"{pair}; found means above {match.threshold:g}")
+        detail = "; ".join(details).replace("-", "−")
+        title = f"<b>{verdict} {text(match.name)}</b>"
+        parts.append(f'<p class="match {classes}">{title} <span>{detail}</span></p>')
     return "".join(parts)
 
 

@@ -31,7 +31,7 @@ def table(
     other: the summary of the first other SAE, empty if there is none. links: whether the heads
     sort.
     """
-    columns = [*COLUMNS, ("cosine", f"in {text(other['name'])}")] if other else [*COLUMNS]
+    columns = [*COLUMNS, ("cosine", f"nearest in {text(other['name'])}")] if other else [*COLUMNS]
     if any(row.hit for row in rows):
         columns.append(("matches", "matches"))
     heads = "".join(_head(key, name, run, state, links) for key, name in columns)
@@ -56,7 +56,7 @@ def _row(row: Row, run: str, threshold: float, keys: set[str]) -> str:
     cells = [cell(page), cell(strongest, "tokens")]
     cells += map(cell, (percent(row.density), number(row.mean), number(row.max)))
     if "cosine" in keys:
-        verdict = "yes" if abs(row.cosine or 0) >= threshold else "no"
+        verdict = "yes" if abs(row.partner_cosine or 0) > threshold else "no"
         cells.append(cell(f'<span class="mark {verdict}">{number(row.cosine, 2)}</span>'))
     if "matches" in keys and row.hit:
         where = ["token"] if row.hit.token else []
@@ -175,14 +175,11 @@ def indexed(summary: Mapping[str, Any]) -> str:
         ),
     ]
     for other in summary["others"]:
-        why = (
-            f"live features with a match of cosine {other['threshold']:g} or more; "
-            f"random directions reach {other['null']:.2f}"
-        )
-        cells.append(
-            (f"also in {other['name']}", f"{percent(other['share'])} of live features", why)
-        )
-        cells.append(
-            ("median best cosine", f"{other['median']:.2f} (random {other['null']:.2f})", why)
-        )
+        if other["share"] is not None:
+            why = f"live features paired one to one at a cosine above {other['threshold']:g}"
+            share = f"{percent(other['share'])} of live features"
+            cells.append((f"also found by {other['name']}", share, why))
+        median = f"median cosine {other['median']:.2f} (random {other['null']:.2f})"
+        why = "of live features with the nearest one there, which several may share"
+        cells.append((f"nearest in {other['name']}", median, why))
     return f"<h2>Features</h2>{stats(cells)}"

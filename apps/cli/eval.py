@@ -169,7 +169,7 @@ def _but_for_the_seed(sae: "SAE") -> str:
 
 def _stability(saes: list["SAE"]) -> dict:
     """Each seed's decoder rows matched with the next seed's; means over these pairs."""
-    from saelab.evaluation import matching
+    from saelab import matching
 
     found = [
         matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed)

@@ -94,8 +94,12 @@ def text(run: Path, result: dict) -> str:
     ]
     for other in result["others"]:
         lines.append(
-            f"{other['share']:.0%} of the live features are in {other['name']} too (cosine at "
-            f"least {other['threshold']}; median {other['median']:.2f}, random directions "
-            f"{other['null']:.2f})"
+            f"nearest in {other['name']}: median cosine {other['median']:.2f}, random directions "
+            f"{other['null']:.2f}"
         )
+        if other["share"] is not None:
+            lines.append(
+                f"{other['name']} has found {other['share']:.0%} of the live features (paired one "
+                f"to one, cosine above {other['threshold']})"
+            )
     return "\n".join([*lines, f"next: saelab browse {run}"])

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from saelab import matching
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import UsageError
-from saelab.evaluation import controls, matching
+from saelab.evaluation import controls
 from saelab.evaluation.synthetic_cache import truth, world_of
 from saelab.sae import SAE
 from saelab.statistics import Estimate, share_over_documents, weights

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from saelab import matching
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
@@ -24,7 +25,6 @@ from saelab.sae import SAE
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-FOUND = 0.7  # cosine from which a feature counts as found by another SAE
 N_NEIGHBOURS = 8
 N_LOGITS = 10
 
@@ -162,8 +162,7 @@ def _write_directions(
     map_DV: torch.Tensor | None,
     alive_F: np.ndarray,
 ) -> list[dict]:
-    """Neighbours, output tokens and matches; returns one summary row per other SAE, its share and
-    median over live features."""
+    """Neighbours, output tokens and matches; returns one summary row per other SAE."""
     W_FD, signed = sae.W_dec.detach(), sae.sparsify.signed
     index, cosine = directions.nearest(W_FD, W_FD, N_NEIGHBOURS, signed=signed, skip_self=True)
     writer.write_ranked(connection, "neighbour", index.numpy(), cosine.numpy())
@@ -172,19 +171,46 @@ def _write_directions(
         writer.write_ranked(
             connection, "logit", index.flatten(1).numpy(), logits.flatten(1).numpy()
         )
-    rows = []
-    for number, (name, other) in enumerate(others):
-        index, cosine = directions.nearest(W_FD, other.W_dec.detach(), 1, signed=signed)
-        columns = (index[:, 0].tolist(), cosine[:, 0].tolist())
-        connection.executemany(
-            "insert into found values (?, ?, ?, ?)",
-            ((f, number, *row) for f, row in enumerate(zip(*columns, strict=True))),
-        )
-        size = (cosine.abs() if signed else cosine)[:, 0].numpy()[alive_F]
-        null = directions.null_cosine(W_FD.shape[1], other.n_features, signed=signed)
-        share, median = (
-            (float(np.mean(size >= FOUND)), float(np.median(size))) if len(size) else (0.0, 0.0)
-        )
-        row = {"name": name, "n_features": other.n_features, "share": share, "median": median}
-        rows.append({**row, "threshold": FOUND, "null": null})
-    return rows
+    return [
+        _write_nearest(connection, number, sae, name, other, alive_F)
+        for number, (name, other) in enumerate(others)
+    ]
+
+
+def _write_nearest(
+    connection: sqlite3.Connection,
+    number: int,
+    sae: SAE,
+    name: str,
+    other: SAE,
+    alive_F: np.ndarray,
+) -> dict:
+    """Each feature's nearest row of another SAE, and its partner in a one-to-one matching, where
+    the two are small enough for one; the summary of that SAE: the share of live features that it
+    found, and their median cosine with the nearest row."""
+    W_FD, W_GD, signed = sae.W_dec.detach(), other.W_dec.detach(), sae.sparsify.signed
+    index_F1, cosine_F1 = directions.nearest(W_FD, W_GD, 1, signed=signed)
+    nearest_F, cosine_F = index_F1[:, 0], cosine_F1[:, 0]
+    partners: list = [None] * len(W_FD)
+    partner_F = torch.full((len(W_FD),), torch.nan)
+    matched = len(W_FD) * len(W_GD) <= matching.MOST
+    if matched:
+        pairs = matching.match(W_FD, W_GD, signed=signed)
+        partner_F[pairs.rows] = pairs.cosines
+        for feature, partner in zip(pairs.rows.tolist(), pairs.columns.tolist(), strict=True):
+            partners[feature] = partner
+    columns = (nearest_F.tolist(), cosine_F.tolist(), partners, partner_F.tolist())
+    connection.executemany(
+        "insert into nearest values (?, ?, ?, ?, ?, ?)",
+        ((feature, number, *row) for feature, row in enumerate(zip(*columns, strict=True))),
+    )
+    size_A = (cosine_F.abs() if signed else cosine_F).numpy()[alive_F]
+    pair_A = (partner_F.abs() if signed else partner_F).numpy()[alive_F]
+    return {
+        "name": name,
+        "n_features": other.n_features,
+        "share": float(np.mean(pair_A > matching.FOUND)) if matched and len(pair_A) else None,
+        "median": float(np.median(size_A)) if len(size_A) else 0.0,
+        "threshold": matching.FOUND,
+        "null": directions.null_cosine(W_FD.shape[1], other.n_features, signed=signed),
+    }

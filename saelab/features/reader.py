@@ -37,8 +37,11 @@ SORTS = {
     "cosine": "abs(m.cosine)",
     "matches": "hit.token {direction}, hit.examples",
 }
-ROW = "f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine"
-SOURCE = "feature f left join found m on m.feature = f.id and m.sae = 0"
+ROW = (
+    "f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, "
+    "m.partner_cosine"
+)
+SOURCE = "feature f left join nearest m on m.feature = f.id and m.sae = 0"
 HITS = (
     "select json_extract(value, '$[0]') as feature, json_extract(value, '$[1]') as token, "
     "json_extract(value, '$[2]') as examples from json_each(?)"
@@ -63,9 +66,9 @@ from example e join context c on c.id = e.context where e.feature = ? order by e
 
 
 def _row(row: Sequence) -> Row:
-    *values, tokens, other, cosine, strong, examples = row
+    *values, tokens, other, cosine, partner, strong, examples = row
     hit = None if examples is None else Hit(bool(strong), examples)
-    return Row._make([*values, json.loads(tokens), other, cosine, hit])
+    return Row._make([*values, json.loads(tokens), other, cosine, partner, hit])
 
 
 class FeatureIndex:
@@ -185,15 +188,14 @@ class FeatureIndex:
         return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in rows]
 
     def matches(self, feature: int) -> list[Match]:
-        """The closest feature of every other SAE the index was built with."""
-        rows = self._connection.execute(
-            "select sae, other, cosine from found where feature = ? order by sae", (feature,)
-        )
+        """What every other SAE that the index was built with has of a feature."""
+        sql = "select sae, other, cosine, partner, partner_cosine from nearest where feature = ?"
         matches = []
-        for number, other, cosine in rows:
+        for number, *columns in self._connection.execute(f"{sql} order by sae", (feature,)):
             sae = self.summary["others"][number]
-            bar, null = sae["threshold"], sae["null"]
-            matches.append(Match(sae["name"], other, cosine, abs(cosine) >= bar, bar, null))
+            matched, bar = sae["share"] is not None, sae["threshold"]
+            found = abs(columns[-1] or 0) > bar if matched else None
+            matches.append(Match(sae["name"], *columns, found, bar, sae["null"]))
         return matches
 
     def examples(self, feature: int) -> list[Example]:
@@ -234,8 +236,8 @@ class FeatureIndex:
         return np.array(self._column("select density from feature order by id"))
 
     def cosines(self, sae: int = 0) -> np.ndarray:
-        """[F] cosine with the closest feature of the sae-th other SAE; empty if there is none."""
-        sql = "select cosine from found where sae = ? order by feature"
+        """[F] cosine with the nearest feature of the sae-th other SAE; empty if there is none."""
+        sql = "select cosine from nearest where sae = ? order by feature"
         return np.array(self._column(sql, sae))
 
     def _column(self, sql: str, *arguments: object) -> list:

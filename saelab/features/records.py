@@ -7,7 +7,8 @@ class Row(NamedTuple):
     """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens;
     positive: share of them above 0.
 
-    tokens: strongest by total; other, cosine: best match in the first other SAE; hit: what a search
+    tokens: strongest by total; other, cosine: nearest feature of the first other SAE; partner_cosine:
+    that with its partner in a one-to-one matching, if it has one; hit: what a search
     found, else None.
     """
 
@@ -20,6 +21,7 @@ class Row(NamedTuple):
     tokens: list[str]
     other: int | None
     cosine: float | None
+    partner_cosine: float | None
     hit: "Hit | None"
 
 
@@ -65,15 +67,24 @@ class Neighbour(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The closest feature of another SAE; found if |cosine| reaches the threshold; null: expected
-    for random directions."""
+    """What another SAE has of a feature."""
 
     name: str
-    feature: int
+    """of the other SAE"""
+    nearest: int
+    """its feature with the highest cosine, which several features may share"""
     cosine: float
-    found: bool
+    """with the nearest"""
+    partner: int | None
+    """its feature in a one-to-one matching; None if there is none left"""
+    partner_cosine: float | None
+    """with the partner"""
+    found: bool | None
+    """whether that |cosine| is above the threshold; None if the two are too wide to be matched"""
     threshold: float
+    """of found"""
     null: float
+    """expected cosine of the nearest of random directions"""
 
 
 class Bin(NamedTuple):

@@ -6,7 +6,7 @@ of its tokens' texts; it is stored once, as ids, and its full-text index keeps n
 FTS5).
 """
 
-SCHEMA = "saelab/features/1"
+SCHEMA = "saelab/features/2"
 # Histogram: eighths of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
 PER_OCTAVE = 8
 LOWEST, HIGHEST = -16, 16
@@ -36,8 +36,9 @@ create table logit (
 create table neighbour (
     feature integer, rank integer, other integer, cosine real, primary key (feature, rank)
 ) without rowid;
-create table found (
-    feature integer, sae integer, other integer, cosine real, primary key (feature, sae)
+create table nearest (
+    feature integer, sae integer, other integer, cosine real,
+    partner integer, partner_cosine real, primary key (feature, sae)
 ) without rowid;
 create virtual table token_search using fts5(
     text, content='token', content_rowid='id', tokenize='trigram'

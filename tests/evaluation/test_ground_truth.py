@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from saelab import SAE, Choice
+from saelab import SAE, Choice, matching
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import UsageError
-from saelab.evaluation import ground_truth, matching, synthetic_cache
+from saelab.evaluation import ground_truth, synthetic_cache
 from saelab.evaluation.synthetic import World
 from tests.evaluation.worlds import SMALL, oracle
 

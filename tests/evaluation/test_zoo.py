@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab import SAE, Choice
+from saelab import SAE, Choice, matching
 from saelab.code import Code
-from saelab.evaluation import controls, ground_truth, matching, probing
+from saelab.evaluation import controls, ground_truth, probing
 from saelab.evaluation.consistency import batch_dependence, gradient_dependence
 from saelab.evaluation.synthetic import World
 from tests.evaluation.test_probing import planted

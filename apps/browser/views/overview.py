@@ -52,7 +52,7 @@ def _densities(index: FeatureIndex) -> None:
 def _other_seeds(index: FeatureIndex) -> None:
     alive_F = index.densities() > 0
     for number, other in enumerate(index.summary["others"]):
-        state.html(f"<h2>Best match in {draw.text(other['name'])}</h2>")
+        state.html(f"<h2>Nearest in {draw.text(other['name'])}</h2>")
         cosine_A = index.cosines(number)[alive_F]
         figure = charts.cosines(cosine_A, other["null"], other["threshold"])
         st.plotly_chart(figure, config=QUIET, key=f"cosines{number}")

@@ -12,6 +12,9 @@ from torch.nn.functional import normalize
 from saelab.statistics.draws import stream
 
 # Cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
+MOST = (
+    8192**2
+)  # cosines of which the best pairing is sought: 3 s at 4096 x 4096, 30 s at twice that
 FOUND = 0.7
 
 

@@ -2,7 +2,7 @@
 
 >>> import saelab
 >>> run = saelab.train(saelab.Config(cache="caches/a", out="runs/a", k=32))
->>> sae, cache = saelab.SAE.load(run), saelab.Cache("caches/a")
+>>> folder, sae, cache, model = saelab.open(run)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from saelab.features.reader import FeatureIndex
     from saelab.formats import Format
     from saelab.models import load as load_model
+    from saelab.origin import Origin
+    from saelab.runs import RunFolder, open
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
     from training.config import Config
@@ -32,9 +34,12 @@ __all__ = [
     "FeatureIndex",
     "Format",
     "Metric",
+    "Origin",
+    "RunFolder",
     "Threshold",
     "evaluate",
     "load_model",
+    "open",
     "register",
     "train",
 ]
@@ -49,9 +54,12 @@ HOMES = {
     "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
     "Format": ("saelab.formats", "Format"),
     "Metric": ("saelab.evaluation.rows", "Row"),
+    "Origin": ("saelab.origin", "Origin"),
+    "RunFolder": ("saelab.runs", "RunFolder"),
     "Threshold": ("saelab.sparsify", "Threshold"),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
+    "open": ("saelab.runs", "open"),
     "register": ("saelab.door", "register"),
     "train": ("training.loop", "train"),
 }

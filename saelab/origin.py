@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-SYNTHETIC = "synthetic"  # what the caches of a synthetic world name as their model
+# What caches name as their model that are of a synthetic world or of arrays from elsewhere.
+SYNTHETIC, ARRAYS = "synthetic", "arrays"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from saelab.errors import UsageError
 from saelab.files import read_json, sha256
-from saelab.origin import SYNTHETIC, Identity, Origin
+from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 
 DEPTH = 3  # folders below a given one that are looked into
 INSIDE = {"sae", "checkpoints", "wandb"}  # parts of a run, never runs
@@ -148,7 +148,7 @@ class RunFolder:
     def _model(self, record: Identity | None, named: Any, load: Callable | None) -> Any:
         from saelab import models
 
-        if named is None and record is None:
+        if named is None and (record is None or record.name == ARRAYS):
             raise UsageError(f"{self.path} does not say its model: name it with --model")
         if named is None and Path(record.name).is_absolute() and not Path(record.name).is_dir():
             raise UsageError(
@@ -189,10 +189,13 @@ def _check(opened: Opened) -> None:
         return
     from saelab import models
 
-    record = sae.origin.model
-    told = record is not None and models.check(model, record, f"the SAE of {folder.path}")
-    if cache is not None and not told:
-        told = models.check(model, cache.identity, str(cache.path))
+    records = {f"the SAE of {folder.path}": sae.origin.model}
+    if cache is not None:
+        records[str(cache.path)] = cache.identity
+    told = False
+    for what, record in records.items():
+        if record is not None and record.name != ARRAYS and not told:
+            told = models.check(model, record, what)
     for hook in dict.fromkeys(sae.origin.hooks):
         # A part of an activation, such as another SAE's error, is no hook of the model.
         models.resolve_hook(model, (cache and cache.whole(hook)) or hook)

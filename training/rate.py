@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
+from saelab.runs import RunFolder
+
 SHORT = 0.009  # the best rate of the shortest runs, whatever their width
 LONG_STEPS = 30_000  # the length that Gao et al.'s constant was found at
 WINDOW = 0.2  # share of the steps; two of them, end to end, lie before the decay
@@ -25,7 +27,7 @@ def default(n_steps: int, n_features: int) -> float:
 def fall(folder: Path, n_steps: int, decay: float) -> float:
     """By what share the mean FVU of the last WINDOW of the steps before the decay lies below that
     of the WINDOW before it; 0 for a run too short to have rows in both."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in RunFolder(folder).metrics.read_text().splitlines()]
     end, width = (1 - decay) * n_steps, WINDOW * n_steps
     late, early = (
         [row["fvu"] for row in rows if start < row["step"] <= start + width]

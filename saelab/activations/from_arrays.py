@@ -17,6 +17,7 @@ from saelab import documents
 from saelab.activations.plan import Plan, hook
 from saelab.activations.source import SPLITS, Piece
 from saelab.errors import UsageError
+from saelab.origin import ARRAYS
 
 ROWS = 65_536  # read at a time
 CONTEXT = 256  # rows of a context that nobody said the length of
@@ -57,7 +58,7 @@ def from_arrays(
         raise UsageError(f"context={context}, but the arrays have {leading[1]} positions each")
     length = leading[1] if len(leading) == 2 else min(context or CONTEXT, leading[0])
     plan = Plan(
-        model={"name": "arrays", "revision": _digest(tensors, given), "tokenizer_hash": ""},
+        model={"name": ARRAYS, "revision": _digest(tensors, given), "tokenizer_hash": ""},
         text=text,
         hooks={name: hook(tensor.shape[-1:]) for name, tensor in tensors.items()},
         n_tokens=int(np.prod(leading)),

@@ -12,7 +12,8 @@ from saelab.door import beside
 from .common import Common, Count, Number
 
 HOOK = "blocks.1.hook_resid_post"
-TOKENS = 2_080_000
+TOKENS = 980_000
+HELD_OUT = 50_688  # of TOKENS: what the evaluation reads
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ def run(args: Args) -> int:
     cache, second = (args.out.with_name(f"{args.out.name}-{part}") for part in ("cache", "seed1"))
     seconds: dict[str, float] = {}
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
+        held_out = HELD_OUT * args.tokens // TOKENS
         capture.run(
             capture.Args(
-                model="bundled", text="stdlib", hook=(HOOK,), tokens=args.tokens, out=cache
+                text="stdlib", hook=(HOOK,), tokens=args.tokens, held_out=held_out, out=cache
             )
         )
     with _stage("train", "two seeds in one pass", seconds):

@@ -6,7 +6,7 @@ Shapes: C contexts, T positions.
 import resource
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from saelab.documents import Document
 from saelab.errors import UsageError
 from saelab.models import running
 
+AT_ONCE = 1 << 17  # characters that are tokenised together
 PROBED = 1000  # documents whose length decides the context where each has one of its own
 
 
@@ -55,9 +56,8 @@ def from_text(
     if context is None:
         context = min(longest, 1024)
         if pack == "one-per-context":
-            probed = islice(_documents(model, text, text_field, seed), PROBED)
-            longest_of = max((len(_tokens(model, document)) for document in probed), default=1)
-            context = min(context, 1 + longest_of)
+            probed = islice(_tokenised(model, _documents(model, text, text_field, seed)), PROBED)
+            context = min(context, 1 + max((len(ids) for _, ids in probed), default=1))
     if not 2 <= context <= longest:
         raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
     if n_tokens < 2 * context:
@@ -117,8 +117,35 @@ def _documents(model: Any, text: str, text_field: str, seed: int) -> Iterator[Do
     return texts.documents(text, words, text_field, seed)
 
 
-def _tokens(model: Any, document: Document) -> list[int]:
-    return model.tokenizer(document.text, add_special_tokens=False, verbose=False)["input_ids"]
+def _tokenised(
+    model: Any, documents: Iterable[Document], wanted: Callable[[Document], Any] = bool
+) -> Iterator[tuple[Document, list[int]]]:
+    """Each document with its token ids, none where it is not wanted; many are tokenised at once,
+    which uses every core."""
+    for batch in _batches(documents):
+        words = {i: document.text for i, document in enumerate(batch) if wanted(document)}
+        ids = {}
+        if words:
+            told = model.tokenizer([*words.values()], add_special_tokens=False, verbose=False)
+            ids = dict(zip(words, told["input_ids"], strict=True))
+        yield from ((document, ids.get(i, [])) for i, document in enumerate(batch))
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    n_characters = 0
+    for document in documents:
+        batch.append(document)
+        n_characters += len(document.text)
+        if n_characters >= AT_ONCE:
+            yield batch
+            batch, n_characters = [], 0
+    if batch:
+        yield batch
+
+
+def _split(document: Document) -> str:
+    return "held_out" if document.held_out else "train"
 
 
 class FromText:
@@ -140,14 +167,16 @@ class FromText:
         packer = PACKERS[plan.pack]
         packers = {split: packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
         n_contexts = dict.fromkeys(SPLITS, 0)
-        for number, document in enumerate(
-            _documents(self.model, plan.text, plan.text_field, plan.seed)
-        ):
+        documents = _documents(self.model, plan.text, plan.text_field, plan.seed)
+        tokenised = _tokenised(
+            self.model, documents, lambda document: self._room(_split(document), n_contexts)
+        )
+        for number, (document, ids) in enumerate(tokenised):
             self.names.append(document.name)
-            split = "held_out" if document.held_out else "train"
+            split = _split(document)
             if not self._room(split, n_contexts):
                 continue
-            for packed in packers[split].add(number, _tokens(self.model, document)):
+            for packed in packers[split].add(number, ids):
                 if plan.masked:
                     self.notes["cut"] = sum(each.n_cut for each in packers.values())
                 yield _piece(split, packed, sum(n_contexts.values()))
@@ -206,11 +235,10 @@ def estimate(source: FromText) -> dict[str, float]:
         list(source.acts(piece))
         passes.append(time.perf_counter() - started)
     seconds = min(passes) / tokens_CT.numel() * plan.n_tokens
-    # Beside a shard, one hook of it is held in float64 for the moments.
+    # One shard is written while the next is computed.
     n_contexts = min(plan.shard_contexts, -(-plan.n_tokens // plan.context))
     n_positions = n_contexts * plan.context
-    doubled = n_positions * max(entry["width"] for entry in plan.hooks.values()) * 8
     unit = 1 if sys.platform == "darwin" else 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    memory = used + 2 * n_positions * plan.bytes_per_position + doubled + 2 * plan.moments_bytes
+    memory = used + 2 * n_positions * plan.bytes_per_position + 2 * plan.moments_bytes
     return {"bytes": plan.needed_bytes, "seconds": seconds, "peak_memory_bytes": memory}

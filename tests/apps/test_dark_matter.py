@@ -289,7 +289,10 @@ def test_an_sae_of_another_width_or_kind_is_refused(
 ):
     model, origin = models.load(tiny_model), SAE.load(runs[0]).origin
     for sae, complaint in (
-        (SAE(16, 64, Choice(4)), r"narrow has d_model=16, blocks\.0\.hook_resid_post of the cache 32"),
+        (
+            SAE(16, 64, Choice(4)),
+            r"narrow has d_model=16, blocks\.0\.hook_resid_post of the cache 32",
+        ),
         (SAE(32, 64, Choice(4), transcoder=True), "narrow is a transcoder"),
     ):
         sae.origin = origin

@@ -10,6 +10,7 @@ import torch
 from saelab import SAE, models
 from saelab.errors import UsageError
 from saelab.evaluation.supervised import compare, evaluate, visit, with_controls
+from saelab.evaluation.supervised import site as sites
 from saelab.evaluation.supervised.dictionary import Features
 from saelab.sparsify import Choice
 from saelab.tasks import Drawn, build
@@ -48,7 +49,7 @@ def site(bridge):
 @pytest.fixture(scope="module")
 def measured(site) -> dict:
     """Results of dictionaries known in advance."""
-    perfect = compare.supervised(site)["end"]
+    perfect = sites.supervised(site)["end"]
     empty = lambda acts, labels: perfect(acts, labels)._replace(codes=torch.zeros(len(acts), 10))  # noqa: E731
     wrong = lambda acts, labels: perfect(acts, {"x": labels["x"][1:] + labels["x"][:1]})  # noqa: E731
     rows = {"perfect": perfect, "empty": empty, "mislabelled": wrong}
@@ -113,9 +114,9 @@ def test_bad_input_is_named(bridge, site):
         UsageError,
         match=r"the SAE has d_model=16; wanted is an autoencoder of .* whose width is 32",
     ):
-        compare.everywhere(site, SAE(16, 48, Choice(4)))
+        sites.everywhere(site, SAE(16, 48, Choice(4)))
     with pytest.raises(UsageError, match="the SAE is a transcoder"):
-        compare.everywhere(site, SAE(32, 48, Choice(4), transcoder=True))
+        sites.everywhere(site, SAE(32, 48, Choice(4), transcoder=True))
     with pytest.raises(UsageError, match="no position 'start'; these prompts have end"):
         visit(bridge, HOOK, site.fit, site.test, ["start"])
     with pytest.raises(UsageError, match="no hook"):

@@ -20,7 +20,7 @@ from saelab.analysis.circuits.heads import codes
 from saelab.analysis.circuits.heads.ablation import setting
 from saelab.analysis.circuits.heads.agreement import agreement, layer_index_auc
 from saelab.analysis.circuits.heads.codes import EXAMPLES, Codes, head_outputs, only_in_clean
-from saelab.analysis.circuits.heads.report import LEVEL, measured
+from saelab.analysis.circuits.heads.known import LEVEL, measured
 from saelab.statistics import over_seeds
 
 from . import data

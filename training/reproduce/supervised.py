@@ -16,6 +16,7 @@ import torch
 from saelab import SAE, tasks
 from saelab.evaluation import controls, supervised
 from saelab.evaluation.supervised import compare, toys
+from saelab.evaluation.supervised import site as sites
 from saelab.statistics import over_seeds
 
 from ..config import Config
@@ -110,17 +111,17 @@ def _measure(
     fit, test = (tasks.build(task, model, part, metric) for part in rows)
     site = supervised.visit(model, hook, fit, test, positions)
     dictionaries = {
-        "supervised": compare.supervised(site),
-        "supervised_mean": compare.supervised(site, "mean"),
+        "supervised": sites.supervised(site),
+        "supervised_mean": sites.supervised(site, "mean"),
     }
     if full is not None:
         on_task, frozen = _on_task(plan, site, full, seed)
         saes = {"task": on_task, "full": full, "frozen": frozen}
-        dictionaries |= {name: compare.everywhere(site, sae) for name, sae in saes.items()}
+        dictionaries |= {name: sites.everywhere(site, sae) for name, sae in saes.items()}
     return supervised.evaluate(site, dictionaries, seed=seed, changes=(MANY,))
 
 
-def _on_task(plan: Plan, site: compare.Site, like: SAE, seed: int) -> tuple[SAE, SAE]:
+def _on_task(plan: Plan, site: sites.Site, like: SAE, seed: int) -> tuple[SAE, SAE]:
     """Two SAEs fitted to the task's activations alone: an ordinary one, and one whose decoder stays
     random."""
     pooled_ND = torch.cat(list(site.fit_acts.values()))

@@ -4,127 +4,24 @@ Shapes: P prompts, M edits, D width, V attribute values.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from saelab.errors import UsageError
-from saelab.evaluation import controls
 from saelab.evaluation.supervised import dictionary, edits, runs, scores
 from saelab.evaluation.supervised.dictionary import Dictionary, Features
 from saelab.evaluation.supervised.prompts import pairs
-from saelab.models import resolve_hook
-from saelab.sae import SAE
+from saelab.evaluation.supervised.site import Dictionaries, Site
 from saelab.statistics import over_documents, weights
-from saelab.tasks import Task, measure
+from saelab.tasks import measure
 
-CHANGES = (
-    2,
-    4,
-    6,
-    32,
-)  # features an edit may change; the paper's 2, 4, 6, and its figure for full-distribution SAEs
+# Features an edit may change; the paper's 2, 4, 6, and its figure for full-distribution SAEs.
+CHANGES = (2, 4, 6, 32)
 HEADLINE = 6
-FROZEN_STEPS, FROZEN_BATCH = 200, 512
 
-Dictionaries = dict[str, dict[str, Dictionary]]  # name -> position -> dictionary
 Progress = Callable[[str], object]
-
-
-class Site(NamedTuple):
-    """Where dictionaries are compared: the hook, the prompts to fit and to test on, and their
-    activations by position."""
-
-    model: Any
-    hook: str
-    fit: Task
-    test: Task
-    fit_acts: runs.Patch
-    test_acts: runs.Patch
-
-    @property
-    def positions(self) -> list[str]:
-        """The edited positions."""
-        return list(self.fit_acts)
-
-
-def visit(model: Any, hook: str, fit: Task, test: Task, positions: list[str] | None = None) -> Site:
-    """Run the model and keep what the tests need. positions: default all that the prompts name.
-
-    Raises UsageError for an unknown hook or position.
-    """
-    names = positions or list(fit.positions)
-    if unknown := [name for name in names if name not in fit.positions]:
-        raise UsageError(
-            f"no position {', '.join(map(repr, unknown))}; these prompts have "
-            f"{', '.join(fit.positions)}"
-        )
-    resolve_hook(model, hook)  # an unknown one is refused before anything runs
-    fit_acts, test_acts = (runs.collect(model, prompts, hook, names) for prompts in (fit, test))
-    return Site(model, hook, fit, test, fit_acts, test_acts)
-
-
-def of_sae(sae: SAE) -> Dictionary:
-    """An SAE as a dictionary, which looks at no label."""
-
-    @torch.no_grad()
-    def say(acts_PD: Tensor, labels: dictionary.Labels) -> Features:
-        return Features(sae.encode(acts_PD).to_dense(), sae.W_dec.detach(), sae.b_dec.detach())
-
-    return say
-
-
-def supervised(site: Site, how: dictionary.How = "least-squares") -> dict[str, Dictionary]:
-    """The supervised dictionary of each position."""
-    return {
-        name: dictionary.fit(acts_PD, site.fit.labels, how)
-        for name, acts_PD in site.fit_acts.items()
-    }
-
-
-def everywhere(site: Site, sae: SAE) -> dict[str, Dictionary]:
-    """The same SAE at each position. Raises UsageError for an SAE of another width and for a
-    transcoder."""
-    width = next(iter(site.fit_acts.values())).shape[1]
-    if sae.d_model != width or sae.transcoder:
-        what = "is a transcoder" if sae.transcoder else f"has d_model={sae.d_model}"
-        raise UsageError(
-            f"the SAE {what}; wanted is an autoencoder of {site.hook}, whose width is {width}"
-        )
-    return dict.fromkeys(site.positions, of_sae(sae))
-
-
-@torch.no_grad()
-def with_controls(site: Site, sae: SAE, seed: int = 0) -> Dictionaries:
-    """`supervised` (least squares), `supervised_mean` (class means), `sae`, and the controls of its
-    shape.
-
-    frozen_decoder: random rows, encoder fitted to this task's activations; random_init: not trained
-    at all.
-    """
-    rows = {
-        "supervised": supervised(site),
-        "supervised_mean": supervised(site, "mean"),
-        "sae": everywhere(site, sae),
-    }
-    pooled = torch.cat(list(site.fit_acts.values()))
-    l0 = float(
-        (sae.encode(pooled[:: max(1, len(pooled) // 2000)]).to_dense() != 0).sum(1).float().mean()
-    )
-    generator = torch.Generator().manual_seed(seed)
-    batches = (
-        pooled[torch.randint(len(pooled), (FROZEN_BATCH,), generator=generator)]
-        for _ in range(FROZEN_STEPS)
-    )
-    with torch.enable_grad():
-        frozen = controls.frozen_decoder(
-            sae, batches, n_steps=FROZEN_STEPS, rate=3e-3, seed=seed, l0=l0
-        )
-    rows["frozen_decoder"] = everywhere(site, frozen)
-    rows["random_init"] = everywhere(site, controls.random_init(sae, seed, l0))
-    return rows
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ def test_a_task_made_in_python_gets_truth_auc_and_faithfulness(bridge, own):
 def test_a_file_of_pairs_gets_the_same_from_the_command_and_a_page(
     bundled: str, file: Path, tmp_path: Path, monkeypatch
 ):
-    from apps.browser.runs import PLACES
+    from apps.browser import PLACES
 
     command = ["circuits", "--task", str(file), "--method", "eap", "--model", bundled]
     monkeypatch.chdir(tmp_path)

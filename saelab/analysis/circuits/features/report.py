@@ -10,10 +10,10 @@ from typing import Any
 from saelab.analysis.circuits.features.circuit import FeatureCircuit, feature_circuit
 from saelab.analysis.circuits.features.effects import ERROR, Nodes
 from saelab.analysis.circuits.heads import ablation, curves
+from saelab.analysis.circuits.heads.known import compared
 from saelab.analysis.circuits.heads.report import (
     Plan,
     Progress,
-    compared,
     head_rows,
     heading,
     known,

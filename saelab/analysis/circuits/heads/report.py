@@ -15,16 +15,15 @@ import torch
 from torch import Tensor
 
 from saelab import models
-from saelab.analysis.circuits.heads import ablation, agreement, curves, truth
+from saelab.analysis.circuits.heads import ablation, curves
 from saelab.analysis.circuits.heads.ablation import Setting
-from saelab.analysis.circuits.heads.published import PUBLISHED
+from saelab.analysis.circuits.heads.known import Known, compared, measured, published
 from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
-from saelab.statistics import Estimate, over_seeds
+from saelab.statistics import Estimate
 from saelab.tasks.parts import Parts, Source, check_source, parts
 
-LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
 TruthKind = Literal["measured", "published", "none"]
 TRUTHS: tuple[TruthKind, ...] = ("measured", "published", "none")
 Progress = Callable[[str], None]
@@ -66,15 +65,6 @@ class Plan(NamedTuple):
             raise UsageError(f"prompts={self.prompts}: at least one is needed")
         if self.held_out < 2:
             raise UsageError(f"held_out={self.held_out}: at least two are needed for an interval")
-
-
-class Known(NamedTuple):
-    """A circuit to compare with. levels: level -> (members [L, H] bool, number of undecided heads);
-    effects [L, H] or None."""
-
-    levels: dict[float, tuple[Tensor, int]]
-    effects: Tensor | None
-    about: dict[str, Any]
 
 
 def report(
@@ -181,78 +171,6 @@ def known(held_out: Setting, plan: Plan) -> Known | None:
     if plan.truth == "measured":
         return measured(held_out)
     return published(held_out.model, held_out.task.name)
-
-
-def measured(held_out: Setting) -> Known:
-    """The circuit by exhaustive resampling, at each of truth.LEVELS."""
-    found = truth.measure_all(held_out, ("resample",))
-    effects = found.effects["resample"]
-    at = {level: truth.members(effects, level) for level in truth.LEVELS}
-    levels = {
-        level: (members.heads, int(members.undecided_heads.sum())) for level, members in at.items()
-    }
-    shown = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
-    about = {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown}
-    return Known(levels, effects.heads[..., 0], about)
-
-
-def published(model: Any, name: str) -> Known:
-    """The published circuit of a task. Raises UsageError for a model it does not belong to."""
-    found, here = PUBLISHED.get(name), models.name_of(model)
-    if found is None or here.rsplit("/", 1)[-1] != found.model:
-        whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
-        raise UsageError(
-            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds "
-            "this model's own"
-        )
-    members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
-    for layer, head in found.heads():
-        members_LH[layer, head] = True
-    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": found.source})
-
-
-def compared(
-    each: list[Tensor], known: Known | None, seed: int
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields that compare scores [L, H], one per repetition, with a known circuit, and their
-    intervals."""
-    names = ("auc", "average_precision", "auc_layer_index", "auc_random")
-    if known is None:
-        return {name: None for name in names} | {"truth": None}, {}
-    members_LH = known.levels[LEVEL][0]
-    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
-    fields, intervals = {}, {}
-    for name in names[:2]:
-        values = [getattr(one, name) for one in repeated]
-        over_repeats = Estimate(None) if None in values else over_seeds(values).cut(0, 1)
-        fields[name], *intervals[name] = over_repeats[:3]
-    random = agreement.random_auc(members_LH, seed) or Estimate(None)
-    fields["auc_layer_index"] = agreement.layer_index_auc(members_LH)
-    fields["auc_random"], *intervals["auc_random"] = random[:3]
-    fields["truth"] = {
-        **known.about,
-        "level": LEVEL,
-        "levels": [_level(each, known, level) for level in known.levels],
-    }
-    mean_LH, effects_LH = torch.stack(each).mean(0), known.effects
-    fields["truth"]["rank_correlation"] = (
-        None if effects_LH is None else agreement.rank_correlation(mean_LH, effects_LH)
-    )
-    return fields, intervals
-
-
-def _level(each: list[Tensor], known: Known, level: float) -> dict[str, Any]:
-    members_LH, undecided = known.levels[level]
-    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
-    row: dict[str, Any] = {
-        "level": level,
-        "undecided": undecided,
-        "members": members_LH.nonzero().tolist(),
-    }
-    for name in ("auc", "average_precision"):
-        values = [getattr(one, name) for one in repeated]
-        row[name] = None if None in values else sum(values) / len(values)
-    return row
 
 
 def _curves(held_out: Setting, scores_LH: Tensor) -> dict[str, Any]:

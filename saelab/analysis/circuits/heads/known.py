@@ -1,0 +1,99 @@
+"""A circuit to compare scores with: measured on this model, or published.
+
+Shapes: L layers, H heads.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from saelab import models
+from saelab.analysis.circuits.heads import agreement, truth
+from saelab.analysis.circuits.heads.ablation import Setting
+from saelab.analysis.circuits.heads.published import PUBLISHED
+from saelab.errors import UsageError
+from saelab.statistics import Estimate, over_seeds
+
+LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
+
+
+class Known(NamedTuple):
+    """A circuit to compare with. levels: level -> (members [L, H] bool, number of undecided heads);
+    effects [L, H] or None."""
+
+    levels: dict[float, tuple[Tensor, int]]
+    effects: Tensor | None
+    about: dict[str, Any]
+
+
+def measured(held_out: Setting) -> Known:
+    """The circuit by exhaustive resampling, at each of truth.LEVELS."""
+    found = truth.measure_all(held_out, ("resample",))
+    effects = found.effects["resample"]
+    at = {level: truth.members(effects, level) for level in truth.LEVELS}
+    levels = {
+        level: (members.heads, int(members.undecided_heads.sum())) for level, members in at.items()
+    }
+    shown = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
+    about = {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown}
+    return Known(levels, effects.heads[..., 0], about)
+
+
+def published(model: Any, name: str) -> Known:
+    """The published circuit of a task. Raises UsageError for a model it does not belong to."""
+    found, here = PUBLISHED.get(name), models.name_of(model)
+    if found is None or here.rsplit("/", 1)[-1] != found.model:
+        whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
+        raise UsageError(
+            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds "
+            "this model's own"
+        )
+    members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
+    for layer, head in found.heads():
+        members_LH[layer, head] = True
+    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": found.source})
+
+
+def compared(
+    each: list[Tensor], known: Known | None, seed: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that compare scores [L, H], one per repetition, with a known circuit, and their
+    intervals."""
+    names = ("auc", "average_precision", "auc_layer_index", "auc_random")
+    if known is None:
+        return {name: None for name in names} | {"truth": None}, {}
+    members_LH = known.levels[LEVEL][0]
+    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
+    fields, intervals = {}, {}
+    for name in names[:2]:
+        values = [getattr(one, name) for one in repeated]
+        over_repeats = Estimate(None) if None in values else over_seeds(values).cut(0, 1)
+        fields[name], *intervals[name] = over_repeats[:3]
+    random = agreement.random_auc(members_LH, seed) or Estimate(None)
+    fields["auc_layer_index"] = agreement.layer_index_auc(members_LH)
+    fields["auc_random"], *intervals["auc_random"] = random[:3]
+    fields["truth"] = {
+        **known.about,
+        "level": LEVEL,
+        "levels": [_level(each, known, level) for level in known.levels],
+    }
+    mean_LH, effects_LH = torch.stack(each).mean(0), known.effects
+    fields["truth"]["rank_correlation"] = (
+        None if effects_LH is None else agreement.rank_correlation(mean_LH, effects_LH)
+    )
+    return fields, intervals
+
+
+def _level(each: list[Tensor], known: Known, level: float) -> dict[str, Any]:
+    members_LH, undecided = known.levels[level]
+    repeated = [agreement.agreement(scores_LH, members_LH) for scores_LH in each]
+    row: dict[str, Any] = {
+        "level": level,
+        "undecided": undecided,
+        "members": members_LH.nonzero().tolist(),
+    }
+    for name in ("auc", "average_precision"):
+        values = [getattr(one, name) for one in repeated]
+        row[name] = None if None in values else sum(values) / len(values)
+    return row

@@ -86,6 +86,26 @@ def test_an_arrow_up_and_a_circle_are_caught():
 # --- importing is cheap, help is quick -----------------------------------------------------------
 
 
+RUNS = {"run_with_hooks", "run_with_cache", "add_hook", "register_forward_hook",
+        "register_forward_pre_hook"}  # fmt: skip
+
+
+def calls_that_run(source: str) -> set[str]:
+    """Which ways to run a model with hooks a file calls."""
+    calls = (node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return {call.attr for call in calls if isinstance(call, ast.Attribute)} & RUNS
+
+
+def test_models_are_run_in_one_place():
+    elsewhere = {
+        name: calls_that_run(path.read_text())
+        for name, path in modules().items()
+        if not name.startswith("saelab.models.")
+    }
+    assert {name: calls for name, calls in elsewhere.items() if calls} == {}
+    assert calls_that_run("model.run_with_hooks(tokens, fwd_hooks=[])") == {"run_with_hooks"}
+
+
 def test_importing_saelab_loads_torch_and_nothing_heavier():
     heavy = (
         "transformers transformer_lens streamlit wandb numba triton datasets sklearn plotly pandas"

@@ -69,12 +69,7 @@ def from_text(
             f"held_out={n_held_out} leaves no context of {context} to train on: "
             f"at most {n_tokens - context} of tokens={n_tokens}"
         )
-    by_point: dict[str, str] = {}  # the name that each point was first asked for by
-    for name in hooks:
-        by_point.setdefault(models.resolve_hook(model, name), name)
-    names = list(by_point.values())
-    if not names:
-        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
+    names = _asked(model, hooks)
     bos, eos, rule = boundaries(model)
     plan = Plan(
         model=models.identity(model).to_dict(),
@@ -97,6 +92,16 @@ def from_text(
         masked=pack != "documents",
     )
     return FromText(model, plan)
+
+
+def _asked(model: Any, hooks: Sequence[str]) -> list[str]:
+    """The hook points once each, by the name that each was first asked for by."""
+    by_point: dict[str, str] = {}
+    for name in hooks:
+        by_point.setdefault(models.resolve_hook(model, name), name)
+    if not by_point:
+        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
+    return list(by_point.values())
 
 
 def boundaries(model: Any) -> tuple[int, int, str]:

@@ -24,8 +24,8 @@ from saelab.models.model import Model
 Edit = Tensor | Callable[[Tensor], Tensor | None]
 Edits = Mapping[str, Edit] | Sequence[tuple[str, Edit]]
 Act = Callable[[Tensor], Tensor | None]
-SCORES = 1 << 22  # attention scores of a layer on the CPU: more fetch fresh memory in every pass
 CONTEXTS = 16  # in one forward pass, at most
+TOKENS = 1 << 12  # in one forward pass on the CPU: what a layer keeps of them stays in its cache
 
 
 class Ran(NamedTuple):
@@ -58,7 +58,7 @@ def engine(name: Literal["cheapest", "bridge"]) -> Iterator[None]:
 def contexts_per_pass(model: Any, context: int) -> int:
     """How many contexts of `context` tokens go through the model at once."""
     if str(model.cfg.device).startswith("cpu"):
-        return max(1, min(CONTEXTS, SCORES // (model.cfg.n_heads * context**2)))
+        return max(1, min(CONTEXTS, TOKENS // context))
     return CONTEXTS
 
 

@@ -1,4 +1,5 @@
-"""A metric, a source and a format from outside work as the built-in ones do, and no name is given twice."""
+"""A metric, a source and a format from outside work as the built-in ones do, and no name is given
+twice."""
 
 from pathlib import Path
 

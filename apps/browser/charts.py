@@ -156,8 +156,8 @@ def densities(density_F: np.ndarray) -> go.Figure:
 
 
 def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
-    """How close the nearest feature of the other SAE is, with the random expectation and the threshold
-    as lines."""
+    """How close the nearest feature of the other SAE is, with the random expectation and the
+    threshold as lines."""
     counts, edges = np.histogram(np.abs(cosine_F), np.linspace(0, 1, 51))
     middle = (edges[:-1] + edges[1:]) / 2
     figure = _styled(

@@ -69,7 +69,10 @@ def run(args: Args) -> int:
         from saelab.activations.from_text import estimate
 
         guess = estimate(source)
-        text = f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, {guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
+        text = (
+            f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
+            f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
+        )
         show(document("capture-estimate", args.seed, **guess), args.json, text)
         return 0
     started, seen = time.perf_counter(), []
@@ -83,12 +86,17 @@ def run(args: Args) -> int:
 
         cache = Cache.write(args.out, source, progress)
     result = document(
-        "capture", args.seed, cache=str(args.out), hooks=cache.hooks,
+        "capture",
+        args.seed,
+        cache=str(args.out),
+        hooks=cache.hooks,
         tokens={split: cache.n_tokens(split) for split in ("train", "held_out")},
         bytes=sum(shard["bytes"] for shard in cache.manifest["shards"]),
         positions=sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context,
-        seconds=round(time.perf_counter() - started, 1), already_there=not seen, cut=cache.manifest.get("cut", 0),
-    )  # fmt: skip
+        seconds=round(time.perf_counter() - started, 1),
+        already_there=not seen,
+        cut=cache.manifest.get("cut", 0),
+    )
     show(result, args.json, summary(result, source.plan.n_tokens))
     return 0
 
@@ -103,10 +111,18 @@ def _of_text(args: Args) -> "Source":
     from saelab.activations.from_text import from_text
 
     return from_text(
-        model, args.text, args.hook, args.tokens, context=args.context, n_held_out=args.held_out,
-        gradients=args.gradients, dtype=args.dtype, text_field=args.text_field, pack=args.pack,
+        model,
+        args.text,
+        args.hook,
+        args.tokens,
+        context=args.context,
+        n_held_out=args.held_out,
+        gradients=args.gradients,
+        dtype=args.dtype,
+        text_field=args.text_field,
+        pack=args.pack,
         seed=args.seed,
-    )  # fmt: skip
+    )
 
 
 def _of_arrays(args: Args) -> "Source":
@@ -125,14 +141,15 @@ def summary(result: dict, asked: int) -> str:
     for."""
     tokens = result["tokens"]
     lines = [
-        f"{result['cache']}: {tokens['train']:,} training and {tokens['held_out']:,} held-out tokens at "
-        f"{', '.join(result['hooks'])}, {result['bytes'] / 1e6:,.0f} MB"
+        f"{result['cache']}: {tokens['train']:,} training and {tokens['held_out']:,} held-out "
+        f"tokens at {', '.join(result['hooks'])}, {result['bytes'] / 1e6:,.0f} MB"
     ]
     if result["already_there"]:
         lines.append("nothing to do: this cache was complete")
     else:
         lines[0] += (
-            f", {result['seconds']:.0f} s ({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
+            f", {result['seconds']:.0f} s "
+            f"({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
         )
     if result["cut"]:
         lines.append(f"{result['cut']:,} documents were longer than a context and were cut")

@@ -17,8 +17,8 @@ class Args(OfRun):
     """Options of `saelab circuits`."""
 
     task: str = "ioi"
-    """ioi, greater-than, docstring, induction, agreement, or a file of prompt pairs (CSV, JSON, JSON
-    lines), half of which are held out"""
+    """ioi, greater-than, docstring, induction, agreement, or a file of prompt pairs (CSV, JSON,
+    JSON lines), half of which are held out"""
     method: str = "eap-ig"
     """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index;
     feature-circuit"""

@@ -55,7 +55,8 @@ class OfRun(Common):
     """Options of every verb that opens runs with their model."""
 
     model: Place = None
-    """bundled, a folder or a hub name: where the run's model lies now (default: where the run says)"""
+    """bundled, a folder or a hub name: where the run's model lies now (default: where the run
+    says)"""
 
 
 @dataclass(frozen=True)

@@ -111,19 +111,22 @@ def table(result: dict) -> str:
         lines.append(entry["run"])
         lines += [f"  {head:12} {cell(entry[key])}" for head, key in COLUMNS]
     lines.append(
-        "\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never trained"
+        "\nknown in advance (R2 error: dead 1, shrunk 1, permuted the null), and an SAE never "
+        "trained"
     )
     for entry in result["runs"]:
         null = entry["linear_r2_null"]
         lines.append(f"{entry['run']}, null {'undefined' if null is None else format(null, '.5f')}")
         for name, control in entry["controls"].items():
             lines.append(
-                f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm {control['norm_r2']['value']:8.4f}"
+                f"  {name:12} R2 error {control['linear_r2']['value']:8.4f}   R2 norm "
+                f"{control['norm_r2']['value']:8.4f}"
             )
     lines += _scaling(result["scaling"])
     first = result["runs"][0]
     lines.append(
-        f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} documents scored"
+        f"\n{first['tokens_fitted']:,} tokens fitted, {first['tokens']:,} of {first['documents']} "
+        "documents scored"
     )
     return "\n".join(lines)
 
@@ -131,7 +134,10 @@ def table(result: dict) -> str:
 def _scaling(scaling: dict) -> list[str]:
     lines = ["\nerror norms of one run told from another's"] if scaling["norms"] else []
     for told in scaling["norms"]:
-        numbers = f"R2 {told['r2']['value']:.3f}; its nonlinear part explains {told['added']['value']:.1%} of the rest"
+        numbers = (
+            f"R2 {told['r2']['value']:.3f}; its nonlinear part explains "
+            f"{told['added']['value']:.1%} of the rest"
+        )
         lines.append(f"  {told['from']} -> {told['to']}: {numbers}")
     for law in scaling["laws"]:
         floor, ratios = (
@@ -139,7 +145,9 @@ def _scaling(scaling: dict) -> list[str]:
             [law[f"{name}_nonlinear_ratio"]["value"] for name in ("fvu", "share")],
         )
         lines += [
-            f"\nFVU over {law['over']} {law['sizes']}: floor {cell(floor)}, of it nonlinear {law['nonlinear']['value']:.4f}",
-            f"  from first to last: nonlinear FVU times {ratios[0]:.2f}, its share of the error times {ratios[1]:.2f}",
+            f"\nFVU over {law['over']} {law['sizes']}: floor {cell(floor)}, of it nonlinear "
+            f"{law['nonlinear']['value']:.4f}",
+            f"  from first to last: nonlinear FVU times {ratios[0]:.2f}, its share of the error "
+            f"times {ratios[1]:.2f}",
         ]
     return lines

@@ -50,9 +50,18 @@ def run(args: Args) -> int:
         disable=None,
     ) as bar:
         summary = build.build(
-            sae, cache, sae.origin.hook, folder.features, tokenizer=model.tokenizer, model=model, others=named,
-            n_tokens=args.tokens, split=args.split, seed=args.seed, progress=upto(bar),
-        )  # fmt: skip
+            sae,
+            cache,
+            sae.origin.hook,
+            folder.features,
+            tokenizer=model.tokenizer,
+            model=model,
+            others=named,
+            n_tokens=args.tokens,
+            split=args.split,
+            seed=args.seed,
+            progress=upto(bar),
+        )
     result = document(
         "index",
         args.seed,
@@ -90,7 +99,8 @@ def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
         f"{RunFolder(run).features}: {result['n_features']:,} features over "
-        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['dead']:,} never fired"
+        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['dead']:,} never "
+        "fired"
     ]
     for other in result["others"]:
         lines.append(

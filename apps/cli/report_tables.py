@@ -55,7 +55,8 @@ def probes(rows: list[dict]) -> str:
         values = "".join(f"{cells[label, *column]['value']:7.2f}  " for column in columns)
         widest = cells[label, "sae", ks[-1]]
         lines.append(
-            f"{label:18}{values}  [{widest['low']:.2f}, {widest['high']:.2f}]    {widest['null']:5.2f}"
+            f"{label:18}{values}  [{widest['low']:.2f}, {widest['high']:.2f}]    "
+            f"{widest['null']:5.2f}"
         )
     means = [
         sum(cells[label, *column]["value"] for label in labels) / len(labels) for column in columns

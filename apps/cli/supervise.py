@@ -107,8 +107,14 @@ def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: An
 def table(result: dict) -> str:
     """One run's scores for people."""
     names = list(result["sufficiency"])
-    head = f"{result['run']}: {result['task']} at {result['hook']}, positions {', '.join(result['positions'])}"
-    metric = f"{result['metric'].replace('_', ' ')} {result['metric_clean']:.3f} clean, {result['metric_mean']:.3f} mean-ablated"
+    head = (
+        f"{result['run']}: {result['task']} at {result['hook']}, positions "
+        f"{', '.join(result['positions'])}"
+    )
+    metric = (
+        f"{result['metric'].replace('_', ' ')} {result['metric_clean']:.3f} clean, "
+        f"{result['metric_mean']:.3f} mean-ablated"
+    )
     lines = [
         f"{head}; {metric}",
         "",

@@ -36,7 +36,8 @@ class Contexts(NamedTuple):
     documents: Tensor
     """[C, T] int64: number of the document of each position"""
     counted: Tensor
-    """[C, T] bool: which positions count: not the first, unless the cache says so, and no padding"""
+    """[C, T] bool: which positions count: not the first, unless the cache says so, and no
+    padding"""
 
     def part(self, rows: slice) -> "Contexts":
         """The contexts of those rows."""
@@ -74,7 +75,8 @@ class Cache:
         self.path = Path(directory)
         if not (self.path / "manifest.json").is_file():
             raise UsageError(
-                f"{self.path} is no activation cache: it has no manifest.json; make one with `saelab capture`"
+                f"{self.path} is no activation cache: it has no manifest.json; make one with "
+                "`saelab capture`"
             )
         self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
         if self.manifest.get("schema") not in SCHEMAS.values():
@@ -114,18 +116,19 @@ class Cache:
         progress: Progress | None = None,
         **options: Any,
     ) -> "Cache":
-        """Write (or resume, or find finished) the cache of a source, or of the one of that name with
-        these options; see `writer.write`.
+        """Write (or resume, or find finished) the cache of a source, or of the one of that name
+        with these options; see `writer.write`.
 
-        cache = Cache.write("cache", "arrays", arrays=x_ND)
-        cache = Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_resid_post"], 10**6))
+        >>> Cache.write("cache", "arrays", arrays=x_ND)
+        >>> Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_out"], 10**6))
         """
         asked = sources.make(source, **options) if isinstance(source, str) else source
         return cls(writer.write(asked, out, progress))
 
     @property
     def hooks(self) -> list[str]:
-        """The cached hook points, by the names they were captured by (of older caches: canonical ones)."""
+        """The cached hook points, by the names they were captured by (of older caches: canonical
+        ones)."""
         return list(self.plan.hooks)
 
     @property
@@ -296,7 +299,8 @@ class Cache:
         ]
         if self.n_tokens(split) < size:
             raise UsageError(
-                f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens of {self.path}"
+                f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens "
+                f"of {self.path}"
             )
         files = [self._file(shard) for shard in self.shards(split)]
         return Batches(

@@ -39,10 +39,11 @@ def from_arrays(
     number of the row), `owners` (the document of each row, or of each context [C]; default: each
     context is its own) and `counted` (default: every row counts). Rows [N, D] make up contexts of
     `context` rows, split by split. Raises UsageError for arrays of other lengths, another number of
-    dimensions, numbers that are not finite, another `context` than theirs, and contexts with owners of both splits.
+    dimensions, numbers that are not finite, another `context` than theirs, and contexts with owners
+    of both splits.
 
         cache = Cache.write("cache", from_arrays(x_ND))
-        cache = Cache.write("cache", from_arrays({"mlp": x_CTD, "resid": y_CTD}, {"tokens": ids_CT}))
+        cache = Cache.write("cache", from_arrays({"mlp": x_CTD}, {"tokens": ids_CT}))
     """
     named = dict(arrays) if isinstance(arrays, Mapping) else {"acts": arrays}
     tensors = {name: torch.as_tensor(array) for name, array in named.items()}
@@ -77,7 +78,8 @@ def _leading(tensors: dict[str, Tensor]) -> tuple[int, ...]:
         if tensor.ndim not in (2, 3) or not tensor.numel() or not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise UsageError(
-                f"{name} is {kind} of shape {list(tensor.shape)}: floats [N, D] or [C, T, D] are right"
+                f"{name} is {kind} of shape {list(tensor.shape)}: floats [N, D] or [C, T, D] are "
+                "right"
             )
     for name, other in others:
         if other.shape[:-1] != one.shape[:-1]:

@@ -13,11 +13,14 @@ from saelab.documents import Document, held_out
 from saelab.errors import UsageError
 from saelab.models import hub
 
-DOCUMENT_CHARACTERS = (
-    2_000  # paragraphs of a plain-text file are gathered until a document has at least this many
+# Paragraphs of a plain-text file are gathered until a document has at least so many.
+DOCUMENT_CHARACTERS = 2_000
+TEXT_SUFFIXES = set(
+    """
+    .c .cpp .css .csv .go .h .html .java .js .md .py .rs .rst .sh .tex .toml .ts .tsv .txt
+    .xml .yaml .yml
+    """.split()
 )
-TEXT_SUFFIXES = {".c", ".cpp", ".css", ".csv", ".go", ".h", ".html", ".java", ".js", ".md", ".py", ".rs", ".rst", ".sh",
-                 ".tex", ".toml", ".ts", ".tsv", ".txt", ".xml", ".yaml", ".yml"}  # fmt: skip
 RECORD_SUFFIXES = {".json", ".jsonl", ".parquet"}
 
 
@@ -143,11 +146,13 @@ def _text(record: Any, field: str, where: str) -> str:
         return record
     if not isinstance(record, dict):
         raise UsageError(
-            f"{where} is neither a string nor an object with a field {field!r}: it is {type(record).__name__}"
+            f"{where} is neither a string nor an object with a field {field!r}: it is "
+            f"{type(record).__name__}"
         )
     if not isinstance(record.get(field), str):
         raise UsageError(
-            f"{where} has no text field {field!r}; its fields are {', '.join(record)} (--text-field)"
+            f"{where} has no text field {field!r}; its fields are {', '.join(record)} "
+            "(--text-field)"
         )
     return record[field]
 
@@ -198,8 +203,9 @@ def _dataset(source: str, field: str) -> Iterator[Document]:
     answer = hub.has(name, "dataset")
     if answer != "yes":
         raise UsageError(
-            f"unknown text {source!r}: no such file or folder, and as a dataset {hub.refusal(answer)}; "
-            "give a file, a folder, a hub dataset, `stdlib` or `bundled-mix`"
+            f"unknown text {source!r}: no such file or folder, and as a dataset "
+            f"{hub.refusal(answer)}; give a file, a folder, a hub dataset, `stdlib` or "
+            "`bundled-mix`"
         )
     import datasets
 

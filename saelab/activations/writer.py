@@ -97,7 +97,8 @@ def _fill(arrays: dict[str, Tensor], source: Source, shard: Piece) -> Iterator[i
             if acts.shape != (end - first, length, into.shape[-1]) or acts.shape != into.shape:
                 raise UsageError(
                     f"{name} has an array of shape {list(part[name].shape)}: contexts {first} to "
-                    f"{end - 1} of {n_contexts} at {length} positions of width {into.shape[-1]} are due"
+                    f"{end - 1} of {n_contexts} at {length} positions of width {into.shape[-1]} "
+                    "are due"
                 )
             into.copy_(acts)
             # What is not finite shows in the extremes, which are found 15 times as fast.
@@ -240,8 +241,8 @@ class Writer:
         return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
     def finish(self, names: list[str], notes: dict[str, Any]) -> None:
-        """Write the documents' names and the source's notes, and mark the cache complete. Raises UsageError where a split
-        has no context."""
+        """Write the documents' names and the source's notes, and mark the cache complete. Raises
+        UsageError where a split has no context."""
         for split in SPLITS:
             if not any(shard["split"] == split for shard in self.manifest["shards"]):
                 which = split.replace("_", "-")

@@ -1,4 +1,5 @@
-"""Prompts in words: one builder per task, from the words chosen for it, and the bundled model's own.
+"""Prompts in words: one builder per task, from the words chosen for it, and the bundled model's
+own.
 
 How a prompt's words are chosen differs between a training text, a circuit's twins and a labelled
 set; the text, the answers and the places that follow from those words do not.

@@ -19,40 +19,54 @@ SHARES = (
 )  # of training documents; docstrings are four times as long as the others
 N_HELD_OUT = 4
 
-NAMES = """Aaron Adam Alan Alex Alice Amy Andrew Anna Anthony Arthur Ben Brian Bruce Carl Carol Charles Chris Claire Dan
-David Diana Edward Ellen Emily Emma Eric Eva Frank Fred George Grace Greg Hannah Harry Helen Henry Ian Jack Jacob James Jane
-Jason Jean Jeff Jennifer Jessica Jim Joe John Jonathan Joseph Julia Karen Kate Keith Kelly Kevin Laura Linda Lisa Louis Lucy
-Maria Mark Martin Mary Matt Michael Mike Nancy Neil Nick Oliver Oscar Patrick Paul Peter Rachel Richard Robert Roger Rose Ruth
-Ryan Sam Sara Scott Simon Sophie Stephen Steve Susan Tim Tom Tony Victor Walter William""".split()
+NAMES = """
+Aaron Adam Alan Alex Alice Amy Andrew Anna Anthony Arthur Ben Brian Bruce Carl Carol Charles Chris
+Claire Dan David Diana Edward Ellen Emily Emma Eric Eva Frank Fred George Grace Greg Hannah Harry
+Helen Henry Ian Jack Jacob James Jane Jason Jean Jeff Jennifer Jessica Jim Joe John Jonathan Joseph
+Julia Karen Kate Keith Kelly Kevin Laura Linda Lisa Louis Lucy Maria Mark Martin Mary Matt Michael
+Mike Nancy Neil Nick Oliver Oscar Patrick Paul Peter Rachel Richard Robert Roger Rose Ruth Ryan Sam
+Sara Scott Simon Sophie Stephen Steve Susan Tim Tom Tony Victor Walter William
+""".split()
 
-OBJECTS = """apple ball basket bell book bottle bowl box bread brush cake camera card chair clock coat coin cup desk drum flower
-fork glass guitar hammer hat jacket key kite knife lamp letter map mirror necklace pen pencil phone pillow plate ring rope
-sandwich shirt spoon ticket towel toy umbrella watch""".split()
+OBJECTS = """
+apple ball basket bell book bottle bowl box bread brush cake camera card chair clock coat coin cup
+desk drum flower fork glass guitar hammer hat jacket key kite knife lamp letter map mirror necklace
+pen pencil phone pillow plate ring rope sandwich shirt spoon ticket towel toy umbrella watch
+""".split()
 
-PLACES = """airport bank beach cafe castle church cinema farm forest garden gym hospital hotel house island kitchen library
-market mountain museum office park prison restaurant river school shop square station store street theater tower village
-zoo""".split()
+PLACES = """
+airport bank beach cafe castle church cinema farm forest garden gym hospital hotel house island
+kitchen library market mountain museum office park prison restaurant river school shop square
+station store street theater tower village zoo
+""".split()
 
 NOUNS = OBJECTS + PLACES
 
-EVENTS = """war battle project journey strike campaign trial siege festival study program contest famine reign debate voyage
-drought dispute conflict alliance exhibition experiment marriage tour""".split()
+EVENTS = """
+war battle project journey strike campaign trial siege festival study program contest famine reign
+debate voyage drought dispute conflict alliance exhibition experiment marriage tour
+""".split()
 
-ARGUMENTS = """name value path data size index key mode type text file start end step count limit width height depth color
-label title url host port user group color weight scale shape axis order level rate delay buffer format prefix suffix model
-state token target source input output parent child node image cache query table column row field result params config
-options callback handler context version length offset color timeout encoding message filename default verbose""".split()
+ARGUMENTS = """
+name value path data size index key mode type text file start end step count limit width height
+depth color label title url host port user group color weight scale shape axis order level rate
+delay buffer format prefix suffix model state token target source input output parent child node
+image cache query table column row field result params config options callback handler context
+version length offset color timeout encoding message filename default verbose
+""".split()
 ARGUMENTS = list(dict.fromkeys(ARGUMENTS))
 
-VERBS = (
-    "build check close copy create delete draw fetch find handle join load make merge move open parse print process read "
-    "register remove render run save select send set show sort split start store update wait write".split()
-)
+VERBS = """
+build check close copy create delete draw fetch find handle join load make merge move open parse
+print process read register remove render run save select send set show sort split start store
+update wait write
+""".split()
 
-FILLER = (
-    "the first used new current optional given number list object string main local extra final internal external single "
-    "second required maximum minimum total raw base full whether already before after during".split()
-)
+FILLER = """
+the first used new current optional given number list object string main local extra final internal
+external single second required maximum minimum total raw base full whether already before after
+during
+""".split()
 
 _OPENINGS = (
     "When",
@@ -119,7 +133,8 @@ IOI = (
 GREATER_THAN = (
     "The {event} lasted from the year {century}{year} to the year {century}",
     "The {event} began in {century}{year} and ended in {century}",
-    "The {event} of the {place} started in the year {century}{year} and stopped in the year {century}",
+    "The {event} of the {place} started in the year {century}{year} and stopped in the year "
+    "{century}",
     "From {century}{year}, the {event} went on until {century}",
     "The {place} was built between {century}{year} and {century}",
     "A {event} took place from {century}{year} to {century}",

@@ -55,7 +55,8 @@ def random_init(sae: SAE, seed: int, l0: float) -> SAE:
 
 
 def untrained(sae: SAE, cache: Cache, seed: int = 0) -> SAE:
-    """`random_init` at the SAE's L0 on its cache, of a seed that the SAE itself was not made from."""
+    """`random_init` at the SAE's L0 on its cache, of a seed that the SAE itself was not made
+    from."""
     return random_init(sae, seed + 12345, measured_l0(sae, cache, seed))
 
 

@@ -133,7 +133,8 @@ def evaluate(
         )
     if cache.whole(source) and target != source:
         raise UsageError(
-            f"{source} is a part of an activation: an SAE from it to {target} has no place in the model"
+            f"{source} is a part of an activation: an SAE from it to {target} has no place in the "
+            "model"
         )
     l0 = measured_l0(sae, cache, seed)
     run = _Evaluation(

@@ -156,7 +156,8 @@ def register(row: Row) -> None:
 
 
 def of(report: Mapping[str, Any]) -> list[Row]:
-    """The rows that a report holds; those that nobody here registered, named by their keys, last."""
+    """The rows that a report holds; those that nobody here registered, named by their keys,
+    last."""
     known = [row for key, row in _ROWS.items() if isinstance(report.get(key), Mapping)]
     others = [
         Row(key, key.replace("_", " "), key[:16], "", "none", lambda sums: sums["tokens"])

@@ -48,8 +48,9 @@ def build(
 
     cache: read once, as whole contexts of `hook` and `split`. n_tokens: stop after that many (None:
     all). model: gives promoted and suppressed tokens where the decoder writes to the residual
-    stream. others: (name, SAE) pairs to look every feature up in. progress: called with the number of tokens counted so far. Raises
-    UsageError for an SAE of another width, FailedRun for activations that are not finite.
+    stream. others: (name, SAE) pairs to look every feature up in. progress: called with the number
+    of tokens counted so far. Raises UsageError for an SAE of another width, FailedRun for
+    activations that are not finite.
     """
     sae = sae.frozen()
     texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))

@@ -7,9 +7,9 @@ class Row(NamedTuple):
     """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens;
     positive: share of them above 0.
 
-    tokens: strongest by total; other, cosine: nearest feature of the first other SAE; partner_cosine:
-    that with its partner in a one-to-one matching, if it has one; hit: what a search
-    found, else None.
+    tokens: strongest by total; other, cosine: nearest feature of the first other SAE;
+    partner_cosine: that with its partner in a one-to-one matching, if it has one; hit: what a
+    search found, else None.
     """
 
     feature: int

@@ -63,8 +63,8 @@ def head(model: Any) -> Callable[[Tensor], Tensor] | None:
 def compare(
     model: Any, endings: Mapping[str, Tensor], tokens_CT: Tensor, predicting_CT: Tensor
 ) -> dict[str, Compared]:
-    """Loss and KL of the predictions [P] at the positions marked, of each ending [C, T, X]: what the
-    unembedding reads, or logits where `head` is None. The one called `clean` is compared with.
+    """Loss and KL of the predictions [P] at the positions marked, of each ending [C, T, X]: what
+    the unembedding reads, or logits where `head` is None. The one called `clean` is compared with.
 
     Never more than PIECE logits of two endings are held at once.
     """

@@ -34,8 +34,8 @@ class Facts(NamedTuple):
 
 
 class Model:
-    """What `load` returns. Whatever it does not know itself (`blocks`, `W_U`, `run_with_hooks`, ...)
-    it asks of the bridge.
+    """What `load` returns. Whatever it does not know itself (`blocks`, `W_U`, `run_with_hooks`,
+    ...) it asks of the bridge.
 
         model = models.load("bundled")
         model.tokenizer, model.cfg.n_layers

@@ -74,10 +74,11 @@ def run(
     """Run the model with edits in place; at a hook they act in their order, and then it is read.
 
     last: logits of the last position only. enter: a layer; the layers before it do not run, and
-    what is given as tokens is the stream [C, T, D] that enters it. Where gradients are on they flow through the edits and from
-    what is read, which is then a view of that place alone.
+    what is given as tokens is the stream [C, T, D] that enters it. Where gradients are on they flow
+    through the edits and from what is read, which is then a view of that place alone.
 
-        Ran(logits, acts) = run(model, tokens, {"blocks.1.hook_mlp_out": torch.zeros_like}, read=[h])
+        edits = {"blocks.1.hook_mlp_out": torch.zeros_like}
+        logits, acts = run(model, tokens, edits, read=[hook])
 
     Raises UsageError for a hook that this model does not have or that does not fire.
     """
@@ -137,7 +138,8 @@ def gradients(
     """Activations at the hooks and, as NAME.grad, dL/dx for L the context's summed next-token
     cross-entropy in nats.
 
-    counted_CT: the tokens whose prediction makes up the loss (default: all but the first). Raises UsageError for a hook that does not fire or does not reach the loss.
+    counted_CT: the tokens whose prediction makes up the loss (default: all but the first). Raises
+    UsageError for a hook that does not fire or does not reach the loss.
     """
     leaves: dict[str, Tensor] = {}
 

@@ -1,5 +1,5 @@
-"""A batch of contexts run as they are, and again with something else at one hook, only from there on
-where the model allows it.
+"""A batch of contexts run as they are, and again with something else at one hook, only from there
+on where the model allows it.
 
 Shapes: C contexts, T positions, D width, X what is kept of a prediction.
 """

@@ -80,8 +80,8 @@ def share_over_documents(
     weights_RG: np.ndarray,
     null: float | None = None,
 ) -> Estimate:
-    """A share of features, such as that of the dead ones, `recentred`; sums [G, F] may be sparse and
-    are resampled BLOCK at a time."""
+    """A share of features, such as that of the dead ones, `recentred`; sums [G, F] may be sparse
+    and are resampled BLOCK at a time."""
     blocks = (weights_RG[first : first + BLOCK] for first in range(0, len(weights_RG), BLOCK))
     shares_R = np.concatenate([statistic(resampled(sums, block)) for block in blocks])
     return recentred(float(statistic(total(sums))), shares_R, null)

@@ -1,4 +1,5 @@
-"""Each document a context of its own: padding changes nothing that is measured and is never shown."""
+"""Each document a context of its own: padding changes nothing that is measured and is never
+shown."""
 
 import json
 import random

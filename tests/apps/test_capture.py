@@ -154,8 +154,8 @@ def test_an_occupied_folder_and_other_settings_are_refused(
     assert command(dtype="float32", tokens="5k") == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert (
-        "holds a cache of other settings (asked / held): n_tokens: 5000 / 4000, dtype: 'float32' / 'float16'"
-        in said
+        "holds a cache of other settings (asked / held): n_tokens: 5000 / 4000, dtype: 'float32' "
+        "/ 'float16'" in said
     )
 
 

@@ -1,5 +1,5 @@
-"""Answers are the ids that follow in place, in tokenizers with a dummy prefix too; what does not fit
-is named with its row."""
+"""Answers are the ids that follow in place, in tokenizers with a dummy prefix too; what does not
+fit is named with its row."""
 
 from pathlib import Path
 

@@ -199,7 +199,8 @@ def test_given_prompts_are_taken_or_refused_whole(bridge):
         build("own", bridge, [good._replace(corrupted="When Mary left, John gave it to")])
     with pytest.raises(
         UsageError,
-        match="prompts must all have the same number of tokens, and these are 1 of 4 tokens, 1 of 5",
+        match="prompts must all have the same number of tokens, and these are 1 of 4 tokens, "
+        "1 of 5",
     ):
         build(
             "own",

@@ -27,42 +27,45 @@ from saelab.tasks.reading import Reader
 BATCH = 50
 TEXT = """# The bundled model
 
-A small language model of Python source, trained by this project so that everything works without a download: GPT-2
-architecture, 4 layers, d_model 256, 8 heads, context 256, tied embeddings, no dropout; byte-level BPE of 4096 tokens
-in which digits split in pairs from the left and 00 to 99 are single tokens. Every context starts with
-`<|endoftext|>`, which also separates documents. Stored as float16, loaded as float32. MIT licence, like the project.
+A small language model of Python source, trained by this project so that everything works without a
+download: GPT-2 architecture, 4 layers, d_model 256, 8 heads, context 256, tied embeddings, no
+dropout; byte-level BPE of 4096 tokens in which digits split in pairs from the left and 00 to 99 are
+single tokens. Every context starts with `<|endoftext|>`, which also separates documents. Stored as
+float16, loaded as float32. MIT licence, like the project.
 
-**Data.** The source of the Python standard library and of the packages listed in `../corpus.json` (permissive
-licences; read where pip put them, never shipped), at most 6 MB of each package, mixed with generated task prompts:
-just under a quarter of the tokens. {n_names} names, {n_nouns} nouns and {n_arguments} argument names are single
-tokens. Files whose path's SHA-256 is 0 modulo 20 are held out, and training files that share more than half of their
-lines with a held-out one were dropped. The last four templates of each task (`saelab/bundled/templates.py`) were never
-trained on.
+**Data.** The source of the Python standard library and of the packages listed in `../corpus.json`
+(permissive licences; read where pip put them, never shipped), at most 6 MB of each package, mixed
+with generated task prompts: just under a quarter of the tokens. {n_names} names, {n_nouns} nouns
+and {n_arguments} argument names are single tokens. Files whose path's SHA-256 is 0 modulo 20 are
+held out, and training files that share more than half of their lines with a held-out one were
+dropped. The last four templates of each task (`saelab/bundled/templates.py`) were never trained on.
 
-**Training.** `python -m training.bundled.language_model prepare`, `train`, `export`: 32M tokens, batches of 8192, Muon and
-AdamW, bf16 autocast on CPU cores; the log is `train.jsonl`. The schedule is warm-up, constant rate, linear decay over
-the last 30%, but this file's run was interrupted: planned for 27M tokens, then extended to 32M, which raised the rate
-again at 27M. The set of training templates grew twice on the way: to composed IOI and docstring templates at 16.4M
-tokens, to arbitrary docstring keywords at 27M. The held-out templates were the same throughout.
+**Training.** `python -m training.bundled.language_model prepare`, `train`, `export`: 32M tokens,
+batches of 8192, Muon and AdamW, bf16 autocast on CPU cores; the log is `train.jsonl`. The schedule
+is warm-up, constant rate, linear decay over the last 30%, but this file's run was interrupted:
+planned for 27M tokens, then extended to 32M, which raised the rate again at 27M. The set of
+training templates grew twice on the way: to composed IOI and docstring templates at 16.4M tokens,
+to arbitrary docstring keywords at 27M. The held-out templates were the same throughout.
 
-**Measured on the stored file** by `python -m training.bundled.model_card` ({prompts} prompts per task, held-out templates):
+**Measured on the stored file** by `python -m training.bundled.model_card` ({prompts} prompts per
+task, held-out templates):
 
 | task | accuracy | logit difference | chance | accuracy, training templates |
 |---|---|---|---|---|
 {rows}
 
-IOI: the indirect object's logit above the subject's. Greater-than: more probability on years above than on years not
-above; its logit difference is the log ratio of the two. Docstring: the right argument highest among all of the
-prompt's; induction: likewise among the sequence's words.
+IOI: the indirect object's logit above the subject's. Greater-than: more probability on years above
+than on years not above; its logit difference is the log ratio of the two. Docstring: the right
+argument highest among all of the prompt's; induction: likewise among the sequence's words.
 
-Induction head {layer}.{head}: mean attention {score:.3f} from a repeated random token to the one after its first
-occurrence (64 random tokens, twice; even attention: {chance:.3f}).
+Induction head {layer}.{head}: mean attention {score:.3f} from a repeated random token to the one
+after its first occurrence (64 random tokens, twice; even attention: {chance:.3f}).
 
-Held-out standard-library files: {bits_per_byte:.3f} bits per UTF-8 byte ({nats_per_token:.3f} nats per token,
-{tokens:,} tokens; uniform bytes: {chance_bits_per_byte:.0f}).
+Held-out standard-library files: {bits_per_byte:.3f} bits per UTF-8 byte ({nats_per_token:.3f} nats
+per token, {tokens:,} tokens; uniform bytes: {chance_bits_per_byte:.0f}).
 
-**Limits.** It knows Python's look and these four tasks, little English, and nothing beyond 256 tokens. It is for
-interpretability work, not for writing code.
+**Limits.** It knows Python's look and these four tasks, little English, and nothing beyond 256
+tokens. It is for interpretability work, not for writing code.
 """
 
 
@@ -184,16 +187,23 @@ def main() -> None:
 def as_text(card: dict) -> str:
     """The card as Markdown."""
     rows = [
-        f"| {task} | {row['accuracy']:.3f} | {row['logit_difference']:+.2f} | {row['chance']:.3f} | {trained['accuracy']:.3f} |"
+        f"| {task} | {row['accuracy']:.3f} | {row['logit_difference']:+.2f} | {row['chance']:.3f} "
+        f"| {trained['accuracy']:.3f} |"
         for (task, row), trained in zip(
             card["tasks"].items(), card["tasks_training_templates"].values(), strict=True
         )
     ]
     head, text, words = card["induction_head"], card["stdlib"], card["single_token_words"]
     return TEXT.format(
-        rows="\n".join(rows), prompts=card["tasks"]["ioi"]["prompts"], **text, **{f"n_{k.lower()}": v for k, v in words.items()},
-        score=head["score"], layer=head["layer"], head=head["head"], chance=head["chance"],
-    )  # fmt: skip
+        rows="\n".join(rows),
+        prompts=card["tasks"]["ioi"]["prompts"],
+        **text,
+        **{f"n_{k.lower()}": v for k, v in words.items()},
+        score=head["score"],
+        layer=head["layer"],
+        head=head["head"],
+        chance=head["chance"],
+    )
 
 
 if __name__ == "__main__":

@@ -65,9 +65,14 @@ def claims(settings: Settings) -> list[Claim]:
     saes = {f"F={width}": SAE.load(run) for width, run in zip(sizes.widths, runs, strict=True)}
     cache = Cache(folder)
     report = analyse(
-        saes, cache, data.model(), n_tokens=sizes.fitted, n_held_out=sizes.scored, seed=settings.seed,
+        saes,
+        cache,
+        data.model(),
+        n_tokens=sizes.fitted,
+        n_held_out=sizes.scored,
+        seed=settings.seed,
         progress=lambda done: settings.progress("decompose", done, sizes.fitted + sizes.scored),
-    )  # fmt: skip
+    )
     widest = saes[f"F={sizes.widths[-1]}"]
     return [
         *_linearity(report["runs"][-1]),

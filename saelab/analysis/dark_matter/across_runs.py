@@ -27,8 +27,8 @@ def scaling(
     """`norms` between every two runs at one hook, and a law per group of four or more that differ
     in one size alone.
 
-    runs: their entries of the report; tables [G, ...]: sums by document; norms [N, 2]: lengths of the
-    error and its nonlinear part.
+    runs: their entries of the report; tables [G, ...]: sums by document; norms [N, 2]: lengths of
+    the error and its nonlinear part.
     """
     several = len(owners_N.unique()) > 1
     pairs = [

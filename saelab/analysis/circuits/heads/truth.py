@@ -31,7 +31,8 @@ class Effects(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """What was measured. clean, corrupted, empty: mean metric, see `ablation.Baseline`. seconds: taken."""
+    """What was measured. clean, corrupted, empty: mean metric, see `ablation.Baseline`. seconds:
+    taken."""
 
     task: str
     metric: str

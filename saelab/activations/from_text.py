@@ -52,23 +52,9 @@ def from_text(
     """
     if pack not in PACKERS:
         raise UsageError(f"no packing {pack!r}; there are {', '.join(PACKERS)}")
-    longest: int = model.cfg.n_ctx
     if context is None:
-        context = min(longest, 1024)
-        if pack == "one-per-context":
-            probed = islice(_tokenised(model, _documents(model, text, text_field, seed)), PROBED)
-            context = min(context, 1 + max((len(ids) for _, ids in probed), default=1))
-    if not 2 <= context <= longest:
-        raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
-    if n_tokens < 2 * context:
-        raise UsageError(
-            f"tokens={n_tokens} is less than two contexts of {context}, one for each split"
-        )
-    if n_held_out > n_tokens - context:
-        raise UsageError(
-            f"held_out={n_held_out} leaves no context of {context} to train on: "
-            f"at most {n_tokens - context} of tokens={n_tokens}"
-        )
+        context = _context(model, _documents(model, text, text_field, seed), pack)
+    _check_sizes(context, model.cfg.n_ctx, n_tokens, n_held_out)
     names = _asked(model, hooks)
     bos, eos, rule = boundaries(model)
     plan = Plan(
@@ -104,6 +90,21 @@ def _asked(model: Any, hooks: Sequence[str]) -> list[str]:
     return list(by_point.values())
 
 
+def _check_sizes(context: int, longest: int, n_tokens: int, n_held_out: int) -> None:
+    """Raise UsageError for sizes that leave a split, or a prediction, nothing."""
+    if not 2 <= context <= longest:
+        raise UsageError(f"context={context} must lie between 2 and the model's {longest}")
+    if n_tokens < 2 * context:
+        raise UsageError(
+            f"tokens={n_tokens} is less than two contexts of {context}, one for each split"
+        )
+    if n_held_out > n_tokens - context:
+        raise UsageError(
+            f"held_out={n_held_out} leaves no context of {context} to train on: "
+            f"at most {n_tokens - context} of tokens={n_tokens}"
+        )
+
+
 def boundaries(model: Any) -> tuple[int, int, str]:
     """The token that starts every context, the token between documents, and in words where the
     first comes from."""
@@ -123,7 +124,7 @@ def _documents(model: Any, text: str, text_field: str, seed: int) -> Iterator[Do
 
 
 def _tokenised(
-    model: Any, documents: Iterable[Document], wanted: Callable[[Document], Any] = bool
+    model: Any, documents: Iterable[Document], wanted: Callable[[Document], Any] = lambda _: True
 ) -> Iterator[tuple[Document, list[int]]]:
     """Each document with its token ids, none where it is not wanted; many are tokenised at once,
     which uses every core."""
@@ -147,6 +148,15 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
             batch, n_characters = [], 0
     if batch:
         yield batch
+
+
+def _context(model: Any, documents: Iterable[Document], pack: str) -> int:
+    """The positions of a context where nobody says how many."""
+    longest = min(model.cfg.n_ctx, 1024)
+    if pack == "documents":
+        return longest
+    probed = islice(_tokenised(model, documents), PROBED)
+    return min(longest, 1 + max((len(ids) for _, ids in probed), default=1))
 
 
 def _split(document: Document) -> str:

@@ -15,7 +15,6 @@ from saelab.models import hub
 from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet
 
-NO_MODEL = ("arrays", "synthetic")  # what a cache of other activations says in a model's place
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -71,11 +70,6 @@ def locate(name: str | Path) -> Located:
     if folder.is_dir():
         return _complete(str(folder.resolve()), folder.resolve())
     name = str(name)
-    if name in NO_MODEL:
-        raise UsageError(
-            f"{name!r} is no model: these activations came without one, and losses and the texts "
-            "of tokens need one"
-        )
     snapshot = hub.cached(name)
     if snapshot is not None and not missing_files(snapshot):
         return Located(name, snapshot, snapshot.name)

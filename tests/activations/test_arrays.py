@@ -151,7 +151,8 @@ def test_the_command_caches_files_and_a_run_on_them_trains(tmp_path: Path, capsy
     assert "FVU" in capsys.readouterr().out
     for verb in ("eval", "dark-matter", "index"):
         assert main([verb, run]) == 2
-        assert "losses and the texts of tokens need one" in capsys.readouterr().err.splitlines()[-1]
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "does not say its model: name it with --model" in said
 
 
 @pytest.mark.parametrize(

@@ -191,3 +191,15 @@ def test_the_boost_of_a_gradient_is_normalised_per_token(x):
     with kernels.backend("reference"):
         plain, scaled = sae.encode(x, g), sae.encode(x, g * torch.rand(600, 1).add(0.1))
     assert torch.equal(plain.features, scaled.features)
+
+
+def test_a_reconstruction_is_the_call_and_holds_the_skip_that_decoding_lacks():
+    sae = SAE(6, 12, Choice(2), d_out=5, transcoder=True, skip=True, seed=1)
+    sae.W_skip.data.normal_(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(2))
+    x_hat, code = sae.reconstruct(x)
+    assert x_hat.shape == (3, 4, 5) and code.n_tokens == 12
+    torch.testing.assert_close(x_hat, sae(x))
+    by_hand = code.to_dense() @ sae.W_dec + sae.b_dec + x.flatten(0, 1) @ sae.W_skip.T
+    torch.testing.assert_close(x_hat.flatten(0, 1), by_hand)
+    assert not torch.allclose(sae.decode(code), x_hat.flatten(0, 1))  # it knows no x

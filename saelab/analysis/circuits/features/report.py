@@ -65,8 +65,8 @@ def feature_report(
 
 def _circuit(found: FeatureCircuit) -> dict[str, Any]:
     """The fields that say what was found and how good it is by itself."""
-    kept = [curves.Point(point.size, *point.faithfulness[:3]) for point in found.curve.points]
-    removed = [curves.Point(point.size, *point.completeness[:3]) for point in found.curve.points]
+    kept = [curves.Point(point.size, *point.faithfulness) for point in found.curve.points]
+    removed = [curves.Point(point.size, *point.completeness) for point in found.curve.points]
     cmd = curves.cmd(kept)
     return {
         "hooks": found.hooks,

@@ -21,12 +21,13 @@ SMALL = 10  # every size up to here is measured, larger ones on a geometric grid
 
 
 class Point(NamedTuple):
-    """Faithfulness (value, low, high: 95% over prompts) of the circuit of `size` heads."""
+    """Faithfulness of the circuit of `size` heads, an Estimate over prompts after its size."""
 
     size: int
     value: float
     low: float
     high: float
+    null: float | None = None
 
 
 class Areas(NamedTuple):
@@ -63,7 +64,7 @@ def curve(
         outside = torch.ones(len(best), dtype=torch.bool)
         outside[best[:size].cpu()] = False
         circuit_P = setting.run(outside.view(scores_LH.shape))
-        points.append(Point(size, *ablation.faithfulness(setting.base, circuit_P)[:3]))
+        points.append(Point(size, *ablation.faithfulness(setting.base, circuit_P)))
     return points
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from saelab import SAE, Choice
-from saelab.activations.cache import Contexts
+from saelab.activations import Contexts
 from saelab.activations.source import all_but_first
 from saelab.features import build as index
 from saelab.origin import Identity, Origin

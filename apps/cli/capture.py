@@ -66,7 +66,7 @@ def run(args: Args) -> int:
     from saelab.activations import Cache
 
     if args.dry_run:
-        from saelab.activations.from_text import estimate
+        from saelab.activations.estimate import estimate
 
         guess = estimate(source)
         text = (

@@ -6,7 +6,7 @@ Shapes: C contexts, T positions, D width.
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saelab.activations import sources, writer
+from saelab.activations import manifest, sources, writer
 from saelab.activations.batches import Batches, File
-from saelab.activations.plan import SCHEMAS, Plan
+from saelab.activations.moments import Moments
+from saelab.activations.plan import Plan
+from saelab.activations.records import Contexts, Tokens
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_json, sha256
@@ -24,44 +26,6 @@ from saelab.origin import Identity
 
 CHUNK = 64  # contexts read at a time
 _verified: set[tuple[str, int, int]] = set()
-
-
-class Contexts(NamedTuple):
-    """Whole contexts in order, with the positions that do not count."""
-
-    tokens: Tensor
-    """[C, T] int64"""
-    acts: Tensor
-    """[C, T, D] float32"""
-    documents: Tensor
-    """[C, T] int64: number of the document of each position"""
-    counted: Tensor
-    """[C, T] bool: which positions count: not the first, unless the cache says so, and no
-    padding"""
-
-    def part(self, rows: slice) -> "Contexts":
-        """The contexts of those rows."""
-        return Contexts(*(column[rows] for column in self))
-
-
-class Tokens(NamedTuple):
-    """Tokens that count, in order."""
-
-    x: Tensor
-    """[N, D] float32"""
-    documents: Tensor
-    """[N] int64: number of the document of each"""
-    tokens: Tensor
-    """[N] int64"""
-
-
-class Moments(NamedTuple):
-    """n: number of tokens that count; sum: [D] sum of x; second: [D, D] sum of x x^T, all
-    float64."""
-
-    n: float
-    sum: Tensor
-    second: Tensor
 
 
 class Cache:
@@ -73,33 +37,7 @@ class Cache:
 
     def __init__(self, directory: Path | str) -> None:
         self.path = Path(directory)
-        if not (self.path / "manifest.json").is_file():
-            raise UsageError(
-                f"{self.path} is no activation cache: it has no manifest.json; make one with "
-                "`saelab capture`"
-            )
-        self.manifest: dict[str, Any] = read_json(self.path / "manifest.json")
-        if self.manifest.get("schema") not in SCHEMAS.values():
-            raise UsageError(
-                f"{self.path} has schema {self.manifest.get('schema')!r}, this version reads "
-                f"{' and '.join(SCHEMAS.values())}"
-            )
-        if not self.manifest["complete"]:
-            raise UsageError(
-                f"{self.path} is unfinished: repeat its `saelab capture` command to resume it"
-            )
-        for entry in self._entries():
-            file = self.path / entry["file"]
-            size = file.stat().st_size if file.is_file() else None
-            if size != entry["bytes"]:
-                found = (
-                    "is missing"
-                    if size is None
-                    else f"was cut or changed: {size} bytes instead of {entry['bytes']}"
-                )
-                raise FailedRun(
-                    f"{entry['file']} of {self.path} {found}; delete the cache and capture again"
-                )
+        self.manifest: dict[str, Any] = manifest.read(self.path)
         self.plan = Plan.read(self.manifest)
 
     def __repr__(self) -> str:
@@ -178,13 +116,8 @@ class Cache:
     def verify(self) -> None:
         """Compare every file's SHA-256 with the manifest now, which reading does on first use.
         Raises FailedRun naming an altered file."""
-        for entry in self._entries():
+        for entry in manifest.entries(self.manifest):
             self._checked(entry)
-
-    def _entries(self) -> list[dict]:
-        """The manifest's entries of all files."""
-        own = (self.manifest[part] for part in ("moments", "documents"))
-        return [*self.manifest["shards"], *own]
 
     def _checked(self, entry: dict) -> Path:
         """The path of a file, its SHA-256 compared once per process."""

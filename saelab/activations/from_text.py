@@ -3,9 +3,6 @@
 Shapes: C contexts, T positions.
 """
 
-import resource
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -17,7 +14,7 @@ from saelab import models
 from saelab.activations import text as texts
 from saelab.activations.packing import PACKERS, Packed
 from saelab.activations.plan import Plan, hook
-from saelab.activations.source import SPLITS, Piece, all_but_first
+from saelab.activations.source import SPLITS, Piece
 from saelab.documents import Document
 from saelab.errors import UsageError
 from saelab.models import running
@@ -230,30 +227,3 @@ def _piece(split: str, packed: Packed, number: int) -> Piece:
     """One context as a piece."""
     tokens_1T, owners_1T, counted_1T = (torch.from_numpy(column)[None] for column in packed)
     return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)
-
-
-def estimate(source: FromText) -> dict[str, float]:
-    """Bytes on disk, seconds and peak memory of a capture, from three timed forward passes; nothing
-    is written."""
-    plan, model = source.plan, source.model
-    shape = (running.contexts_per_pass(model, plan.context), plan.context)
-    tokens_CT = torch.randint(
-        0, model.cfg.d_vocab, shape, generator=torch.Generator().manual_seed(0)
-    )
-    piece = Piece(
-        "train", tokens_CT, tokens_CT, torch.arange(len(tokens_CT)), all_but_first(tokens_CT)
-    )
-    list(source.acts(piece))
-    passes = []
-    for _ in range(3):
-        started = time.perf_counter()
-        list(source.acts(piece))
-        passes.append(time.perf_counter() - started)
-    seconds = min(passes) / tokens_CT.numel() * plan.n_tokens
-    # One shard is written while the next is computed.
-    n_contexts = min(plan.shard_contexts, -(-plan.n_tokens // plan.context))
-    n_positions = n_contexts * plan.context
-    unit = 1 if sys.platform == "darwin" else 1024
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    memory = used + 2 * n_positions * plan.bytes_per_position + 2 * plan.moments_bytes
-    return {"bytes": plan.needed_bytes, "seconds": seconds, "peak_memory_bytes": memory}

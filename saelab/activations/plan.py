@@ -15,6 +15,9 @@ from saelab.errors import UsageError
 
 SHARD_BYTES = 64_000_000
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
+SPLIT_RULE = (
+    "held out: SHA-256 of the path relative to the corpus root, or of the text, is 0 mod 20"
+)
 # By whether a mask says which positions count: who does not know of it must not read them all.
 SCHEMAS = {False: "saelab/cache/1", True: "saelab/cache/2"}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

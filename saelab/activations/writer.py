@@ -4,33 +4,28 @@ it.
 Shapes: C contexts, T positions, N tokens, D width.
 """
 
-import errno
 import json
 import math
 import re
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, Plan
+from saelab.activations import disk
+from saelab.activations.moments import of_rows
+from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, SPLIT_RULE, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, shards
 from saelab.errors import FailedRun, UsageError
 from saelab.files import sha256, write_atomic, write_json
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 COUNTED = 16  # contexts whose moments are added up at once
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SPLIT_RULE = (
-    "held out: SHA-256 of the path relative to the corpus root, or of the text, is 0 mod 20"
-)
 
 
 def write(source: Source, out: Path | str, progress: Progress | None = None) -> Path:
@@ -162,15 +157,8 @@ class Writer:
         for path in self.out.glob("*") if self.out.is_dir() else ():
             if OURS.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
-        folder = next(p for p in [self.out, *self.out.absolute().parents] if p.exists())
         held = sum(shard["bytes"] for shard in self.manifest["shards"])
-        needed = self.plan.needed_bytes - held
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise UsageError(
-                f"the cache needs {needed:,} more bytes, {folder} has {free:,} free: "
-                "fewer --tokens, or another --out"
-            )
+        disk.require(self.out, self.plan.needed_bytes - held)
 
     def holds(self, number: int, shard: Piece) -> bool:
         """Whether an earlier run wrote this shard. Raises FailedRun if it is damaged, or was made
@@ -200,7 +188,7 @@ class Writer:
         for name in self.plan.hooks:
             for first in range(0, len(shard.tokens), COUNTED):
                 part = slice(first, first + COUNTED)
-                new = _moments(arrays[name][part][shard.counted[part]])
+                new = of_rows(arrays[name][part][shard.counted[part]])
                 for moment, value in new.items():
                     key = f"{shard.split}/{name}/{moment}"
                     old = self.moments.get(key)
@@ -227,12 +215,12 @@ class Writer:
     def _save(self, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
         """Write a safetensors file; its manifest entry."""
         size = sum(t.numel() * t.element_size() for t in tensors.values())
-        with _room(self.out / name, size):
+        with disk.room(self.out / name, size):
             write_atomic(self.out / name, lambda temporary: save_file(tensors, temporary))
         return self._entry(name)
 
     def _save_json(self, name: str, value: Any) -> dict[str, Any]:
-        with _room(self.out / name, len(json.dumps(value, indent=1))):
+        with disk.room(self.out / name, len(json.dumps(value, indent=1))):
             write_json(self.out / name, value)
         return self._entry(name)
 
@@ -255,38 +243,7 @@ class Writer:
         self._save_json("manifest.json", self.manifest)
 
 
-def _moments(rows_ND: Tensor) -> dict[str, Tensor]:
-    """n, sum x and sum x x^T in float64 at float32's price: of x - m, with m the rows' mean, the
-    product in float32 is exact to 1e-6 of the covariance, and what m adds is put back exactly."""
-    rows_ND = rows_ND.float()
-    mean_D = rows_ND.mean(0) if len(rows_ND) else rows_ND.new_zeros(rows_ND.shape[1])
-    centred_ND = rows_ND - mean_D
-    rest_D, mean_D = centred_ND.sum(0, dtype=torch.float64), mean_D.double()
-    cross_DD = torch.outer(rest_D + 0.5 * len(rows_ND) * mean_D, mean_D)
-    return {
-        "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64),
-        "sum": rest_D + len(rows_ND) * mean_D,
-        "second": (centred_ND.T @ centred_ND).double() + cross_DD + cross_DD.T,
-    }
-
-
 def _leftovers(folder: Path) -> bool:
     """Whether a folder without a manifest holds only the traces of a write killed before its first
     shard was entered."""
     return all(OURS.fullmatch(path.name) for path in folder.iterdir())
-
-
-@contextmanager
-def _room(path: Path, n_bytes: int) -> Iterator[None]:
-    """Within the block, errors that mean a full disk become a FailedRun that says how much is
-    missing."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        told = re.search(r"os error (\d+)", str(error))
-        if (int(told[1]) if told else getattr(error, "errno", None)) in FULL:
-            raise FailedRun(
-                f"disk full: {path} needs {n_bytes:,} more bytes; "
-                "make room and repeat the command to resume"
-            ) from None
-        raise

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.activations import Cache, writer
+from saelab.activations import Cache, disk, writer
 from saelab.activations.from_text import from_text
+from saelab.activations.moments import of_rows
 from saelab.activations.packing import pack
 from saelab.errors import FailedRun, UsageError
 from saelab.models import running
@@ -120,7 +121,7 @@ def test_moments_are_those_of_the_tokens(opened: Cache):
 def test_moments_of_numbers_far_from_zero_keep_their_covariance():
     rows = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
     rows[:, 3] += 3000  # as some dimensions of real models lie
-    found = writer._moments(rows)
+    found = of_rows(rows)
     exact, plain = rows.double(), rows.T @ rows
 
     def covariance(second: torch.Tensor) -> torch.Tensor:
@@ -267,7 +268,7 @@ def test_a_cache_that_cannot_fit_is_refused_before_anything_is_written(
     tiny_model: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(UsageError, match=r"needs [\d,]+ more bytes, .* has 1,000 free"):
         make_cache(tiny_model, tiny_corpus, tmp_path / "c")
     assert not (tmp_path / "c").exists()

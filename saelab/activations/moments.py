@@ -1,0 +1,34 @@
+"""First and second moments of activations, from which means, variances and principal components
+follow.
+
+Shapes: N tokens, D width.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """n: number of tokens that count; sum: [D] sum of x; second: [D, D] sum of x x^T, all
+    float64."""
+
+    n: float
+    sum: Tensor
+    second: Tensor
+
+
+def of_rows(rows_ND: Tensor) -> dict[str, Tensor]:
+    """n, sum x and sum x x^T in float64 at float32's price: of x - m, with m the rows' mean, the
+    product in float32 is exact to 1e-6 of the covariance, and what m adds is put back exactly."""
+    rows_ND = rows_ND.float()
+    mean_D = rows_ND.mean(0) if len(rows_ND) else rows_ND.new_zeros(rows_ND.shape[1])
+    centred_ND = rows_ND - mean_D
+    rest_D, mean_D = centred_ND.sum(0, dtype=torch.float64), mean_D.double()
+    cross_DD = torch.outer(rest_D + 0.5 * len(rows_ND) * mean_D, mean_D)
+    return {
+        "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64),
+        "sum": rest_D + len(rows_ND) * mean_D,
+        "second": (centred_ND.T @ centred_ND).double() + cross_DD + cross_DD.T,
+    }

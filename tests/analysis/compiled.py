@@ -1,195 +1,87 @@
-"""A hand-written program as a GPT-2 in Hugging Face layout, and the circuit that is true of it by
-construction.
+"""The planted programs that methods are tested on: the library's, and one with an MLP.
 
-The residual stream is u written twice, once negated, so that its mean is 0; one coordinate of u is
-LEVEL at every position, so that LayerNorm multiplies by a constant, up to |u|^2 / 2 LEVEL^2 (below
-1e-3 here). Heads and MLPs without a part in the program are decoys: they read words and positions
-and write to coordinates that nothing reads. Shapes: U coordinates of u, D = 2 U, E width of a head,
-L layers, H heads.
+`selector`: a b x y -> x where a and b are 1, else y. Two heads fetch a and b, an MLP computes c = a
+and b, and c is the query of a head that looks at x or at y.
 """
 
-import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from saelab.errors import UsageError
-from saelab.tasks import Task, collect
-from saelab.tasks.drawing import Drawn
-from tests.analysis.programs import (
+from saelab.analysis.circuits import planted
+from saelab.analysis.circuits.planted.compiled import Compiled
+from saelab.analysis.circuits.planted.program import (
     BOS,
+    GAIN,
+    LETTERS,
     LEVEL,
-    N_HEADS,
-    N_JUNK,
-    N_LAYERS,
-    Edge,
+    SATURATED,
+    SOFT,
     Head,
     Neurons,
     Program,
     Variables,
     induction,
-    induction_pairs,
-    selector,
-    selector_pairs,
+    text,
 )
+from saelab.tasks import Drawn, Task
 
-# A target's score above the others': its attention weight is e^5 / (e^5 + others), 0.9 to 0.99.
-SOFT = 5.0
-SATURATED = 40.0  # in float32 no gradient passes such an attention
-N_DECOYS = 8  # neurons of an MLP without a part in the program
-
-Pairs = Callable[[random.Random], Iterator[Drawn]]
-PROGRAMS: dict[str, tuple[Callable[[float], Program], Pairs]] = {
-    "induction": (induction, induction_pairs),
-    "selector": (selector, selector_pairs),
-}
+__all__ = ["PROGRAMS", "SATURATED", "SOFT", "Compiled", "compile_program", "compiled_task"]
+END = "?"
 
 
-class Compiled(NamedTuple):
-    """What is true of a compiled program: heads [L, H] and mlps [L], bool: in the circuit; edges
-    and fixed: see `Program`."""
-
-    folder: Path
-    heads: Tensor
-    mlps: Tensor
-    edges: tuple[Edge, ...]
-    fixed: tuple[Edge, ...]
-
-
-def _twice(x_XU: Tensor) -> Tensor:
-    return torch.cat([x_XU, -x_XU], -1)
-
-
-def _widened(x_UX: Tensor, n: int) -> Tensor:
-    return torch.nn.functional.pad(x_UX, (0, n - x_UX.shape[1]))
-
-
-def _decoy_head(var: Variables, width: int, generator: torch.Generator) -> Head:
-    def draw(name: str) -> Tensor:
-        return (
-            var(name)
-            @ torch.randn(len(var.where[name]), width, generator=generator)
-            / math.sqrt(width)
-        )
-
-    junk_EJ = torch.randn(width, N_JUNK, generator=generator)
-    return Head(
-        draw("word") + draw("position"),
-        draw("word") + draw("position"),
-        draw("word"),
-        junk_EJ @ var("junk").T,
+def selector(sharpness: float = SOFT) -> Program:
+    """Heads 0.0 (fetches a), 0.3 (fetches b), MLP 0 (c = a and b), head 1.2 (fetches x or y)."""
+    words, length = [BOS, "0", "1", *LETTERS, END], 6
+    var = Variables(word=len(words), position=length, a=1, b=1, c=1, out=len(words))
+    end, one = var("position")[:, 5:], var("word")[:, 2:3]
+    fetch_a = Head(sharpness * end, var("position")[:, 1:2], one, var("a").T)
+    fetch_b = Head(sharpness * end, var("position")[:, 2:3], one, var("b").T)
+    both = Neurons(var("a") + var("b"), torch.tensor([-1.0]), var("c").T)
+    ask = sharpness * torch.cat([2 * var("c"), var("level") / LEVEL], 1)  # x scores 2 c, y scores 1
+    choose = Head(ask, var("position")[:, 3:5], var("word"), var("out").T)
+    edges = (
+        ("embed", "a0.h0.v"),
+        ("embed", "a0.h3.v"),
+        ("a0.h0", "m0"),
+        ("a0.h3", "m0"),
+        ("m0", "a1.h2.q"),
+        ("embed", "a1.h2.v"),
+        ("a1.h2", "logits"),
+    )
+    fixed = tuple(
+        ("embed", target) for target in ("a0.h0.q", "a0.h0.k", "a0.h3.q", "a0.h3.k", "a1.h2.k")
+    )
+    heads = {(0, 0): fetch_a, (0, 3): fetch_b, (1, 2): choose}
+    output = GAIN * var("out").T
+    return Program(
+        "selector", var, words, length, heads, {0: both}, output, edges, fixed, selector_pairs
     )
 
 
-def _decoy_neurons(var: Variables, generator: torch.Generator) -> Neurons:
-    enter_UN = var("word") @ torch.randn(len(var.where["word"]), N_DECOYS, generator=generator)
-    leave_NU = torch.randn(N_DECOYS, N_JUNK, generator=generator) @ var("junk").T
-    return Neurons(enter_UN, torch.zeros(N_DECOYS), leave_NU)
+def selector_pairs(rng: random.Random) -> Iterator[Drawn]:
+    """1 1 x y, whose answer is x; the twin is 0 0 with two other letters."""
+    while True:
+        x, y, *others = rng.sample(LETTERS, 4)
+        labels = {"x": x, "y": y}
+        marks = {"a": 0, "b": 2, "x": 4, "y": 6}
+        clean, corrupted = text(["1", "1", x, y, END]), text(["0", "0", *others, END])
+        yield Drawn(clean, corrupted, (f" {x}",), (f" {y}",), marks, labels)
 
 
-def _attention(heads: list[Head], width: int) -> dict[str, Tensor]:
-    """c_attn [D, 3 H E] and c_proj [H E, D] of GPT-2, whose scores are divided by sqrt(E)."""
-    query = [_widened(head.query, width) * math.sqrt(width) for head in heads]
-    rest = [[_widened(part, width) for part in parts] for parts in (zip(*heads, strict=True))][1:3]
-    joined_UX = torch.cat([*query, *rest[0], *rest[1]], 1)
-    output_XU = torch.cat([_widened(head.output.T, width).T for head in heads])
-    return {"c_attn": _twice(joined_UX.T).T / 2, "c_proj": _twice(output_XU)}
-
-
-def _weights(program: Program, decoys: bool, seed: int) -> dict[str, Tensor]:
-    """Every parameter that is not 0, under the names of transformers' GPT2LMHeadModel."""
-    var, generator = program.variables, torch.Generator().manual_seed(seed)
-    width = 2 * var.n // N_HEADS
-    level_TU = LEVEL * var("level").T.expand(program.length, -1)
-    found = {
-        "transformer.wte.weight": _twice(var("word").T),
-        "lm_head.weight": _twice(program.output) / 2,
-    }
-    found["transformer.wpe.weight"] = _twice(level_TU + var("position").T)
-    zero_U1 = torch.zeros(var.n, 1)
-    nothing = Head(zero_U1, zero_U1, zero_U1, zero_U1.T)
-    for layer in range(N_LAYERS):
-        spare = [_decoy_head(var, width, generator) if decoys else nothing for _ in range(N_HEADS)]
-        heads = [program.heads.get((layer, head), spare[head]) for head in range(N_HEADS)]
-        name = f"transformer.h.{layer}"
-        found |= {
-            f"{name}.attn.{part}.weight": weight
-            for part, weight in _attention(heads, width).items()
-        }
-        neurons = program.mlps.get(layer) or (_decoy_neurons(var, generator) if decoys else None)
-        if neurons is not None:
-            found[f"{name}.mlp.c_fc.weight"] = _widened(_twice(neurons.enter.T).T / 2, N_DECOYS)
-            found[f"{name}.mlp.c_fc.bias"] = _widened(neurons.bias[None], N_DECOYS)[0]
-            found[f"{name}.mlp.c_proj.weight"] = _widened(_twice(neurons.leave).T, N_DECOYS).T
-    return found
-
-
-def _save_tokenizer(words: list[str], folder: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=BOS)
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS
-    ).save_pretrained(folder)
+PROGRAMS: dict[str, Callable[[float], Program]] = {"induction": induction, "selector": selector}
 
 
 def compile_program(
-    name: str, folder: Path, *, sharpness: float = SOFT, decoys: bool = True, seed: int = 0
+    name: str, folder: Path, *, sharpness: float = SOFT, **options: Any
 ) -> Compiled:
-    """Write the program `name` (a key of PROGRAMS) to `folder`, for `saelab.models.load`, and
-    return what is true of it.
-
-    sharpness: of its attention; SOFT lets gradients through, SATURATED does not. decoys: whether
-    what has no part in the program does something that nothing reads, or nothing. Raises UsageError
-    for an unknown program.
-    """
-    if name not in PROGRAMS:
-        raise UsageError(f"unknown program {name!r}: programs are {', '.join(PROGRAMS)}")
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    program = PROGRAMS[name][0](sharpness)
-    width = 2 * program.variables.n
-    config = GPT2Config(
-        vocab_size=len(program.words),
-        n_positions=program.length,
-        n_embd=width,
-        n_layer=N_LAYERS,
-        n_head=N_HEADS,
-        n_inner=N_DECOYS,
-        activation_function="relu",
-        tie_word_embeddings=False,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config)
-    given = _weights(program, decoys, seed)
-    for key, parameter in model.named_parameters():
-        norm = (
-            LEVEL * math.sqrt(2 / width)
-            if key.endswith(("ln_1.weight", "ln_2.weight", "ln_f.weight"))
-            else 0.0
-        )
-        parameter.data = (
-            given[key].contiguous() if key in given else torch.full_like(parameter, norm)
-        )
-    model.save_pretrained(folder)
-    _save_tokenizer(program.words, folder)
-    heads_LH = torch.zeros(N_LAYERS, N_HEADS, dtype=torch.bool)
-    for layer, head in program.heads:
-        heads_LH[layer, head] = True
-    mlps_L = torch.tensor([layer in program.mlps for layer in range(N_LAYERS)])
-    return Compiled(folder, heads_LH, mlps_L, program.edges, program.fixed)
+    """`planted.compile_program` of the program `name`."""
+    return planted.compile_program(PROGRAMS[name](sharpness), folder, **options)
 
 
 def compiled_task(name: str, model: Any, n: int = 100, seed: int = 0) -> Task:
-    """n prompts of the program `name` for its compiled model, with twins that differ in every word
-    the program reads."""
-    return collect(name, model, PROGRAMS[name][1](random.Random(seed)), n)
+    """`planted.compiled_task` of the program `name`."""
+    return planted.compiled_task(PROGRAMS[name](SOFT), model, n, seed)

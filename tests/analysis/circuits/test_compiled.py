@@ -11,9 +11,10 @@ import torch
 from saelab import models
 from saelab.analysis.circuits.heads import published, truth
 from saelab.analysis.circuits.heads.ablation import setting
-from saelab.errors import UsageError
+from saelab.analysis.circuits.planted import compiled as compiling
+from saelab.analysis.circuits.planted import program as programs
 from saelab.tasks import measure
-from tests.analysis import compiled, programs
+from tests.analysis import compiled
 from tests.analysis.compiled import SATURATED, SOFT, compile_program, compiled_task
 
 NAMES = [*compiled.PROGRAMS]
@@ -106,7 +107,7 @@ def test_exhaustive_ablation_finds_the_circuit_that_was_compiled(made, name: str
 
 
 def test_a_decoy_that_is_none_is_caught(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    plain = compiled._decoy_head
+    plain = compiling._decoy_head
 
     def leaky(var: programs.Variables, width: int, generator: torch.Generator) -> programs.Head:
         return plain(var, width, generator)._replace(
@@ -114,7 +115,7 @@ def test_a_decoy_that_is_none_is_caught(made, tmp_path: Path, monkeypatch: pytes
         )
 
     torch.manual_seed(0)
-    monkeypatch.setattr(compiled, "_decoy_head", leaky)
+    monkeypatch.setattr(compiling, "_decoy_head", leaky)
     true = compile_program("selector", tmp_path)
     bridge = models.load(true.folder)
     effects = truth.effects(setting(bridge, compiled_task("selector", bridge, 40)))
@@ -225,13 +226,6 @@ def test_a_saturated_query_passes_no_gradient_and_still_matters(made):
         (gradient,) = torch.autograd.grad(metric, kept)
         passed.append(float((gradient * (twin - kept[0]).detach()).sum().abs()))
     assert passed[0] > 0.5 and passed[1] < 1e-3
-
-
-def test_an_unknown_program_is_refused(tmp_path: Path):
-    with pytest.raises(
-        UsageError, match="unknown program 'sort': programs are induction, selector"
-    ):
-        compile_program("sort", tmp_path)
 
 
 def test_published_circuits_have_the_sizes_that_were_published():

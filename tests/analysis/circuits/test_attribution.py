@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import Task
+from saelab.analysis.circuits import Task, score
 from saelab.analysis.circuits.heads import attribution_patching as attribution
-from saelab.analysis.circuits.heads import score
 from saelab.analysis.circuits.heads.patching import edge_scores, node_scores
 from saelab.analysis.circuits.heads.stream import (
     by_layer,

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from saelab import SAE, models
-from saelab.analysis.circuits import Task
-from saelab.analysis.circuits.heads import codes, score
+from saelab.analysis.circuits import Task, score
+from saelab.analysis.circuits.heads import codes
 from saelab.analysis.circuits.heads.agreement import agreement
 from saelab.errors import UsageError
 from saelab.sparsify import Threshold

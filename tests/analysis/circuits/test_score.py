@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from saelab import models
-from saelab.analysis.circuits import METHODS
-from saelab.analysis.circuits.heads import score
+from saelab.analysis.circuits import METHODS, score
 from saelab.analysis.circuits.heads.agreement import agreement
 from saelab.errors import UsageError
 from tests.analysis.compiled import compile_program, compiled_task

@@ -17,7 +17,8 @@ from saelab.tasks import Drawn
 N_HEADS, N_LAYERS, N_JUNK = 4, 2, 4
 LEVEL = 300.0  # the constant's value
 GAIN = 10.0  # logit per unit of the output variable
-SOFT = 5.0  # a target's score above the others': its attention weight is e^5 / (e^5 + others), 0.9 to 0.99
+# A target's score above the others': its attention weight is e^5 / (e^5 + others), 0.9 to 0.99.
+SOFT = 5.0
 SATURATED = 40.0  # in float32 no gradient passes such an attention
 LETTERS = list("abcdefghijklmnop")
 BOS = "<s>"

@@ -58,8 +58,8 @@ class Config:
     batch: int = 2048
     """tokens per step"""
     lr: float | None = None
-    """peak learning rate (default: by steps and F, from 0.009 for the shortest runs down to
-    2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
+    """peak learning rate (default: by the run's steps, F and D: for D = 256 from 0.009 for the
+    shortest runs down to 2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
     warm_up: float = 0.05
     """share of the steps over which the rate rises from 0"""
     decay: float = 0.2
@@ -105,10 +105,9 @@ class Config:
         """Steps of the whole run."""
         return self.tokens // self.batch
 
-    @property
-    def learning_rate(self) -> float:
-        """The peak learning rate: as given, or the default for the run's steps and width."""
-        return rate.default(self.n_steps, self.features) if self.lr is None else self.lr
+    def learning_rate(self, d_model: int) -> float:
+        """The peak learning rate for inputs of this width: as given, or the default for it."""
+        return rate.default(self.n_steps, self.features, d_model) if self.lr is None else self.lr
 
     @property
     def window(self) -> int:

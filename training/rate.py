@@ -2,32 +2,45 @@
 falling when the rate began to."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 from saelab.runs import RunFolder
 
-SHORT = 0.009  # the best rate of the shortest runs, whatever their width
+SHORT = 0.009  # the best rate of the shortest runs on inputs of width MEASURED, whatever F is
+MEASURED, NARROWEST = 256, 64  # widths of inputs; none narrower than the second was measured
 LONG_STEPS = 30_000  # the length that Gao et al.'s constant was found at
 WINDOW = 0.2  # share of the steps; two of them, end to end, lie before the decay
 FELL = 0.15  # a fall of the FVU from one window to the next that is worth a word
 
 
-def default(n_steps: int, n_features: int) -> float:
-    """The peak learning rate of a run of this length and dictionary size: SHORT for the shortest
-    runs, 2e-4 / sqrt(F / 2^14) (Gao et al. 2024) from LONG_STEPS on, their harmonic sum between.
+def default(n_steps: int, n_features: int, d_model: int) -> float:
+    """The peak learning rate for a run's length, dictionary size and width of inputs (of unit mean
+    square, so that no scale enters): SHORT for the shortest runs, 2e-4 / sqrt(F / 2^14) (Gao et
+    al. 2024) from LONG_STEPS on, between them their harmonic mean; more for narrow inputs.
 
-    `benchmarks/learning_rate.py` measured it; inputs have unit mean square, so no scale enters.
+    `benchmarks/learning_rate.py` says what was measured, and how near to the best this comes.
+
+    >>> round(default(900, 4096, 256), 4)
+    0.0055
     """
-    longest = 2e-4 / (n_features / 2**14) ** 0.5
+    narrow = MEASURED / max(d_model, NARROWEST)
+    by_width = narrow**1.2 if narrow > 1 else narrow**0.5
+    shortest = SHORT * by_width
+    longest = min(shortest, 2e-4 / (n_features / 2**14) ** 0.5 * max(1.0, by_width))
     share = min(1.0, n_steps / LONG_STEPS)
-    return 1 / ((1 - share) / SHORT + share / longest)
+    return 1 / ((1 - share) / shortest + share / longest)
 
 
-def fall(folder: Path, n_steps: int, decay: float) -> float:
+def rows(folder: Path) -> list[dict]:
+    """The rows of a run's metrics.jsonl."""
+    return [json.loads(line) for line in RunFolder(folder).metrics.read_text().splitlines()]
+
+
+def fall(rows: Sequence[dict], n_steps: int, decay: float) -> float:
     """By what share the mean FVU of the last WINDOW of the steps before the decay lies below that
     of the WINDOW before it; 0 for a run too short to have rows in both."""
-    rows = [json.loads(line) for line in RunFolder(folder).metrics.read_text().splitlines()]
     end, width = (1 - decay) * n_steps, WINDOW * n_steps
     late, early = (
         [row["fvu"] for row in rows if start < row["step"] <= start + width]

@@ -129,7 +129,7 @@ class Run:
         c, step = self.config, self.n_done
         up = (step + 1) / max(1, round(c.warm_up * c.n_steps))
         down = (c.n_steps - step) / max(1, round(c.decay * c.n_steps))
-        return c.learning_rate * min(1.0, up, down)
+        return c.learning_rate(self.sae.d_model) * min(1.0, up, down)
 
     def step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None = None) -> Step:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before

@@ -5,7 +5,6 @@ gives as a list makes a run of each value, several lists make their product; eac
 in --out. An option given here replaces the recipe's.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -17,7 +16,6 @@ from tyro.conf import Fixed, Suppress
 import saelab
 from saelab import Config
 from saelab.door import beside
-from saelab.runs import RunFolder
 
 from .common import Count, document, show
 
@@ -95,23 +93,21 @@ def run(args: Args) -> int:
 
 
 def summary(config: Config) -> tuple[dict, str]:
-    """The last row of a run's metrics.jsonl with its peak rate, and a line for people."""
-    last = json.loads(RunFolder(config.out).metrics.read_text().splitlines()[-1])
-    peak = float(f"{config.learning_rate:.3g}")
+    """The last row of a run's metrics.jsonl with the peak of its rate, and a line for people."""
+    rows = beside("training.rate").rows(Path(config.out))
+    last, peak = rows[-1], max(row["lr"] for row in rows)
     numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
-    after = f"after {last['tokens']:,} training tokens at rate {peak:g}"
+    after = f"after {last['tokens']:,} training tokens at rate {peak:.2g}"
     return {**last, "learning_rate": peak}, f"{config.out}: {numbers} {after}"
 
 
 def warn(config: Config) -> None:
     """Say on stderr, with what to do, that the loss was still falling as the rate began to."""
     rate = beside("training.rate")
-    fell = rate.fall(Path(config.out), config.n_steps, config.decay)
+    fell = rate.fall(rate.rows(Path(config.out)), config.n_steps, config.decay)
     if fell <= rate.FELL:
         return
-    usual = rate.default(config.n_steps, config.features)
-    slow = config.learning_rate < usual
-    higher = f", or a higher --lr (the default here is {usual:.2g})" if slow else ""
+    higher = "" if config.lr is None else f", or a higher --lr than {config.lr:.2g},"
     print(
         f"{config.out}: the loss was still falling when the decay began ({fell:.0%} over the fifth "
         f"of the steps before it): more --tokens than {config.tokens:,}{higher} would lower it",

@@ -14,23 +14,32 @@ from training import Config, rate, recipes
 @pytest.mark.parametrize("features", [1024, 4096, 16384])
 def test_the_default_rate_ends_at_the_constant_of_long_runs(features: int):
     gao = 2e-4 / (features / 2**14) ** 0.5
-    assert rate.default(30_000, features) == pytest.approx(gao)
-    assert rate.default(1_000_000, features) == pytest.approx(gao)
+    assert rate.default(30_000, features, 256) == pytest.approx(gao)
+    assert rate.default(1_000_000, features, 256) == pytest.approx(gao)
 
 
 def test_the_default_rate_by_hand():
-    assert rate.default(0, 4096) == pytest.approx(0.009)
+    assert rate.default(0, 4096, 256) == pytest.approx(0.009)
     # half of the way to 30,000 steps: 1 / (.5 / .009 + .5 / .0004)
-    assert rate.default(15_000, 4096) == pytest.approx(2 / (1 / 0.009 + 1 / 0.0004))
-    assert Config(tokens=2048 * 15_000, features=4096).learning_rate == rate.default(15_000, 4096)
-    assert Config(lr=0.5).learning_rate == 0.5
+    assert rate.default(15_000, 4096, 256) == pytest.approx(2 / (1 / 0.009 + 1 / 0.0004))
+    config = Config(tokens=2048 * 15_000, features=4096)
+    assert config.learning_rate(256) == rate.default(15_000, 4096, 256)
+    assert replace(config, lr=0.5).learning_rate(256) == 0.5
 
 
 def test_the_default_rate_falls_with_steps_and_with_features():
     steps, widths = (1, 100, 300, 900, 3_000, 30_000), (256, 1024, 4096, 16384, 65536)
-    table = [[rate.default(n, f) for f in widths] for n in steps]
+    table = [[rate.default(n, f, 256) for f in widths] for n in steps]
     for line in [*table, *zip(*table, strict=True)]:
         assert all(a > b for a, b in pairwise(line))
+
+
+def test_narrow_inputs_take_more_and_wide_ones_less():
+    widths = (64, 128, 256, 1024, 4096)
+    assert all(rate.default(300, 4096, a) > rate.default(300, 4096, b) for a, b in pairwise(widths))
+    assert rate.default(0, 4096, 1024) == pytest.approx(0.009 / 2)
+    assert rate.default(0, 4096, 64) == rate.default(0, 4096, 8) == pytest.approx(0.009 * 4**1.2)
+    assert rate.default(30_000, 2**14, 4096) == pytest.approx(2e-4)
 
 
 def test_no_recipe_sets_a_rate():
@@ -39,15 +48,9 @@ def test_no_recipe_sets_a_rate():
 
 def run(folder: Path, losses: list[float], **fields: float) -> Config:
     """The config of a finished run of 100 steps with these losses, one per ten steps."""
-    (folder / "metrics.jsonl").write_text(
-        "".join(
-            json.dumps(
-                {"step": 10 * (i + 1), "loss": loss, "fvu": loss, "l0": 4, "dead": 0, "tokens": 10}
-            )
-            + "\n"
-            for i, loss in enumerate(losses)
-        )
-    )
+    rest = {"lr": 0.0021, "l0": 4, "dead": 0, "tokens": 1_000}
+    rows = [{"step": 10 * (i + 1), "fvu": loss, **rest} for i, loss in enumerate(losses)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return replace(Config(out=str(folder), batch=10, tokens=1_000), **fields)
 
 
@@ -57,13 +60,13 @@ LEVEL = [1.0, 0.5, 0.3, 0.25, 0.21, 0.2, 0.2, 0.2, 0.1, 0.05]  # all that falls 
 
 def test_a_loss_that_was_falling_when_the_decay_began_is_told(tmp_path: Path, capsys):
     config = run(tmp_path, FALLING)
-    assert rate.fall(tmp_path, 100, 0.2) == pytest.approx(1 - 0.35 / 0.55)
+    assert rate.fall(rate.rows(tmp_path), 100, 0.2) == pytest.approx(1 - 0.35 / 0.55)
     warn(config)
     told = capsys.readouterr().err
     assert "still falling" in told and "(36%" in told and "more --tokens than 1,000" in told
     assert "--lr" not in told  # the default is no cause
     warn(replace(config, lr=1e-4))
-    assert "or a higher --lr (the default here is 0.0084)" in capsys.readouterr().err
+    assert "or a higher --lr than 0.0001," in capsys.readouterr().err
 
 
 def test_a_loss_that_was_level_is_not(tmp_path: Path, capsys):
@@ -77,5 +80,5 @@ def test_a_run_without_rows_before_its_decay_is_not(tmp_path: Path, capsys):
 
 
 def test_the_summary_names_the_peak_rate(tmp_path: Path):
-    numbers, text = summary(run(tmp_path, LEVEL, lr=0.0021))
+    numbers, text = summary(run(tmp_path, LEVEL))
     assert numbers["learning_rate"] == 0.0021 and text.endswith("at rate 0.0021")

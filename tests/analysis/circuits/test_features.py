@@ -14,6 +14,7 @@ from saelab.analysis.circuits.features.circuit import feature_circuit, head_scor
 from saelab.analysis.parts import sites
 from saelab.code import Code
 from saelab.errors import UsageError
+from saelab.models import running
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task, transcoder
 
 TASK, OTHER = random_task(), random_task(seed=1)
@@ -98,7 +99,7 @@ def test_ranks_by_position_add_up_to_ranks_without(model, places):
 
 def test_tracing_leaves_the_output_as_it_was(model, places):
     cut = edges.trace(model, TASK.clean, places)
-    assert torch.equal(cut.logits.detach(), model(TASK.clean))
+    assert torch.equal(cut.logits.detach(), running.logits(model, TASK.clean))
     for site, leaf, code, error in zip(places, cut.leaves, cut.codes, cut.errors, strict=True):
         decoded = (code.to_dense() @ site.sae.W_dec).view_as(error).detach()
         torch.testing.assert_close(

@@ -47,7 +47,8 @@ class Identity:
     @staticmethod
     def from_dict(written: Mapping[str, Any]) -> "Identity":
         """The inverse of `to_dict`; other fields, such as a synthetic world's, are left out."""
-        return Identity(**{f.name: written.get(f.name) for f in fields(Identity)})
+        names = {f.name for f in fields(Identity)}
+        return Identity(**{name: written[name] for name in written if name in names})
 
 
 @dataclass(frozen=True)

@@ -148,14 +148,17 @@ class RunFolder:
     def _model(self, record: Identity | None, named: Any, load: Callable | None) -> Any:
         from saelab import models
 
-        if named is None and (record is None or record.name == ARRAYS):
+        load = load or models.load
+        if named is not None:
+            return load(named)
+        if record is None or record.name == ARRAYS:
             raise UsageError(f"{self.path} does not say its model: name it with --model")
-        if named is None and Path(record.name).is_absolute() and not Path(record.name).is_dir():
+        if Path(record.name).is_absolute() and not Path(record.name).is_dir():
             raise UsageError(
                 f"the model of {self.path} is not at {record.name} any more: --model DIR says "
                 "where it lies now"
             )
-        return (load or models.load)(record.name if named is None else named)
+        return load(record.name)
 
 
 def open(path: Path | str, model: Any = None, cache: Any = None) -> Opened:

@@ -49,9 +49,8 @@ def run(args: Args) -> int:
     from saelab.analysis.circuits.heads import report
     from saelab.files import write_json
 
-    plan = report.Plan(
-        args.task, args.method, args.prompts, args.repeats, args.held_out, args.truth, args.seed
-    )  # type: ignore[arg-type]
+    numbers = (args.prompts, args.repeats, args.held_out)
+    plan = report.Plan(args.task, args.method, *numbers, args.truth, args.seed)  # type: ignore[arg-type]
     plan.check()
     check_runs(args.method, args.run, args.device)
     opened = runs.open_all(args.run, args.model, needs=("model",), device=args.device)

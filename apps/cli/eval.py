@@ -94,6 +94,7 @@ def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
 def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: int) -> list[dict]:
     """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of
     indirect-object prompts too."""
+    from saelab import models
     from saelab.evaluation import labelled, probing
 
     hook, saes = sae.origin.hook, {"sae": sae, "random_init": untrained}
@@ -102,7 +103,8 @@ def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: in
         for split, n in PROBE_TOKENS.items()
     ]
     rows = probing.table(saes, splits[0], splits[1], seed=seed)
-    if sae.origin.model.name == "bundled":
+    here, bundled = (models.identity(each, weights=False) for each in (model, "bundled"))
+    if here.revision == bundled.revision:
         prompts = [
             labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out)
             for held_out in (False, True)

@@ -21,7 +21,7 @@ from saelab.origin import Identity
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_digests: dict[tuple, str] = {}  # by the files' paths, sizes and times: each is read once
+_digests: dict[tuple, str | None] = {}  # by the files' paths, sizes and times: each is read once
 
 
 def name_of(model: Any) -> str:
@@ -80,7 +80,7 @@ def _inside(model: Any) -> Any:
     return model.bridge if model.plain is None else model.plain
 
 
-def _once(kind: str, files: list[Path], digest: Any) -> str:
+def _once(kind: str, files: list[Path], digest: Any) -> str | None:
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     key = (kind, *stamps)
     if key not in _digests:
@@ -88,7 +88,7 @@ def _once(kind: str, files: list[Path], digest: Any) -> str:
     return _digests[key]
 
 
-def _in_folder(folder: Path) -> str:
+def _in_folder(folder: Path) -> str | None:
     from transformers import AutoModelForCausalLM
 
     with loading.quiet():

@@ -8,6 +8,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from apps.browser import charts, draw
     from saelab.activations import Cache
     from saelab.code import Code
     from saelab.door import register
@@ -37,6 +38,8 @@ __all__ = [
     "Origin",
     "RunFolder",
     "Threshold",
+    "charts",
+    "draw",
     "evaluate",
     "load_model",
     "open",
@@ -44,7 +47,7 @@ __all__ = [
     "train",
 ]
 
-# Public name: the module that holds it, and its name there.
+# Public name: the module that holds it, and its name there; none for the module itself.
 HOMES = {
     "SAE": ("saelab.sae", "SAE"),
     "Cache": ("saelab.activations", "Cache"),
@@ -57,6 +60,8 @@ HOMES = {
     "Origin": ("saelab.origin", "Origin"),
     "RunFolder": ("saelab.runs", "RunFolder"),
     "Threshold": ("saelab.sparsify", "Threshold"),
+    "charts": ("apps.browser.charts", None),
+    "draw": ("apps.browser.draw", None),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
     "open": ("saelab.runs", "open"),
@@ -73,7 +78,7 @@ def __getattr__(name: str) -> Any:
     from saelab.door import beside
 
     module, there = HOMES[name]
-    return getattr(beside(module), there)
+    return getattr(beside(module), there) if there else beside(module)
 
 
 def __dir__() -> list[str]:

@@ -183,7 +183,6 @@ def test_no_function_is_long():
         assert not long_functions(path.read_text(), most), name
 
 
-@pytest.mark.skip(reason="lines are being split")
 def test_no_line_is_wide():
     assert wide_lines(".") == []
 

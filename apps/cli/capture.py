@@ -14,6 +14,7 @@ from saelab.errors import UsageError
 from .common import Common, Count, Folder, Number, document, show
 
 if TYPE_CHECKING:
+    from saelab.activations.from_text import FromText
     from saelab.activations.source import Source
 
 
@@ -62,19 +63,11 @@ def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
     from tqdm import tqdm
 
+    if args.dry_run:
+        return _estimate(args)
     source = _of_text(args) if args.arrays is None else _of_arrays(args)
     from saelab.activations import Cache
 
-    if args.dry_run:
-        from saelab.activations.estimate import estimate
-
-        guess = estimate(source)
-        text = (
-            f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
-            f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
-        )
-        show(document("capture-estimate", args.seed, **guess), args.json, text)
-        return 0
     started, seen = time.perf_counter(), []
     with tqdm(
         total=source.plan.n_tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None
@@ -101,7 +94,23 @@ def run(args: Args) -> int:
     return 0
 
 
-def _of_text(args: Args) -> "Source":
+def _estimate(args: Args) -> int:
+    """Print what the capture would cost."""
+    if args.arrays is not None:
+        raise UsageError("--dry-run times a model: --arrays has none")
+    source = _of_text(args)
+    from saelab.activations.estimate import estimate
+
+    guess = estimate(source)
+    text = (
+        f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
+        f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
+    )
+    show(document("capture-estimate", args.seed, **guess), args.json, text)
+    return 0
+
+
+def _of_text(args: Args) -> "FromText":
     from saelab import models
 
     if args.ids is not None:
@@ -128,8 +137,8 @@ def _of_text(args: Args) -> "Source":
 def _of_arrays(args: Args) -> "Source":
     from saelab.activations.from_arrays import from_arrays, read
 
-    if args.dry_run or args.gradients:
-        raise UsageError("--dry-run and --gradients need a model: --arrays has none")
+    if args.gradients:
+        raise UsageError("--gradients need a model: --arrays has none")
     assert args.arrays is not None
     arrays = read(args.arrays, args.hook)
     ids = None if args.ids is None else read(args.ids, name="tokens")

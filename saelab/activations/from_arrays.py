@@ -102,7 +102,7 @@ def _digest(tensors: dict[str, Tensor], given: dict[str, Tensor]) -> str:
             if bool(bad_N.any()):
                 row = first + int(bad_N.nonzero()[0])
                 raise UsageError(f"{name} holds numbers that are not finite, first in row {row}")
-            sha.update(part.view(torch.uint8).numpy())
+            sha.update(part.view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from saelab.activations.plan import Plan
 
-SPLITS = ("train", "held_out")
-Progress = Callable[[int], None]
+SPLITS: tuple[str, ...] = ("train", "held_out")
+Progress = Callable[[int], object]
 
 
 class Piece(NamedTuple):

@@ -5,7 +5,6 @@ import json
 import random
 from pathlib import Path
 
-import jsonschema
 import pytest
 import torch
 
@@ -16,9 +15,8 @@ from saelab.errors import UsageError
 from saelab.tasks import Drawn, attributes, build, collect, drawing, task
 from saelab.tasks.parts import parts
 from tests.apps.pages import opened_page
-from tests.conftest import ROOT
+from tests.schemas import check
 
-SCHEMA = json.loads((ROOT / "saelab" / "schemas" / "circuits.json").read_text())
 OWN = {"schema": "saelab/circuits/1", "saelab_version": "0", "seed": 0, "command": "python"}
 
 
@@ -58,7 +56,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_task_made_in_python_gets_truth_auc_and_faithfulness(bridge, own):
     fields = report(bridge, Plan(own, "eap", repeats=2))
-    jsonschema.validate(fields | OWN, SCHEMA)
+    check(fields | OWN, "circuits")
     assert fields["task"] == "later" and fields["metric"] == "probability_difference"
     assert fields["prompts"] == {"scoring": 10, "repeats": 2, "held_out": 20}
     assert {(row["layer"], row["head"]) for row in fields["heads"][:2]} == {(3, 2), (3, 6)}
@@ -74,7 +72,7 @@ def test_a_file_of_pairs_gets_the_same_from_the_command_and_a_page(
     monkeypatch.chdir(tmp_path)
     assert main([*command, "--repeats", "1"]) == 0
     document = json.loads(Path("circuits/later-eap/circuit.json").read_text())
-    jsonschema.validate(document, SCHEMA)
+    check(document, "circuits")
     assert document["prompts"] == {"scoring": 20, "repeats": 1, "held_out": 20}
     assert document["truth"]["kind"] == "measured" and document["metric"] == "logit_difference"
     monkeypatch.setenv(PLACES, json.dumps([str(tmp_path / "circuits")]))

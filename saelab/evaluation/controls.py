@@ -48,7 +48,7 @@ def random_init(sae: SAE, seed: int, l0: float) -> SAE:
         seed=seed,
     ).to(sae.W_dec)
     twin.b_dec.data.copy_(sae.b_dec)
-    if twin.W_skip is not None:
+    if twin.W_skip is not None and sae.W_skip is not None:
         twin.W_skip.data.copy_(sae.W_skip)
     twin.origin = sae.origin
     return twin

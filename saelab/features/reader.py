@@ -195,7 +195,7 @@ class FeatureIndex:
             sae = self.summary["others"][number]
             matched, bar = sae["share"] is not None, sae["threshold"]
             found = abs(columns[-1] or 0) > bar if matched else None
-            matches.append(Match(sae["name"], *columns, found, bar, sae["null"]))
+            matches.append(Match._make([sae["name"], *columns, found, bar, sae["null"]]))
         return matches
 
     def examples(self, feature: int) -> list[Example]:

@@ -47,7 +47,7 @@ def check_scale(clean_P: np.ndarray, mean_P: np.ndarray, weights_RP: np.ndarray)
         np.stack([clean_P - mean_P], 1), lambda s: s[..., 0] / len(clean_P), weights_RP
     )
     value, low, high, _ = fall
-    if not fall.excludes_zero or abs(value) < LEAST * abs(clean_P.mean()):
+    if not fall.excludes_zero or abs(clean_P.mean() - mean_P.mean()) < LEAST * abs(clean_P.mean()):
         raise UsageError(
             f"the task's metric cannot be normalised: {clean_P.mean():.3g} on clean prompts, "
             f"{mean_P.mean():.3g} with mean activations in place, difference {value:.3g} "

@@ -69,8 +69,6 @@ def rank_correlation(scores_LH: Tensor, effects_LH: Tensor) -> float:
         scores_LH.abs().flatten().cpu().numpy(),
         effects_LH.abs().flatten().cpu().numpy(),
     )
-    return (
-        0.0
-        if np.ptp(sizes) == 0 or np.ptp(effects) == 0
-        else float(spearmanr(sizes, effects).statistic)
-    )  # type: ignore
+    if np.ptp(sizes) == 0 or np.ptp(effects) == 0:
+        return 0.0
+    return float(spearmanr(sizes, effects).statistic)  # type: ignore[attr-defined]

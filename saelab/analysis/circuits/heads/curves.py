@@ -24,9 +24,9 @@ class Point(NamedTuple):
     """Faithfulness of the circuit of `size` heads, an Estimate over prompts after its size."""
 
     size: int
-    value: float
-    low: float
-    high: float
+    value: float | None
+    low: float | None
+    high: float | None
     null: float | None = None
 
 
@@ -71,15 +71,19 @@ def curve(
 def cpr(points: Sequence[Point]) -> Areas:
     """Area under f; 1 for a circuit that is faithful from the first head on, but for the linear
     axis's first step."""
-    return _areas([p.size for p in points], [p.value for p in points])
+    return _areas([p.size for p in points], _values(points))
 
 
 def cmd(points: Sequence[Point]) -> Areas:
     """Area under |1 - f|; 0 is best."""
-    return _areas([p.size for p in points], [abs(1 - p.value) for p in points])
+    return _areas([p.size for p in points], np.abs(1 - _values(points)))
 
 
-def _areas(at: Sequence[int], values: Sequence[float]) -> Areas:
+def _values(points: Sequence[Point]) -> np.ndarray:
+    return np.array([point.value for point in points], dtype=float)
+
+
+def _areas(at: Sequence[int], values: np.ndarray) -> Areas:
     """Trapezoids over size / n from 0 to 1, and over log(size) / log(n) from size 1 on. `at`
     ascends from 0."""
     linear = float(np.trapezoid(values, np.array(at) / at[-1]))

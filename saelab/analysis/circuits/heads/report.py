@@ -116,7 +116,7 @@ def heading(plan: Plan, setting: Setting, means: Means, drawn: Parts) -> dict[st
     }
 
 
-def metric_intervals(means: Means) -> dict[str, list[float]]:
+def metric_intervals(means: Means) -> dict[str, list[float | None]]:
     """The intervals of the metric's means."""
     return {f"metric_{name}": [metric.low, metric.high] for name, metric in means.items()}
 

@@ -61,7 +61,7 @@ def _one(n_layers: int, layer: int) -> Tensor:
 
 def _share(base: Baseline, ablated_P: Tensor) -> Tensor:
     value, low, high, _ = ablation.faithfulness(base, ablated_P)
-    return torch.tensor([1 - value, 1 - high, 1 - low], dtype=torch.float64)
+    return 1 - torch.tensor([value, high, low], dtype=torch.float64)
 
 
 def effects(setting: Setting) -> Effects:

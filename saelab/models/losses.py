@@ -95,8 +95,9 @@ def _vocabulary(model: Any, ending_CTX: Tensor) -> int:
 def _compared(
     logits_PV: Tensor, clean_PV: Tensor, chance_PV: Tensor, norm_P: Tensor, following_P: Tensor
 ) -> Compared:
-    """sum_v p_v (l_v - l'_v) - log Z + log Z', where p = softmax(l): exactly 0 for the same l."""
+    """sum_v p_v (log p_v - log p'_v), where p = softmax(l): exactly 0 for the same l."""
     other_P = logits_PV.logsumexp(-1)
     loss_P = other_P - logits_PV.gather(1, following_P[:, None]).squeeze(1)
-    moved_P = torch.einsum("pv,pv->p", chance_PV, clean_PV - logits_PV)
-    return Compared(loss_P, moved_P - (norm_P - other_P))
+    # The norms go in before the sum: p is rounded, and would carry their difference along with it.
+    gap_PV = (clean_PV - logits_PV).sub_((norm_P - other_P)[:, None])
+    return Compared(loss_P, gap_PV.mul_(chance_PV).sum(-1))

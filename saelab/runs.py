@@ -1,10 +1,9 @@
-"""A run's folder: what it holds, which folders are runs, and the one way to get its SAE together
+"""A run's folder: what it holds, and the one way to get its SAE together
 with the cache and the model that it belongs to. Importing this imports nothing heavy.
 """
 
 import functools
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +11,6 @@ from saelab.errors import UsageError
 from saelab.files import read_json, sha256
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 
-DEPTH = 3  # folders below a given one that are looked into
-INSIDE = {"sae", "checkpoints", "wandb"}  # parts of a run, never runs
 CLOSE = 0.02  # of the activations' rms, by which float16 and bfloat16 caches are rounded
 
 
@@ -232,31 +229,3 @@ def read(path: Path) -> dict[str, Any]:
 def kind_of(document: Mapping[str, Any]) -> str:
     """What a document is, by its field `schema`: `saelab/KIND/VERSION`."""
     return str(document.get("schema", "//")).split("/")[1]
-
-
-def _below(folder: Path, depth: int, wanted: Callable[[RunFolder], bool]) -> Iterator[Path]:
-    if wanted(RunFolder(folder)):
-        yield folder
-    if depth and os.access(folder, os.R_OK | os.X_OK):
-        for inside in sorted(folder.iterdir()):
-            if inside.is_dir() and not inside.name.startswith(".") and inside.name not in INSIDE:
-                yield from _below(inside, depth - 1, wanted)
-
-
-def find(
-    places: Iterable[Path | str], wanted: Callable[[RunFolder], bool] = RunFolder.is_run
-) -> dict[str, Path]:
-    """The runs (or folders `wanted`) at and below some: name (path below the place, or the place's
-    own name) to absolute folder.
-
-    A name that two runs would share is replaced by the whole path. A place that is no folder holds
-    no runs.
-    """
-    named: dict[str, Path] = {}
-    for place in (Path(place).absolute() for place in places):
-        for folder in _below(place, DEPTH, wanted) if place.is_dir() else ():
-            if folder in named.values():
-                continue
-            name = place.name if folder == place else folder.relative_to(place).as_posix()
-            named[str(folder) if name in named else name] = folder
-    return named

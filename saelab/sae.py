@@ -52,14 +52,11 @@ class SAE(nn.Module):
                 f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it"
             )
         self.sparsify, self.transcoder = sparsify, transcoder
-        rows_FD = torch.randn(
-            n_features, d_out or d_model, generator=torch.Generator().manual_seed(seed)
-        )
-        self.W_dec = nn.Parameter(nn.functional.normalize(rows_FD, dim=1))
-        tied = not transcoder
-        self.W_enc = nn.Parameter(
-            self.W_dec.detach().clone() if tied else _unit_rows(n_features, d_model, seed + 1)
-        )
+        rows_FD = _unit_rows(n_features, d_out or d_model, seed)
+        self.W_dec = nn.Parameter(rows_FD)
+        # An autoencoder starts tied.
+        own = _unit_rows(n_features, d_model, seed + 1) if transcoder else rows_FD.clone()
+        self.W_enc = nn.Parameter(own)
         self.b_enc = nn.Parameter(torch.zeros(n_features))
         self.b_dec = nn.Parameter(torch.zeros(d_out or d_model))
         self.W_skip = nn.Parameter(torch.zeros(d_out or d_model, d_model)) if skip else None
@@ -73,11 +70,10 @@ class SAE(nn.Module):
     def __repr__(self) -> str:
         sizes = f"{self.d_model} -> {self.n_features} -> {len(self.b_dec)}"
         form = sparsify.word(self.sparsify)
-        if isinstance(self.sparsify, Threshold) and self.levels is not None:
+        if self.origin.sparsify:  # what it was trained as says more than its inference form
+            form = f"{self.origin.sparsify} k={self.origin.k}"
+        elif isinstance(self.sparsify, Threshold) and self.levels is not None:
             form = "jumprelu"
-        trained = f"{self.origin.sparsify} k={self.origin.k}"
-        if self.origin.sparsify and trained != form:
-            form = f"{form}, trained as {trained}"
         kind = "transcoder" if self.transcoder else "SAE"
         kind += " with a skip" if self.W_skip is not None else ""
         where = f", {self.origin}" if self.origin.hook else ""
@@ -206,11 +202,8 @@ class SAE(nn.Module):
         Raises UsageError if its levels have not been calibrated.
         """
         form = sparsify.inference_form(self.sparsify)
-        if (
-            isinstance(form, Threshold)
-            and isinstance(self.sparsify, Choice)
-            and self.levels is None
-        ):
+        needs_levels = isinstance(form, Threshold) and isinstance(self.sparsify, Choice)
+        if needs_levels and self.levels is None:
             raise UsageError(
                 f"{self.sparsify} has no inference levels yet: call calibrate(batches) first"
             )

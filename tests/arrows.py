@@ -16,46 +16,47 @@ PACKAGES = ("saelab", "training", "apps")
 DOOR = {"saelab", "saelab.door", "saelab.__main__"}
 
 ARROWS = """
-saelab.origin:
 saelab.analysis:
 saelab.budgets:
 saelab.code:
 saelab.documents:
 saelab.errors:
-saelab.files: saelab.errors
+saelab.origin:
 saelab.sparsify:
 saelab.statistics:
-saelab.matching: saelab.statistics
 saelab.bundled: saelab.documents
+saelab.files: saelab.errors
 saelab.jump: saelab.code
+saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
 saelab.models: saelab.errors saelab.files saelab.origin
+saelab.tasks: saelab.bundled saelab.errors
 saelab.activations: saelab.bundled saelab.documents saelab.errors saelab.files saelab.models
     saelab.origin
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
-saelab.tasks: saelab.bundled saelab.errors
 saelab.sae: saelab.calibration saelab.code saelab.errors saelab.jump saelab.kernels saelab.origin
     saelab.sparsify
-saelab.formats: saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
-saelab.runs: saelab.activations saelab.errors saelab.files saelab.formats saelab.models
-    saelab.origin
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
     saelab.matching saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics
     saelab.tasks
 saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.matching
     saelab.sae
+saelab.formats: saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
     saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
     saelab.sae saelab.statistics saelab.tasks
+saelab.runs: saelab.activations saelab.errors saelab.files saelab.formats saelab.models
+    saelab.origin
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
     saelab.statistics saelab.tasks
+saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
@@ -65,11 +66,11 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
     saelab.tasks training training.recipes
 apps:
-apps.browser: saelab.errors saelab.evaluation saelab.features saelab.runs
+apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.errors saelab.evaluation saelab.features saelab.files saelab.kernels saelab.matching
-    saelab.models saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes
-    training.reproduce
+    saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders saelab.kernels
+    saelab.matching saelab.models saelab.runs saelab.sae saelab.statistics saelab.tasks training
+    training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

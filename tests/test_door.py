@@ -13,7 +13,7 @@ import saelab
 import training
 from saelab.door import beside
 from tests import toy_index
-from tests.conftest import ROOT
+from tests.conftest import HOOK, ROOT, SECOND_HOOK
 
 ELSEWHERE = """
 import sys
@@ -104,11 +104,11 @@ def test_a_package_that_fails_to_load_is_not_kept(tmp_path: Path, monkeypatch: p
 
 def test_values_say_what_they_are(tiny_run: Path, tiny_cache: Path, tiny_model: Path):
     sae = saelab.SAE.load(tiny_run)
-    assert repr(sae) == f"SAE(32 -> 64 -> 32, topk k=4, at blocks.0.hook_out of {tiny_model})"
+    assert repr(sae) == f"SAE(32 -> 64 -> 32, topk k=4, at {HOOK} of {tiny_model})"
     bare = saelab.SAE(4, 8, saelab.Choice(2, "batch"), transcoder=True, skip=True, d_out=6)
     assert repr(bare) == "transcoder with a skip(4 -> 8 -> 6, batchtopk k=2)"
     bare.calibrate([torch.randn(40, 4)])
     assert repr(bare.frozen()).endswith("jumprelu)")
     cache = saelab.Cache(tiny_cache)
     assert repr(cache).startswith(f"Cache({str(tiny_cache)!r}: {cache.n_tokens():,} training and ")
-    assert repr(cache).endswith(f"blocks.1.attn.o.hook_in [32] of {tiny_model})")
+    assert repr(cache).endswith(f"{SECOND_HOOK} [32] of {tiny_model})")

@@ -22,6 +22,7 @@ from saelab.sparsify import Choice
 from . import losses, updates
 from .config import Config
 from .counters import Counters
+from .scale import Scale, geometric_median, scale_of
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
@@ -51,45 +52,10 @@ class Step(NamedTuple):
 
     def row(self) -> dict[str, float]:
         """Everything by name, flat."""
-        numbers = {
-            "loss": self.loss,
-            **self.terms,
-            "l0": self.l0,
-            "dead": self.dead,
-            "dense": self.dense,
-        }
+        shares = {"l0": self.l0, "dead": self.dead, "dense": self.dense}
+        numbers = {"loss": self.loss, **self.terms, **shares}
         numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
         return {name: round(value, 8) for name, value in {**numbers, "lr": self.lr}.items()}
-
-
-class Scale(NamedTuple):
-    """One number that input (and target) are divided by so that the mean squared norm is D;
-    variance of the scaled target."""
-
-    input: float
-    target: float
-    variance: float
-
-
-def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
-    """The scale of a sample of tokens (DESIGN: the first 100k)."""
-    s_in, s_out = (
-        float((t.square().sum(1).mean() / t.shape[1]).sqrt()) or 1.0 for t in (x_BD, target_BD)
-    )
-    variance = float((target_BD - target_BD.mean(0)).square().sum(1).mean()) / s_out**2
-    return Scale(s_in, s_out, variance)
-
-
-def geometric_median(x_BD: Tensor, iterations: int = 20) -> Tensor:
-    """The point with the least summed distance to the rows (Weiszfeld's iteration, until it moves
-    no more), [D]."""
-    point_D, squares_B = x_BD.mean(0), x_BD.square().sum(1)
-    for _ in range(iterations):
-        weights_B = (squares_B - 2 * x_BD @ point_D + point_D @ point_D).clamp_min(1e-16).rsqrt()
-        before_D, point_D = point_D, weights_B @ x_BD / weights_B.sum()
-        if float((point_D - before_D).norm() * weights_B.mean()) < 1e-5:
-            break
-    return point_D
 
 
 class Run:

@@ -8,7 +8,8 @@ import streamlit as st
 
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
-from saelab.runs import RunFolder, find
+from saelab.folders import find
+from saelab.runs import RunFolder
 
 from . import PLACES
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from saelab.errors import UsageError
-from saelab.runs import RunFolder, find
+from saelab.folders import find
+from saelab.runs import RunFolder
 
 from .common import Common, Number, document, show
 

@@ -11,12 +11,8 @@ from typing import Literal
 
 Task = Literal["ioi", "greater-than", "docstring", "induction"]
 TASKS: tuple[Task, ...] = ("ioi", "greater-than", "docstring", "induction")
-SHARES = (
-    0.45,
-    0.2,
-    0.2,
-    0.15,
-)  # of training documents; docstrings are four times as long as the others
+# Of training documents; docstrings are four times as long as the others.
+SHARES = (0.45, 0.2, 0.2, 0.15)
 N_HELD_OUT = 4
 
 NAMES = """

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 from saelab.models import plain
-from saelab.models.families import BLOCK
 from saelab.models.hooks import bridge_of, resolve_hook
 from saelab.models.model import Model
 
@@ -211,26 +210,6 @@ def _reading(acts: dict[str, Tensor], name: str) -> Act:
     return keep
 
 
-class Start(NamedTuple):
-    """Where a run may begin that is to see a change at a hook."""
-
-    layer: int
-    """the first one that runs; the number of layers: none does"""
-    is_stream: bool
-    """whether the hook is the stream that enters it"""
-
-
-def begins_at(model: Any, hook: str) -> Start | None:
-    """Where a run with another activation at `hook` may begin, None where it has to be a whole
-    one."""
-    name = resolve_hook(model, hook)
-    within = BLOCK.fullmatch(name)
-    if within is None or not _is_plain(model, [(name, torch.detach)]):
-        return None
-    layer, place = int(within[1]), within[2]
-    return Start(layer + (place == "hook_out"), place in ("hook_in", "hook_out"))
-
-
 def _check_fired(hooks: Sequence[str], acts: Mapping[str, Tensor]) -> None:
     if silent := [name for name in hooks if name not in acts]:
         raise UsageError(f"hooks that never fire in this model: {', '.join(silent)}")
@@ -246,7 +225,7 @@ def _forward(
     """Logits [C, T or 1, V] of a run with what acts at the hooks (canonical names), by the cheapest
     way."""
     tokens_CT = tokens_CT.to(str(model.cfg.device))
-    if _is_plain(model, hooks):
+    if is_plain(model, hooks):
         return plain.forward(model, tokens_CT, hooks, last, enter)
     bridge = bridge_of(model)
     if last:
@@ -256,7 +235,7 @@ def _forward(
     return bridge.run_with_hooks(tokens_CT, return_type="logits", fwd_hooks=fwd_hooks, **options)
 
 
-def _is_plain(model: Any, hooks: Sequence[tuple[str, Act]] = ()) -> bool:
+def is_plain(model: Any, hooks: Sequence[tuple[str, Act]] = ()) -> bool:
     """Whether the plain Hugging Face model has all these points."""
     if _engine.get() == "bridge" or not isinstance(model, Model) or model.family is None:
         return False

@@ -5,14 +5,36 @@ Shapes: C contexts, T positions, D width, X what is kept of a prediction.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.models import losses, running
+from saelab.models.families import BLOCK
+from saelab.models.hooks import resolve_hook
 
 ENDING = "unembed.hook_in"
+
+
+class Start(NamedTuple):
+    """Where a run may begin that is to see a change at a hook."""
+
+    layer: int
+    """the first one that runs; the number of layers: none does"""
+    is_stream: bool
+    """whether the hook is the stream that enters it"""
+
+
+def begins_at(model: Any, hook: str) -> Start | None:
+    """Where a run with another activation at `hook` may begin, None where it has to be a whole
+    one."""
+    name = resolve_hook(model, hook)
+    within = BLOCK.fullmatch(name)
+    if within is None or not running.is_plain(model, [(name, torch.detach)]):
+        return None
+    layer, place = int(within[1]), within[2]
+    return Start(layer + (place == "hook_out"), place in ("hook_in", "hook_out"))
 
 
 class Splice:
@@ -25,7 +47,7 @@ class Splice:
 
     def __init__(self, model: Any, tokens_CT: Tensor, hook: str, read: Sequence[str] = ()) -> None:
         self.model, self.tokens_CT, self.hook = model, tokens_CT, hook
-        self._start = running.begins_at(model, hook)
+        self._start = begins_at(model, hook)
         names = list(dict.fromkeys([hook, *read]))
         inside = self._start if self._start and not self._start.is_stream else None
         entry = [f"blocks.{inside.layer}.hook_in"] if inside else []

@@ -12,7 +12,7 @@ from apps.browser import PLACES, draw
 from apps.cli import browse, main
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
-from saelab.runs import find
+from saelab.folders import find
 from tests import toy_index as toy
 from tests.apps.pages import APP, opened_page
 

@@ -10,7 +10,7 @@ import transformers
 
 from saelab import models
 from saelab.errors import UsageError
-from saelab.models import losses, running
+from saelab.models import losses, running, splicing
 from saelab.models.families import FAMILIES
 from saelab.models.splicing import Splice
 
@@ -169,7 +169,7 @@ def test_a_splice_runs_from_its_layer_on_and_equals_a_whole_run(model):
         replacement = pushed(splice.acts[name])
         ran.clear()
         endings = {"clean": splice.clean, "pushed": splice.ending(replacement)}
-        assert ran == list(range(model.cfg.n_layers))[running.begins_at(model, name).layer :]
+        assert ran == list(range(model.cfg.n_layers))[splicing.begins_at(model, name).layer :]
         for way in ("cheapest", "bridge"):
             with running.engine(way), torch.no_grad():
                 given = replacement.view(running.read(model, TOKENS, [name])[name].shape)
@@ -188,7 +188,7 @@ def test_a_splice_that_skips_a_layer_too_many_is_caught(model, monkeypatch):
     splice = Splice(model, TOKENS, name)
     whole = splice.ending(splice.acts[name])
     assert off(whole, splice.clean) < 1e-5
-    splice._start = running.Start(2, True)
+    splice._start = splicing.Start(2, True)
     assert off(splice.ending(splice.acts[name]), splice.clean) > 1e-2
 
 

@@ -14,7 +14,8 @@ from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.kernels.cpu import probe
 from tests.conftest import HOOK, SECOND_HOOK
-from training.run import Run, geometric_median, scale_of
+from training.run import Run
+from training.scale import geometric_median, scale_of
 from training.updates import Autograd, Batch, Fused
 
 

@@ -1,0 +1,38 @@
+"""Which folders at and below some places are runs, by the names that they are shown under."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from saelab.runs import RunFolder
+
+DEPTH = 3  # folders below a given one that are looked into
+INSIDE = {"sae", "checkpoints", "wandb"}  # parts of a run, never runs
+
+
+def _below(folder: Path, depth: int, wanted: Callable[[RunFolder], bool]) -> Iterator[Path]:
+    if wanted(RunFolder(folder)):
+        yield folder
+    if depth and os.access(folder, os.R_OK | os.X_OK):
+        for inside in sorted(folder.iterdir()):
+            if inside.is_dir() and not inside.name.startswith(".") and inside.name not in INSIDE:
+                yield from _below(inside, depth - 1, wanted)
+
+
+def find(
+    places: Iterable[Path | str], wanted: Callable[[RunFolder], bool] = RunFolder.is_run
+) -> dict[str, Path]:
+    """The runs (or folders `wanted`) at and below some: name (path below the place, or the place's
+    own name) to absolute folder.
+
+    A name that two runs would share is replaced by the whole path. A place that is no folder holds
+    no runs.
+    """
+    named: dict[str, Path] = {}
+    for place in (Path(place).absolute() for place in places):
+        for folder in _below(place, DEPTH, wanted) if place.is_dir() else ():
+            if folder in named.values():
+                continue
+            name = place.name if folder == place else folder.relative_to(place).as_posix()
+            named[str(folder) if name in named else name] = folder
+    return named

@@ -85,9 +85,8 @@ class FeatureIndex:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise UsageError(
-                f"{self.path} does not exist: `saelab index RUN` makes a run's feature index"
-            )
+            gone = f"{self.path} does not exist"
+            raise UsageError(f"{gone}: `saelab index RUN` makes a run's feature index")
         uri = f"{self.path.resolve().as_uri()}?mode=ro"
         self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
         try:
@@ -95,15 +94,12 @@ class FeatureIndex:
             self._meta = dict(self._connection.execute("select key, value from meta"))
         except sqlite3.DatabaseError as error:
             self.close()
-            raise UsageError(
-                f"{self.path} is not a feature index ({error}): `saelab index RUN` makes one"
-            ) from None
+            broken = f"{self.path} is not a feature index ({error})"
+            raise UsageError(f"{broken}: `saelab index RUN` makes one") from None
         if (schema := self._meta.pop("schema", None)) != SCHEMA:
             self.close()
-            raise UsageError(
-                f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}: "
-                "run `saelab index RUN` again"
-            )
+            other = f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}"
+            raise UsageError(f"{other}: run `saelab index RUN` again")
         self.summary: dict[str, Any] = {key: json.loads(value) for key, value in self._meta.items()}
 
     def close(self) -> None:

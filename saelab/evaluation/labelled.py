@@ -4,7 +4,6 @@ text, attributes of task prompts.
 Shapes: N tokens or prompts, D width, P prompts, T positions.
 """
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,9 +21,6 @@ from saelab.evaluation.supervised.runs import collect
 from saelab.tasks import build
 from saelab.tasks.attributes import gifts
 
-WORD = re.compile(
-    "[Ġ▁]([A-Za-z])[A-Za-z]+"
-)  # a token that starts a word, as tokenizers spell the space before it
 N_NAMES = 6  # names that indirect-object prompts are drawn from for probing: enough prompts each
 
 

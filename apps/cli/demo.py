@@ -12,7 +12,7 @@ from saelab.door import beside
 from .common import Common, Count, Number
 
 HOOK = "blocks.1.hook_resid_post"
-TOKENS = 2_080_000
+TOKENS = 1_218_000
 HELD_OUT = 50_688  # of TOKENS: what the evaluation reads
 
 

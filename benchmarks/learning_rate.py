@@ -125,8 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The best learning rate, and the default's.")
     parser.add_argument("--caches", type=Path, help="folder that the plan's caches lie in")
     parser.add_argument("--plan", type=Path, default=HERE / "learning_rate.yaml")
-    parser.add_argument("--results", type=Path,
-                        default=HERE / "results" / "learning_rate_xeon_amx_2cores.jsonl")  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "results" / "learning_rate_xeon_amx_2cores.jsonl"
+    )
     args = parser.parse_args()
     args.results.touch()
     rows = [json.loads(line) for line in args.results.read_text().splitlines()]

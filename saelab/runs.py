@@ -49,7 +49,13 @@ class RunFolder:
         self.circuit = self.path / "circuit.json"
 
     def __repr__(self) -> str:
-        return f"RunFolder({str(self.path)!r})"
+        header = read(self.header)
+        if not header:
+            return f"RunFolder({str(self.path)!r}: no SAE yet)"
+        sizes = f"{header['d_model']} -> {header['n_features']} -> {header['d_out']}"
+        origin = Origin.from_dict(header.get("origin") or header.get("about", {}))
+        form = f"{origin.sparsify} k={origin.k} {origin}, {origin.tokens or 0:,} training tokens"
+        return f"RunFolder({str(self.path)!r}: {sizes}, {form})"
 
     def supervised(self, task: str) -> Path:
         """The comparison with supervised dictionaries on a task."""

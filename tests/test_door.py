@@ -109,6 +109,9 @@ def test_values_say_what_they_are(tiny_run: Path, tiny_cache: Path, tiny_model: 
     assert repr(bare) == "transcoder with a skip(4 -> 8 -> 6, batchtopk k=2)"
     bare.calibrate([torch.randn(40, 4)])
     assert repr(bare.frozen()).endswith("jumprelu)")
+    form = f"32 -> 64 -> 32, topk k=4 at {HOOK} of {tiny_model}, 40,000 training tokens"
+    assert repr(saelab.RunFolder(tiny_run)) == f"RunFolder({str(tiny_run)!r}: {form})"
+    assert repr(saelab.RunFolder("none")) == "RunFolder('none': no SAE yet)"
     cache = saelab.Cache(tiny_cache)
     assert repr(cache).startswith(f"Cache({str(tiny_cache)!r}: {cache.n_tokens():,} training and ")
     assert repr(cache).endswith(f"{SECOND_HOOK} [32] of {tiny_model})")

@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
 from saelab.sae import SAE
 
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
-
 N_NEIGHBOURS = 8
 N_LOGITS = 10
 
@@ -36,7 +33,7 @@ def build(
     path: Path | str,
     *,
     tokenizer: Any,
-    model: "TransformerBridge | None" = None,
+    model: Any = None,
     others: Sequence[tuple[str, SAE]] = (),
     n_tokens: int | None = None,
     split: str = "train",

@@ -5,14 +5,11 @@ Shapes: F features, G features of another SAE, D width, V vocabulary, K kept per
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-
-if TYPE_CHECKING:
-    from transformer_lens.model_bridge import TransformerBridge
 
 BLOCK = 2**24  # entries of a product held at once
 RESIDUAL = re.compile(
@@ -66,7 +63,7 @@ def writes_to_residual(hook: str) -> bool:
     return RESIDUAL.fullmatch(hook) is not None
 
 
-def output_map(model: "TransformerBridge") -> Tensor:
+def output_map(model: Any) -> Tensor:
     """[D, V]: logits per unit of a residual-stream direction, up to the final norm's scale, which
     depends on the token.
 

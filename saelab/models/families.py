@@ -8,7 +8,7 @@ denominators) have no row: they need the bridge.
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 OLDER = {
@@ -46,6 +46,8 @@ class Family(NamedTuple):
     """part outside the blocks -> path"""
     older: Mapping[str, str]
     """older name in a block -> part.hook_in or part.hook_out"""
+    norm: Literal["layer", "rms", "rms + 1"]
+    """what its norms are: "rms + 1" multiplies by 1 + weight"""
 
 
 class Point(NamedTuple):
@@ -75,9 +77,14 @@ GPT2 = Family(
      "mlp.in": "mlp.c_fc", "mlp.out": "mlp.c_proj"},
     {"embed": "transformer.wte", "ln_final": "transformer.ln_f", "unembed": "lm_head"},
     OLDER,
+    "layer",
 )  # fmt: skip
 LLAMA = Family(
-    "model.layers", {**_LLAMA, "ln2": "post_attention_layernorm"}, _LLAMA_ENDS, OLDER | GATED
+    "model.layers",
+    {**_LLAMA, "ln2": "post_attention_layernorm"},
+    _LLAMA_ENDS,
+    OLDER | GATED,
+    "rms",
 )
 NEOX = Family(
     "gpt_neox.layers",
@@ -86,6 +93,7 @@ NEOX = Family(
      "mlp.out": "mlp.dense_4h_to_h"},
     {"embed": "gpt_neox.embed_in", "ln_final": "gpt_neox.final_layer_norm", "unembed": "lm_head"},
     {name: point for name, point in OLDER.items() if name != "hook_resid_mid"},
+    "layer",
 )  # fmt: skip
 GEMMA_2 = Family(
     "model.layers",
@@ -93,6 +101,7 @@ GEMMA_2 = Family(
      "ln2_post": "post_feedforward_layernorm"},
     _LLAMA_ENDS,
     OLDER | GATED | NORMED,
+    "rms + 1",
 )  # fmt: skip
 
 FAMILIES: dict[str, Family] = {

@@ -69,20 +69,22 @@ def compare(
     Never more than PIECE logits of two endings are held at once.
     """
     unembed = head(model) or (lambda logits: logits)
-    following_CT = tokens_CT.roll(-1, 1)[predicting_CT].to(endings["clean"].device)
+    following_P = tokens_CT.roll(-1, 1)[predicting_CT].to(endings["clean"].device)
     rows = {name: ending[predicting_CT] for name, ending in endings.items()}
     size = max(1, PIECE // _vocabulary(model, endings["clean"]))
     parts: dict[str, list[Compared]] = {name: [] for name in endings}
-    for first in range(0, len(following_CT), size):
+    for first in range(0, len(following_P), size):
         part = slice(first, first + size)
         clean_PV = unembed(rows["clean"][part]).float()
-        norm_P = clean_PV.logsumexp(-1)
-        chance_PV = (clean_PV - norm_P[:, None]).exp_()
+        _, clean_norm_P = _loss_and_norm(clean_PV, following_P[part])
+        chance_PV = clean_PV.softmax(-1)
         for name, row in rows.items():
             logits_PV = clean_PV if name == "clean" else unembed(row[part]).float()
-            parts[name].append(
-                _compared(logits_PV, clean_PV, chance_PV, norm_P, following_CT[part])
-            )
+            loss_P, norm_P = _loss_and_norm(logits_PV, following_P[part])
+            # sum_v p_v (log p_v - log p'_v), exactly 0 where the logits are the same. The norms go
+            # in before the sum: p is rounded, and would carry their difference along with it.
+            gap_PV = (clean_PV - logits_PV).sub_((clean_norm_P - norm_P)[:, None])
+            parts[name].append(Compared(loss_P, torch.linalg.vecdot(chance_PV, gap_PV)))
     return {
         name: Compared(*map(torch.cat, zip(*each, strict=True))) for name, each in parts.items()
     }
@@ -92,12 +94,8 @@ def _vocabulary(model: Any, ending_CTX: Tensor) -> int:
     return ending_CTX.shape[-1] if head(model) is None else model.cfg.d_vocab
 
 
-def _compared(
-    logits_PV: Tensor, clean_PV: Tensor, chance_PV: Tensor, norm_P: Tensor, following_P: Tensor
-) -> Compared:
-    """sum_v p_v (log p_v - log p'_v), where p = softmax(l): exactly 0 for the same l."""
-    other_P = logits_PV.logsumexp(-1)
-    loss_P = other_P - logits_PV.gather(1, following_P[:, None]).squeeze(1)
-    # The norms go in before the sum: p is rounded, and would carry their difference along with it.
-    gap_PV = (clean_PV - logits_PV).sub_((norm_P - other_P)[:, None])
-    return Compared(loss_P, gap_PV.mul_(chance_PV).sum(-1))
+def _loss_and_norm(logits_PV: Tensor, following_P: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and log Z [P]. log Z is the loss plus the next token's logit: the loss is one
+    pass over the logits, logsumexp three."""
+    loss_P = torch.nn.functional.cross_entropy(logits_PV, following_P, reduction="none")
+    return loss_P, loss_P + logits_PV.gather(1, following_P[:, None]).squeeze(1)

@@ -31,6 +31,8 @@ class Facts(NamedTuple):
     n_ctx: int
     d_vocab: int
     device: str
+    uses_rms_norm: bool
+    rmsnorm_uses_offset: bool
 
 
 class Model:
@@ -78,7 +80,23 @@ class Model:
             config.max_position_embeddings,
             config.vocab_size,
             str(self.plain.device),
+            self.family.norm != "layer",
+            self.family.norm == "rms + 1",
         )
+
+    @property
+    def W_U(self) -> Any:
+        """[D, V]: the unembedding."""
+        if self.family is None:
+            return self.bridge.W_U
+        return self.plain.get_output_embeddings().weight.T
+
+    @property
+    def ln_final(self) -> Any:
+        """The norm before the unembedding."""
+        if self.family is None:
+            return self.bridge.ln_final
+        return self.plain.get_submodule(self.family.ends["ln_final"])
 
     @cached_property
     def names(self) -> dict[str, str]:

@@ -202,7 +202,7 @@ def task(
     seed: int = 0,
     split: Literal["train", "held-out"] = "train",
 ) -> Task:
-    """Draw n prompt pairs of the task `name` (a key of METRICS) for a model: any bridge with a
+    """Draw n prompt pairs of the task `name` (a key of METRICS) for a model with a
     tokenizer.
 
     split: which templates (agreement: which subjects); the bundled model never saw the held-out

@@ -10,6 +10,7 @@ import transformers
 
 from saelab import models
 from saelab.errors import UsageError
+from saelab.features.directions import output_map
 from saelab.models import losses, running, splicing
 from saelab.models.families import FAMILIES
 from saelab.models.splicing import Splice
@@ -109,6 +110,9 @@ def test_the_configuration_says_what_the_bridge_s_says(model):
     ours, theirs = model._facts, model.bridge.cfg
     for field in ("n_layers", "n_heads", "d_model", "d_head", "n_ctx", "d_vocab"):
         assert getattr(ours, field) == getattr(theirs, field), field
+    for field in ("uses_rms_norm", "rmsnorm_uses_offset"):
+        assert getattr(ours, field) == bool(getattr(theirs, field, False)), field
+    assert torch.equal(output_map(model), output_map(model.bridge))
 
 
 def test_edits_act_in_their_order_and_before_reading(model):

@@ -147,7 +147,7 @@ def mean(values_P: Tensor, seed: int = 0) -> Estimate:
 class Setting(NamedTuple):
     """A task set up on a model: what its circuits are measured in.
 
-    model: a bridge.
+    model: what `models.load` returns.
     task: prompts with twins.
     given: what takes the place of what a circuit leaves out.
     base: what faithfulness is normalised by.

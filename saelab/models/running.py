@@ -30,10 +30,10 @@ TOKENS = 1 << 12  # in one forward pass on the CPU: what a layer keeps of them s
 class Ran(NamedTuple):
     """A run's result."""
 
-    logits: Tensor | None
-    """[C, T, V]; [C, V] where only the last position was asked for; None if the run ended early."""
+    logits: Tensor
+    """[C, T, V]; [C, V] where only the last position was asked for"""
     acts: dict[str, Tensor]
-    """By the names asked for."""
+    """by the names asked for"""
 
 
 _engine: ContextVar[str] = ContextVar("engine", default="cheapest")

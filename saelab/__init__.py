@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from apps.browser import charts, draw
     from saelab.activations import Cache
     from saelab.code import Code
-    from saelab.door import register
     from saelab.evaluation import evaluate
-    from saelab.evaluation.rows import Row as Metric
+    from saelab.evaluation.rows import Metric
     from saelab.features.reader import FeatureIndex
     from saelab.formats import Format
     from saelab.models import load as load_model
     from saelab.origin import Origin
+    from saelab.registration import register
     from saelab.runs import RunFolder, open
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
@@ -56,7 +56,7 @@ HOMES = {
     "Config": ("training.config", "Config"),
     "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
     "Format": ("saelab.formats", "Format"),
-    "Metric": ("saelab.evaluation.rows", "Row"),
+    "Metric": ("saelab.evaluation.rows", "Metric"),
     "Origin": ("saelab.origin", "Origin"),
     "RunFolder": ("saelab.runs", "RunFolder"),
     "Threshold": ("saelab.sparsify", "Threshold"),
@@ -65,7 +65,7 @@ HOMES = {
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
     "open": ("saelab.runs", "open"),
-    "register": ("saelab.door", "register"),
+    "register": ("saelab.registration", "register"),
     "train": ("training.loop", "train"),
 }
 

@@ -12,7 +12,6 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 BESIDE = Path(__file__).resolve().parents[1]
 OURS = ("training", "apps")
@@ -66,30 +65,6 @@ def _load(spec: ModuleSpec) -> ModuleType:
         del sys.modules[spec.name]
         raise
     return module
-
-
-# What can be added from outside: the module whose `register` takes it.
-REGISTERS = {
-    "metric": "saelab.evaluation.rows",
-    "source": "saelab.activations.sources",
-    "format": "saelab.formats",
-}
-
-
-def register(kind: str, *what: Any) -> None:
-    """Add a metric (its row), a source (its name and what makes it) or a format of SAE files (its
-    row) from outside; reports, caches and `SAE.load` know it from then on.
-
-    Raises UsageError for another kind, and for a name that is taken.
-
-    >>> register("metric", saelab.Metric("twice_l0", ..., lambda sums: 2 * sums["l0"]))
-    >>> register("source", "noise", lambda n: Noise(n))  # Cache.write(out, "noise", n=1000)
-    """
-    from saelab.errors import UsageError
-
-    if kind not in REGISTERS:
-        raise UsageError(f"no kind {kind!r} to register; there are {', '.join(REGISTERS)}")
-    importlib.import_module(REGISTERS[kind]).register(*what)
 
 
 def main() -> int:

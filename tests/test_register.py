@@ -1,6 +1,7 @@
 """A metric, a source and a format from outside work as the built-in ones do, and no name is given
 twice."""
 
+import doctest
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from saelab.activations import sources
 from saelab.errors import UsageError
 from saelab.evaluation import rows
 from tests.activations.test_source import Lines
+
+METRIC = saelab.Metric("mine", "mine", "mine", "L0", "none", lambda sums: sums["l0"])
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +65,33 @@ def test_a_format_from_outside_is_loaded(tmp_path: Path):
     assert saelab.SAE.load(tmp_path / "small.sae") is small
     with pytest.raises(UsageError, match="there is a format 'small' already"):
         saelab.register("format", row)
+
+
+def test_the_example_of_register_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder().find(saelab.register, globs={})
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0
+    assert "twice_l0" in rows.table()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (("metric",), "takes its row, a saelab.Metric: 0 arguments are given"),
+        (("metric", METRIC, METRIC), "a saelab.Metric: 2 arguments are given"),
+        (("metric", {"key": "mine"}), "is a dict: a saelab.Metric is right"),
+        (("metric", METRIC._replace(statistic=3)), "statistic of mine is 3: a function"),
+        (("metric", METRIC._replace(short="mine " * 4)), "has 20 characters of at most 16"),
+        (("source", "noise"), "takes its name and a function that makes it: 1 arguments"),
+        (("source", Lines, "lines"), "a word and a function that gives a Source are right"),
+        (("format", "small"), "'small' is a str: a saelab.Format is right"),
+        (("format", saelab.Format("small", "", None, None)), "must be functions"),
+    ],
+)
+def test_what_a_kind_does_not_take_is_refused_at_the_door(what: tuple, message: str):
+    with pytest.raises(UsageError, match=message):
+        saelab.register(*what)
+    assert "mine" not in rows.table() and "small" not in formats.FORMATS
 
 
 def test_another_kind_is_refused():

@@ -42,10 +42,12 @@ def hook(
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that decides the bytes of a cache; a folder that holds another plan's cache is not
-    resumed. Raises UsageError for a dtype that no cache has."""
+    resumed. Raises UsageError for a dtype or packing that no cache has, and for a model without a
+    name."""
 
     model: dict[str, str]
-    """identity of what computed the activations: name, revision, tokenizer_hash"""
+    """identity of what computed the activations: `name`, and what is known of it (`revision`,
+    `tokenizer_hash`)"""
     text: str
     """what was read: the name of a text, or of another source"""
     hooks: dict[str, dict]
@@ -72,7 +74,7 @@ class Plan:
     """where `bos` comes from, in words"""
     seed: int = 0
     """of everything random in the source"""
-    pack: str = "documents"
+    pack: str = "given"
     """row of PACKINGS"""
     masked: bool = False
     """whether an array [C, T] says which positions count; if not, every one but the first does"""
@@ -82,6 +84,12 @@ class Plan:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise UsageError(f"no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
+        if self.pack not in PACKINGS:
+            raise UsageError(f"no packing {self.pack!r}; there are {', '.join(PACKINGS)}")
+        if not self.model.get("name"):
+            raise UsageError(
+                f"model={self.model} says no name: {{'name': 'mine'}} is enough for one of your own"
+            )
         if not self.shard_contexts:
             fitting = SHARD_BYTES // (self.bytes_per_position * self.context)
             size = max(SHARD_STEP, fitting // SHARD_STEP * SHARD_STEP)
@@ -90,7 +98,9 @@ class Plan:
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> "Plan":
         """The plan of the cache with this manifest, of any version."""
-        return cls(**{**manifest["settings"], "hooks": manifest["hooks"]})
+        # Caches of before there was a choice hold joined documents.
+        settings = {"pack": "documents", **manifest["settings"]}
+        return cls(**{**settings, "hooks": manifest["hooks"]})
 
     def settings(self) -> dict[str, Any]:
         """The plan as the manifest's `settings` hold it: plain JSON, hooks by name alone."""

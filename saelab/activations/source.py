@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from saelab.activations.plan import Plan
+from saelab.errors import UsageError
 
 SPLITS: tuple[str, ...] = ("train", "held_out")
 Progress = Callable[[int], object]
@@ -28,7 +29,8 @@ class Piece(NamedTuple):
     numbers: Tensor
     """[C] int64: which contexts of the source these are"""
     counted: Tensor
-    """[C, T] bool: which positions count; what a plan that is not `masked` says by itself"""
+    """[C, T] bool: which positions count. Only a plan with `masked=True` keeps them; without it
+    they must be `all_but_first(tokens)`"""
 
     def part(self, rows: slice) -> "Piece":
         """The contexts of those rows."""
@@ -40,6 +42,18 @@ def all_but_first(tokens_CT: Tensor) -> Tensor:
     counted_CT = torch.ones(tokens_CT.shape, dtype=torch.bool)
     counted_CT[:, 0] = False
     return counted_CT
+
+
+def check_counted(plan: Plan, shard: Piece) -> None:
+    """Raise UsageError for positions that count otherwise than a plan without a mask says: the
+    moments would be of other tokens than the batches."""
+    right_CT = all_but_first(shard.tokens)
+    if plan.masked or torch.equal(shard.counted, right_CT):
+        return
+    raise UsageError(
+        f"the source counts {int(shard.counted.sum())} of {right_CT.numel()} positions, its plan "
+        f"all but the first of each context, {int(right_CT.sum())}: plan with masked=True"
+    )
 
 
 class Source(Protocol):

@@ -16,11 +16,16 @@ _registered: dict[str, Callable[..., Source]] = {}
 
 def register(name: str, factory: Callable[..., Source]) -> None:
     """Let `Cache.write(out, name, **options)` write what `factory(**options)` gives. Raises
-    UsageError for a name that is taken.
+    UsageError for a name that is no word or is taken, and for a factory that cannot be called.
 
         register("noise", lambda n: Noise(n))
         cache = Cache.write("cache", "noise", n=1000)
     """
+    if not isinstance(name, str) or not callable(factory):
+        raise UsageError(
+            f"source {name!r} is made by {factory!r}: a word and a function that gives a Source "
+            "are right"
+        )
     if name in BUILT_IN or name in _registered:
         raise UsageError(f"there is a source {name!r} already: choose another name")
     _registered[name] = factory

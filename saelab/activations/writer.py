@@ -20,7 +20,7 @@ from torch import Tensor
 from saelab.activations import disk
 from saelab.activations.moments import of_rows
 from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, SPLIT_RULE, Plan
-from saelab.activations.source import SPLITS, Piece, Progress, Source, shards
+from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
 from saelab.files import sha256, write_atomic, write_json
 
@@ -44,6 +44,7 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
     with ThreadPoolExecutor(1) as background:  # one shard is written while the next is computed
         pending: list[Future] = []
         for number, shard in enumerate(shards(source.pieces(), source.plan.shard_contexts)):
+            check_counted(source.plan, shard)
             if writer.holds(number, shard):
                 n_positions = _tell(progress, n_positions + shard.tokens.numel())
                 continue

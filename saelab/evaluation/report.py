@@ -18,7 +18,7 @@ from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import DEAD_TOKENS, Firings, silent, training_tokens
 from saelab.evaluation.references import Reconstruct, coded, references
-from saelab.evaluation.rows import Row
+from saelab.evaluation.rows import Metric
 from saelab.sae import SAE
 from saelab.statistics import (
     DocumentSums,
@@ -193,7 +193,7 @@ def _report(run: _Evaluation, sae: SAE, cache: Any, seed: int) -> dict:
     }
 
 
-def _estimate(row: Row, tables: dict, fired: dict, weights_RG: np.ndarray) -> Estimate:
+def _estimate(row: Metric, tables: dict, fired: dict, weights_RG: np.ndarray) -> Estimate:
     """A metric of the SAE, with the null that its row names."""
     by_name = tables if row.source == "reconstruction" else fired[row.source]
     null = None if row.null is None else float(row.statistic(total(by_name[row.null])))

@@ -1,8 +1,8 @@
 """The metrics of a report, one row each: what the report measures, the command prints and the
 browser shows is read from here.
 
->>> register(Row("sparsity", "share of features per token", "sparsity", "L0 / F", "lower",
-...              lambda sums: sums["l0"] / sums["tokens"] / 4096))
+>>> register(Metric("sparsity", "share of features per token", "sparsity", "L0 / F", "lower",
+...                 lambda sums: sums["l0"] / sums["tokens"] / 4096))
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,8 @@ import numpy as np
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 
-Source = Literal["reconstruction", "firing", "training"]
+Measured = Literal["reconstruction", "firing", "training"]
+SHORT = 16  # characters of a column head
 OTHER_FIELDS = (  # of report.json, by which no metric may be called
     *("schema", "saelab_version", "seed", "command", "tokens", "documents", "dead_tokens"),
     *("n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
@@ -21,7 +22,7 @@ OTHER_FIELDS = (  # of report.json, by which no metric may be called
 )
 
 
-class Row(NamedTuple):
+class Metric(NamedTuple):
     """One metric."""
 
     key: str
@@ -38,7 +39,7 @@ class Row(NamedTuple):
     """sums by name (see `metrics`), with any leading dimensions, to the metric"""
     null: str | None = None
     """the reference whose value an SAE that learned nothing gets, or `random_init`"""
-    source: Source = "reconstruction"
+    source: Measured = "reconstruction"
     """whose sums: of reconstructions spliced in (references and controls have them too), of
     features' firing on the same held-out tokens, or of their firing on training tokens"""
     headline: bool = False
@@ -46,7 +47,7 @@ class Row(NamedTuple):
 
 
 _BUILT_IN = (
-    Row(
+    Metric(
         "fvu",
         "FVU",
         "FVU",
@@ -56,7 +57,7 @@ _BUILT_IN = (
         "mean",
         headline=True,
     ),
-    Row(
+    Metric(
         "l0",
         "L0",
         "L0",
@@ -65,7 +66,7 @@ _BUILT_IN = (
         metrics.l0,
         headline=True,
     ),
-    Row(
+    Metric(
         "dead_fraction",
         "dead features",
         "dead",
@@ -76,7 +77,7 @@ _BUILT_IN = (
         "training",
         headline=True,
     ),
-    Row(
+    Metric(
         "unseen_fraction",
         "unseen features",
         "unseen",
@@ -86,7 +87,7 @@ _BUILT_IN = (
         "random_init",
         "firing",
     ),
-    Row(
+    Metric(
         "dense_fraction",
         "dense features",
         "dense",
@@ -96,7 +97,7 @@ _BUILT_IN = (
         "random_init",
         "firing",
     ),
-    Row(
+    Metric(
         "cosine",
         "cosine",
         "cosine",
@@ -105,7 +106,7 @@ _BUILT_IN = (
         metrics.cosine,
         "mean",
     ),
-    Row(
+    Metric(
         "ce_recovered",
         "CE recovered",
         "CE recovered",
@@ -115,7 +116,7 @@ _BUILT_IN = (
         "zero",
         headline=True,
     ),
-    Row(
+    Metric(
         "ce_recovered_mean",
         "CE recovered (mean ablation)",
         "CE rec. (mean)",
@@ -124,7 +125,7 @@ _BUILT_IN = (
         metrics.ce_recovered_mean,
         "mean",
     ),
-    Row(
+    Metric(
         "kl",
         "KL, nats",
         "KL, nats",
@@ -138,29 +139,38 @@ _BUILT_IN = (
 _ROWS = {row.key: row for row in _BUILT_IN}
 
 
-def table() -> dict[str, Row]:
+def table() -> dict[str, Metric]:
     """Every row by its key, in the order of the report."""
     return dict(_ROWS)
 
 
-def headline() -> list[Row]:
+def headline() -> list[Metric]:
     """The rows of tables of several SAEs or references."""
     return [row for row in _ROWS.values() if row.headline]
 
 
-def register(row: Row) -> None:
-    """Add a metric. Raises UsageError if its key is taken, by a metric or by another field."""
+def register(row: Metric) -> None:
+    """Add a metric. Raises UsageError for what is no metric, and if its key is taken, by a metric
+    or by another field."""
+    if not isinstance(row, Metric):
+        raise UsageError(f"{row!r} is a {type(row).__name__}: a saelab.Metric is right")
+    if not callable(row.statistic):
+        raise UsageError(
+            f"the statistic of {row.key} is {row.statistic!r}: a function of sums is right"
+        )
+    if len(row.short) > SHORT:
+        raise UsageError(f"short={row.short!r} has {len(row.short)} characters of at most {SHORT}")
     if row.key in _ROWS or row.key in OTHER_FIELDS:
         raise UsageError(f"reports have a field {row.key!r} already: give the metric another name")
     _ROWS[row.key] = row
 
 
-def of(report: Mapping[str, Any]) -> list[Row]:
+def of(report: Mapping[str, Any]) -> list[Metric]:
     """The rows that a report holds; those that nobody here registered, named by their keys,
     last."""
     known = [row for key, row in _ROWS.items() if isinstance(report.get(key), Mapping)]
     others = [
-        Row(key, key.replace("_", " "), key[:16], "", "none", lambda sums: sums["tokens"])
+        Metric(key, key.replace("_", " "), key[:SHORT], "", "none", lambda sums: sums["tokens"])
         for key, field in report.items()
         if key not in _ROWS and isinstance(field, Mapping) and {"value", "null"} <= field.keys()
     ]

@@ -37,7 +37,11 @@ FORMATS = {
 
 
 def register(form: Format) -> None:
-    """Add a form. Raises UsageError for a name that is taken."""
+    """Add a form. Raises UsageError for what is no form, and for a name that is taken."""
+    if not isinstance(form, Format):
+        raise UsageError(f"{form!r} is a {type(form).__name__}: a saelab.Format is right")
+    if not (callable(form.recognise) and callable(form.read)):
+        raise UsageError(f"`recognise` and `read` of format {form.name} must be functions")
     if form.name in FORMATS:
         raise UsageError(f"there is a format {form.name!r} already: choose another name")
     FORMATS[form.name] = form

@@ -8,7 +8,7 @@ from saelab.errors import UsageError
 from saelab.tasks import files
 from saelab.tasks.tokens import METRICS, Task, check_twins, task
 
-Source = str | Path | Task  # a built-in task's name, a prompt file, or prompts made by hand
+Given = str | Path | Task  # a built-in task's name, a prompt file, or prompts made by hand
 
 
 class Parts(NamedTuple):
@@ -22,12 +22,12 @@ class Parts(NamedTuple):
     held_out: Task
 
 
-def name_of(source: Source) -> str:
+def name_of(source: Given) -> str:
     """What reports call the task."""
     return source.name if isinstance(source, Task) else Path(source).stem
 
 
-def check_source(source: Source) -> None:
+def check_source(source: Given) -> None:
     """Raise UsageError for what is no task: neither a known name, nor a file, nor a `Task`."""
     if isinstance(source, Task) or str(source) in METRICS or Path(source).is_file():
         return
@@ -39,7 +39,7 @@ def check_source(source: Source) -> None:
 
 
 def parts(
-    source: Source, model: Any, n: int, n_held_out: int, repeats: int = 1, seed: int = 0
+    source: Given, model: Any, n: int, n_held_out: int, repeats: int = 1, seed: int = 0
 ) -> Parts:
     """Sets of n prompts to score on, and n_held_out others.
 

@@ -31,7 +31,6 @@ class Lines:
             context=9,
             dtype="float32",
             shard_contexts=16,
-            pack="given",
             masked=masked,
         )
         self.notes = {"lines": n_contexts}
@@ -95,6 +94,35 @@ def test_a_cache_whose_padding_counts_is_caught(tmp_path: Path):
     cache = Cache.write(tmp_path / "c", Lines(masked=False))
     assert not holds_what_counts(cache, lines)
     assert cache.manifest["schema"] == "saelab/cache/1"
+
+
+def test_a_source_that_counts_otherwise_than_its_plan_is_refused(tmp_path: Path):
+    lines = Lines()
+    lines.plan = replace(lines.plan, masked=False)
+    lines.pieces = lambda: Lines().pieces()  # type: ignore[method-assign]
+    with pytest.raises(UsageError, match=r"counts 87 of 144 .* first .*, 128: plan with masked=T"):
+        Cache.write(tmp_path / "c", lines)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pack": "mine"}, "no packing 'mine'; there are documents, one-per-context, given"),
+        ({"model": {}}, r"model=\{\} says no name: \{'name': 'mine'\} is enough"),
+        ({"dtype": "int8"}, "no dtype 'int8'; there are float16"),
+    ],
+)
+def test_a_plan_that_no_cache_can_have_is_refused(change: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        replace(Lines().plan, **change)
+
+
+def test_only_old_manifests_that_say_no_packing_are_of_joined_documents(tmp_path: Path):
+    cache = Cache.write(tmp_path / "c", Lines())
+    settings = dict(cache.manifest["settings"])
+    assert settings.pop("pack") == "given" == Plan(**settings | {"hooks": cache.plan.hooks}).pack
+    assert Plan.read(cache.manifest | {"settings": settings}).pack == "documents"
 
 
 def test_counted_tokens_come_with_their_documents_and_stop_at_the_number_asked(tmp_path: Path):

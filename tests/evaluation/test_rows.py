@@ -9,15 +9,15 @@ from apps.browser import tables
 from apps.cli import main
 from saelab.errors import UsageError
 from saelab.evaluation import rows
-from saelab.evaluation.rows import Row
+from saelab.evaluation.rows import Metric
 from tests.schemas import SCHEMAS, check
 
 
 @pytest.fixture
-def pairs(monkeypatch) -> Row:
+def pairs(monkeypatch) -> Metric:
     """A metric from outside, gone after the test."""
     monkeypatch.setattr(rows, "_ROWS", rows.table())
-    row = Row(
+    row = Metric(
         "pairs_a_document",
         "pairs a document",
         "pairs",
@@ -32,7 +32,7 @@ def pairs(monkeypatch) -> Row:
 
 
 def test_a_metric_from_outside_is_measured_printed_and_shown(
-    pairs: Row, tiny_run: Path, tmp_path: Path, capsys
+    pairs: Metric, tiny_run: Path, tmp_path: Path, capsys
 ):
     import shutil
 
@@ -64,7 +64,7 @@ def test_a_metric_that_nobody_here_knows_is_shown_by_its_key():
 
 
 @pytest.mark.parametrize("key", ["fvu", "tokens", "references"])
-def test_a_name_that_is_taken_is_refused(key: str, pairs: Row):
+def test_a_name_that_is_taken_is_refused(key: str, pairs: Metric):
     with pytest.raises(UsageError, match=f"reports have a field '{key}' already"):
         rows.register(pairs._replace(key=key))
     with pytest.raises(UsageError, match="'pairs_a_document' already"):

@@ -22,7 +22,7 @@ from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
 from saelab.statistics import Estimate
-from saelab.tasks.parts import Parts, Source, check_source, parts
+from saelab.tasks.parts import Given, Parts, check_source, parts
 
 TruthKind = Literal["measured", "published", "none"]
 TRUTHS: tuple[TruthKind, ...] = ("measured", "published", "none")
@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     seed: of every draw.
     """
 
-    task: Source
+    task: Given
     method: str
     prompts: int | None = None
     repeats: int = 3

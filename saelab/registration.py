@@ -1,0 +1,51 @@
+"""What can be added from outside: metrics, sources and formats of SAE files."""
+
+import importlib
+import inspect
+from typing import Any, NamedTuple
+
+from saelab.errors import UsageError
+
+
+class Kind(NamedTuple):
+    """One thing that can be added."""
+
+    module: str
+    """whose `register` takes it, and refuses what it cannot use"""
+    takes: str
+    """what that is given, in words"""
+
+
+KINDS = {
+    "metric": Kind("saelab.evaluation.rows", "its row, a saelab.Metric"),
+    "source": Kind("saelab.activations.sources", "its name and a function that makes it"),
+    "format": Kind("saelab.formats", "its row, a saelab.Format"),
+}
+
+
+def register(kind: str, *what: Any) -> None:
+    """Add a metric, a source or a format; reports, `Cache.write` and `SAE.load` know it from then
+    on.
+
+    Raises UsageError for another kind, for something else than the kind takes, and for a name that
+    is taken.
+
+    >>> import saelab, torch
+    >>> from saelab.activations.from_arrays import from_arrays
+    >>> row = saelab.Metric("twice_l0", "twice L0", "2 L0", "2 x the features that fire per token",
+    ...                     "none", lambda sums: 2 * sums["l0"] / sums["tokens"])
+    >>> saelab.register("metric", row)
+    >>> saelab.register("source", "noise", lambda n: from_arrays(torch.randn(n, 8)))
+    >>> saelab.Cache.write("caches/noise", "noise", n=1000).hooks
+    ['acts']
+    """
+    if kind not in tuple(KINDS):
+        raise UsageError(f"no kind {kind!r} to register; there are {', '.join(KINDS)}")
+    add = importlib.import_module(KINDS[kind].module).register
+    try:
+        inspect.signature(add).bind(*what)
+    except TypeError:
+        raise UsageError(
+            f"register({kind!r}, ...) takes {KINDS[kind].takes}: {len(what)} arguments are given"
+        ) from None
+    add(*what)

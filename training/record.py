@@ -42,7 +42,7 @@ class Record:
 def _start_wandb(run: Path, config: Config) -> Any:
     import wandb
 
-    mode = os.environ.get("WANDB_MODE", "offline")
+    mode: Any = os.environ.get("WANDB_MODE", "offline")
     return wandb.init(
         project="saelab",
         name=run.name,

@@ -124,7 +124,8 @@ def _plain(located: Located, device: str) -> Model:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    plain = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32).to(device)
+    plain: Any = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32)
+    plain = plain.to(device)
     tokenizer = AutoTokenizer.from_pretrained(located.folder)
     if tokenizer.bos_token is None:
         tokenizer.bos_token = tokenizer.eos_token

@@ -71,6 +71,8 @@ class Model:
     def _facts(self) -> Facts:
         config = self.plain.config
         n_heads, d_model = config.num_attention_heads, config.hidden_size
+        assert self.family is not None  # else `cfg` asks the bridge
+        norm = self.family.norm
         return Facts(
             config.num_hidden_layers,
             n_heads,
@@ -80,8 +82,8 @@ class Model:
             config.max_position_embeddings,
             config.vocab_size,
             str(self.plain.device),
-            self.family.norm != "layer",
-            self.family.norm == "rms + 1",
+            norm != "layer",
+            norm == "rms + 1",
         )
 
     @property

@@ -43,7 +43,9 @@ def forward(
 @contextmanager
 def _entering(model: Model, layer: int, stream_CTD: Tensor) -> Iterator[None]:
     """Within the block the layers before `layer` pass the stream on in no time."""
-    before = model.plain.get_submodule(model.family.blocks)[:layer]
+    assert model.family is not None
+    before: Any = model.plain.get_submodule(model.family.blocks)
+    before = before[:layer]
     at = "ln_final.hook_in" if layer == model.cfg.n_layers else f"blocks.{layer}.hook_in"
     handle = _attach(model, at, lambda acts: stream_CTD)
     for block in before:
@@ -61,7 +63,9 @@ def _unchanged(hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
 
 
 def _attach(model: Model, name: str, act: Act) -> Any:
+    assert model.family is not None
     where = point(model.family, model.plain.config, name)
+    assert where is not None  # `running` comes here with points that the family has
     module = model.plain.get_submodule(where.module)
     if where.side == "hook_in":
 

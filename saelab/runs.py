@@ -43,7 +43,6 @@ class RunFolder:
         self.header = self.sae / "sae.json"
         self.checkpoints = self.path / "checkpoints"
         self.features = self.path / "features.db"
-        self.annotations = self.path / "annotations.db"
         self.report = self.path / "report.json"
         self.dark_matter = self.path / "dark-matter.json"
         self.circuit = self.path / "circuit.json"
@@ -51,7 +50,8 @@ class RunFolder:
     def __repr__(self) -> str:
         header = read(self.header)
         if not header:
-            return f"RunFolder({str(self.path)!r}: no SAE yet)"
+            what = "an SAE of another form" if self.has_sae() else "no SAE yet"
+            return f"RunFolder({str(self.path)!r}: {what})"
         sizes = f"{header['d_model']} -> {header['n_features']} -> {header['d_out']}"
         origin = Origin.from_dict(header.get("origin") or header.get("about", {}))
         form = f"{origin.sparsify} k={origin.k} {origin}, {origin.tokens or 0:,} training tokens"
@@ -63,8 +63,16 @@ class RunFolder:
 
     def is_run(self) -> bool:
         """Whether it holds a trained SAE, an index, or the record of a training."""
-        trained = self.features.is_file() or self.header.is_file()
-        return trained or (self.config.is_file() and self.metrics.is_file())
+        recorded = self.config.is_file() and self.metrics.is_file()
+        return self.features.is_file() or recorded or self.has_sae()
+
+    def has_sae(self) -> bool:
+        """Whether `sae/` holds an SAE of any known form, told without reading weights."""
+        if self.header.is_file() or not self.sae.is_dir():
+            return self.header.is_file()
+        from saelab import formats
+
+        return formats.known(self.sae) is not None
 
     def is_circuit(self) -> bool:
         """Whether it holds what `saelab circuits` writes."""

@@ -6,6 +6,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry, Resource
 
+from saelab.evaluation import rows
 from tests.conftest import ROOT
 
 SCHEMAS = {
@@ -17,6 +18,23 @@ REGISTRY = Registry().with_resources(
 
 
 def check(document: Any, name: str) -> None:
-    """Raise jsonschema.ValidationError unless the document is what the schema `name` says."""
+    """Raise jsonschema.ValidationError unless the document is what the schema `name` says and
+    holds every metric of the table, which no schema lists."""
     schema = SCHEMAS[f"{name}.json"]
     jsonschema.Draft202012Validator(schema, registry=REGISTRY).validate(document)
+    if missing := lacking(document, name):
+        raise jsonschema.ValidationError(f"{name} lacks {', '.join(missing)}")
+
+
+def lacking(document: Any, name: str) -> list[str]:
+    """The metrics that a report, or one of several, does not hold."""
+    every = list(rows.table())
+    spliced = [key for key, row in rows.table().items() if row.source == "reconstruction"]
+    if name == "report":
+        beside = [*document["references"].values(), *document.get("controls", {}).values()]
+        wanted = [(document, every), *((fields, spliced) for fields in beside)]
+    elif name == "reports":
+        wanted = [(fields, every) for fields in [*document["runs"], *document["seeds"]]]
+    else:
+        wanted = []
+    return [key for fields, keys in wanted for key in keys if key not in fields]

@@ -13,6 +13,7 @@ from saelab import formats
 from saelab.activations import sources
 from saelab.errors import UsageError
 from saelab.evaluation import rows
+from saelab.folders import find
 from tests.activations.test_source import Lines
 
 METRIC = saelab.Metric("mine", "mine", "mine", "L0", "none", lambda sums: sums["l0"])
@@ -65,6 +66,21 @@ def test_a_format_from_outside_is_loaded(tmp_path: Path):
     assert saelab.SAE.load(tmp_path / "small.sae") is small
     with pytest.raises(UsageError, match="there is a format 'small' already"):
         saelab.register("format", row)
+
+
+def test_a_run_whose_sae_is_of_a_format_from_outside_is_found(tmp_path: Path):
+    small = saelab.SAE(4, 8, saelab.Choice(2))
+    folder = tmp_path / "small" / "sae"
+    folder.mkdir(parents=True)
+    (folder / "weights.small").touch()
+    (tmp_path / "none" / "sae").mkdir(parents=True)
+    assert find([tmp_path]) == {}
+    holds = lambda path: (path / "weights.small").is_file()  # noqa: E731
+    saelab.register("format", saelab.Format("small", "weights.small", holds, lambda path: small))
+    assert find([tmp_path]) == {"small": tmp_path / "small"}
+    assert saelab.SAE.load(tmp_path / "small") is small
+    assert "an SAE of another form" in repr(saelab.RunFolder(tmp_path / "small"))
+    assert "no SAE yet" in repr(saelab.RunFolder(tmp_path / "none"))
 
 
 def test_the_example_of_register_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -47,6 +47,12 @@ def register(form: Format) -> None:
     FORMATS[form.name] = form
 
 
+def known(place: Path) -> Format | None:
+    """The form of a folder or file itself; None if it has no known one, or does not exist."""
+    forms = FORMATS.values() if place.exists() else ()
+    return next((form for form in forms if form.recognise(place)), None)
+
+
 def load(path: Path | str) -> "SAE":
     """The SAE of a folder or file of any known form, or of a run that holds one in `sae/`.
 
@@ -57,11 +63,10 @@ def load(path: Path | str) -> "SAE":
     """
     path = Path(path)
     for place in (path, path / "sae"):
-        for form in FORMATS.values():
-            if place.exists() and form.recognise(place):
-                return form.read(place)
-    known = ", ".join(f"{form.name} ({form.files})" for form in FORMATS.values())
-    raise UsageError(f"{path} holds no SAE: {_seen(path)}; known are {known}")
+        if form := known(place):
+            return form.read(place)
+    forms = ", ".join(f"{form.name} ({form.files})" for form in FORMATS.values())
+    raise UsageError(f"{path} holds no SAE: {_seen(path)}; known are {forms}")
 
 
 def save(sae: "SAE", path: Path | str, form: str = "saelab", **options: Any) -> None:

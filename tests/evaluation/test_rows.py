@@ -1,6 +1,7 @@
 """A metric is one row: report, schema, command and browser have it as soon as it is registered."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from apps.cli import main
 from saelab.errors import UsageError
 from saelab.evaluation import rows
 from saelab.evaluation.rows import Metric
-from tests.schemas import SCHEMAS, check
+from tests.schemas import SCHEMAS, check, lacking
 
 
 @pytest.fixture
@@ -71,16 +72,22 @@ def test_a_name_that_is_taken_is_refused(key: str, pairs: Metric):
         rows.register(pairs)
 
 
-def test_the_schema_asks_for_every_row_and_names_every_other_field():
-    schema = SCHEMAS["report.json"]
-    own = set(rows.table())
-    assert own <= set(schema["required"]) and not own & set(schema["properties"])
-    assert set(schema["properties"]) == set(rows.OTHER_FIELDS) - {"run"}
-    (group,) = [SCHEMAS["reports.json"]["properties"]["seeds"]["items"]]
-    assert own <= set(group["required"])
-    assert {k for k, row in rows.table().items() if row.source == "reconstruction"} == set(
-        schema["$defs"]["row"]["required"]
-    )
+def test_no_schema_lists_a_metric_and_report_json_names_every_other_field():
+    assert set(SCHEMAS["report.json"]["properties"]) == set(rows.OTHER_FIELDS) - {"run"}
+    for name in ("report.json", "reports.json"):
+        words = set(re.findall(r'"(\w+)"', json.dumps(SCHEMAS[name])))
+        assert not words & set(rows.table()), name
+
+
+def test_a_report_without_one_of_the_metrics_is_caught():
+    every = dict.fromkeys(rows.table(), 0)
+    report = {**every, "references": {"pca": every}}
+    assert lacking(report, "report") == lacking({"runs": [every], "seeds": []}, "reports") == []
+    fewer = {key: 0 for key in every if key not in ("kl", "dead_fraction")}
+    assert lacking({**fewer, "references": {}}, "report") == ["dead_fraction", "kl"]
+    assert lacking({**every, "references": {"pca": fewer}}, "report") == ["kl"]
+    assert lacking({**every, "references": {}, "controls": {"x": fewer}}, "report") == ["kl"]
+    assert lacking({"runs": [every], "seeds": [fewer]}, "reports") == ["dead_fraction", "kl"]
 
 
 def test_what_a_row_says_can_be_shown():

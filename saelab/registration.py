@@ -18,7 +18,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "metric": Kind("saelab.evaluation.rows", "its row, a saelab.Metric"),
-    "source": Kind("saelab.activations.sources", "its name and a function that makes it"),
+    "source": Kind("saelab.activations.registry", "its name and a function that makes it"),
     "format": Kind("saelab.formats", "its row, a saelab.Format"),
 }
 

@@ -10,7 +10,7 @@ import saelab
 from apps.browser import tables
 from apps.cli import report_tables
 from saelab import formats
-from saelab.activations import sources
+from saelab.activations import registry
 from saelab.errors import UsageError
 from saelab.evaluation import rows
 from saelab.folders import find
@@ -22,7 +22,7 @@ METRIC = saelab.Metric("mine", "mine", "mine", "L0", "none", lambda sums: sums["
 @pytest.fixture(autouse=True)
 def gone_after_the_test(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
-    monkeypatch.setattr(sources, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", {})
     monkeypatch.setattr(rows, "_ROWS", rows.table())
 
 

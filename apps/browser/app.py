@@ -3,4 +3,4 @@ that is imported from beside `saelab/`."""
 
 from saelab.door import beside
 
-beside("apps.browser.site").show()
+beside("apps.browser.pages").show()

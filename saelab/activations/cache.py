@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saelab.activations import manifest, sources, writer
+from saelab.activations import manifest, registry, writer
 from saelab.activations.batches import Batches, File
 from saelab.activations.moments import Moments
 from saelab.activations.plan import Plan
@@ -60,7 +60,7 @@ class Cache:
         >>> Cache.write("cache", "arrays", arrays=x_ND)
         >>> Cache.write("cache", from_text(model, "stdlib", ["blocks.1.hook_out"], 10**6))
         """
-        asked = sources.make(source, **options) if isinstance(source, str) else source
+        asked = registry.make(source, **options) if isinstance(source, str) else source
         return cls(writer.write(asked, out, progress))
 
     @property

@@ -1,4 +1,4 @@
-"""A synthetic world as an activation cache on disk, which `saelab train --cache` reads like any
+"""A Source: a synthetic world, which fills an activation cache that `saelab train` reads like any
 other.
 
 A token id is the number of its sample: the world stands in for the model that maps ids to

@@ -1,2 +1,2 @@
-"""The feature index: one SQLite file per SAE, written by `index.build`, read by
-`query.FeatureIndex` without torch."""
+"""The feature index: one SQLite file per SAE, written by `build.build`, read by
+`reader.FeatureIndex` without torch."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,17 +17,28 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.sparsify import Choice, Sparsify
 
-Backend = Literal["reference", "cpu", "triton"]
+
+class Home(NamedTuple):
+    """A backend: where it stands and what it takes."""
+
+    module: str
+    """has the reference's functions, with its arguments; imported when it is used"""
+    devices: tuple[str, ...] = ()
+    """the types of device whose float32 tensors come here; all other tensors, to the reference"""
+    checks_weights: bool = False
+    """whether its `choose` refuses weights that are not finite (the cpu's, by its norms of rows)"""
+
+
 HOMES = {
-    "reference": "saelab.kernels.reference",
-    "cpu": "saelab.kernels.cpu.backend",
-    "triton": "saelab.kernels.triton.backend",
+    "reference": Home("saelab.kernels.reference"),
+    "cpu": Home("saelab.kernels.cpu.backend", ("cpu",), checks_weights=True),
+    "triton": Home("saelab.kernels.triton.backend", ("cuda",)),
 }
-_forced: ContextVar[Backend | None] = ContextVar("backend", default=None)
+_forced: ContextVar[str | None] = ContextVar("backend", default=None)
 
 
 @contextmanager
-def backend(name: Backend) -> Iterator[None]:
+def backend(name: str) -> Iterator[None]:
     """Use this backend inside the block, whatever the tensors' device. Raises ValueError for an
     unknown name."""
     if name not in HOMES:
@@ -39,12 +50,15 @@ def backend(name: Backend) -> Iterator[None]:
         _forced.reset(token)
 
 
+def _home(tensor: Tensor) -> Home:
+    if name := _forced.get():
+        return HOMES[name]
+    fits = (home for home in HOMES.values() if tensor.device.type in home.devices)
+    return next(fits, HOMES["reference"]) if tensor.dtype == torch.float32 else HOMES["reference"]
+
+
 def _backend(tensor: Tensor) -> ModuleType:
-    name = _forced.get()
-    if name is None:
-        fast = {"cpu": "cpu", "cuda": "triton"}.get(tensor.device.type, "reference")
-        name = fast if tensor.dtype == torch.float32 else "reference"
-    return importlib.import_module(HOMES[name])
+    return importlib.import_module(_home(tensor).module)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
@@ -126,10 +140,9 @@ def choose(
     if not len(x):
         none = x.new_zeros(0, dtype=torch.int64)
         return Code(x.new_zeros(1, dtype=torch.int64), none, x.new_zeros(0), len(W_enc))
-    module = _backend(x)
-    if not module.CHECKS_WEIGHTS:
+    if not _home(x).checks_weights:
         check_finite("W_enc", W_enc)
-    return module.choose(
+    return _backend(x).choose(
         x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level
     )
 

@@ -10,8 +10,6 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.sparsify import Choice, Sparsify, Threshold
 
-CHECKS_WEIGHTS = False  # whether `choose` itself refuses weights that are not finite
-
 
 def equal_budget(k: int, n_tokens: int, n_features: int) -> Tensor:
     """[F] int64: k x B pairs shared out as equally as whole numbers allow, larger shares spread

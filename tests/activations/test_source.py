@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.activations import Cache, sources
+from saelab.activations import Cache, registry
 from saelab.activations.plan import Plan, hook
 from saelab.activations.source import Piece, all_but_first, shards
 from saelab.errors import FailedRun, UsageError
@@ -209,13 +209,13 @@ def test_numbers_that_are_not_finite_stop_the_write(tmp_path: Path):
 
 
 def test_a_source_made_outside_is_registered_once_and_written_by_name(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(sources, "_registered", {})
-    sources.register("lines", Lines)
+    monkeypatch.setattr(registry, "_registered", {})
+    registry.register("lines", Lines)
     cache = Cache.write(tmp_path / "c", "lines", n_contexts=40)
     assert holds_what_counts(cache, Lines(40)) and cache.manifest["lines"] == 40
     for taken in ("lines", "text"):
         with pytest.raises(UsageError, match=f"there is a source '{taken}' already"):
-            sources.register(taken, Lines)
+            registry.register(taken, Lines)
     with pytest.raises(UsageError, match="no source 'line'; there are text, arrays, lines"):
         Cache.write(tmp_path / "d", "line")
     rows = Cache.write(tmp_path / "e", "arrays", arrays=torch.randn(600, 4))

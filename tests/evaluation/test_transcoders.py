@@ -16,7 +16,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.origin import Origin
 from tests import toy_index as toy
 from tests.conftest import HOOK, SECOND_HOOK
-from tests.features.test_index import check_numbers
+from tests.features.test_build import check_numbers
 
 K = 3
 

@@ -7,8 +7,7 @@ import torch
 from saelab import kernels
 from saelab.kernels.cpu import probe
 from saelab.sparsify import Choice, Threshold
-
-BACKENDS = ["reference", "cpu", "triton"]
+from tests.kernels import backends
 
 
 def args(B: int = 6, F: int = 40, D: int = 8) -> list[torch.Tensor]:
@@ -20,13 +19,14 @@ def args(B: int = 6, F: int = 40, D: int = 8) -> list[torch.Tensor]:
 @pytest.mark.parametrize(
     ("place", "name", "count"), [(0, "x", 48), (1, "W_enc", 320), (2, "b_enc", 40)]
 )
-@pytest.mark.parametrize("backend", BACKENDS[:2])
+@pytest.mark.parametrize("backend", backends.NAMES)
 @pytest.mark.parametrize(
     "sparsify", [Choice(3), Choice(3, "batch"), Choice(3, "feature", signed=True), Threshold(0.1)]
 )
 def test_numbers_that_are_not_finite_are_counted_and_located(
     sparsify, backend, place, name, count, bad
 ):
+    backends.module(backend)
     tensors = args()
     tensors[place].view(-1)[[5, 7]] = bad
     first = [5] if place == 2 else [0, 5]
@@ -44,8 +44,9 @@ def test_a_gradient_that_is_not_finite_is_named():
         kernels.choose(*args(), Choice(3, beta=1.0), grad=grad, W_dec=W_dec)
 
 
-@pytest.mark.parametrize("backend", BACKENDS[:2])
+@pytest.mark.parametrize("backend", backends.NAMES)
 def test_what_does_not_fit_is_named_with_its_numbers(backend):
+    backends.module(backend)
     x, W, b = args()
     with kernels.backend(backend):
         with pytest.raises(ValueError, match=r"x has shape \[6, 7\], W_enc \[40, 8\]"):

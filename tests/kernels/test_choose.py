@@ -1,5 +1,5 @@
-"""Choosing equals float64's choice, on every backend: whatever the budget, the score, the input and
-the screening dtype."""
+"""Choosing on the CPU equals float64's choice, whatever the budget, the score, the input and the
+screening dtype. `test_backends` holds every backend to it on tiny inputs."""
 
 import pytest
 import torch

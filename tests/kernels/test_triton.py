@@ -1,22 +1,18 @@
-"""The Triton backend against the same truth: interpreted on every machine, natively where there is
-a GPU. Shapes are tiny."""
-
-import os
+"""What holds of the Triton backend alone: interpreted on every machine, natively where there is a
+GPU. Shapes are tiny."""
 
 import pytest
 import torch
 
-from tests.kernels import inputs, truth
+from tests.kernels import backends, inputs, truth
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 pytest.importorskip("triton")
 
 from saelab import kernels
 from saelab.kernels import autograd
-from saelab.sparsify import Choice, Threshold
+from saelab.sparsify import Choice
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = backends.device("triton")
 
 
 @pytest.fixture(autouse=True)
@@ -24,46 +20,6 @@ def narrow_tiles(monkeypatch):
     from saelab.kernels.triton import screen
 
     monkeypatch.setattr(screen, "_ENTRIES", 100)
-
-
-def choose(case: truth.Case, sparsify, **options):
-    x, W, b, grad, W_dec = (t.to(DEVICE) for t in case)
-    boost = {"grad": grad, "W_dec": W_dec} if getattr(sparsify, "beta", 0) else {}
-    with kernels.backend("triton"):
-        code = kernels.choose(x, W, b, sparsify, **boost, **options)
-    return kernels.Code(code.starts.cpu(), code.features.cpu(), code.values.cpu(), code.n_features)
-
-
-def objections(name: str, sparsify, **options) -> list[str]:
-    case = inputs.make(name, B=4, F=40, D=6)
-    return truth.objections(
-        choose(case, sparsify, **options), truth.pairs(case, sparsify, **options)
-    )
-
-
-@pytest.mark.parametrize(
-    "name", ["structured", "few_positive", "duplicated", "constant", "near_ties"]
-)
-@pytest.mark.parametrize(
-    "sparsify",
-    [
-        Choice(3),
-        Choice(3, signed=True, beta=0.7),
-        Choice(3, "batch"),
-        Choice(3, "batch", signed=True, beta=0.7),
-        Choice(8, "feature"),
-        Choice(8, "feature", signed=True, beta=0.7),
-        Threshold(0.3),
-        Threshold(0.3, signed=True, bandwidth=0.4),
-    ],
-    ids=str,
-)
-def test_every_input_is_chosen_from_as_float64_does(sparsify, name):
-    assert not objections(name, sparsify)
-
-
-def test_a_feature_may_have_no_budget():
-    assert not objections("random", Choice(3, "feature"), budget=torch.arange(40) % 3)
 
 
 def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
@@ -74,7 +30,9 @@ def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
         triton_choose, "_candidates", lambda *a: (original(*a)[0], torch.zeros(4, device=DEVICE))
     )
     case = inputs.make("constant", B=4, F=200, D=6)
-    assert truth.objections(choose(case, Choice(3)), truth.pairs(case, Choice(3)))
+    assert truth.objections(
+        backends.choose("triton", case, Choice(3)), truth.pairs(case, Choice(3))
+    )
 
 
 def gradients(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -104,7 +62,7 @@ def test_gradients_are_as_close_to_float64_as_plain_torch():
 
 
 def test_fired_features_are_counted():
-    code = choose(inputs.make("few_positive", B=4, F=40, D=6), Choice(3))
+    code = backends.choose("triton", inputs.make("few_positive", B=4, F=40, D=6), Choice(3))
     with kernels.backend("triton"):
         sums, fired = kernels.column_sums(
             kernels.Code(*(t.to(DEVICE) for t in (code.starts, code.features, code.values)), 40)

@@ -1,5 +1,5 @@
-"""An SAE's error and its two parts as an activation cache, so that `saelab train` can train SAEs on
-them.
+"""A Source: an SAE's error and its two parts, which fill an activation cache that `saelab train`
+reads like any other.
 
 Shapes: C contexts, T positions, N tokens, D width.
 """

@@ -21,7 +21,6 @@ from saelab.kernels.cpu.screen.screen import Problem
 from saelab.kernels.cpu.screen.winners import over_features, over_tokens, tally
 from saelab.sparsify import Sparsify, Threshold
 
-CHECKS_WEIGHTS = True  # the norms that bound the scores show whatever is not finite
 _ROWS = 8192  # tokens chosen for at once
 _LEVEL_PAIRS = 1 << 25  # tokens x features at once where any number of pairs may pass a level
 

@@ -16,7 +16,6 @@ from saelab.kernels.triton.choose import over_batch, over_features, over_level, 
 from saelab.kernels.triton.screen import Problem, dots
 from saelab.sparsify import Choice, Sparsify, Threshold
 
-CHECKS_WEIGHTS = False
 _loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
 
 

@@ -1,0 +1,85 @@
+"""What holds of every backend in `kernels.HOMES`: it has the reference's functions, and chooses as
+float64 does. Shapes are tiny, so that Triton can be interpreted."""
+
+import inspect
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+
+from saelab import kernels
+from saelab.kernels import reference
+from saelab.sparsify import Choice, Threshold
+from tests.kernels import backends, inputs, truth
+
+FUNCTIONS = [
+    name
+    for name, function in inspect.getmembers(kernels, inspect.isfunction)
+    if function.__module__ == kernels.__name__ and hasattr(reference, name)
+]
+
+
+def arguments(module: ModuleType | SimpleNamespace, name: str) -> list[tuple]:
+    """Name, kind and default of each argument of a function; none where there is no such one."""
+    function = getattr(module, name, lambda: None)
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+def differing(module: ModuleType | SimpleNamespace) -> list[str]:
+    """The functions that are missing or have other arguments than the reference's."""
+    return [name for name in FUNCTIONS if arguments(module, name) != arguments(reference, name)]
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_backend_has_the_functions_of_the_reference_with_its_arguments(name):
+    assert differing(backends.module(name)) == []
+
+
+def test_a_backend_that_lacks_a_function_or_names_an_argument_otherwise_is_caught():
+    assert FUNCTIONS == ["choose", "column_sums", "sddmm", "spmm", "spmm_t"]
+    whole = {name: getattr(reference, name) for name in FUNCTIONS}
+    assert differing(SimpleNamespace(**whole)) == []
+    assert differing(SimpleNamespace(**{**whole, "spmm": lambda code, weights: None})) == ["spmm"]
+    del whole["choose"]
+    assert differing(SimpleNamespace(**whole)) == ["choose"]
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_float32_tensors_go_to_the_backend_of_their_device_and_others_to_the_reference(name):
+    here = backends.device(name)
+    if here in kernels.HOMES[name].devices:
+        assert kernels._home(torch.empty(1, device=here)) == kernels.HOMES[name]
+    assert kernels._home(torch.empty(1, device=here).double()) == kernels.HOMES["reference"]
+    assert kernels._home(torch.empty(1, device="meta")) == kernels.HOMES["reference"]
+
+
+@pytest.mark.parametrize(
+    "sparsify",
+    [
+        Choice(3),
+        Choice(3, signed=True, beta=0.7),
+        Choice(3, "batch"),
+        Choice(3, "batch", signed=True, beta=0.7),
+        Choice(8, "feature"),
+        Choice(8, "feature", signed=True, beta=0.7),
+        Threshold(0.3),
+        Threshold(0.3, signed=True, bandwidth=0.4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("maker", inputs.MAKERS)
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_every_input_is_chosen_from_as_float64_does(name, maker, sparsify, monkeypatch):
+    if name == "triton":  # several tiles
+        monkeypatch.setattr(f"{backends.module(name).__package__}.screen._ENTRIES", 100)
+    case = inputs.make(maker, B=4, F=40, D=6)
+    code = backends.choose(name, case, sparsify)
+    assert not truth.objections(code, truth.pairs(case, sparsify))
+
+
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_a_feature_may_have_no_budget(name):
+    case, sparsify = inputs.make("random", B=4, F=40, D=6), Choice(3, "feature")
+    budget = torch.arange(40) % 3
+    code = backends.choose(name, case, sparsify, budget=budget)
+    assert not truth.objections(code, truth.pairs(case, sparsify, budget=budget))

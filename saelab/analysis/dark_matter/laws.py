@@ -1,5 +1,5 @@
-"""How the error of SAEs changes with their size: a power law with a floor, and one SAE's error told
-from another's.
+"""How the errors of SAEs of several sizes hang together: in sum by a power law with a floor, token by
+token by their norms.
 
 After Engels, Smith and Tegmark (arXiv 2410.14670). Shapes: S sizes, R resamples, N tokens, E
 exponents tried.

@@ -1,5 +1,5 @@
-"""Two ways to make the nonlinear error smaller: pursuit in the encoder's place, and maps from
-earlier layers' reconstructions.
+"""Attempts to make the nonlinear error smaller, each beside what it started from: by pursuit in the
+encoder's place or by maps from earlier layers' reconstructions.
 
 Engels, Smith and Tegmark (arXiv 2410.14670). Shapes: N tokens, D width, E width of the earlier
 layer.

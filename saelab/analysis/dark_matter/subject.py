@@ -1,5 +1,4 @@
-"""One SAE whose errors are studied: what its maps are fitted from and what its scored tokens add up
-to, beside controls whose scores are known in advance.
+"""The sums of one SAE whose errors are studied, and of controls whose scores are known in advance.
 
 Shapes: N tokens, D width.
 """

@@ -1,5 +1,5 @@
-"""Where dictionaries are compared, and the dictionaries that are: supervised ones, an SAE, and
-controls of its shape.
+"""The site of a comparison: a hook with prompts, on which supervised dictionaries, an SAE
+and controls of its shape are held to each other.
 
 Shapes: P prompts, D width.
 """

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from saelab.features.reader import FeatureIndex
     from saelab.formats import Format
     from saelab.models import load as load_model
+    from saelab.opening import open
     from saelab.origin import Origin
     from saelab.registration import register
-    from saelab.runs import RunFolder, open
+    from saelab.runs import RunFolder
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
     from training.config import Config
@@ -64,7 +65,7 @@ HOMES = {
     "draw": ("apps.browser.draw", None),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
-    "open": ("saelab.runs", "open"),
+    "open": ("saelab.opening", "open"),
     "register": ("saelab.registration", "register"),
     "train": ("training.loop", "train"),
 }

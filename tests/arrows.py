@@ -51,8 +51,9 @@ saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.e
     saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
     saelab.sae saelab.statistics saelab.tasks
-saelab.runs: saelab.activations saelab.errors saelab.files saelab.formats saelab.models
-    saelab.origin
+saelab.runs: saelab.files saelab.formats saelab.origin
+saelab.opening: saelab.activations saelab.errors saelab.files saelab.formats saelab.models
+    saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
     saelab.statistics saelab.tasks
@@ -69,8 +70,8 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders saelab.kernels
-    saelab.matching saelab.models saelab.runs saelab.sae saelab.statistics saelab.tasks training
-    training.recipes training.reproduce
+    saelab.matching saelab.models saelab.opening saelab.runs saelab.sae saelab.statistics
+    saelab.tasks training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

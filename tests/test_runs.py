@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 import training
 from apps.cli import main
-from saelab import SAE, models, runs
+from saelab import SAE, models, opening, runs
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
 from saelab.files import sha256
@@ -49,11 +49,11 @@ def _rewrite(run: Path, **changes: object) -> None:
 
 def test_a_run_and_its_cache_that_move_together_need_no_option(place: Place, tmp_path: Path):
     shutil.move(place.folder, tmp_path / "b")
-    folder, sae, cache, model = runs.open(tmp_path / "b" / "run", model=tmp_path / "b" / "model")
+    folder, sae, cache, model = opening.open(tmp_path / "b" / "run", model=tmp_path / "b" / "model")
     assert cache.path == (tmp_path / "b" / "cache").resolve()
     assert isinstance(sae, SAE) and folder.report == tmp_path / "b" / "run" / "report.json"
     assert models.name_of(model) == str(tmp_path / "b" / "model")
-    assert runs.open(tmp_path / "b" / "run" / "sae", model=model).folder.path == folder.path
+    assert opening.open(tmp_path / "b" / "run" / "sae", model=model).folder.path == folder.path
 
 
 def test_what_the_trainer_writes_names_the_cache_from_the_run(tiny_run: Path, tiny_cache: Path):
@@ -85,12 +85,12 @@ def test_a_resharded_model_and_one_in_memory_are_the_runs_and_a_tuned_one_is_not
     whole.save_pretrained(place.folder / "split", max_shard_size="20KB")
     shutil.copy(place.model / "tokenizer.json", place.folder / "split")
     shutil.rmtree(place.model)
-    assert models.identity(runs.open(place.run, place.folder / "split").model).weights
+    assert models.identity(opening.open(place.run, place.folder / "split").model).weights
     whole.lm_head.weight.data[5, 5] += 1e-3
     whole.save_pretrained(place.folder / "tuned")
     shutil.copy(place.folder / "split" / "tokenizer.json", place.folder / "tuned")
     with pytest.raises(UsageError, match=r"tuned is another model: its weights is \w{12}, not"):
-        runs.open(place.run, place.folder / "tuned")
+        opening.open(place.run, place.folder / "tuned")
 
 
 def test_another_model_of_the_same_width_is_refused_by_the_field_that_differs(
@@ -103,30 +103,30 @@ def test_another_model_of_the_same_width_is_refused_by_the_field_that_differs(
     tokenizer = place.model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     with pytest.raises(UsageError, match="its tokenizer_hash is"):
-        runs.open(place.run)
+        opening.open(place.run)
 
 
 def test_a_cache_that_was_made_anew_is_no_longer_the_runs(place: Place):
     manifest = place.cache / "manifest.json"
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(UsageError, match=r"is not the cache that .* was trained on"):
-        runs.open(place.run)
-    assert runs.open(place.run, cache=place.cache).cache.n_tokens()
+        opening.open(place.run)
+    assert opening.open(place.run, cache=place.cache).cache.n_tokens()
     written = json.loads(manifest.read_text())
     written["model"] |= {"revision": "0" * 64, "weights": "0" * 64}
     manifest.write_text(json.dumps(written))
     with pytest.raises(UsageError, match=r"was made by .*tiny, not by .*: they differ in weights"):
-        runs.open(place.run, cache=place.cache)
+        opening.open(place.run, cache=place.cache)
 
 
 def test_a_hook_or_width_that_does_not_fit_is_named(place: Place):
     _rewrite(place.run, target="blocks.7.hook_out")
     with pytest.raises(UsageError, match=r"this model has no hook 'blocks\.7\.hook_out'"):
-        RunFolder(place.run).open(needs=("model",))
+        opening.open(place.run, needs=("model",))
     _rewrite(place.run, hook="blocks.0.hook_mlp_out", target="")
     with pytest.raises(UsageError, match=r"holds no hook 'blocks\.0\.hook_mlp_out'; it holds"):
-        runs.open(place.run)
-    assert RunFolder(place.run).open(needs=("model",)).cache is None
+        opening.open(place.run)
+    assert opening.open(place.run, needs=("model",)).cache is None
 
 
 def test_a_run_and_cache_of_schema_1_open_and_are_compared_by_file_hash(
@@ -141,14 +141,14 @@ def test_a_run_and_cache_of_schema_1_open_and_are_compared_by_file_hash(
     manifest = json.loads((place.cache / "manifest.json").read_text())
     del manifest["model"]["weights"]
     (place.cache / "manifest.json").write_text(json.dumps(manifest))
-    assert runs.open(place.run).sae.origin.hooks == (HOOK, HOOK)
+    assert opening.open(place.run).sae.origin.hooks == (HOOK, HOOK)
     place.model.rename(place.folder / "renamed")
-    assert runs.open(place.run, place.folder / "renamed").cache.path == place.cache
+    assert opening.open(place.run, place.folder / "renamed").cache.path == place.cache
     whole = AutoModelForCausalLM.from_pretrained(place.folder / "renamed")
     whole.save_pretrained(place.folder / "split", max_shard_size="20KB")
     shutil.copy(place.folder / "renamed" / "tokenizer.json", place.folder / "split")
     with pytest.raises(UsageError, match="is another model: its revision is"):
-        runs.open(place.run, place.folder / "split")  # old records know no values
+        opening.open(place.run, place.folder / "split")  # old records know no values
 
 
 def test_a_model_whose_weights_have_no_names_is_told_by_what_it_does(place: Place):
@@ -164,9 +164,9 @@ def test_a_model_whose_weights_have_no_names_is_told_by_what_it_does(place: Plac
             return getattr(self.inner, name)
 
     right, wrong = models.load(place.model), models.load(make_model(place.folder / "b", seed=1))
-    assert runs.open(place.run, Unknown(right)).model.inner is right
+    assert opening.open(place.run, Unknown(right)).model.inner is right
     with pytest.raises(UsageError, match="it is another model, or its weights were changed"):
-        runs.open(place.run, Unknown(wrong))
+        opening.open(place.run, Unknown(wrong))
 
 
 def test_a_shard_is_compared_with_its_checksum_when_it_is_first_read(place: Place):

@@ -44,7 +44,7 @@ class Args(OfRun):
 
 def run(args: Args) -> int:
     """Score, compare, write circuit.json, print."""
-    from saelab import models, runs
+    from saelab import models, opening, runs
     from saelab.analysis.circuits.features import report as feature_report
     from saelab.analysis.circuits.heads import report
     from saelab.files import write_json
@@ -53,7 +53,7 @@ def run(args: Args) -> int:
     plan = report.Plan(args.task, args.method, *numbers, args.truth, args.seed)  # type: ignore[arg-type]
     plan.check()
     check_runs(args.method, args.run, args.device)
-    opened = runs.open_all(args.run, args.model, needs=("model",), device=args.device)
+    opened = opening.open_all(args.run, args.model, needs=("model",), device=args.device)
     saes = [run.sae for run in opened]
     model = opened[0].model if opened else models.load(args.model or "bundled", args.device)
 

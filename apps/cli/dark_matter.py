@@ -12,7 +12,7 @@ from .common import Count, Folder, OfCache, Runs, cell, document, show, upto
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.activations import Cache
-    from saelab.runs import Opened
+    from saelab.opening import Opened
 
 COLUMNS = (
     ("FVU", "fvu"),
@@ -48,7 +48,7 @@ def run(args: Args) -> int:
     """Analyse, write dark-matter.json into every run, print tables."""
     from tqdm import tqdm
 
-    from saelab import runs
+    from saelab import opening
     from saelab.analysis.dark_matter.report import analyse
     from saelab.files import write_json
 
@@ -56,7 +56,7 @@ def run(args: Args) -> int:
         raise UsageError("no run named: saelab dark-matter RUN [RUN ...]")
     if args.errors and len(args.runs) > 1:
         raise UsageError(f"--errors writes the error of one run, {len(args.runs)} are named")
-    opened = runs.open_all(args.runs, args.model, args.cache)
+    opened = opening.open_all(args.runs, args.model, args.cache)
     _check_common(opened)
     saes = {str(folder): run.sae for folder, run in zip(args.runs, opened, strict=True)}
     cache, model = opened[0].cache, opened[0].model

@@ -16,7 +16,7 @@ from .report_tables import beside, probes, side_by_side, table
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.activations import Cache
-    from saelab.runs import Opened
+    from saelab.opening import Opened
 
 PROBE_TOKENS = {"train": 60_000, "held_out": 30_000}
 PROBE_PROMPTS = 1000
@@ -40,11 +40,11 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Evaluate, write report.json into each run, print a table."""
-    from saelab import runs
+    from saelab import opening
 
     if not args.runs:
         raise UsageError("no run named: saelab eval RUN [RUN ...]")
-    opened = runs.open_all(args.runs, args.model, args.cache)
+    opened = opening.open_all(args.runs, args.model, args.cache)
     results = {folder: _evaluate(run, args) for folder, run in zip(args.runs, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(args.runs, opened, strict=True)}
     if len(results) == 1:

@@ -36,11 +36,11 @@ def run(args: Args) -> int:
     """Index, write features.db into the run, print what it holds."""
     from tqdm import tqdm
 
-    from saelab import SAE, runs
+    from saelab import SAE, opening
     from saelab.features import build
 
     started = time.perf_counter()
-    folder, sae, cache, model = runs.open(args.run, args.model, args.cache)
+    folder, sae, cache, model = opening.open(args.run, args.model, args.cache)
     others = [(path, SAE.load(path)) for path in args.compare]
     named = [(_name(path, other, sae), other) for path, other in others]
     with tqdm(

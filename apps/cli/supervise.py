@@ -35,7 +35,7 @@ class Args(OfRun):
 
 def run(args: Args) -> int:
     """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
-    from saelab import models, runs
+    from saelab import models, opening
     from saelab.errors import UsageError
     from saelab.files import write_json
 
@@ -45,7 +45,7 @@ def run(args: Args) -> int:
         raise UsageError(f"changes={args.changes}: an edit changes at least 1 feature")
     fit, test, metric = _rows(args)
     task, results = Path(args.task).stem, []
-    opened = runs.open_all(args.runs, args.model, needs=("model",))
+    opened = opening.open_all(args.runs, args.model, needs=("model",))
     for named, (folder, sae, _, model) in zip(args.runs, opened, strict=True):
         fields = _compare(args, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}

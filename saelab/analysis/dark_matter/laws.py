@@ -1,5 +1,5 @@
-"""How the errors of SAEs of several sizes hang together: in sum by a power law with a floor, token by
-token by their norms.
+"""How the errors of SAEs of several sizes hang together: in sum by a power law with a floor, token
+by token by their norms.
 
 After Engels, Smith and Tegmark (arXiv 2410.14670). Shapes: S sizes, R resamples, N tokens, E
 exponents tried.

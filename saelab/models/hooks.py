@@ -28,7 +28,7 @@ SWITCHES = {
 
 
 def bridge_of(model: Any) -> Any:
-    """The bridge behind a model (a bridge or a HookedTransformer: itself)."""
+    """The bridge behind a model (a bridge: itself)."""
     return model.bridge if isinstance(model, Model) else model
 
 

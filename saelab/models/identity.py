@@ -97,7 +97,7 @@ def _in_folder(folder: Path) -> str | None:
 
 def _in_memory(model: "nn.Module") -> str | None:
     """The identity of a Hugging Face model or of the one inside a bridge; None for any other, such
-    as a HookedTransformer, which holds rearranged weights under names of its own."""
+    as one that holds rearranged weights under names of its own."""
     inside = _inside(model)
     inner = getattr(inside, "original_model", inside)
     return _digest(inner) if hasattr(inner, "base_model_prefix") else None

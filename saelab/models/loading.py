@@ -92,8 +92,8 @@ def located(model: object) -> Located | None:
 def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
     """Load a model: float32, eval mode, parameters without gradients; one in memory stays as it is.
 
-    model: a name (`bundled`, a folder, a hub name), or a Hugging Face model, bridge or
-    HookedTransformer in memory, with its tokenizer where it has none of its own.
+    model: a name (`bundled`, a folder, a hub name), or a Hugging Face model or TransformerBridge in
+    memory, with its tokenizer where it has none of its own.
 
         model = load("bundled")
         model = load(AutoModelForCausalLM.from_pretrained("gpt2").eval(), tokenizer=tokenizer)
@@ -155,5 +155,5 @@ def _held(model: Any, tokenizer: Any) -> Model:
         return Model(model, tokenizer)
     raise UsageError(
         f"a {type(model).__name__} is no language model that can be run here: give a name, a "
-        "Hugging Face model, a TransformerBridge or a HookedTransformer"
+        "Hugging Face model or a TransformerBridge"
     )

@@ -26,13 +26,13 @@ def steps(folder: Path) -> list[Path]:
 
 def newest(folder: Path) -> dict[str, Tensor] | None:
     """The tensors of the newest checkpoint, or None. Raises FailedRun if it cannot be read."""
-    found = steps(folder)
-    if not found:
+    saved = steps(folder)
+    if not saved:
         return None
     try:
-        return load_file(found[-1])
+        return load_file(saved[-1])
     except Exception as error:
         raise FailedRun(
-            f"checkpoint {found[-1]} cannot be read ({error}); delete it to go on from the one "
+            f"checkpoint {saved[-1]} cannot be read ({error}); delete it to go on from the one "
             "before"
         ) from None

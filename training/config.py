@@ -163,18 +163,18 @@ def values(path: Path | str) -> dict[str, Any]:
     import yaml
 
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
     known = [f.name for f in fields(Config)]
     unknown = (
-        [name for name in found if name not in known]
-        if isinstance(found, dict)
+        [name for name in given if name not in known]
+        if isinstance(given, dict)
         else ["(not a mapping)"]
     )
     if unknown:
         raise UsageError(f"{path}: no field {', '.join(unknown)}; there are {', '.join(known)}")
-    return {name: plain(value) for name, value in found.items()}
+    return {name: plain(value) for name, value in given.items()}
 
 
 def read(path: Path | str) -> Config:

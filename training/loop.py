@@ -58,15 +58,15 @@ def train(
     try:
         for number in range(first, several[0].n_steps):
             x = next(stream)
-            done = [
+            step_results = [
                 run.step(x[a], x[b], x[g] if g else None)
                 for run, (a, b), g in zip(runs, hooks, gradients, strict=True)
             ]
             rate = (number + 1 - first) * batch / (time.perf_counter() - started)
-            _record(runs, records, done, round(rate))
+            _record(runs, records, step_results, round(rate))
             _checkpoint(runs, folders)
             if progress:
-                progress(number + 1, several[0].n_steps, done)
+                progress(number + 1, several[0].n_steps, step_results)
     except FloatingPointError as error:
         raise FailedRun(f"{error}; the last good checkpoint is kept") from None
     finally:
@@ -148,16 +148,16 @@ def _restore(runs: list[Run], folders: list[Path]) -> int:
         tensors = checkpoint.newest(RunFolder(folder).checkpoints)
         if tensors is not None:
             run.load_state(tensors)
-    done = {run.n_done for run in runs}
-    if len(done) > 1:
+    n_done = {run.n_done for run in runs}
+    if len(n_done) > 1:
         raise FailedRun(
-            f"the runs' checkpoints are of different steps: {sorted(done)}; resume each by itself"
+            f"the runs' checkpoints are of different steps: {sorted(n_done)}; resume each by itself"
         )
-    return done.pop()
+    return n_done.pop()
 
 
-def _record(runs: list[Run], records: list[Record], done: list[Step], rate: int) -> None:
-    for run, record, step in zip(runs, records, done, strict=True):
+def _record(runs: list[Run], records: list[Record], step_results: list[Step], rate: int) -> None:
+    for run, record, step in zip(runs, records, step_results, strict=True):
         if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
             record.row(
                 step=run.n_done,

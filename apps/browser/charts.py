@@ -31,8 +31,8 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
 def _label(text: str) -> str:
     """A token as plotly shows it: plotly reads a little HTML in labels, so its three characters are
     escaped."""
-    shown = "".join(GLYPHS.get(character, character) for character in text)
-    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    drawable = "".join(GLYPHS.get(character, character) for character in text)
+    return drawable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def histogram(bins: Sequence[Bin]) -> go.Figure:
@@ -59,13 +59,13 @@ def logits(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> go.Figure:
     """The output tokens a feature raises most (right) and lowers most (left), strongest on top."""
     figure = make_subplots(1, 2, horizontal_spacing=0.05)
     largest = max(abs(one.value) for one in [*promoted, *suppressed]) * 1.05
-    for column, (shown, color) in enumerate(
+    for column, (tokens, color) in enumerate(
         ((suppressed, NEGATIVE), (promoted, POSITIVE)), start=1
     ):
-        rows = list(range(len(shown)))
-        hover = [f"{_label(one.text)} {one.value:+.3f}" for one in shown]
+        rows = list(range(len(tokens)))
+        hover = [f"{_label(one.text)} {one.value:+.3f}" for one in tokens]
         bars = go.Bar(
-            x=[one.value for one in shown],
+            x=[one.value for one in tokens],
             y=rows,
             orientation="h",
             marker_color=color,
@@ -76,7 +76,7 @@ def logits(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> go.Figure:
         side = "right" if column == 2 else "left"
         ticks = {
             "tickvals": rows,
-            "ticktext": [_label(one.text) for one in shown],
+            "ticktext": [_label(one.text) for one in tokens],
             "side": side,
             "showgrid": False,
         }
@@ -103,17 +103,17 @@ CURVES = (
 
 def curves(rows: Sequence[dict]) -> go.Figure | None:
     """Training curves over tokens, those of CURVES that were recorded; None if none was."""
-    shown = [
+    panels = [
         (key, name, log)
         for key, name, log in CURVES
         if any(row.get(key) is not None for row in rows)
     ]
-    if not shown:
+    if not panels:
         return None
     figure = make_subplots(
-        1, len(shown), subplot_titles=[name for _, name, _ in shown], horizontal_spacing=0.06
+        1, len(panels), subplot_titles=[name for _, name, _ in panels], horizontal_spacing=0.06
     )
-    for column, (key, _, log) in enumerate(shown, start=1):
+    for column, (key, _, log) in enumerate(panels, start=1):
         points = [(row["tokens"], row[key]) for row in rows if row.get(key) is not None]
         x, y = zip(*points, strict=True)
         figure.add_trace(

@@ -91,9 +91,9 @@ def explained() -> dict:
 
     from saelab.kernels.cpu.probe import probe
 
-    found = probe()
+    probed = probe()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {**found["machine"], "screen": found["screen"], "why": found["why"], **versions}
+    return {**probed["machine"], "screen": probed["screen"], "why": probed["why"], **versions}
 
 
 def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> dict[str, dict]:

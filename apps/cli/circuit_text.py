@@ -19,8 +19,8 @@ def _interval(bounds: list | None) -> str:
 
 def text(result: dict, out: Path) -> str:
     """The report for people."""
-    found, curve = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
-    parts = [_head(result), found(result), _truth(result), curve(result)]
+    ranking, curve_of = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
+    parts = [_head(result), ranking(result), _truth(result), curve_of(result)]
     return "\n\n".join([*parts, f"{RunFolder(out).circuit} written; next: saelab browse {out}"])
 
 

@@ -173,12 +173,12 @@ def _stability(saes: list["SAE"]) -> dict:
     """Each seed's decoder rows matched with the next seed's; means over these pairs."""
     from saelab import matching
 
-    found = [
+    stabilities = [
         matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed)
         for a, b in pairwise(saes)
     ]
     means = {
-        name: sum(getattr(each, name) for each in found) / len(found)
+        name: sum(getattr(each, name) for each in stabilities) / len(stabilities)
         for name in matching.Stability._fields
     }
     return {**means, "threshold": matching.FOUND}

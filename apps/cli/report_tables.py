@@ -30,10 +30,10 @@ def beside(title: str, others: Mapping[str, dict]) -> str:
     what an SAE that learned nothing, or writes the wrong thing, gets."""
     from saelab.evaluation import rows
 
-    shown = [row for row in rows.headline() if row.source == "reconstruction"]
-    lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in shown)]
+    columns = [row for row in rows.headline() if row.source == "reconstruction"]
+    lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in columns)]
     for name, fields in others.items():
-        values = "".join(f"{fields[row.key]['value']:15.4f}" for row in shown)
+        values = "".join(f"{fields[row.key]['value']:15.4f}" for row in columns)
         lines.append(f"{name.replace('_', ' '):18}{values}")
     return "\n".join(lines)
 
@@ -69,17 +69,17 @@ def side_by_side(result: dict) -> str:
     """A row per run, and under them mean and spread of the runs that differ by their seed alone."""
     from saelab.evaluation import rows
 
-    shown = rows.headline()
+    columns = rows.headline()
     width = max(24, *(len(row["run"]) + 1 for row in result["runs"]))
-    lines = [" " * width + "".join(f"{row.short:>28}" for row in shown)]
+    lines = [" " * width + "".join(f"{row.short:>28}" for row in columns)]
     for run in result["runs"]:
-        cells = (cell(run[row.key]) for row in shown)
+        cells = (cell(run[row.key]) for row in columns)
         lines.append(f"{run['run']:{width}}" + "".join(f"{one:>28}" for one in cells))
     for group in result["seeds"]:
         title = f"mean of {len(group['runs'])} seeds"
-        cells = "".join(f"{cell(group[row.key]):>28}" for row in shown)
+        cells = "".join(f"{cell(group[row.key]):>28}" for row in columns)
         lines.append(f"\n{title:{width}}{cells}")
-        spreads = "".join(f"{group[row.key]['spread']:28.4f}" for row in shown)
+        spreads = "".join(f"{group[row.key]['spread']:28.4f}" for row in columns)
         lines.append(f"{'spread (sd)':{width}}" + spreads)
         lines.append(_stability(group["stability"]))
     return "\n".join(lines)

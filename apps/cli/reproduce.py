@@ -41,13 +41,13 @@ def run(args: Args) -> int:
         )
     with Bars() as bars:
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
-        found = reproduce.claims(args.paper, settings)
+        claims = reproduce.claims(args.paper, settings)
     result = document(
         "reproduce",
         args.seed,
         paper=args.paper,
         quick=args.quick,
-        claims=[claim.as_dict() for claim in found],
+        claims=[claim.as_dict() for claim in claims],
     )
     write_json(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
     show(result, args.json, table(result))

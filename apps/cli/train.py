@@ -64,12 +64,12 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> N
     n_steps = configs[0].n_steps
     with tqdm(total=n_steps, unit="step", file=sys.stderr, disable=None) as bar:
 
-        def progress(step: int, n_steps: int, done: list) -> None:
+        def progress(step: int, n_steps: int, steps: list) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(
-                fvu=f"{done[0].fvu:.3f}",
-                l0=f"{done[0].l0:.1f}",
-                dead=f"{done[0].dead:.1%}",
+                fvu=f"{steps[0].fvu:.3f}",
+                l0=f"{steps[0].l0:.1f}",
+                dead=f"{steps[0].dead:.1%}",
                 refresh=False,
             )
 

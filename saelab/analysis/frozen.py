@@ -117,7 +117,7 @@ def rows(
         total = (arrived_RD * W_RD).sum()
     if not total.requires_grad:
         return Rows({name: torch.zeros_like(leaf) for name, leaf in leaves.items()}, constants_R)
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         total, list(leaves.values()), allow_unused=True, materialize_grads=True
     )
-    return Rows(dict(zip(leaves, found, strict=True)), constants_R)
+    return Rows(dict(zip(leaves, gradients, strict=True)), constants_R)

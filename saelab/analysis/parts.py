@@ -60,13 +60,13 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
     Raises UsageError for a hook that is not in this model, for an SAE of another width, and for two
     that explain one hook.
     """
-    found = []
+    places = []
     for sae in saes:
         read, write = (resolve_hook(model, name) for name in sae.origin.hooks)
-        found.append(Site(read, write, sae))
-    names = list(dict.fromkeys(name for site in found for name in (site.read, site.write)))
+        places.append(Site(read, write, sae))
+    names = list(dict.fromkeys(name for site in places for name in (site.read, site.write)))
     seen = frozen.run(model, frozen.Frozen(torch.zeros(1, 1, dtype=torch.int64), {}), {}, names)
-    for site in found:
+    for site in places:
         for name, width in ((site.read, site.sae.d_model), (site.write, len(site.sae.b_dec))):
             if seen[name].shape[2] != width:
                 have = f"this model has {seen[name].shape[2]} there"
@@ -74,10 +74,10 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
                     f"the SAE for {name} is of width {width}, {have}: it belongs to another model "
                     "or hook"
                 )
-    writes = [site.write for site in found]
+    writes = [site.write for site in places]
     if twice := sorted({name for name in writes if writes.count(name) > 1}):
         raise UsageError(
             f"more than one SAE explains {', '.join(twice)}: name one SAE for each hook"
         )
     order = list(seen)
-    return sorted(found, key=lambda site: order.index(site.write))
+    return sorted(places, key=lambda site: order.index(site.write))

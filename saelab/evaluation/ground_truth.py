@@ -48,28 +48,30 @@ def partners(W_dec_FD: Tensor, directions_GD: Tensor) -> Partners:
     return Partners(features_F, cosine_FG.gather(1, features_F[:, None]).squeeze(1))
 
 
-def uniqueness(found: Partners) -> float:
+def uniqueness(partners_F: Partners) -> float:
     """Distinct features among the latents' partners, over the number of latents: 1 if no two
     latents share one."""
-    return len(found.features.unique()) / len(found.features)
+    return len(partners_F.features.unique()) / len(partners_F.features)
 
 
-def counts(code: Code, truth_BG: Tensor, found: Partners, *, signed: bool) -> np.ndarray:
+def counts(code: Code, truth_BG: Tensor, partners_F: Partners, *, signed: bool) -> np.ndarray:
     """[3, F]: on how many tokens each latent fires and its feature does (a hit), the latent fires,
     the feature fires.
 
     A latent's value times its decoder row must point the way the feature's value does. A latent
     that takes one sign only is asked for the tokens on that side; a signed one for both sides.
     """
-    toward_F = found.cosines.sign()
+    toward_F = partners_F.cosines.sign()
     on = code.values != 0
     tokens_N, latents_N = code.tokens[on], code.features[on]
     along_N = (
-        code.values[on].sign() * toward_F[latents_N] * truth_BG[tokens_N, found.features[latents_N]]
+        code.values[on].sign()
+        * toward_F[latents_N]
+        * truth_BG[tokens_N, partners_F.features[latents_N]]
     )
     hits_F = torch.bincount(latents_N[along_N > 0], minlength=code.n_features)
     fired_F = torch.bincount(latents_N, minlength=code.n_features)
-    above_F, below_F = ((side > 0).sum(0)[found.features] for side in (truth_BG, -truth_BG))
+    above_F, below_F = ((side > 0).sum(0)[partners_F.features] for side in (truth_BG, -truth_BG))
     present_F = above_F + below_F if signed else torch.where(toward_F >= 0, above_F, below_F)
     return torch.stack([hits_F, fired_F, present_F]).double().numpy()
 

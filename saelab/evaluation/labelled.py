@@ -107,11 +107,11 @@ class _Documents:
             raise FailedRun(
                 f"{self.text} has fewer documents than when the cache was made: capture it again"
             )
-        done = self.tokenizer(
+        encoding = self.tokenizer(
             document.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
         )
-        self.number, self.at, self.ids = number, 0, np.array([*done["input_ids"], self.eos])
-        offsets = [*done["offset_mapping"], (len(document.text), len(document.text))]
+        self.number, self.at, self.ids = number, 0, np.array([*encoding["input_ids"], self.eos])
+        offsets = [*encoding["offset_mapping"], (len(document.text), len(document.text))]
         self.found = (
             labels.of_tokens(document.text, offsets) if document.name.endswith(".py") else None
         )

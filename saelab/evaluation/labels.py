@@ -112,6 +112,6 @@ def of_tokens(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray | Non
     bounds = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     first = solid[bounds[:, 0]]
     inside = first < bounds[:, 1]
-    found = np.zeros((len(KINDS), len(bounds)), dtype=bool)
-    found[:, inside] = marks[:, first[inside]]
-    return found
+    labels_KT = np.zeros((len(KINDS), len(bounds)), dtype=bool)
+    labels_KT[:, inside] = marks[:, first[inside]]
+    return labels_KT

@@ -54,8 +54,8 @@ def build(
     _check_widths(sae, others)
     collector = Collector(sae.n_features, len(texts), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
-    found = collector.result()
-    summary = _summary(sae, hook, split, seed, found, contexts.tokens)
+    statistics = collector.result()
+    summary = _summary(sae, hook, split, seed, statistics, contexts.tokens)
     map_DV = (
         directions.output_map(model)
         if model is not None and directions.writes_to_residual(sae.origin.target or hook)
@@ -65,8 +65,10 @@ def build(
     def write(temporary: Path) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             writer.create(connection)
-            writer.write_statistics(connection, found, contexts, texts, cache.document_names())
-            summary["others"] = _write_directions(connection, sae, others, map_DV, found.fired > 0)
+            writer.write_statistics(connection, statistics, contexts, texts, cache.document_names())
+            summary["others"] = _write_directions(
+                connection, sae, others, map_DV, statistics.fired > 0
+            )
             writer.write_meta(connection, **summary)
             connection.executescript(schema.INDEXES)
             connection.commit()
@@ -85,7 +87,7 @@ def _check_widths(sae: SAE, others: Sequence[tuple[str, SAE]]) -> None:
 
 
 def _summary(
-    sae: SAE, hook: str, split: str, seed: int, found: Statistics, tokens_CT: np.ndarray
+    sae: SAE, hook: str, split: str, seed: int, statistics: Statistics, tokens_CT: np.ndarray
 ) -> dict:
     n_contexts, context = tokens_CT.shape
     facts = {
@@ -96,12 +98,12 @@ def _summary(
         "signed": sae.sparsify.signed,
     }
     sizes = {
-        "n_tokens": found.n_tokens,
+        "n_tokens": statistics.n_tokens,
         "n_contexts": n_contexts,
         "n_features": sae.n_features,
         "d_model": sae.d_model,
     }
-    return {**facts, **sizes, "context": context, "dead": int((found.fired == 0).sum())}
+    return {**facts, **sizes, "context": context, "dead": int((statistics.fired == 0).sum())}
 
 
 def _read(

@@ -190,8 +190,8 @@ class FeatureIndex:
         for number, *columns in self._connection.execute(f"{sql} order by sae", (feature,)):
             sae = self.summary["others"][number]
             matched, bar = sae["share"] is not None, sae["threshold"]
-            found = abs(columns[-1] or 0) > bar if matched else None
-            matches.append(Match._make([sae["name"], *columns, found, bar, sae["null"]]))
+            above = abs(columns[-1] or 0) > bar if matched else None
+            matches.append(Match._make([sae["name"], *columns, above, bar, sae["null"]]))
         return matches
 
     def examples(self, feature: int) -> list[Example]:

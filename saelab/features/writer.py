@@ -155,8 +155,8 @@ def _write_contexts(
     rows, words = [], []
     for number in numbers.tolist():
         counted_T = contexts.counted[number]
-        shown = slice(int(counted_T.nonzero()[0].max(initial=0)) + 1)
-        ids_T, documents_T = contexts.tokens[number, shown], contexts.documents[number, shown]
+        window = slice(int(counted_T.nonzero()[0].max(initial=0)) + 1)
+        ids_T, documents_T = contexts.tokens[number, window], contexts.documents[number, window]
         heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
         owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
         rows.append((number, ids_T.astype("<i4").tobytes(), owners))

@@ -126,9 +126,9 @@ def logits(model: Any, tokens_CT: Tensor, edits: Edits = (), **options: Any) -> 
 
     after = logits(model, tokens, {"blocks.0.hook_attn_out": torch.zeros_like}, last=True)
     """
-    found = run(model, tokens_CT, edits, **options).logits
-    assert found is not None
-    return found
+    logits_CTV = run(model, tokens_CT, edits, **options).logits
+    assert logits_CTV is not None
+    return logits_CTV
 
 
 def gradients(

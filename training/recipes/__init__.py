@@ -26,7 +26,7 @@ def sweep(name: str) -> Sweep:
 
 def read(name: str) -> Config:
     """The Config of a recipe for one run. Raises UsageError for one of several."""
-    found = sweep(name)
-    if found.over:
-        raise UsageError(f"{name} is a recipe of several runs: {', '.join(found.over)} are lists")
-    return found.base
+    recipe = sweep(name)
+    if recipe.over:
+        raise UsageError(f"{name} is a recipe of several runs: {', '.join(recipe.over)} are lists")
+    return recipe.base

@@ -54,8 +54,12 @@ def claims(settings: Settings) -> list[Claim]:
     recipe = replace(
         recipes.read("abstopk"), cache=str(folder), hook=synthetic_cache.HOOK, **plan.small
     )
-    found = compare(settings, plan, _methods(recipe))
-    return [*model, *_reconstruction(found, "bipolar axes"), *_captured(found, Cache(folder))]
+    comparison = compare(settings, plan, _methods(recipe))
+    return [
+        *model,
+        *_reconstruction(comparison, "bipolar axes"),
+        *_captured(comparison, Cache(folder)),
+    ]
 
 
 def _methods(recipe: Config) -> dict[str, Config]:
@@ -63,21 +67,21 @@ def _methods(recipe: Config) -> dict[str, Config]:
     return {"AbsTopK": recipe, SAME: topk, TWICE: replace(topk, features=2 * recipe.features)}
 
 
-def _reconstruction(found: Comparison, where: str) -> list[Claim]:
+def _reconstruction(comparison: Comparison, where: str) -> list[Claim]:
     theirs = {SAME: "better reconstruction", TWICE: "(not compared)"}
-    what = f"at L0 {found.plan.target:g}, {where}"
+    what = f"at L0 {comparison.plan.target:g}, {where}"
     return [
         seeds_claim(
             f"AbsTopK: FVU less that of {other}, {what}",
             said,
-            found.gain("fvu", "AbsTopK", other),
+            comparison.gain("fvu", "AbsTopK", other),
             below=0.0,
         )
         for other, said in theirs.items()
     ]
 
 
-def _captured(found: Comparison, cache: Cache) -> list[Claim]:
+def _captured(comparison: Comparison, cache: Cache) -> list[Claim]:
     """How well the best single feature tells on which tokens, and on which side, an axis fires:
     mean F1 over the axes."""
     world = synthetic_cache.world_of(cache)
@@ -86,10 +90,10 @@ def _captured(found: Comparison, cache: Cache) -> list[Claim]:
     truths = (synthetic_cache.truth(world, cache, chunk.tokens)[chunk.counted] for chunk in chunks)
     truth_NG = torch.cat(list(truths))
     f1 = {
-        name: found.at_target(
+        name: comparison.at_target(
             name, [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]
         )
-        for name, saes in found.saes.items()
+        for name, saes in comparison.saes.items()
     }
     theirs = {SAME: "one feature for both directions", TWICE: "(not compared)"}
     title = "AbsTopK: F1 of the best feature per bipolar axis less that of"

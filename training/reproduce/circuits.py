@@ -62,12 +62,12 @@ class Found(NamedTuple):
 def claims(settings: Settings) -> list[Claim]:
     """Per task: the paper's AUCs, and whether codes say more than the layer's number or attribution
     does."""
-    form, found = QUICK if settings.quick else FULL, []
+    form, all_claims = QUICK if settings.quick else FULL, []
     for number, name in enumerate(THEIRS):
         settings.progress("circuits", number, len(THEIRS))
-        found += of_task(data.model(), name, form, settings.seed)
+        all_claims += of_task(data.model(), name, form, settings.seed)
     settings.progress("circuits", len(THEIRS), len(THEIRS))
-    return found
+    return all_claims
 
 
 def of_task(model: Any, name: str, form: Form, seed: int) -> list[Claim]:
@@ -129,7 +129,8 @@ def _one(model: Any, name: str, members_LH: Tensor, form: Form, seed: int) -> Fo
         )
     attributed = score(model, drawn.part(slice(0, 8)), "eap-ig").heads
     nodes, pairs = (
-        [_auc(of(found), members_LH) for found in (raw, centred)] for of in (only_in_clean, _votes)
+        [_auc(of(task_codes), members_LH) for task_codes in (raw, centred)]
+        for of in (only_in_clean, _votes)
     )
     return Found(nodes[0], pairs[0], nodes[1], pairs[1], many, _auc(attributed, members_LH))
 
@@ -141,8 +142,8 @@ def _codes(clean_PKD: Tensor, twins_PKD: Tensor, examples: int, seed: int) -> Co
     return Codes(codes.code_of(sae, clean_PKD), codes.code_of(sae, twins_PKD))
 
 
-def _votes(found: Codes) -> Tensor:
-    return codes.votes(codes.pairs_only_in_clean(found))
+def _votes(task_codes: Codes) -> Tensor:
+    return codes.votes(codes.pairs_only_in_clean(task_codes))
 
 
 def _auc(scores: Tensor, members_LH: Tensor) -> float:

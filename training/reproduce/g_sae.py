@@ -21,12 +21,12 @@ SHARE = 0.5  # of the activations' root mean square distance from their mean: th
 def claims(settings: Settings) -> list[Claim]:
     """Loss added by the reconstruction, dead features, FVU and steering of g-SAE against TopK."""
     plan, recipe = language(settings, "g-sae")
-    found = compare(settings, plan, {"TopK": baseline(recipe), "g-SAE": recipe})
+    comparison = compare(settings, plan, {"TopK": baseline(recipe), "g-SAE": recipe})
     cache, at = Cache(recipe.cache), f"at L0 {plan.target:g}"
     loss = {}
-    for name, saes in found.saes.items():
+    for name, saes in comparison.saes.items():
         settings.progress("splice", len(loss) + 1, 2)
-        loss[name] = found.at_target(
+        loss[name] = comparison.at_target(
             name, added_loss(saes, cache, data.model(), cache.resolve(HOOK), plan.held_out)
         )
     return [
@@ -39,22 +39,22 @@ def claims(settings: Settings) -> list[Claim]:
         seeds_claim(
             f"g-SAE: dead share less TopK's, {at}",
             "fewer dead latents",
-            found.gain("dead", "g-SAE", "TopK"),
+            comparison.gain("dead", "g-SAE", "TopK"),
             below=0.0,
         ),
         seeds_claim(
             "a g-SAE feature moves the prediction more than one of TopK (chance; null 0.5)",
             "better at steering logits",
-            _stronger(settings, found, cache),
+            _stronger(settings, comparison, cache),
             above=0.5,
         ),
     ]
 
 
-def _stronger(settings: Settings, found: Comparison, cache: Cache) -> np.ndarray:
+def _stronger(settings: Settings, comparison: Comparison, cache: Cache) -> np.ndarray:
     """[S]: the chance that a g-SAE feature has a larger effect than one of TopK's with the same
     seed, at the first k."""
-    plan = found.plan
+    plan = comparison.plan
     x_ND = tokens(str(cache.path), HOOK, "held_out", plan.held_out)
     norm = SHARE * float((x_ND - x_ND.mean(0)).square().sum(1).mean().sqrt())
     n_features, n_contexts = (32, 2) if settings.quick else (FEATURES, CONTEXTS)
@@ -62,7 +62,7 @@ def _stronger(settings: Settings, found: Comparison, cache: Cache) -> np.ndarray
     chances = []
     for seed in range(plan.n_seeds):
         settings.progress("steer", seed + 1, plan.n_seeds)
-        saes = [found.saes[name][seed * len(plan.ks)] for name in ("g-SAE", "TopK")]
+        saes = [comparison.saes[name][seed * len(plan.ks)] for name in ("g-SAE", "TopK")]
         rows = [steering.alive(sae, x_ND, n_features, settings.seed + seed) for sae in saes]
         mine_R, theirs_R = (
             steering.effects(r, data.model(), cache.resolve(HOOK), tokens_CT, norm) for r in rows

@@ -24,24 +24,26 @@ def claims(settings: Settings) -> list[Claim]:
         "Feature Choice, equal shares": replace(topk, sparsify="feature-choice"),
         "Feature Choice, Zipf shares (schedule and aux-Zipf ours)": recipe,
     }
-    found = compare(settings, plan, methods)
-    return [claim for name in methods if name != "TopK" for claim in _against_topk(found, name)]
+    comparison = compare(settings, plan, methods)
+    return [
+        claim for name in methods if name != "TopK" for claim in _against_topk(comparison, name)
+    ]
 
 
-def _against_topk(found: Comparison, name: str) -> list[Claim]:
-    at = f"at L0 {found.plan.target:g}"
-    few = 1 / found.configs[name].features
-    dead_S = found.at_target(name, [q.dead for q in found.qualities[name]])
+def _against_topk(comparison: Comparison, name: str) -> list[Claim]:
+    at = f"at L0 {comparison.plan.target:g}"
+    few = 1 / comparison.configs[name].features
+    dead_S = comparison.at_target(name, [q.dead for q in comparison.qualities[name]])
     fewer = seeds_claim(
         f"{name}: dead share less TopK's, {at}",
         "fewer dead features",
-        found.gain("dead", name, "TopK"),
+        comparison.gain("dead", name, "TopK"),
         below=0.0,
     )
     better = seeds_claim(
         f"{name}: FVU less TopK's, {at}",
         "better reconstruction at equal sparsity",
-        found.gain("fvu", name, "TopK"),
+        comparison.gain("fvu", name, "TopK"),
         below=0.0,
     )
     if name == "Mutual Choice":

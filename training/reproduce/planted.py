@@ -32,6 +32,6 @@ def nonlinear_ratio(rank: int, seed: int) -> float:
     random, energies = torch.Generator().manual_seed(seed), []
     for dense in (1.0, 0.0):
         map = decomposition.fit(*draw(rank, dense, 1.0, FITTED, random))
-        found = decomposition.decompose(*draw(rank, dense, 1.0, SCORED, random), map)
-        energies.append(float(found.nonlinear.square().mean()))
+        decomposed = decomposition.decompose(*draw(rank, dense, 1.0, SCORED, random), map)
+        energies.append(float(decomposed.nonlinear.square().mean()))
     return energies[0] / energies[1]

@@ -74,15 +74,15 @@ def claims(settings: Settings) -> list[Claim]:
     plan = QUICK if settings.quick else FULL
     seeds = range(settings.seed, settings.seed + plan.seeds)
     folders = _full_distribution(settings, plan, seeds)
-    found = []
+    agreements = []
     for task, hook, positions, with_saes in plan.sites:
         measured = []
-        for done, seed in enumerate(seeds):
-            settings.progress(f"{task} at {hook}", done, plan.seeds)
-            sae = SAE.load(folders[done]) if with_saes else None
+        for number, seed in enumerate(seeds):
+            settings.progress(f"{task} at {hook}", number, plan.seeds)
+            sae = SAE.load(folders[number]) if with_saes else None
             measured.append(_measure(plan, task, hook, list(positions), sae, seed))
-        found += _agreement(f"{task}, {hook}", measured, with_saes)
-    return found + _occlusion(settings, plan, seeds) + _over_splitting(seeds)
+        agreements += _agreement(f"{task}, {hook}", measured, with_saes)
+    return agreements + _occlusion(settings, plan, seeds) + _over_splitting(seeds)
 
 
 def _full_distribution(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list:
@@ -150,7 +150,7 @@ def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]
         return np.array([row["edit_agreement"]["value"] for row in rows])
 
     best = of("supervised")
-    found = [
+    agreements = [
         seeds_claim(
             f"edit agreement of the supervised dictionary, {where}", "above 0.8", best, above=0.8
         )
@@ -158,7 +158,7 @@ def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]
     if with_saes:
         k = compare.HEADLINE
         task, full, frozen = of("task"), of("full"), of("frozen")
-        found += [
+        agreements += [
             seeds_claim(
                 f"task SAE less supervised, {k} changes, {where}", "worse", task - best, below=0.0
             ),
@@ -188,7 +188,7 @@ def _agreement(where: str, measured: list[dict], with_saes: bool) -> list[Claim]
                 above=0.0,
             ),
         ]
-    return found
+    return agreements
 
 
 def _on_par(claim: str, differences_S: np.ndarray) -> Claim:
@@ -201,11 +201,11 @@ def _on_par(claim: str, differences_S: np.ndarray) -> Claim:
 def _occlusion(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list[Claim]:
     """The toy at three scales of the stronger attribute, as shares of its values that are found."""
     scales, n_values = (1.0, 0.5, 0.25), plan.toy.get("n_values", 50)
-    found = []
-    for done, seed in enumerate(seeds):
-        settings.progress("occlusion", done, plan.seeds)
-        found.append([toys.occlusion(scale, seed=seed, **plan.toy) for scale in scales])
-    shares = np.array(found) / n_values
+    occlusions = []
+    for number, seed in enumerate(seeds):
+        settings.progress("occlusion", number, plan.seeds)
+        occlusions.append([toys.occlusion(scale, seed=seed, **plan.toy) for scale in scales])
+    shares = np.array(occlusions) / n_values
     rising = np.diff(shares[:, :, 1], axis=1).min(1)
     return [
         seeds_claim(
@@ -231,11 +231,11 @@ def _occlusion(settings: Settings, plan: Plan, seeds: Sequence[int]) -> list[Cla
 
 def _over_splitting(seeds: Sequence[int]) -> list[Claim]:
     """L1 loss of 1000 random latents less that of the two that name the mixture's halves."""
-    found = []
+    splittings = []
     for penalty in (1, 2, 3):
         losses = [toys.over_splitting(penalty, seed=seed) for seed in seeds]
         gaps = np.array([loss.random - loss.two for loss in losses])
-        found.append(
+        splittings.append(
             seeds_claim(
                 f"over-splitting: loss of random latents less two ideal ones, L1 {penalty}",
                 "below 0",
@@ -243,4 +243,4 @@ def _over_splitting(seeds: Sequence[int]) -> list[Claim]:
                 below=0.0,
             )
         )
-    return found
+    return splittings

@@ -91,8 +91,10 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
     rows = []
     for head in range(n_heads):
         top = shares_GH[:, head].topk(FEATURES)
-        found = float(themes(similarity_GG[top.indices[:, None], top.indices]))
-        rows.append(Head(head, live_G[top.indices], top.values, found, low, high, found < low))
+        n_themes = float(themes(similarity_GG[top.indices[:, None], top.indices]))
+        rows.append(
+            Head(head, live_G[top.indices], top.values, n_themes, low, high, n_themes < low)
+        )
     return rows
 
 
@@ -106,7 +108,7 @@ def of_model(
     The sample is the first n_tokens held-out tokens of the cache. Raises UsageError for an SAE that
     does not stand on head outputs side by side, and for a hook that the cache does not hold.
     """
-    found = {}
+    heads = {}
     for sae in saes:
         hook = cache.resolve(sae.origin.hook)
         shape = cache.plan.hooks[hook]["shape"]
@@ -118,5 +120,5 @@ def of_model(
         chunks = list(cache.counted(hook, "held_out", n_tokens))
         codes = [sae.encode(chunk.x) for chunk in chunks]
         tokens = [chunk.tokens for chunk in chunks]
-        found[hook] = report(sae, Code.concatenate(codes), torch.cat(tokens), shape[0], seed)
-    return found
+        heads[hook] = report(sae, Code.concatenate(codes), torch.cat(tokens), shape[0], seed)
+    return heads

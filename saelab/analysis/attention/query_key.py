@@ -60,10 +60,10 @@ def query_key(
     scores_QK = parts_QE @ parts_KE.T / parts_QE.shape[1] ** 0.5
     score = float(scores_HN[head].view(held.tokens.shape[1], -1)[dest, src])
     if abs(float(scores_QK.sum()) - score) > TOLERANCE * max(1.0, float(scores_QK.abs().max())):
-        found = f"the parts add up to {float(scores_QK.sum()):.3f}, the score is {score:.3f}"
+        mismatch = f"the parts add up to {float(scores_QK.sum()):.3f}, the score is {score:.3f}"
         raise UsageError(
             "the scores of this model are no plain product of query and key (rotary positions, a "
-            f"cap): {found}"
+            f"cap): {mismatch}"
         )
     return QueryKey(queries, keys, scores_QK, score)
 

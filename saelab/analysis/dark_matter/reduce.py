@@ -46,8 +46,8 @@ def pursued(sae: SAE, x: Tensor, method: str) -> Tensor:
     for piece in x.split(PIECE):
         code = sae.encode(piece)
         fired = torch.bincount(code.tokens[code.values != 0], minlength=len(piece))
-        found = pursue(piece - sae.b_dec, sae.W_dec, fired, method)
-        pieces.append(kernels.spmm(found.code, sae.W_dec) + sae.b_dec)
+        pursuit = pursue(piece - sae.b_dec, sae.W_dec, fired, method)
+        pieces.append(kernels.spmm(pursuit.code, sae.W_dec) + sae.b_dec)
     return torch.cat(pieces)
 
 

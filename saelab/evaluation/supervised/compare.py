@@ -73,10 +73,12 @@ def evaluate(
         result["sufficiency"][name], result["necessity"][name] = bases.scores(features)
         result["f1"][name] = _interpretability(site, row, features, first, weights_RP, seed)
         for k in sorted({*changes, headline}):
-            found = patches.scores(features, k, seed)
-            result["edits"].append({"dictionary": name, "changes": k, **found})
+            scores_at_k = patches.scores(features, k, seed)
+            result["edits"].append({"dictionary": name, "changes": k, **scores_at_k})
             if k == headline:
-                result |= {score: result[score] | {name: found[score]} for score in found}
+                result |= {
+                    score: result[score] | {name: scores_at_k[score]} for score in scores_at_k
+                }
     return result
 
 
@@ -103,7 +105,9 @@ class _Approximation:
 
     def scores(self, features: dict[str, Features]) -> tuple[dict, dict]:
         """The fields of sufficiency and necessity."""
-        x_hat = {at: found.reconstruction()[self.first] for at, found in features.items()}
+        x_hat = {
+            at: features_at.reconstruction()[self.first] for at, features_at in features.items()
+        }
         removed = {at: self.means[at] + self.acts[at] - x_hat[at] for at in x_hat}
         sums_PM = np.stack(
             [self.clean_P, self.mean_P, self._metric(x_hat), self._metric(removed)], 1
@@ -198,7 +202,7 @@ def _interpretability(
     truth_PV = dictionary.one_hot(site.fit.labels, values).bool()
     test_PV = dictionary.one_hot(site.test.labels, values).bool()[first]
     on = {at: row[at](acts_PD, site.fit.labels).codes != 0 for at, acts_PD in site.fit_acts.items()}
-    guesses = {at: found.codes[first] != 0 for at, found in features.items()}
+    guesses = {at: features_at.codes[first] != 0 for at, features_at in features.items()}
     generator = torch.Generator().manual_seed(seed)
     mixed_PV = truth_PV[torch.randperm(len(truth_PV), generator=generator)]
     mixed_test_PV = test_PV[torch.randperm(len(test_PV), generator=generator)]
@@ -208,7 +212,7 @@ def _interpretability(
 
 def _guess(on: dict[str, Tensor], guesses: dict[str, Tensor], truth_PV: Tensor) -> Tensor:
     """[P, V] bool: what each value's best latent at its best position says of the test prompts."""
-    found = {at: scores.best_latents(on_PF, truth_PV) for at, on_PF in on.items()}
-    position_V = torch.stack([best.f1 for best in found.values()]).argmax(0)
-    said_XPV = torch.stack([guesses[at][:, best.latent] for at, best in found.items()])
+    best_at = {at: scores.best_latents(on_PF, truth_PV) for at, on_PF in on.items()}
+    position_V = torch.stack([best.f1 for best in best_at.values()]).argmax(0)
+    said_XPV = torch.stack([guesses[at][:, best.latent] for at, best in best_at.items()])
     return said_XPV.gather(0, position_V.expand(1, said_XPV.shape[1], -1))[0]

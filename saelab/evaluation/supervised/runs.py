@@ -23,19 +23,21 @@ def _batches(n: int) -> Iterator[slice]:
 
 def collect(model: Any, prompts: Task, hook: str, positions: list[str]) -> Patch:
     """The activations at a hook (heads flattened) at each position, [P, D]."""
-    found: dict[str, list[Tensor]] = {name: [] for name in positions}
+    acts_by_position: dict[str, list[Tensor]] = {name: [] for name in positions}
     for part in _batches(len(prompts.clean)):
         acts = running.read(model, prompts.clean[part], [hook])[hook].flatten(2)
         for name in positions:
-            found[name].append(acts[torch.arange(len(acts)), prompts.positions[name][part]])
-    return {name: torch.cat(parts) for name, parts in found.items()}
+            acts_by_position[name].append(
+                acts[torch.arange(len(acts)), prompts.positions[name][part]]
+            )
+    return {name: torch.cat(parts) for name, parts in acts_by_position.items()}
 
 
 @torch.no_grad()
 def logits(model: Any, prompts: Task, hook: str = "", patch: Patch | None = None) -> Tensor:
     """Logits [P, V] at each prompt's last token, with the activations of `patch` in place at the
     hook, all positions at once."""
-    found = []
+    pieces = []
     for part in _batches(len(prompts.clean)):
 
         def replace(acts: Tensor, part: slice = part) -> Tensor:
@@ -47,5 +49,5 @@ def logits(model: Any, prompts: Task, hook: str = "", patch: Patch | None = None
             return changed.view_as(acts)
 
         out = running.logits(model, prompts.clean[part], {hook: replace} if patch else {})
-        found.append(out[torch.arange(len(out)), prompts.positions["end"][part]].float())
-    return torch.cat(found)
+        pieces.append(out[torch.arange(len(out)), prompts.positions["end"][part]].float())
+    return torch.cat(pieces)

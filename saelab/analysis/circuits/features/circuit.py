@@ -63,18 +63,20 @@ def feature_circuit(
         lengths = f"{task.clean.shape[1]} and {held_out.clean.shape[1]} tokens"
         raise UsageError(f"nodes by position need prompts of one length: these have {lengths}")
     places = sites(model, saes)
-    changes, found = effects.effects(model, task, places, steps)
-    nodes = effects.rank(found, by_position=by_position)
+    changes, effects_by_site = effects.effects(model, task, places, steps)
+    nodes = effects.rank(effects_by_site, by_position=by_position)
     some = task.part(slice(0, EDGE_PROMPTS))
-    edges = feature_edges.edges(model, some, places, nodes.top(n_edge_nodes), changes, found)
+    edges = feature_edges.edges(
+        model, some, places, nodes.top(n_edge_nodes), changes, effects_by_site
+    )
     points = sorted({0, *(size for size in sizes if size < len(nodes.effect)), len(nodes.effect)})
     curve = feature_curve.curve(model, held_out, places, nodes, points, start, seed)
-    heads_LH = head_scores(model, places, changes, found)
+    heads_LH = head_scores(model, places, changes, effects_by_site)
     return FeatureCircuit([site.write for site in places], nodes, edges, curve, heads_LH)
 
 
 def head_scores(
-    model: Any, places: list[Site], changes: list[Change], found: list[Effects]
+    model: Any, places: list[Site], changes: list[Change], effects_by_site: list[Effects]
 ) -> Tensor | None:
     """[L, H]: the features' |indirect effect| through each head; None unless every layer's
     concatenated head outputs are a site.
@@ -83,7 +85,7 @@ def head_scores(
     per head.
     """
     scores_LH = torch.full((model.cfg.n_layers, model.cfg.n_heads), torch.nan)
-    for site, moved, one in zip(places, changes, found, strict=True):
+    for site, moved, one in zip(places, changes, effects_by_site, strict=True):
         if not (layer := re.fullmatch(r"blocks\.(\d+)\.attn\.(o\.hook_in|hook_z)", site.write)):
             continue
         code, gradient_BD = moved.code, one.gradient.flatten(0, 1)

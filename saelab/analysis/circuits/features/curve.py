@@ -51,19 +51,19 @@ class Curve(NamedTuple):
 
 def means(model: Any, task: Task, sites: list[Site]) -> list[Means]:
     """Each site's mean parts at every position over the corrupted prompts."""
-    found, length = [], task.corrupted.shape[1]
+    means_by_site, length = [], task.corrupted.shape[1]
     for site, acts in zip(sites, record(model, task.corrupted, sites), strict=True):
         code, _, error_PTD = split(site.sae, *acts)
         rows_N = code.tokens % length * code.n_features + code.features
         sums = code.values.new_zeros(length * code.n_features).index_add_(0, rows_N, code.values)
-        found.append(Means(sums.view(length, -1) / len(task.corrupted), error_PTD.mean(0)))
-    return found
+        means_by_site.append(Means(sums.view(length, -1) / len(task.corrupted), error_PTD.mean(0)))
+    return means_by_site
 
 
 def masks(nodes: Nodes, sites: list[Site], length: int) -> list[Tensor]:
     """For each site which nodes are in the circuit, [T, F + 1] (the last column: the error);
     position -1 means every one."""
-    found = []
+    masks_by_site = []
     for number, site in enumerate(sites):
         mask = torch.zeros(length, site.sae.n_features + 1, dtype=torch.bool)
         mine = nodes.site == number
@@ -74,8 +74,8 @@ def masks(nodes: Nodes, sites: list[Site], length: int) -> list[Tensor]:
         everywhere = position_M < 0
         mask[:, feature_M[everywhere]] = True
         mask[position_M[~everywhere], feature_M[~everywhere]] = True
-        found.append(mask)
-    return found
+        masks_by_site.append(mask)
+    return masks_by_site
 
 
 def _edits(site: Site, mean: Means, mask: Tensor) -> list[tuple[str, Edit]]:
@@ -144,12 +144,12 @@ def curve(
     empty_P, clean_P = metric(none), metric([~mask for mask in none])
     gap = float((clean_P - empty_P).mean())
     if abs(gap) < LEAST * float(clean_P.std() + empty_P.std()) or not abs(gap) > 0:
-        found = (
+        values = (
             f"{float(clean_P.mean()):.3f} and {float(empty_P.mean()):.3f} with every node "
             "mean-ablated"
         )
         raise UsageError(
-            f"task {task.name}: the model's metric is {found}: too close together to divide by; "
+            f"task {task.name}: the model's metric is {values}: too close together to divide by; "
             "take another task, or SAEs of hooks that matter to it"
         )
 

@@ -78,7 +78,7 @@ def edges(
     sites: list[Site],
     nodes: Nodes,
     changes: list[Change],
-    found: list[Effects],
+    effects_by_site: list[Effects],
 ) -> Tensor:
     """[M + 1, M]: how much of the effect of node [column] passes straight to node [row], in the
     last row straight to the metric.
@@ -110,7 +110,7 @@ def edges(
 
     rows = torch.zeros(n_nodes + 1, n_nodes)
     for number, (site, table, code) in enumerate(zip(sites, tables, cut.codes, strict=True)):
-        gradient_PTD = found[number].gradient[:n_prompts]
+        gradient_PTD = effects_by_site[number].gradient[:n_prompts]
         slopes_N = sddmm(gradient_PTD.flatten(0, 1), site.sae.W_dec.detach(), code)
         with torch.enable_grad():
             weighted = code.with_values(code.values * slopes_N)

@@ -44,36 +44,36 @@ def feature_report(
     held_out = ablation.setting(model, drawn.held_out)
     progress(f"tracing {len(saes)} hook points")
     started = time.perf_counter()
-    found = feature_circuit(model, drawn.scoring[0], held_out.task, saes, seed=plan.seed)
+    circuit = feature_circuit(model, drawn.scoring[0], held_out.task, saes, seed=plan.seed)
     seconds = time.perf_counter() - started
     progress("comparing")
     means = {
-        "clean": found.curve.metric_clean,
+        "clean": circuit.curve.metric_clean,
         "corrupted": ablation.mean(held_out.base.corrupted),
-        "empty": found.curve.metric_empty,
+        "empty": circuit.curve.metric_empty,
     }
-    truth = None if found.heads is None else known(held_out, plan)
-    agreed, intervals = compared([] if found.heads is None else [found.heads], truth, plan.seed)
+    truth = None if circuit.heads is None else known(held_out, plan)
+    agreed, intervals = compared([] if circuit.heads is None else [circuit.heads], truth, plan.seed)
     return {
         **heading(plan, held_out, means, drawn),
-        **_circuit(found),
+        **_circuit(circuit),
         **agreed,
         "intervals": intervals | metric_intervals(means),
         "seconds": seconds,
     }
 
 
-def _circuit(found: FeatureCircuit) -> dict[str, Any]:
+def _circuit(circuit: FeatureCircuit) -> dict[str, Any]:
     """The fields that say what was found and how good it is by itself."""
-    kept = [curves.Point(point.size, *point.faithfulness) for point in found.curve.points]
-    removed = [curves.Point(point.size, *point.completeness) for point in found.curve.points]
+    kept = [curves.Point(point.size, *point.faithfulness) for point in circuit.curve.points]
+    removed = [curves.Point(point.size, *point.completeness) for point in circuit.curve.points]
     cmd = curves.cmd(kept)
     return {
-        "hooks": found.hooks,
-        "n_nodes": len(found.nodes.effect),
-        "nodes": node_rows(found.nodes.top(NODES), found.hooks),
-        "edges": edge_rows(found),
-        "heads": [] if found.heads is None else head_rows(found.heads),
+        "hooks": circuit.hooks,
+        "n_nodes": len(circuit.nodes.effect),
+        "nodes": node_rows(circuit.nodes.top(NODES), circuit.hooks),
+        "edges": edge_rows(circuit),
+        "heads": [] if circuit.heads is None else head_rows(circuit.heads),
         "cpr": None,  # it ranks by signed score; features are ranked by the size of their effect
         "cmd": cmd.linear,
         "cmd_log": cmd.log,
@@ -95,13 +95,18 @@ def node_rows(nodes: Nodes, hooks: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def edge_rows(found: FeatureCircuit) -> list[dict[str, Any]]:
+def edge_rows(circuit: FeatureCircuit) -> list[dict[str, Any]]:
     """The strongest edges among the nodes that were traced; the last row of `edges` is the
     metric."""
-    n_traced = found.edges.shape[1]
-    names = [*(row["name"] for row in node_rows(found.nodes.top(n_traced), found.hooks)), "metric"]
-    strongest = found.edges.abs().flatten().argsort(descending=True, stable=True)[:EDGES].tolist()
-    rows = [(*divmod(place, n_traced), found.edges.flatten()[place].item()) for place in strongest]
+    n_traced = circuit.edges.shape[1]
+    names = [
+        *(row["name"] for row in node_rows(circuit.nodes.top(n_traced), circuit.hooks)),
+        "metric",
+    ]
+    strongest = circuit.edges.abs().flatten().argsort(descending=True, stable=True)[:EDGES].tolist()
+    rows = [
+        (*divmod(place, n_traced), circuit.edges.flatten()[place].item()) for place in strongest
+    ]
     return [
         {"source": names[up], "target": names[down], "score": score}
         for down, up, score in rows

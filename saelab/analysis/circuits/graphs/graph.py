@@ -172,12 +172,13 @@ def _inputs(
     }
     edges, biases = [], []
     for positions_r, W_rD in zip(positions_R.split(ROWS), W_RD.split(ROWS), strict=True):
-        found = frozen.rows(model, local.held, given, read, positions_r, W_rD)
-        edges.append(_sources(local, found.gradients))
+        piece_rows = frozen.rows(model, local.held, given, read, positions_r, W_rD)
+        edges.append(_sources(local, piece_rows.gradients))
         shifts = [
-            (found.gradients[place.hook] * place.parts.shift).sum((1, 2)) for place in local.places
+            (piece_rows.gradients[place.hook] * place.parts.shift).sum((1, 2))
+            for place in local.places
         ]
-        biases.append(found.constants + sum(shifts))
+        biases.append(piece_rows.constants + sum(shifts))
     return torch.cat(edges), torch.cat(biases)
 
 

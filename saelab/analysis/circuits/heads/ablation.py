@@ -68,15 +68,18 @@ def stand_ins(model: Any, task: Task, kind: Kind = "resample") -> StandIns:
         raise UsageError(f"unknown ablation {kind!r}: kinds are {', '.join(KINDS)}")
     heads, mlps = hooks(model, "attn.hook_z"), hooks(model, "hook_mlp_out")
     parts = [running.read(model, task.corrupted[rows], [*heads, *mlps]) for rows in batches(task)]
-    found = {name: torch.cat([part[name] for part in parts]) for name in (*heads, *mlps)}
+    acts_by_name = {name: torch.cat([part[name] for part in parts]) for name in (*heads, *mlps)}
     if kind == "zero":
-        found = {name: torch.zeros_like(acts) for name, acts in found.items()}
+        acts_by_name = {name: torch.zeros_like(acts) for name, acts in acts_by_name.items()}
     if kind == "mean":
-        found = {
-            name: _template_means(acts, task.labels.get("template")) for name, acts in found.items()
+        acts_by_name = {
+            name: _template_means(acts, task.labels.get("template"))
+            for name, acts in acts_by_name.items()
         }
     return StandIns(
-        kind, {name: found[name] for name in heads}, {name: found[name] for name in mlps}
+        kind,
+        {name: acts_by_name[name] for name in heads},
+        {name: acts_by_name[name] for name in mlps},
     )
 
 
@@ -181,18 +184,18 @@ def setting(model: Any, task: Task) -> Setting:
 def _baseline(model: Any, task: Task, given: StandIns) -> Baseline:
     everything_LH = torch.ones(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
     corrupted = run(model, task._replace(clean=task.corrupted), given)
-    found = Baseline(run(model, task, given), corrupted, run(model, task, given, everything_LH))
-    share, fall = mean((found.clean > 0).float()), mean(found.clean - found.empty)
+    baseline = Baseline(run(model, task, given), corrupted, run(model, task, given, everything_LH))
+    share, fall = mean((baseline.clean > 0).float()), mean(baseline.clean - baseline.empty)
     if not (share.above(0.5) and fall.above(0)):
         raise UsageError(
             f"this model does not do the task {task.name}: its {task.metric.replace('_', ' ')} is "
-            f"{found.clean.mean():.3f} (above 0 on {share.value:.0%} of {len(found.clean)} "
+            f"{baseline.clean.mean():.3f} (above 0 on {share.value:.0%} of {len(baseline.clean)} "
             f"prompts, 95% interval {share.low:.0%} to {share.high:.0%}) and "
-            f"{found.empty.mean():.3f} with every head resampled (difference {fall.low:.3f} to "
+            f"{baseline.empty.mean():.3f} with every head resampled (difference {fall.low:.3f} to "
             f"{fall.high:.3f}), so nothing can be normalised by it; choose a task it does, or a "
             "model that does this one"
         )
-    return found
+    return baseline
 
 
 def faithfulness(base: Baseline, circuit_P: Tensor, seed: int = 0) -> Estimate:

@@ -51,13 +51,13 @@ def _nodes(model: Any, task: Task, points: list[float]) -> Tensor:
     ]
     total = torch.zeros(change_UPTD.shape[1], len(change_UPTD), device=change_UPTD.device)
     for point in points:
-        found = gradients(
+        by_hook = gradients(
             model, task, hooks, [starting_from(corrupted_UPTD[0] + point * change_UPTD[0])]
         )
-        each = [found[0]] + [
+        each = [by_hook[0]] + [
             g
             for layer in layers
-            for g in [found[1 + 2 * layer]] * model.cfg.n_heads + [found[2 + 2 * layer]]
+            for g in [by_hook[1 + 2 * layer]] * model.cfg.n_heads + [by_hook[2 + 2 * layer]]
         ]
         for u, gradient_PTD in enumerate(each):
             total[:, u] += (change_UPTD[u] * gradient_PTD).sum((1, 2))
@@ -74,13 +74,17 @@ def edge_scores(model: Any, task: Task, n_steps: int = 1) -> Tensor:
 def _edges(model: Any, task: Task, points: list[float]) -> Tensor:
     clean_UPTD, corrupted_UPTD = written(model, task.clean), written(model, task.corrupted)
     change_UPTD = clean_UPTD - corrupted_UPTD
-    places, found = sites(model), None
+    places, gradient_sums = sites(model), None
     for point in points:
         start = starting_from(corrupted_UPTD[0] + point * change_UPTD[0])
         new = gradients(model, task, [place.hook for place in places], [start])
-        found = new if found is None else [a + b for a, b in zip(found, new, strict=True)]
-    assert found is not None
-    return _scores(change_UPTD, places, found) / len(points)
+        gradient_sums = (
+            new
+            if gradient_sums is None
+            else [a + b for a, b in zip(gradient_sums, new, strict=True)]
+        )
+    assert gradient_sums is not None
+    return _scores(change_UPTD, places, gradient_sums) / len(points)
 
 
 def _scores(change_UPTD: Tensor, places: list[Site], gradients: list[Tensor]) -> Tensor:
@@ -116,13 +120,13 @@ def _edges_by_activation(model: Any, task: Task, points: list[float]) -> Tensor:
     for hook, first, last in stages(model):
         later = [place for place in places if place.n_writers >= last]
         step_PTD = change_UPTD[first:last].sum(0)
-        found = [torch.zeros(())] * len(later)
+        gradient_sums = [torch.zeros(())] * len(later)
         for point in points:
             new = gradients(
                 model, task, [place.hook for place in later], [_moved(hook, step_PTD * (point - 1))]
             )
-            found = [a + b for a, b in zip(found, new, strict=True)]
-        scores_PUR = _scores(change_UPTD[:last], later, found)[:, first:]
+            gradient_sums = [a + b for a, b in zip(gradient_sums, new, strict=True)]
+        scores_PUR = _scores(change_UPTD[:last], later, gradient_sums)[:, first:]
         rows.append(
             torch.nn.functional.pad(
                 scores_PUR, (sum(place.width for place in places) - scores_PUR.shape[2], 0)
@@ -134,12 +138,12 @@ def _edges_by_activation(model: Any, task: Task, points: list[float]) -> Tensor:
 def stages(model: Any) -> list[tuple[str, int, int]]:
     """(hook of their sum, first writer, last writer + 1) for the writers that compute side by
     side."""
-    found, at = [("blocks.0.hook_in", 0, 1)], 1
+    hooks, at = [("blocks.0.hook_in", 0, 1)], 1
     for layer in range(model.cfg.n_layers):
         for end, width in (("hook_attn_out", model.cfg.n_heads), ("hook_mlp_out", 1)):
-            found.append((f"blocks.{layer}.{end}", at, at + width))
+            hooks.append((f"blocks.{layer}.{end}", at, at + width))
             at += width
-    return found
+    return hooks
 
 
 def _moved(hook: str, by_PTD: Tensor) -> Hook:

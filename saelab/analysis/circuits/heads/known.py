@@ -29,30 +29,35 @@ class Known(NamedTuple):
 
 def measured(held_out: Setting) -> Known:
     """The circuit by exhaustive resampling, at each of truth.LEVELS."""
-    found = truth.measure_all(held_out, ("resample",))
-    effects = found.effects["resample"]
+    measured_truth = truth.measure_all(held_out, ("resample",))
+    effects = measured_truth.effects["resample"]
     at = {level: truth.members(effects, level) for level in truth.LEVELS}
     levels = {
         level: (members.heads, int(members.undecided_heads.sum())) for level, members in at.items()
     }
-    shown = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
-    about = {"kind": "measured", "ablation": "resample", "seconds": found.seconds, "effects": shown}
+    rounded = [[[round(x, 6) for x in head] for head in layer] for layer in effects.heads.tolist()]
+    about = {
+        "kind": "measured",
+        "ablation": "resample",
+        "seconds": measured_truth.seconds,
+        "effects": rounded,
+    }
     return Known(levels, effects.heads[..., 0], about)
 
 
 def published(model: Any, name: str) -> Known:
     """The published circuit of a task. Raises UsageError for a model it does not belong to."""
-    found, here = PUBLISHED.get(name), models.name_of(model)
-    if found is None or here.rsplit("/", 1)[-1] != found.model:
-        whose = f"that of {found.model}" if found else f"only those of {', '.join(PUBLISHED)}"
+    paper, here = PUBLISHED.get(name), models.name_of(model)
+    if paper is None or here.rsplit("/", 1)[-1] != paper.model:
+        whose = f"that of {paper.model}" if paper else f"only those of {', '.join(PUBLISHED)}"
         raise UsageError(
             f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds "
             "this model's own"
         )
     members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
-    for layer, head in found.heads():
+    for layer, head in paper.heads():
         members_LH[layer, head] = True
-    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": found.source})
+    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": paper.source})
 
 
 def compared(

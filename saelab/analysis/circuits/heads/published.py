@@ -65,14 +65,14 @@ IOI_GROUP_EDGES = (
 
 def _ioi_edges() -> tuple[Edge, ...]:
     """Head to head and head to logits; those from `input` are left to IOI_GROUP_EDGES."""
-    found: list[Edge] = []
+    edges: list[Edge] = []
     for source, target, parts in IOI_GROUP_EDGES:
         if target == "logits":
-            found += [(_node(head), "logits") for head in _IOI[source]]
+            edges += [(_node(head), "logits") for head in _IOI[source]]
         elif source != "input":
             pairs = product(_IOI[source], _IOI[target])
-            found += [(_node(a), _node(b, part)) for a, b in pairs for part in parts if a[0] < b[0]]
-    return tuple(found)
+            edges += [(_node(a), _node(b, part)) for a, b in pairs for part in parts if a[0] < b[0]]
+    return tuple(edges)
 
 
 _EARLY, _LATE = (0, 1, 2, 3), (8, 9, 10, 11)
@@ -82,37 +82,37 @@ _START = ((0, 3), (0, 5))
 
 def _greater_than_edges() -> tuple[Edge, ...]:
     mlps, amid = [f"m{layer}" for layer in range(12)], [_node(head) for head in _AMID]
-    found = [("embed", _node(head, part)) for head in (*_START, (0, 1)) for part in "qkv"]
-    found += [("embed", mlps[layer]) for layer in _EARLY]
-    found += [(node, "logits") for node in (*amid, *(mlps[layer] for layer in _LATE))]
+    edges = [("embed", _node(head, part)) for head in (*_START, (0, 1)) for part in "qkv"]
+    edges += [("embed", mlps[layer]) for layer in _EARLY]
+    edges += [(node, "logits") for node in (*amid, *(mlps[layer] for layer in _LATE))]
     for group in (range(9), _LATE):  # ACDC also joins all MLPs up to 8
-        found += [(mlps[a], mlps[b]) for a in group for b in group if a < b]
-    found += [(_node((0, 1)), mlps[layer]) for layer in _EARLY]
-    found += [(_node(a), _node(b, part)) for a, b, part in product((*_START, (0, 1)), _AMID, "qkv")]
-    found += [
+        edges += [(mlps[a], mlps[b]) for a in group for b in group if a < b]
+    edges += [(_node((0, 1)), mlps[layer]) for layer in _EARLY]
+    edges += [(_node(a), _node(b, part)) for a, b, part in product((*_START, (0, 1)), _AMID, "qkv")]
+    edges += [
         (mlps[layer], _node(head, part)) for layer, head, part in product(_EARLY, _AMID, "qkv")
     ]
-    found += [
+    edges += [
         (_node(head), mlps[layer]) for head, layer in product(_AMID, _LATE) if layer >= head[0]
     ]
-    found += [
+    edges += [
         (mlps[layer], _node(head, "q")) for head in _AMID for layer in range(head[0])
     ]  # their queries stay clean
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(edges))
 
 
 def _docstring_edges() -> tuple[Edge, ...]:
-    found = [("embed", "a0.h5.v"), ("a0.h5", "a1.h4.v"), ("embed", "a1.h4.v"), ("a1.h4", "a2.h0.v")]
-    found += [
+    edges = [("embed", "a0.h5.v"), ("a0.h5", "a1.h4.v"), ("embed", "a1.h4.v"), ("a1.h4", "a2.h0.v")]
+    edges += [
         (source, f"{head}.{part}")
         for source in ("embed", "a0.h5")
         for head in ("a1.h2", "a2.h0")
         for part in "qk"
     ]
     for head in ("a3.h0", "a3.h6"):
-        found += [("a1.h4", f"{head}.q"), ("a2.h0", f"{head}.k"), ("a1.h2", f"{head}.k")]
-        found += [("embed", f"{head}.v"), ("a0.h5", f"{head}.v"), (head, "logits")]
-    return tuple(found)
+        edges += [("a1.h4", f"{head}.q"), ("a2.h0", f"{head}.k"), ("a1.h2", f"{head}.k")]
+        edges += [("embed", f"{head}.v"), ("a0.h5", f"{head}.v"), (head, "logits")]
+    return tuple(edges)
 
 
 PUBLISHED = {

@@ -130,25 +130,25 @@ def _scored(model: Any, plan: Plan, drawn: Parts, options: dict[str, Any]) -> li
     ]
 
 
-def mean(found: Sequence[Scores]) -> Scores:
+def mean(repeated: Sequence[Scores]) -> Scores:
     """Scores averaged over repetitions; seconds of one of them."""
-    first = found[0]
-    heads_LH = torch.stack([one.heads for one in found]).mean(0)
+    first = repeated[0]
+    heads_LH = torch.stack([one.heads for one in repeated]).mean(0)
     mlps_L = (
         None
         if first.mlps is None
-        else torch.stack([one.mlps for one in found if one.mlps is not None]).mean(0)
+        else torch.stack([one.mlps for one in repeated if one.mlps is not None]).mean(0)
     )
     edges = None
     if first.edges is not None:
         sums: dict[tuple[str, str], float] = {}
-        for edge in [edge for one in found for edge in one.edges or []]:
-            sums[edge[:2]] = sums.get(edge[:2], 0.0) + edge.score / len(found)
+        for edge in [edge for one in repeated for edge in one.edges or []]:
+            sums[edge[:2]] = sums.get(edge[:2], 0.0) + edge.score / len(repeated)
         edges = sorted(
             (Edge(*ends, value) for ends, value in sums.items()), key=lambda edge: -abs(edge.score)
         )
     return Scores(
-        first.method, heads_LH, mlps_L, edges, sum(one.seconds for one in found) / len(found)
+        first.method, heads_LH, mlps_L, edges, sum(one.seconds for one in repeated) / len(repeated)
     )
 
 

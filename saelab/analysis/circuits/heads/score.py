@@ -101,9 +101,9 @@ def _acdc(model: Any, task: Task, options: Options) -> Found:
 
 
 def _codes(model: Any, task: Task, options: Options, centred: bool = True) -> Found:
-    found = codes.of_task(model, task, options.sae, seed=options.seed, centred=centred)
-    heads_LH = codes.only_in_clean(found).unflatten(0, (model.cfg.n_layers, -1))
-    pairs_KK = codes.pairs_only_in_clean(found)
+    task_codes = codes.of_task(model, task, options.sae, seed=options.seed, centred=centred)
+    heads_LH = codes.only_in_clean(task_codes).unflatten(0, (model.cfg.n_layers, -1))
+    pairs_KK = codes.pairs_only_in_clean(task_codes)
     n_heads = model.cfg.n_heads
     names = [f"a{number // n_heads}.h{number % n_heads}" for number in range(len(pairs_KK))]
     later = [(a, b) for b in range(len(names)) for a in range(b // n_heads * n_heads)]

@@ -85,16 +85,16 @@ def by_layer(scores_U: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
 
 def sites(model: Any) -> list[Site]:
     """The hooks at which the stream is read, in the order of computation."""
-    cfg, found = model.cfg, []
+    cfg, readers = model.cfg, []
     n_kv = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
     for layer in range(cfg.n_layers):
         before = 1 + layer * (cfg.n_heads + 1)
         for part in "qkv":
             n_readers = cfg.n_heads if part == "q" else n_kv
             name = f"blocks.{layer}.attn.hook_{part}_input"
-            found.append(Site(name, part, layer, n_readers, before))
+            readers.append(Site(name, part, layer, n_readers, before))
         parallel = getattr(cfg, "parallel_attn_mlp", False)
-        found.append(
+        readers.append(
             Site(
                 f"blocks.{layer}.hook_mlp_in",
                 "mlp",
@@ -105,7 +105,7 @@ def sites(model: Any) -> list[Site]:
         )
     last = cfg.n_layers - 1
     return [
-        *found,
+        *readers,
         Site(f"blocks.{last}.hook_out", "logits", last, 1, 1 + cfg.n_layers * (cfg.n_heads + 1)),
     ]
 

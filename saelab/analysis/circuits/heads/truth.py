@@ -113,14 +113,14 @@ def _clear(shares_X3: Tensor, level: float) -> tuple[Tensor, Tensor]:
     return inside_X, ~inside_X & ((high_X > level) | (low_X < -level))
 
 
-def members(found: Effects, level: float = 0.05) -> Members:
+def members(ablation_effects: Effects, level: float = 0.05) -> Members:
     """The components whose effect is at least `level` in size, its 95% interval clear of the level.
 
     Components that work against the task belong to the circuit, as negative name movers do (Wang et
     al. 2022).
     """
     (heads_LH, open_heads_LH), (mlps_L, open_mlps_L) = (
-        _clear(found.heads, level),
-        _clear(found.mlps, level),
+        _clear(ablation_effects.heads, level),
+        _clear(ablation_effects.mlps, level),
     )
     return Members(level, heads_LH, mlps_L, open_heads_LH, open_mlps_L)

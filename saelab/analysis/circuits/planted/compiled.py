@@ -89,27 +89,27 @@ def _weights(program: Program, decoys: bool, seed: int) -> dict[str, Tensor]:
     var, generator = program.variables, torch.Generator().manual_seed(seed)
     width = 2 * var.n // N_HEADS
     level_TU = LEVEL * var("level").T.expand(program.length, -1)
-    found = {
+    state = {
         "transformer.wte.weight": _twice(var("word").T),
         "lm_head.weight": _twice(program.output) / 2,
     }
-    found["transformer.wpe.weight"] = _twice(level_TU + var("position").T)
+    state["transformer.wpe.weight"] = _twice(level_TU + var("position").T)
     zero_U1 = torch.zeros(var.n, 1)
     nothing = Head(zero_U1, zero_U1, zero_U1, zero_U1.T)
     for layer in range(N_LAYERS):
         spare = [_decoy_head(var, width, generator) if decoys else nothing for _ in range(N_HEADS)]
         heads = [program.heads.get((layer, head), spare[head]) for head in range(N_HEADS)]
         name = f"transformer.h.{layer}"
-        found |= {
+        state |= {
             f"{name}.attn.{part}.weight": weight
             for part, weight in _attention(heads, width).items()
         }
         neurons = program.mlps.get(layer) or (_decoy_neurons(var, generator) if decoys else None)
         if neurons is not None:
-            found[f"{name}.mlp.c_fc.weight"] = _widened(_twice(neurons.enter.T).T / 2, N_DECOYS)
-            found[f"{name}.mlp.c_fc.bias"] = _widened(neurons.bias[None], N_DECOYS)[0]
-            found[f"{name}.mlp.c_proj.weight"] = _widened(_twice(neurons.leave).T, N_DECOYS).T
-    return found
+            state[f"{name}.mlp.c_fc.weight"] = _widened(_twice(neurons.enter.T).T / 2, N_DECOYS)
+            state[f"{name}.mlp.c_fc.bias"] = _widened(neurons.bias[None], N_DECOYS)[0]
+            state[f"{name}.mlp.c_proj.weight"] = _widened(_twice(neurons.leave).T, N_DECOYS).T
+    return state
 
 
 def _save_tokenizer(words: list[str], folder: Path) -> None:

@@ -17,6 +17,9 @@ class Code:
     starts [B+1] int64: token b owns pairs starts[b] to starts[b+1]. features [N] int64: ascending
     within a token, none twice. values [N]: activations; a pair may carry 0, which decodes to
     nothing, did not fire and gets no gradient.
+
+    >>> code = sae.encode(x_BD)
+    >>> code.features, code.values
     """
 
     starts: Tensor

@@ -1,5 +1,4 @@
-"""SAE: a sparse autoencoder (or transcoder) over one hook point: parameters, encoding, decoding,
-its inference form, its file.
+"""SAE: a sparse autoencoder (or transcoder) over one hook point, its inference form, its file.
 
 Shapes: B tokens, F features, D width, N pairs.
 """
@@ -31,6 +30,11 @@ class SAE(nn.Module):
     optional linear skip [D_out, D]. levels [F]: inference thresholds of batch and feature budgets
     (see `calibrate`), or those a Threshold with a bandwidth learns. Raises UsageError if k exceeds
     n_features.
+
+    >>> sae = SAE(d_model=64, n_features=1024, sparsify=Choice(k=16))
+    >>> x_hat_BD, code = sae.reconstruct(x_BD)  # sae.encode(x_BD), then sae.decode(code)
+    >>> sae.calibrate(batches)  # which a token budget does not need
+    >>> sae.frozen().save("saes/mine", probe=x_BD[:8])
     """
 
     def __init__(
@@ -91,8 +95,7 @@ class SAE(nn.Module):
 
     @property
     def learns_levels(self) -> bool:
-        """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU in
-        training)."""
+        """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU)."""
         return isinstance(self.sparsify, Threshold) and self.sparsify.bandwidth > 0
 
     def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
@@ -132,10 +135,7 @@ class SAE(nn.Module):
         return autograd.decode(code, self.W_dec) + self.b_dec
 
     def reconstruct(self, x: Tensor, grad: Tensor | None = None) -> tuple[Tensor, Code]:
-        """x_hat [..., D_out] of x [..., D], skip included, and the code it is made from.
-
-        >>> x_hat, code = sae.reconstruct(x)
-        """
+        """x_hat [..., D_out] of x [..., D], skip included, and the code it is made from."""
         code = self.encode(x, grad)
         x_hat_BD = autograd.decode(code, self.W_dec) + self.base(x.reshape(-1, self.d_model))
         return x_hat_BD.reshape(*x.shape[:-1], -1), code

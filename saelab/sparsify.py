@@ -16,6 +16,9 @@ class Choice:
     over "token": k per token. "batch": k x B over the batch. "feature": k x B over the batch,
     shared out among the features. Score: relu(pre), or |pre| if signed; times 1 + beta |W_dec . g|
     for a gradient g of the model's loss.
+
+    >>> topk = Choice(k=32)
+    >>> abstopk_of_a_batch = Choice(k=32, over="batch", signed=True)
     """
 
     k: int
@@ -39,6 +42,9 @@ class Threshold:
 
     bandwidth: width of the window around the level in which pairs are reported with value 0, for
     the straight-through gradient.
+
+    >>> jumprelu = Threshold(level=0.01, bandwidth=0.02)
+    >>> sae = SAE(d_model=64, n_features=1024, sparsify=jumprelu)
     """
 
     level: float = 0.0

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run's result, and where it reads and writes."""
+    """Everything that decides a run's result, and where it reads and writes.
+
+    >>> config = Config(cache="caches/a", out="runs/a", k=32)
+    >>> folder = train(config)
+    """
 
     cache: str = ""
     """activation cache to train on"""

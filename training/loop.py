@@ -35,6 +35,9 @@ def train(
     run's, bit for bit on a CPU. progress(step, n_steps, what each run measured) is called after
     every step. Raises UsageError for configs that cannot share a pass, an occupied run folder, or a
     checkpoint of another configuration.
+
+    >>> folder = train(Config(cache="caches/a", out="runs/a", k=32))
+    >>> sae = SAE.load(folder)
     """
     several = [configs] if isinstance(configs, Config) else list(configs)
     cache = _common_cache(several)

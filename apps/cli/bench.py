@@ -1,5 +1,9 @@
 """Time a whole training step on this machine: every sparsifier, the dense step, and the product
-they are compared with."""
+they are compared with.
+
+    saelab bench --width 768 --features 24576 --k 32
+    saelab bench --explain
+"""
 
 from collections.abc import Callable
 from contextlib import nullcontext

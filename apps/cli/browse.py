@@ -1,4 +1,8 @@
-"""Open the feature browser on runs, or on folders that hold runs, at a local address."""
+"""Open the feature browser on runs, or on folders that hold runs, at a local address.
+
+saelab browse runs/demo
+saelab browse runs --port 8601
+"""
 
 import contextlib
 import io

@@ -1,5 +1,9 @@
 """Run a model over text and write an activation cache for one or more hook points; or cache one's
-own arrays."""
+own arrays.
+
+    saelab capture --hook blocks.2.hook_out --tokens 2M --out caches/a
+    saelab capture --arrays acts.npy --ids tokens.npy --out caches/mine
+"""
 
 import sys
 import time

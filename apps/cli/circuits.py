@@ -1,5 +1,9 @@
 """Find which heads of a model carry out a task, compare with the truth, and measure how faithful
-the found circuit is."""
+the found circuit is.
+
+    saelab circuits --task ioi
+    saelab circuits --task ioi --method acdc --json
+"""
 
 import sys
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """Split what SAEs miss into a part that is linear in the activation and one that is not; measure
-what each costs the model."""
+what each costs the model.
+
+    saelab dark-matter runs/a
+    saelab dark-matter runs/a runs/b --tokens 500k
+"""
 
 import sys
 from dataclasses import dataclass

@@ -1,5 +1,9 @@
 """The main job on the bundled model: capture, train two seeds, evaluate, index, open the
-browser."""
+browser.
+
+    saelab demo
+    saelab demo --out runs/mine --no-browse
+"""
 
 import time
 from collections.abc import Iterator

@@ -1,5 +1,9 @@
 """Measure SAEs on held-out documents: reconstruction, sparsity, and the model's loss with the SAE
-spliced in."""
+spliced in.
+
+    saelab eval runs/demo
+    saelab eval runs/a runs/b --controls
+"""
 
 import json
 import sys

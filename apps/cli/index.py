@@ -1,5 +1,9 @@
 """Build the feature index of a run: one pass of its cache through the SAE into features.db, which
-the browser reads."""
+the browser reads.
+
+    saelab index runs/a
+    saelab index runs/a --compare runs/b
+"""
 
 import sys
 import time

@@ -1,4 +1,8 @@
-"""Measure a paper's claims on the bundled model and on ground truth, and say which hold."""
+"""Measure a paper's claims on the bundled model and on ground truth, and say which hold.
+
+saelab reproduce
+saelab reproduce abstopk --quick
+"""
 
 import sys
 from dataclasses import dataclass

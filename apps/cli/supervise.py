@@ -1,5 +1,9 @@
 """Compare SAEs with supervised dictionaries on a task: approximation, sparse control,
-interpretability."""
+interpretability.
+
+    saelab supervise runs/a --task ioi
+    saelab supervise runs/a runs/b --task greater-than --changes 3
+"""
 
 import sys
 from dataclasses import dataclass

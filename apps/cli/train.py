@@ -3,6 +3,9 @@
 `saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it
 gives as a list makes a run of each value, several lists make their product; each run gets a folder
 in --out. An option given here replaces the recipe's.
+
+    saelab train --cache caches/a --out runs/a --k 32
+    saelab train RECIPE.yaml --cache caches/a
 """
 
 import sys

@@ -33,6 +33,9 @@ class Cache:
 
     Raises UsageError if the folder holds no cache or an unfinished one, FailedRun naming a shard
     that is missing or cut short.
+
+    >>> x_BD = next(Cache("caches/a").batches("blocks.2.hook_out", size=1024))
+    >>> sizes = [len(chunk.tokens) for chunk in Cache("caches/a").contexts("blocks.2.hook_out")]
     """
 
     def __init__(self, directory: Path | str) -> None:

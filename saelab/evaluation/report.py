@@ -125,6 +125,9 @@ def evaluate(
     name, measured on the same tokens (field `controls`, only if there are any). Raises UsageError
     if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
     transcoder from a part of an activation.
+
+    >>> _, sae, cache, model = saelab.open("runs/demo")
+    >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]
     """
     source, target = sae.origin.hooks
     if cache.width(source) != sae.d_model:

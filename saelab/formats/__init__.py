@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class Format(NamedTuple):
-    """One form of SAE files."""
+    """One form of SAE files.
+
+    >>> mine = Format("mine", "a folder with mine.json", is_mine, read_mine)
+    >>> saelab.register("format", mine)
+    """
 
     name: str
     """what it is called in messages and in `Origin.format`"""

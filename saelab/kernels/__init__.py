@@ -40,7 +40,11 @@ _forced: ContextVar[str | None] = ContextVar("backend", default=None)
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Use this backend inside the block, whatever the tensors' device. Raises ValueError for an
-    unknown name."""
+    unknown name.
+
+    >>> with backend("reference"):
+    ...     x_hat_BD, code = sae.reconstruct(x_BD)
+    """
     if name not in HOMES:
         raise ValueError(f"no backend {name!r}; there are {', '.join(HOMES)}")
     token = _forced.set(name)
@@ -149,25 +153,41 @@ def choose(
 
 @torch.no_grad()
 def spmm(code: Code, W: Tensor) -> Tensor:
-    """Decode: out[b] = sum over b's pairs of value x W[feature]. W [F, D] -> [B, D]."""
+    """Decode: out[b] = sum over b's pairs of value x W[feature]. W [F, D] -> [B, D].
+
+    >>> code = sae.encode(x_BD)
+    >>> x_hat_BD = spmm(code, sae.W_dec) + sae.b_dec
+    """
     return _backend(W).spmm(code, W)
 
 
 @torch.no_grad()
 def spmm_t(code: Code, G: Tensor) -> Tensor:
     """Weight gradient: out[f] = sum over the tokens that use f of value x G[token]. G [B, D] -> [F,
-    D]."""
+    D].
+
+    >>> G_BD = 2 * (x_hat_BD - x_BD)
+    >>> dW_dec_FD = spmm_t(code, G_BD)
+    """
     return _backend(G).spmm_t(code, G)
 
 
 @torch.no_grad()
 def sddmm(A: Tensor, W: Tensor, code: Code) -> Tensor:
-    """A[token] . W[feature] at every pair. A [B, D], W [F, D] -> [N]."""
+    """A[token] . W[feature] at every pair. A [B, D], W [F, D] -> [N].
+
+    >>> G_BD = 2 * (x_hat_BD - x_BD)
+    >>> dvalues_N = sddmm(G_BD, sae.W_dec, code)
+    """
     return _backend(A).sddmm(A, W, code)
 
 
 @torch.no_grad()
 def column_sums(code: Code) -> tuple[Tensor, Tensor]:
     """Per feature the sum of its values [F] and the number of tokens it fired on (value != 0) [F]
-    int64."""
+    int64.
+
+    >>> sums_F, fired_F = column_sums(sae.encode(x_BD))
+    >>> density_F = fired_F / len(x_BD)
+    """
     return _backend(code.values).column_sums(code)

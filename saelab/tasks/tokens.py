@@ -208,6 +208,9 @@ def task(
     split: which templates (agreement: which subjects); the bundled model never saw the held-out
     ones. Raises UsageError for an unknown task or split, and for a tokenizer that does not read the
     task's words as single tokens.
+
+    >>> model = models.load("bundled")
+    >>> task("ioi", model, n=100, split="held-out").clean.shape  # [P, T]
     """
     if name not in GENERATORS:
         raise UsageError(f"unknown task {name!r}: tasks are {', '.join(GENERATORS)}")

@@ -67,6 +67,9 @@ def fit(x: Tensor, x_hat: Tensor, intercept: bool = True, ridge: float = 0.0) ->
 
     ridge: added to x's covariance, 0 for plain least squares. Score it on other tokens with
     `decompose`. Raises UsageError for fewer than D + 2 tokens or for shapes that differ.
+
+    >>> map = fit(x_ND, x_hat_ND)
+    >>> map.error(x_ND).shape  # [N, D]
     """
     _check(x, x_hat)
     sums = Sums(x.shape[1], x.shape[1] + 1)
@@ -82,6 +85,9 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
     On the very tokens of an unregularised fit the two parts are orthogonal, so that fvu =
     fvu_linear + fvu_nonlinear; on others they need not be. truth [N, D]: the planted signal that a
     perfect SAE would return. Raises UsageError for shapes that differ.
+
+    >>> parts = decompose(held_out_ND, sae(held_out_ND), fit(x_ND, sae(x_ND)))
+    >>> parts.fvu, parts.fvu_nonlinear
     """
     _check(x, x_hat)
     linear_ND = map.error(x)

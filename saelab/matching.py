@@ -11,29 +11,34 @@ from torch.nn.functional import normalize
 
 from saelab.statistics.draws import stream
 
-# Cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615)
-MOST = (
-    8192**2
-)  # cosines of which the best pairing is sought: 3 s at 4096 x 4096, 30 s at twice that
+# Cosines of which the best pairing is sought: 3 s at 4096 x 4096, 30 s at twice that.
+MOST = 8192**2
+# Cosine from which a feature counts as found again (Paulo and Belrose 2025, arXiv 2501.16615).
 FOUND = 0.7
 
 
 class Matching(NamedTuple):
-    """rows, columns [M] int64: partners; cosines [M]: theirs, with sign."""
+    """Partners, one to one."""
 
     rows: Tensor
+    """[M] int64, of one dictionary"""
     columns: Tensor
+    """[M] int64, of the other"""
     cosines: Tensor
+    """[M] of the two, with sign"""
 
 
 class Stability(NamedTuple):
-    """Of two dictionaries: mean cosine of partners, share of partners above FOUND; and both with
-    random rows as the second."""
+    """How much of one dictionary is in another."""
 
     mean: float
+    """mean cosine of partners"""
     found: float
+    """share of partners above FOUND"""
     null_mean: float
+    """mean cosine with random rows as the second"""
     null_found: float
+    """share above FOUND with random rows as the second"""
 
 
 def match(one_AD: Tensor, other_BD: Tensor, *, signed: bool = True) -> Matching:

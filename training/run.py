@@ -30,20 +30,22 @@ PROBE_TOKENS = 16
 
 
 class Step(NamedTuple):
-    """What one step measured on its batch, in training form.
-
-    loss: what was descended; terms: its parts by name, unweighted. l0: pairs with non-zero value
-    per token. dead, dense: shares of F. certified: share of the choices that the first screen
-    certified (None: not screened). lr: learning rate.
-    """
+    """What one step measured on its batch, in training form."""
 
     loss: float
+    """what was descended"""
     terms: dict[str, float]
+    """its parts by name, unweighted"""
     l0: float
+    """pairs with non-zero value per token"""
     dead: float
+    """share of F"""
     dense: float
+    """share of F"""
     certified: float | None
+    """share of the choices that the first screen certified (None: not screened)"""
     lr: float
+    """learning rate"""
 
     @property
     def fvu(self) -> float:

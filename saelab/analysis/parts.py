@@ -26,15 +26,14 @@ class Site(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """target = decoded code + shift + error. code: of C x T tokens, without pairs at position 0;
-    shift, error: [C, T, E].
-
-    Position 0 of a context is all error.
-    """
+    """target = decoded code + shift + error. Position 0 of a context is all error."""
 
     code: Code
+    """of C x T tokens, without pairs at position 0"""
     shift: Tensor
+    """[C, T, E]"""
     error: Tensor
+    """[C, T, E]"""
 
 
 def fired(code: Code, length: int) -> Code:

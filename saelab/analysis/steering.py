@@ -37,19 +37,20 @@ class Edit(NamedTuple):
 
 
 class Steered(NamedTuple):
-    """Effect of edits on a task. metric, change, kl: with their 95% intervals over prompts.
-
-    metric: of the steered model, in the task's unit; change: of the metric; kl: KL(unsteered ||
-    steered) at the end, in nats. random_change, random_kl: [R] of random directions whose length at
-    every position is that of the edit. length: its mean.
-    """
+    """Effect of edits on a task, with 95% intervals over prompts."""
 
     metric: Estimate
+    """of the steered model, in the task's unit"""
     change: Estimate
+    """of the metric"""
     kl: Estimate
+    """KL(unsteered || steered) at the end, in nats"""
     random_change: Tensor
+    """[R] of random directions whose length at every position is that of the edit"""
     random_kl: Tensor
+    """[R] likewise"""
     length: float
+    """mean length of the edit"""
 
 
 def _check(sae: SAE, edits: Sequence[Edit]) -> None:

@@ -23,11 +23,12 @@ from saelab.statistics import Estimate, share_over_documents, weights
 
 
 class Partners(NamedTuple):
-    """For each latent the true feature with the highest |cosine| to its decoder row, and that
-    cosine, [F] each."""
+    """For each latent the true feature that is most like it."""
 
     features: Tensor
+    """[F] the one with the highest |cosine| to the latent's decoder row"""
     cosines: Tensor
+    """[F] that cosine"""
 
 
 class Detection(NamedTuple):

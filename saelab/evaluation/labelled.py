@@ -25,12 +25,14 @@ N_NAMES = 6  # names that indirect-object prompts are drawn from for probing: en
 
 
 class Labelled(NamedTuple):
-    """x [N, D] float32; labels: name -> [N] bool; groups [N]: the document (or prompt) of each, for
-    intervals and splits."""
+    """Activations with labels."""
 
     x: Tensor
+    """[N, D] float32"""
     labels: dict[str, np.ndarray]
+    """name -> [N] bool"""
     groups: np.ndarray
+    """[N] the document (or prompt) of each, for intervals and splits"""
 
 
 def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Labelled:

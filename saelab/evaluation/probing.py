@@ -34,11 +34,14 @@ class Probe(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Inputs [N, F], labels [N] bool and the documents [N] they come from."""
+    """What a probe is fitted to."""
 
     inputs: Inputs
+    """[N, F]"""
     labels: np.ndarray
+    """[N] bool"""
     groups: np.ndarray
+    """[N] the documents they come from"""
 
 
 def rank(train: Examples) -> np.ndarray:

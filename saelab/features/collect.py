@@ -29,12 +29,14 @@ BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
 
 class Contexts(NamedTuple):
-    """What the index keeps of the contexts it read, [C, T]: tokens, document numbers, and which
-    positions count."""
+    """What the index keeps of the contexts it read."""
 
     tokens: NDArray
+    """[C, T]"""
     documents: NDArray
+    """[C, T] document numbers"""
     counted: NDArray
+    """[C, T] which positions count"""
 
 
 class Statistics(NamedTuple):

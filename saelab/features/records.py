@@ -4,66 +4,83 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One feature in the table. max keeps its sign; mean is of |activation| over firing tokens;
-    positive: share of them above 0.
-
-    tokens: strongest by total; other, cosine: nearest feature of the first other SAE;
-    partner_cosine: that with its partner in a one-to-one matching, if it has one; hit: what a
-    search found, else None.
-    """
+    """One feature in the table."""
 
     feature: int
+    """its number"""
     fired: int
+    """tokens on which it fired"""
     density: float
+    """share of the tokens"""
     mean: float
+    """of |activation| over firing tokens"""
     max: float
+    """the activation of largest size, with its sign"""
     positive: float
+    """share of firings above 0"""
     tokens: list[str]
+    """strongest by total"""
     other: int | None
+    """nearest feature of the first other SAE"""
     cosine: float | None
+    """with the nearest"""
     partner_cosine: float | None
+    """with its partner in a one-to-one matching, if it has one"""
     hit: "Hit | None"
+    """what a search found, else None"""
 
 
 class Hit(NamedTuple):
-    """What a search found of a feature: whether one of its strong tokens matches, and how many of
-    its examples do."""
+    """What a search found of a feature."""
 
     token: bool
+    """whether one of its strong tokens matches"""
     examples: int
+    """how many of its examples match"""
 
 
 class Table(NamedTuple):
-    """A page of rows, and how many there are in all."""
+    """A page of the table."""
 
     rows: list[Row]
+    """those of the page"""
     total: int
+    """how many there are in all"""
 
 
 class Token(NamedTuple):
-    """A strong token. total: sum of activations on it; mean: over all its occurrences; fired of
-    seen occurrences."""
+    """A strong token."""
 
     text: str
+    """what it reads"""
     total: float
+    """sum of activations on it"""
     mean: float
+    """over all its occurrences"""
     fired: int
+    """occurrences on which the feature fired"""
     seen: int
+    """occurrences in all"""
 
 
 class Logit(NamedTuple):
-    """A token and what one unit of the feature adds to its logit, before the final norm's scale."""
+    """A token that a feature makes likelier or less likely."""
 
     text: str
+    """what it reads"""
     value: float
+    """what one unit of the feature adds to its logit, before the final norm's scale"""
 
 
 class Neighbour(NamedTuple):
-    """Another feature of this SAE, its decoder cosine and strongest tokens."""
+    """Another feature of this SAE."""
 
     feature: int
+    """its number"""
     cosine: float
+    """of the decoder rows"""
     tokens: list[str]
+    """its strongest"""
 
 
 class Match(NamedTuple):
@@ -88,11 +105,14 @@ class Match(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """low to high activation, and how many firings fell there."""
+    """A bar of the histogram."""
 
     low: float
+    """least activation"""
     high: float
+    """greatest activation"""
     fired: int
+    """how many firings fell there"""
 
 
 class Feature(NamedTuple):
@@ -109,30 +129,38 @@ class Feature(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A context with the feature's activation at every position [T]; band -1: top, else the
-    quantile band, 0 the weakest."""
+    """A context with the feature's activations."""
 
     band: int
+    """-1: top, else the quantile band, 0 the weakest"""
     rank: int
+    """within the band"""
     context: int
+    """number of the context"""
     position: int
+    """of the peak"""
     peak: float
+    """activation there"""
     texts: list[str]
+    """[T] the tokens"""
     activations: list[float]
+    """[T] at every position"""
     document: str
+    """that it comes from"""
 
 
 class Passage(NamedTuple):
-    """A place where a searched text stands: the tokens from `first` on, those numbered by `matched`
-    among them part of the text.
-
-    features: those with an example here whose window holds it, by falling |peak|, as (feature,
-    peak).
-    """
+    """A place where a searched text stands."""
 
     context: int
+    """number of the context"""
     document: str
+    """that it comes from"""
     first: int
+    """position of the first of the tokens"""
     texts: list[str]
+    """the tokens from there on"""
     matched: list[int]
+    """those of them, by number, that are part of the text"""
     features: list[tuple[int, float]]
+    """those with an example here whose window holds it, by falling |peak|, as (feature, peak)"""

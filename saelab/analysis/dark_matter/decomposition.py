@@ -19,32 +19,37 @@ Totals = dict[str, np.ndarray]  # of `columns`, by name: [...], or [..., D]
 
 
 class Map(NamedTuple):
-    """What x [N, D] says linearly about an SAE's error: `error` predicts it (Q = D), `norm` its
-    squared length (Q = 1)."""
+    """What x [N, D] says linearly about an SAE's error."""
 
     error: Linear
+    """predicts it (Q = D)"""
     norm: Linear
+    """predicts its squared length (Q = 1)"""
 
 
 class Decomposition(NamedTuple):
-    """x = x_hat + linear + nonlinear, each [N, D], and the scores of these tokens.
-
-    introduced [N, D]: x_hat - truth, where the true signal is known. r2: of the error from x,
-    pooled over dimensions; r2_dimensions [D]; r2_null: that of an error independent of x; norm_r2:
-    of the error's squared length from x. fvu, fvu_linear, fvu_nonlinear: sum of squares of the
-    error and of its parts over sum ||x - mean(x)||^2.
-    """
+    """x = x_hat + linear + nonlinear, and the scores of these tokens."""
 
     linear: Tensor
+    """[N, D]"""
     nonlinear: Tensor
+    """[N, D]"""
     introduced: Tensor | None
+    """[N, D] x_hat - truth, where the true signal is known"""
     r2: float
+    """of the error from x, pooled over dimensions"""
     r2_dimensions: Tensor
+    """[D] the same of each dimension"""
     r2_null: float | None
+    """that of an error independent of x"""
     norm_r2: float
+    """of the error's squared length from x"""
     fvu: float
+    """sum of squares of the error over sum ||x - mean(x)||^2"""
     fvu_linear: float
+    """the same of the error's linear part"""
     fvu_nonlinear: float
+    """the same of the rest"""
 
 
 def targets(error: Tensor) -> Tensor:

@@ -20,13 +20,16 @@ EXPONENTS = np.geomspace(0.02, 4, 400)
 
 
 class Law(NamedTuple):
-    """fvu = floor + scale (size / smallest size)^-exponent with floor, scale >= 0; each [...].
-    missed: sum of squared misses."""
+    """fvu = floor + scale (size / smallest size)^-exponent; each [...]."""
 
     floor: np.ndarray
+    """at least 0"""
     scale: np.ndarray
+    """at least 0"""
     exponent: np.ndarray
+    """of the size"""
     missed: np.ndarray
+    """sum of squared misses"""
 
 
 class Told(NamedTuple):

@@ -22,13 +22,16 @@ def pieces(n_tokens: int) -> Iterator[slice]:
 
 
 class Linear(NamedTuple):
-    """y is x @ weight + bias. weight [P, Q], bias [Q] float64; fitted on n_tokens, in which x
-    varies along `rank` directions."""
+    """y is x @ weight + bias."""
 
     weight: Tensor
+    """[P, Q] float64"""
     bias: Tensor
+    """[Q] float64"""
     n_tokens: int
+    """it was fitted on"""
     rank: int
+    """directions along which x varies in them"""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Predictions [N, Q] for x [N, P], in x's dtype."""

@@ -27,18 +27,18 @@ EDGE_PROMPTS = 16
 
 
 class FeatureCircuit(NamedTuple):
-    """hooks: what Nodes.site counts. nodes: all, strongest first. edges: [m + 1, m], see `edges`,
-    among the m strongest.
-
-    curve: on the held-out prompts. heads: [L, H], see `head_scores`; None unless every layer's head
-    outputs have an SAE.
-    """
+    """A circuit of features."""
 
     hooks: list[str]
+    """what Nodes.site counts"""
     nodes: Nodes
+    """all, strongest first"""
     edges: Tensor
+    """[m + 1, m], see `edges`, among the m strongest"""
     curve: Curve
+    """on the held-out prompts"""
     heads: Tensor | None
+    """[L, H], see `head_scores`; None unless every layer's head outputs have an SAE"""
 
 
 def feature_circuit(

@@ -27,26 +27,34 @@ LEAST = 0.05
 
 
 class Means(NamedTuple):
-    """A site's mean on corrupted prompts: features [T, F], errors [T, D]."""
+    """A site's mean on corrupted prompts."""
 
     features: Tensor
+    """[T, F]"""
     error: Tensor
+    """[T, D]"""
 
 
 class Point(NamedTuple):
-    """One circuit size: faithfulness and completeness with their 95% intervals over prompts."""
+    """One circuit size, with 95% intervals over prompts."""
 
     size: int
+    """nodes in the circuit"""
     faithfulness: Estimate
+    """of the circuit"""
     completeness: Estimate
+    """of what is left without it"""
 
 
 class Curve(NamedTuple):
-    """metric_clean: m(M); metric_empty: m(all nodes mean-ablated), points by size."""
+    """Faithfulness and completeness by size."""
 
     metric_clean: Estimate
+    """m(M)"""
     metric_empty: Estimate
+    """m(all nodes mean-ablated)"""
     points: list[Point]
+    """by size"""
 
 
 def means(model: Any, task: Task, sites: list[Site]) -> list[Means]:

@@ -21,34 +21,37 @@ ERROR = -1  # the feature number of error nodes
 
 
 class Change(NamedTuple):
-    """What a site's parts become when the corrupted prompt's are put in: code: the change of each
-    feature; error: [P, T, D]."""
+    """What a site's parts become when the corrupted prompt's are put in."""
 
     code: Code
+    """the change of each feature"""
     error: Tensor
+    """[P, T, D] that of the error"""
 
 
 class Effects(NamedTuple):
-    """Indirect effects at one site. code: on pairs of the P x T tokens; error: [P, T]; gradient:
-    [P, T, D], the path's mean."""
+    """Indirect effects at one site."""
 
     code: Code
+    """on pairs of the P x T tokens"""
     error: Tensor
+    """[P, T] of the error nodes"""
     gradient: Tensor
+    """[P, T, D] the path's mean"""
 
 
 class Nodes(NamedTuple):
-    """Nodes by falling |effect|, [M] each. site: its number; position: -1 stands for all; feature:
-    ERROR is the error node.
-
-    effect: mean over prompts of the change of the metric, in its unit, when the node takes its
-    value on the corrupted prompt.
-    """
+    """Nodes by falling |effect|."""
 
     site: Tensor
+    """[M] number of the site"""
     position: Tensor
+    """[M] -1 stands for all"""
     feature: Tensor
+    """[M] ERROR is the error node"""
     effect: Tensor
+    """[M] mean over prompts of the change of the metric, in its unit, when the node takes its value
+    on the corrupted prompt"""
 
     def top(self, n: int) -> "Nodes":
         """The n first."""

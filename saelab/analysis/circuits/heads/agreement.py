@@ -15,12 +15,15 @@ RANDOM = 1000  # random scorings behind the null
 
 
 class Agreement(NamedTuple):
-    """auc: ROC AUC, 0.5 for random scores. average_precision: n_members / n_heads for random
-    scores. Both None where the circuit holds no head or all of them."""
+    """How well scores rank the members. Both measures are None where the circuit holds no head or
+    all of them."""
 
     auc: float | None
+    """ROC AUC, 0.5 for random scores"""
     average_precision: float | None
+    """n_members / n_heads for random scores"""
     n_members: int
+    """heads of the circuit"""
 
 
 def agreement(scores_LH: Tensor, members_LH: Tensor) -> Agreement:

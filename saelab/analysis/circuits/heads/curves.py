@@ -21,21 +21,27 @@ SMALL = 10  # every size up to here is measured, larger ones on a geometric grid
 
 
 class Point(NamedTuple):
-    """Faithfulness of the circuit of `size` heads, an Estimate over prompts after its size."""
+    """How faithful the circuit of one size is: an Estimate over prompts after its size."""
 
     size: int
+    """heads in the circuit"""
     value: float | None
+    """faithfulness"""
     low: float | None
+    """lower end of its 95% interval"""
     high: float | None
+    """upper end of it"""
     null: float | None = None
+    """as in an Estimate"""
 
 
 class Areas(NamedTuple):
-    """Areas under a curve of sizes 0 to n, in units of the axis's length: linear in size, and
-    logarithmic from size 1 on."""
+    """Areas under a curve of sizes 0 to n, in units of the axis's length."""
 
     linear: float
+    """linear in size"""
     log: float
+    """logarithmic in size, from size 1 on"""
 
 
 def sizes(n_heads: int) -> list[int]:

@@ -19,12 +19,14 @@ LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs 
 
 
 class Known(NamedTuple):
-    """A circuit to compare with. levels: level -> (members [L, H] bool, number of undecided heads);
-    effects [L, H] or None."""
+    """A circuit to compare with."""
 
     levels: dict[float, tuple[Tensor, int]]
+    """level -> (members [L, H] bool, number of undecided heads)"""
     effects: Tensor | None
+    """[L, H], or None"""
     about: dict[str, Any]
+    """what the report says of it"""
 
 
 def measured(held_out: Setting) -> Known:

@@ -19,15 +19,18 @@ from saelab.tasks import Task, check_twins
 
 
 class Options(NamedTuple):
-    """What methods can be told. seed: of anything random. n_steps: interpolation points of EAP-IG.
-    threshold: ACDC's, in nats. sae: the SAE that codes are read with, instead of a small one
-    trained on the spot. edges: whether exact patching measures edges too (one run each)."""
+    """What methods can be told."""
 
     seed: int = 0
+    """of anything random"""
     n_steps: int = 5
+    """interpolation points of EAP-IG"""
     threshold: float = acdc.THRESHOLD
+    """ACDC's, in nats"""
     sae: SAE | None = None
+    """the SAE that codes are read with, instead of a small one trained on the spot"""
     edges: bool = False
+    """whether exact patching measures edges too (one run each)"""
 
 
 class Scores(NamedTuple):
@@ -50,11 +53,14 @@ Found = tuple[Tensor, Tensor | None, list[Edge] | None]
 
 
 class Method(NamedTuple):
-    """run: the method; prompts: how many it is given by default; about: one line."""
+    """One way to score heads."""
 
     run: Callable[[Any, Task, Options], Found]
+    """the method"""
     prompts: int
+    """how many it is given by default"""
     about: str
+    """one line"""
 
 
 def _from_edges(model: Any, scores_UR: Tensor) -> Found:

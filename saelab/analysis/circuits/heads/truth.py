@@ -45,14 +45,18 @@ class Truth(NamedTuple):
 
 
 class Members(NamedTuple):
-    """Which components are in the circuit at one level, bool: heads [L, H], mlps [L]; undecided:
-    the interval holds the level."""
+    """Which components are in the circuit at one level, all bool."""
 
     level: float
+    """share of m(model) - m(empty) from which a component is a member"""
     heads: Tensor
+    """[L, H]"""
     mlps: Tensor
+    """[L]"""
     undecided_heads: Tensor
+    """[L, H] whose interval holds the level"""
     undecided_mlps: Tensor
+    """[L] likewise"""
 
 
 def _one(n_layers: int, layer: int) -> Tensor:

@@ -206,7 +206,7 @@ def test_search_pages_answer(app):
 
 
 def test_the_pages_load_neither_torch_nor_a_model_library():
-    names = ["load", "links", "state", "tables", "charts", "site"]
+    names = ["load", "links", "state", "tables", "charts", "pages"]
     heavy = ["torch", "transformers", "transformer_lens", "wandb"]
     load = f"import sys\nfor name in {names}: __import__(f'apps.browser.{{name}}')\n"
     code = load + f"print([name for name in {heavy} if name in sys.modules])"

@@ -156,7 +156,17 @@ def long_functions(source: str, most: int) -> list[str]:
 def wide_lines(*arguments: str, text: str = "") -> list[str]:
     """Where ruff finds lines over its limit: in the whole repository, notebooks too, or in a
     text."""
-    command = ["ruff", "check", "--select", "E501", "--output-format", "concise", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--select",
+        "E501",
+        "--output-format",
+        "concise",
+        *arguments,
+    ]
     answer = subprocess.run(command, input=text, capture_output=True, text=True, cwd=ROOT)
     assert not answer.stderr, answer.stderr
     return [line for line in answer.stdout.splitlines() if "E501" in line]

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,45 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
             os.close(folder)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def undone(*folders: Path) -> Iterator[Callable[[], None]]:
+    """Take back what a block that fails has made in `folders`, the folders and those above them
+    too. The block is given a function: after it is called, everything is kept.
+
+        with undone(out) as keep:
+            first_step(out)
+            keep()
+            other_steps(out)
+    """
+    before = {folder: _contents(folder) for folder in folders}
+    missing = {folder: _topmost_missing(folder) for folder in folders}
+    kept: list[bool] = []
+    try:
+        yield lambda: kept.append(True)
+    except BaseException:
+        for folder in () if kept else folders:
+            top = missing[folder]
+            for path in _contents(folder) - before[folder] if top is None else {top}:
+                _remove(path)
+        raise
+
+
+def _contents(folder: Path) -> set[Path]:
+    return set(folder.iterdir()) if folder.is_dir() else set()
+
+
+def _topmost_missing(folder: Path) -> Path | None:
+    way = [*reversed(folder.parents), folder]
+    return next((path for path in way if not path.exists()), None)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _umask() -> int:

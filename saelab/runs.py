@@ -57,6 +57,10 @@ class RunFolder:
 
         return formats.known(self.sae) is not None
 
+    def is_unfinished(self) -> bool:
+        """Whether it holds the record of a training, and no SAE yet."""
+        return self.config.is_file() and not self.has_sae()
+
     def is_circuit(self) -> bool:
         """Whether it holds what `saelab circuits` writes."""
         return self.circuit.is_file()

@@ -22,6 +22,7 @@ saelab.code:
 saelab.documents:
 saelab.errors:
 saelab.origin:
+saelab.ranges:
 saelab.sparsify:
 saelab.statistics:
 saelab.bundled: saelab.documents
@@ -61,7 +62,8 @@ saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
-    saelab.files saelab.jump saelab.kernels saelab.origin saelab.runs saelab.sae saelab.sparsify
+    saelab.files saelab.jump saelab.kernels saelab.origin saelab.ranges saelab.runs saelab.sae
+    saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
@@ -70,8 +72,8 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders saelab.kernels
-    saelab.matching saelab.models saelab.opening saelab.runs saelab.sae saelab.statistics
-    saelab.tasks training training.recipes training.reproduce
+    saelab.matching saelab.models saelab.opening saelab.ranges saelab.runs saelab.sae
+    saelab.statistics saelab.tasks training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

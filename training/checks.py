@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from saelab.errors import UsageError
+from saelab.ranges import outside
 from saelab.sparsify import Choice
 
 from .config import Config
@@ -25,22 +26,18 @@ def problems(config: Config) -> Iterator[str]:
         yield "no cache named: --cache DIR (make one with `saelab capture`)"
     if not config.out:
         yield "no run folder named: --out RUN"
+    yield from outside(config)
     yield from _of_sizes(config)
     yield from _of_sparsifier(config)
     yield from _of_loss(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
-    if config.clip is not None and config.clip <= 0:
-        yield f"clip={config.clip} is no norm: give one above 0"
-    if config.ema is not None and not 0 < config.ema < 1:
-        yield f"ema={config.ema} is no decay: give one between 0 and 1"
 
 
 def _of_sizes(config: Config) -> Iterator[str]:
     k, n_features = config.k, config.features
-    if not 1 <= k <= n_features:
-        what = "more than" if k > n_features else "not a number of pairs for"
-        yield f"k={k} is {what} features={n_features}: choose k between 1 and {n_features}"
+    if k > n_features:
+        yield f"k={k} is more than features={n_features}: choose k between 1 and {n_features}"
     if config.n_steps < 1:
         yield f"tokens={config.tokens} is less than one batch of {config.batch}"
 
@@ -54,8 +51,6 @@ def _of_sparsifier(config: Config) -> Iterator[str]:
                 f"a batch of {config.batch} gives {config.features} features less than one pair "
                 f"each: --batch {least}"
             )
-        if not 0 <= config.mutual < 1:
-            yield f"mutual={config.mutual} is no share of the steps: give one from 0 to below 1"
     elif config.shares != "equal" or config.mutual:
         yield (
             f"shares and mutual belong to a feature budget, and {name} has none: use feature-choice"

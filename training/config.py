@@ -2,11 +2,12 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from saelab.errors import UsageError
+from saelab.ranges import Count, Decay, Part, Positive, Seed, Share, Weight
 
-from . import rate
+from . import rate, recipe
 
 if TYPE_CHECKING:
     from saelab.sparsify import Sparsify
@@ -32,14 +33,14 @@ class Config:
     """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu;
     or, with signed or gradient scores, signed-, gradient- or signed-gradient- before topk,
     mutual-choice or feature-choice"""
-    k: int = 32
+    k: Count = 32
     """pairs per token, on average; of jumprelu the L0 that its penalty aims at"""
-    beta: float | None = None
+    beta: Weight | None = None
     """weight of the gradient in the score (default: the sparsifier's own: 1 for g-sae and
     gradient-*, else 0)"""
     shares: Literal["equal", "zipf"] = "equal"
     """how a feature budget is shared out: equally, or by Zipf's law of the rank"""
-    mutual: float = 0.0
+    mutual: Part = 0.0
     """share of the steps that a feature budget starts as a batch budget, whose densities then give
     the ranks and Zipf's law"""
     skip: bool = False
@@ -47,61 +48,62 @@ class Config:
     loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
     """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j
     largest values, k and 4k"""
-    prefixes: tuple[int, ...] = ()
+    prefixes: tuple[Count, ...] = ()
     """where matryoshka's prefixes or hierarchical's numbers of values end (default: F/16, F/8, F/4,
     F/2, F; 1 to k)"""
     penalty: Literal["none", "l0", "tanh", "l1"] | None = None
     """of jumprelu and relu: (L0 / k - 1)^2, tanh(4 |values|) / k or |values| / k (default: l0 for
     jumprelu, l1 for relu)"""
-    penalty_weight: float | None = None
+    penalty_weight: Weight | None = None
     """weight of the penalty (default: 1 for l0, else 0.1)"""
-    features: int = 4096
+    features: Count = 4096
     """dictionary size F"""
-    tokens: int = 2_000_000
-    """training tokens; more than the cache holds means further epochs in another order"""
-    batch: int = 2048
+    tokens: Count = 2_000_000
+    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further
+    epochs in another order"""
+    batch: Count = 2048
     """tokens per step"""
-    lr: float | None = None
+    lr: Positive | None = None
     """peak learning rate (default: by the run's steps, F and D: for D = 256 from 0.009 for the
     shortest runs down to 2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
-    warm_up: float = 0.05
+    warm_up: Share = 0.05
     """share of the steps over which the rate rises from 0"""
-    decay: float = 0.2
+    decay: Share = 0.2
     """share of the steps over which the rate falls linearly to 0 at the end"""
-    beta1: float = 0.9
+    beta1: Part = 0.9
     """Adam's first moment decay"""
-    beta2: float = 0.999
+    beta2: Part = 0.999
     """Adam's second moment decay"""
-    clip: float | None = None
+    clip: Positive | None = None
     """largest global norm of the gradient (default: unlimited)"""
-    ema: float | None = None
+    ema: Decay | None = None
     """decay of a moving average of the weights, which is then what is saved (default: the last
     weights are)"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the parameters in training; they are saved as float32"""
-    aux: float = 1 / 32
+    aux: Weight = 1 / 32
     """weight of the AuxK loss"""
-    aux_zipf: float = 0.0
+    aux_zipf: Weight = 0.0
     """features rarer than this share of what Zipf's law expects at their rank take part in AuxK (0:
     dead ones only)"""
-    k_aux: int | None = None
+    k_aux: Count | None = None
     """dead features per token in AuxK (default: D / 2)"""
-    dead_window: int | None = None
+    dead_window: Count | None = None
     """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the
     run if that is shorter)"""
-    calibration: int = 500_000
+    calibration: Count = 500_000
     """tokens whose activations set the inference levels of batch and feature budgets"""
-    order_seed: int = 0
+    order_seed: Seed = 0
     """seed of the data order; runs trained in one pass share it"""
     backend: Literal["reference", "cpu", "triton"] | None = None
     """kernels (default: by device)"""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """steps between checkpoints"""
-    log_every: int = 20
+    log_every: Count = 20
     """steps between rows of metrics.jsonl"""
     wandb: bool = False
     """also log to Weights & Biases (offline unless WANDB_MODE says otherwise)"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of the initial weights"""
 
     @property
@@ -162,42 +164,19 @@ class Config:
 
 
 def values(path: Path | str) -> dict[str, Any]:
-    """The fields in a YAML file, lists as tuples. Raises UsageError for an unknown field or a bad
-    file."""
-    import yaml
-
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read the recipe {path}: {' '.join(str(error).split())}") from None
-    known = [f.name for f in fields(Config)]
-    unknown = (
-        [name for name in given if name not in known]
-        if isinstance(given, dict)
-        else ["(not a mapping)"]
-    )
-    if unknown:
+    """The fields in a YAML file as the command line would read them, lists as tuples. Raises
+    UsageError for an unknown field, a value that its field cannot have, or a bad file."""
+    given = recipe.words(path)
+    known = get_type_hints(Config)
+    if unknown := [name for name in given if name not in known]:
         raise UsageError(f"{path}: no field {', '.join(unknown)}; there are {', '.join(known)}")
-    return {name: plain(value) for name, value in given.items()}
+    return {name: recipe.typed(path, name, known[name], word) for name, word in given.items()}
 
 
 def read(path: Path | str) -> Config:
     """The Config of a YAML file; missing fields keep their defaults. Raises UsageError for an
     unknown field or a bad file."""
     return replace(Config(), **values(path))
-
-
-def plain(value: Any) -> Any:
-    """A YAML value as a field's: lists as tuples, and `1e-3`, which YAML 1.1 reads as text, as a
-    number."""
-    if isinstance(value, list):
-        return tuple(plain(one) for one in value)
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def write(config: Config, path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from saelab.activations import Cache
 from saelab.errors import FailedRun, UsageError
-from saelab.files import sha256
+from saelab.files import sha256, undone
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 
@@ -45,38 +45,42 @@ def train(
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
     ]
-    folders = [_open_folder(config, resume) for config in several]
-    batch, seed = several[0].batch, several[0].order_seed
-    names = sorted({name for pair in hooks for name in pair})
-    sample = _sample(cache, names, batch, seed)
-    runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
-    first = _restore(runs, folders) if resume else 0
-    records = [
-        Record(folder, config, first) for folder, config in zip(folders, several, strict=True)
-    ]
-    stream = cache.batches(
-        [*names, *sorted({name for name in gradients if name})], batch, seed, start=first
-    )
-    started = time.perf_counter()
-    try:
-        for number in range(first, several[0].n_steps):
-            x = next(stream)
-            step_results = [
-                run.step(x[a], x[b], x[g] if g else None)
-                for run, (a, b), g in zip(runs, hooks, gradients, strict=True)
-            ]
-            rate = (number + 1 - first) * batch / (time.perf_counter() - started)
-            _record(runs, records, step_results, round(rate))
-            _checkpoint(runs, folders)
-            if progress:
-                progress(number + 1, several[0].n_steps, step_results)
-    except FloatingPointError as error:
-        raise FailedRun(f"{error}; the last good checkpoint is kept") from None
-    finally:
-        for record in records:
-            record.close()
-    for run, folder, pair in zip(runs, folders, hooks, strict=True):
-        _finish(run, folder, cache, pair)
+    folders = [_free_folder(config, resume) for config in several]
+    with undone(*folders) as keep:
+        for config, folder in zip(several, folders, strict=True):
+            configs_.write(config, RunFolder(folder).config)
+        batch, seed = several[0].batch, several[0].order_seed
+        names = sorted({name for pair in hooks for name in pair})
+        sample = _sample(cache, names, batch, seed)
+        runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
+        first = _restore(runs, folders) if resume else 0
+        records = [
+            Record(folder, config, first) for folder, config in zip(folders, several, strict=True)
+        ]
+        stream = cache.batches(
+            [*names, *sorted({name for name in gradients if name})], batch, seed, start=first
+        )
+        started = time.perf_counter()
+        try:
+            for number in range(first, several[0].n_steps):
+                x = next(stream)
+                step_results = [
+                    run.step(x[a], x[b], x[g] if g else None)
+                    for run, (a, b), g in zip(runs, hooks, gradients, strict=True)
+                ]
+                keep()
+                rate = (number + 1 - first) * batch / (time.perf_counter() - started)
+                _record(runs, records, step_results, round(rate))
+                _checkpoint(runs, folders)
+                if progress:
+                    progress(number + 1, several[0].n_steps, step_results)
+        except FloatingPointError as error:
+            raise FailedRun(f"{error}; the last good checkpoint is kept") from None
+        finally:
+            for record in records:
+                record.close()
+        for run, folder, pair in zip(runs, folders, hooks, strict=True):
+            _finish(run, folder, cache, pair)
     return folders[0] if isinstance(configs, Config) else folders
 
 
@@ -95,7 +99,13 @@ def _common_cache(configs: list[Config]) -> Cache:
                 )
     if len({config.out for config in configs}) < len(configs):
         raise UsageError("runs of one pass need run folders of their own")
-    return Cache(configs[0].cache)
+    cache, size = Cache(configs[0].cache), configs[0].batch
+    if size > cache.n_tokens():
+        raise UsageError(
+            f"batch={size} is more than the {cache.n_tokens()} training tokens of {cache.path}: "
+            f"give at most --batch {cache.n_tokens()}"
+        )
+    return cache
 
 
 def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
@@ -119,8 +129,8 @@ def _gradient(config: Config, cache: Cache, target: str) -> str | None:
     return f"{target}.grad"
 
 
-def _open_folder(config: Config, resume: bool) -> Path:
-    """Make the run folder, or check that it holds this very run. Raises UsageError otherwise."""
+def _free_folder(config: Config, resume: bool) -> Path:
+    """The run folder, which is free or holds this very run. Raises UsageError otherwise."""
     folder = Path(config.out)
     existing = RunFolder(folder).config
     if resume and existing.exists():
@@ -134,7 +144,6 @@ def _open_folder(config: Config, resume: bool) -> Path:
         raise UsageError(
             f"{folder} already holds {what}: choose another --out, or --resume to go on with it"
         )
-    configs_.write(config, existing)
     return folder
 
 

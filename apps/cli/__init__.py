@@ -23,6 +23,9 @@ VERBS = {
 }
 
 
+NUMBERS = {"N": "whole number", "FLOAT": "number"}  # by tyro's word for them
+
+
 def usage() -> str:
     """The text of `saelab --help`."""
     verbs = "\n".join(f"  {verb:12} {help_}" for verb, help_ in VERBS.items())
@@ -48,14 +51,23 @@ def _sentence(box: str) -> str:
         "",
         text,
     )
+    text = re.sub(
+        r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\]",
+        lambda match: f"{match[2]} is no {NUMBERS.get(match[1], match[1])}",
+        text,
+    )
     return re.sub(r"\.? For full helptext, (?:run|see) (.*)$", r"; see \1", text)
 
 
 def parse(verb: str, argv: list[str]):
-    """The verb's module and its filled-in arguments. Raises UsageError for what does not parse."""
+    """The verb's module and its filled-in arguments. Raises UsageError for what does not parse, and
+    for numbers that cannot be meant."""
     import tyro
 
     from saelab.errors import UsageError
+    from saelab.ranges import outside
+
+    from .common import registry
 
     module = importlib.import_module(f".{verb.replace('-', '_')}", __name__)
     complaint = io.StringIO()
@@ -68,11 +80,14 @@ def parse(verb: str, argv: list[str]):
                 prog=f"saelab {verb}",
                 description=module.__doc__,
                 default=default,
+                registry=registry,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         raise UsageError(_sentence(complaint.getvalue())) from None
+    for problem in outside(args):
+        raise UsageError(problem)
     return module, args
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import saelab
 from saelab.door import beside
 from saelab.errors import UsageError
+from saelab.ranges import Count
 
 from .common import Common, document, show
 
@@ -30,15 +31,15 @@ DENSE = "dense torch"
 class Args(Common):
     """Options of `saelab bench`."""
 
-    width: int = 768
+    width: Count = 768
     """D, width of the activations"""
-    features: int = 24576
+    features: Count = 24576
     """F, dictionary size"""
-    k: int = 32
+    k: Count = 32
     """pairs per token"""
-    batch: int = 2048
+    batch: Count = 2048
     """B, tokens per step"""
-    repeats: int = 9
+    repeats: Count = 9
     """steps that count"""
     screen: Literal["float32", "bfloat16"] | None = None
     """screen in this dtype, whatever the probe of this machine found"""

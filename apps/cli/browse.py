@@ -12,14 +12,16 @@ import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
 from saelab.errors import UsageError
 from saelab.folders import find
+from saelab.ranges import Port
 from saelab.runs import RunFolder
 
-from .common import Common, Number, document, show
+from .common import Common, document, show, unsaid
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8501, 8600
@@ -49,7 +51,7 @@ class Args(Common):
 
     runs: Positional[tuple[Path, ...]] = (Path("runs"),)
     """runs, or folders that hold runs"""
-    port: Number = None
+    port: Annotated[Port | None, unsaid] = None
     """port to listen on (default: the first free one from 8501)"""
 
 
@@ -67,8 +69,6 @@ def pick_port(wanted: int | None) -> int:
     """The port to listen on. Raises UsageError if the wanted one, or every one that would be tried,
     is taken."""
     if wanted is not None:
-        if not 1 <= wanted <= 65535:
-            raise UsageError(f"port {wanted} does not exist: ports are 1 to 65535")
         if not _free(wanted):
             raise UsageError(f"port {wanted} is taken: name another, or none to get a free one")
         return wanted

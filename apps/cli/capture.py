@@ -9,13 +9,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
 from saelab.errors import UsageError
+from saelab.ranges import Count, OrNone, Several
 
-from .common import Common, Count, Folder, Number, document, show
+from .common import Common, Folder, document, show, unsaid
 
 if TYPE_CHECKING:
     from saelab.activations.from_text import FromText
@@ -40,21 +41,21 @@ class Args(Common):
     context) and counted, or a .npy file of tokens"""
     tokens: Count = 2_000_000
     """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
-    held_out: Annotated[Count, arg(help_behavior_hint="")] = 0
+    held_out: Annotated[OrNone, arg(help_behavior_hint="")] = 0
     """of these, positions to hold out, of as many documents as it takes (default: as the documents
     fall)"""
     out: Path = Path("cache")
     """folder of the cache"""
-    context: Number = None
+    context: Annotated[Several | None, unsaid] = None
     """positions per context (default: the model's, at most 1024; one-per-context: the longest of
     the first 1000 documents)"""
-    pack: str = "documents"
+    pack: Literal["documents", "one-per-context"] = "documents"
     """documents: joined and cut into full contexts; one-per-context: each document alone, the rest
     padding that does not count"""
     gradients: bool = False
     """also cache the loss's gradient at each hook point"""
-    dtype: str = "float16"
-    """dtype on disk: float16, bfloat16 or float32"""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    """dtype on disk"""
     text_field: str = "text"
     """field of JSON and Parquet records that holds the text"""
     device: str = "cpu"
@@ -67,6 +68,8 @@ def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
     from tqdm import tqdm
 
+    if args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"{args.out} is a file: --out names the folder of the cache")
     if args.dry_run:
         return _estimate(args)
     source = _of_text(args) if args.arrays is None else _of_arrays(args)
@@ -119,6 +122,12 @@ def _of_text(args: Args) -> "FromText":
 
     if args.ids is not None:
         raise UsageError("--ids goes with --arrays: a text has its own tokens")
+    if not args.hook:
+        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
+    if args.held_out >= args.tokens:
+        raise UsageError(
+            f"held_out={args.held_out} of tokens={args.tokens} leaves none to train on: give fewer"
+        )
     # Before torch is imported, so that an unknown name is refused at once.
     model = models.load(args.model, args.device)
     from saelab.activations.from_text import from_text

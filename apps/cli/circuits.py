@@ -8,12 +8,14 @@ the found circuit is.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tyro.conf import UseAppendAction
 
+from saelab.ranges import Count
+
 from . import circuit_text
-from .common import Folder, Number, OfRun, Place, document, show
+from .common import Folder, OfRun, Place, document, show, unsaid
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,11 @@ class Args(OfRun):
     several, a hook each"""
     out: Folder = None
     """folder for circuit.json (default: circuits/TASK-METHOD)"""
-    prompts: Number = None
+    prompts: Annotated[Count | None, unsaid] = None
     """prompts per scoring (default: the method's own)"""
-    repeats: int = 3
+    repeats: Count = 3
     """scorings on fresh prompts, which give the intervals (feature-circuit: always one)"""
-    held_out: int = 100
+    held_out: Count = 100
     """held-out prompts for truth and faithfulness"""
     truth: str = "measured"
     """measured (every head of this model resampled), published (of GPT-2 small), none"""

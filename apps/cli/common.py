@@ -2,39 +2,38 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from saelab.errors import UsageError
+from saelab.ranges import Seed, number
+
+registry = ConstructorRegistry()
 
 
-def count(text: str) -> int:
-    """A number of tokens: 2000000, 500k, 2M or 1.5M."""
-    factor = {"k": 10**3, "m": 10**6, "b": 10**9}.get(text[-1:].lower(), 1)
-    try:
-        return int(float(text[:-1] if factor > 1 else text) * factor)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number of tokens such as 2000000, 500k or 2M") from None
-
-
-Count = Annotated[
-    int,
-    PrimitiveConstructorSpec(
+@registry.primitive_rule
+def whole(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """How every verb reads whole numbers: 2000000, 2e6, 500k or 2M."""
+    if kind.type is not int:
+        return None
+    return PrimitiveConstructorSpec(
         nargs=1,
         metavar="N",
-        instance_from_str=lambda words: count(words[0]),
+        instance_from_str=lambda words: number(words[0]),
         is_instance=lambda value: isinstance(value, int),
         str_from_instance=lambda value: [str(value)],
-    ),
-]
+    )
+
 
 # Options whose help says by itself what happens without them.
 Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="[RUN ...]", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
-Number = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+unsaid = arg(metavar="N", help_behavior_hint="")
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Common:
 
     json: bool = False
     """print the result as JSON on stdout"""
-    seed: int = 0
+    seed: Seed = 0
     """seed of everything random"""
 
 
@@ -65,6 +64,23 @@ class OfCache(OfRun):
 
     cache: Folder = None
     """folder of an activation cache (default: the one the run was trained on)"""
+
+
+def finished(verb: str, runs: Sequence[Path]) -> list[Path]:
+    """The runs without those whose training has not finished, which are named on stderr. Raises
+    UsageError if none is named, or none has finished."""
+    from saelab.runs import RunFolder
+
+    if not runs:
+        raise UsageError(f"no run named: saelab {verb} RUN [RUN ...]")
+    unfinished = [folder for folder in runs if RunFolder(folder).is_unfinished()]
+    named = ", ".join(map(str, unfinished))
+    how = "`saelab train --resume` goes on with it"
+    if len(unfinished) == len(runs):
+        raise UsageError(f"{named}: the training has not finished; {how}")
+    if unfinished:
+        print(f"left out, as the training has not finished: {named}; {how}", file=sys.stderr)
+    return [folder for folder in runs if folder not in unfinished]
 
 
 def document(schema: str, seed: int, **fields: Any) -> dict:

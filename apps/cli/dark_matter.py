@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
+from saelab.ranges import Count, Weight
 
-from .common import Count, Folder, OfCache, Runs, cell, document, show, upto
+from .common import Folder, OfCache, Runs, cell, document, finished, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -40,7 +41,7 @@ class Args(OfCache):
     """training tokens to fit the linear maps on, at most"""
     held_out: Count = 50_000
     """held-out tokens to score on, at most"""
-    ridge: float = 0.0
+    ridge: Weight = 0.0
     """ridge of the linear maps, added to the activations' covariance; above 0 they can be fitted on
     fewer tokens"""
     errors: Folder = None
@@ -56,13 +57,14 @@ def run(args: Args) -> int:
     from saelab.analysis.dark_matter.report import analyse
     from saelab.files import write_json
 
-    if not args.runs:
-        raise UsageError("no run named: saelab dark-matter RUN [RUN ...]")
-    if args.errors and len(args.runs) > 1:
-        raise UsageError(f"--errors writes the error of one run, {len(args.runs)} are named")
-    opened = opening.open_all(args.runs, args.model, args.cache)
+    folders = finished("dark-matter", args.runs)
+    if args.errors and len(folders) > 1:
+        raise UsageError(f"--errors writes the error of one run, {len(folders)} are named")
+    if args.errors and args.errors.is_file():
+        raise UsageError(f"{args.errors} is a file: --errors names the folder of a cache")
+    opened = opening.open_all(folders, args.model, args.cache)
     _check_common(opened)
-    saes = {str(folder): run.sae for folder, run in zip(args.runs, opened, strict=True)}
+    saes = {str(folder): run.sae for folder, run in zip(folders, opened, strict=True)}
     cache, model = opened[0].cache, opened[0].model
     n_tokens, n_held_out = (
         min(args.tokens, cache.n_tokens()),

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+from saelab import Config
 from saelab.door import beside
+from saelab.ranges import Count, Port
 
-from .common import Common, Count, Number
+from .common import Common, unsaid
 
 HOOK = "blocks.1.hook_resid_post"
 TOKENS = 1_218_000
@@ -28,7 +31,7 @@ class Args(Common):
     """run folder; the cache and the second seed's run lie beside it"""
     no_browse: bool = False
     """stop before the browser"""
-    port: Number = None
+    port: Annotated[Port | None, unsaid] = None
     """port of the browser (default: a free one)"""
     tokens: Count = TOKENS
     """positions to capture; training takes the demo recipe's tokens in proportion"""
@@ -40,6 +43,9 @@ def run(args: Args) -> int:
     from . import eval as evaluation
 
     cache, second = (args.out.with_name(f"{args.out.name}-{part}") for part in ("cache", "seed1"))
+    configs = _configs(args, cache, second)
+    for config in configs:
+        beside("training.checks").check(config)
     seconds: dict[str, float] = {}
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
         held_out = HELD_OUT * args.tokens // TOKENS
@@ -49,7 +55,7 @@ def run(args: Args) -> int:
             )
         )
     with _stage("train", "two seeds in one pass", seconds):
-        _train(args, cache, second)
+        _train(configs)
     with _stage("eval", "held-out documents", seconds):
         evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, seed=args.seed))
     with _stage(
@@ -63,19 +69,22 @@ def run(args: Args) -> int:
     return browse.run(browse.Args(runs=(args.out,), port=args.port)) or 0
 
 
-def _train(args: Args, cache: Path, second: Path) -> None:
-    """Train the demo recipe with the seed and with the next one, in one pass; print each run's last
-    numbers."""
-    from .train import summary, train_showing_progress
-
+def _configs(args: Args, cache: Path, second: Path) -> list[Config]:
+    """The demo recipe with the seed and with the next one."""
     recipe = beside("training.recipes").read("demo")
     config = replace(
         recipe, cache=str(cache), hook=HOOK, tokens=recipe.tokens * args.tokens // TOKENS
     )
-    seeds = [
+    return [
         replace(config, out=str(folder), seed=args.seed + i)
         for i, folder in enumerate((args.out, second))
     ]
+
+
+def _train(seeds: list[Config]) -> None:
+    """Train in one pass; print each run's last numbers."""
+    from .train import summary, train_showing_progress
+
     train_showing_progress(seeds)
     for one in seeds:
         print(summary(one)[1])

@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saelab.errors import UsageError
+from saelab.ranges import Count
 
-from .common import Count, OfCache, Runs, document, show, upto
+from .common import OfCache, Runs, document, finished, show, upto
 from .report_tables import beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
@@ -46,11 +46,12 @@ def run(args: Args) -> int:
     """Evaluate, write report.json into each run, print a table."""
     from saelab import opening
 
-    if not args.runs:
-        raise UsageError("no run named: saelab eval RUN [RUN ...]")
-    opened = opening.open_all(args.runs, args.model, args.cache)
-    results = {folder: _evaluate(run, args) for folder, run in zip(args.runs, opened, strict=True)}
-    saes = {folder: run.sae for folder, run in zip(args.runs, opened, strict=True)}
+    folders = finished("eval", args.runs)
+    if args.probe:
+        _check_text(folders, args.cache)
+    opened = opening.open_all(folders, args.model, args.cache)
+    results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
+    saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}
     if len(results) == 1:
         (result,) = results.values()
         show(result, args.json, _text(result))
@@ -59,6 +60,15 @@ def run(args: Args) -> int:
     together = document("reports", args.seed, runs=rows, seeds=_seeds(saes, results))
     show(together, args.json, side_by_side(together))
     return 0
+
+
+def _check_text(folders: list[Path], cache: Path | None) -> None:
+    """Raise UsageError, before a model is loaded, for a cache without Python files."""
+    from saelab import opening
+    from saelab.evaluation import labelled
+
+    for run in opening.open_all(folders, cache=cache, needs=("cache",)):
+        labelled.check_python(run.cache)
 
 
 def _evaluate(opened: "Opened", args: Args) -> dict:
@@ -70,6 +80,9 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
 
     folder, sae, cache_, model = opened
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
+    probed = {}
+    if args.probe:
+        probed = {"probing": _probing(sae, untrained["random_init"], cache_, model, args.seed)}
     with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
         beside_ = untrained if args.controls else None
         fields = evaluate(
@@ -81,9 +94,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             controls=beside_,
             progress=upto(bar),
         )
-    if args.probe:
-        fields["probing"] = _probing(sae, untrained["random_init"], cache_, model, args.seed)
-    result = document("report", args.seed, **fields)
+    result = document("report", args.seed, **fields, **probed)
     write_json(folder.report, result)
     return result
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional, UseAppendAction
 
 from saelab.errors import UsageError
+from saelab.ranges import Count
 from saelab.runs import RunFolder
 
-from .common import Count, OfCache, document, show, upto
+from .common import OfCache, document, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE

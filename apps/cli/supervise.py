@@ -13,8 +13,10 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import UseAppendAction
 
+from saelab.ranges import Count, Several
+
 from ..browser.supervised import SCORES
-from .common import OfRun, Runs, cell, document, show
+from .common import OfRun, Runs, cell, document, finished, show
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,24 @@ class Args(OfRun):
     counterfactuals)"""
     position: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
     """position to edit; may be repeated (default: all that the task names)"""
-    prompts: int = 2000
+    prompts: Several = 2000
     """prompts to fit on; of a file, half are fitted on and half tested on"""
-    tests: int = 200
+    tests: Several = 200
     """prompts to test on, each with a counterfactual per attribute"""
-    changes: int = 6
+    changes: Count = 6
     """features an edit may change at each position"""
 
 
 def run(args: Args) -> int:
     """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
     from saelab import models, opening
-    from saelab.errors import UsageError
     from saelab.files import write_json
 
-    if not args.runs:
-        raise UsageError("no run folder named: saelab supervise RUN [RUN ...] --task ioi")
-    if args.changes < 1:
-        raise UsageError(f"changes={args.changes}: an edit changes at least 1 feature")
+    folders = finished("supervise", args.runs)
     fit, test, metric = _rows(args)
     task, results = Path(args.task).stem, []
-    opened = opening.open_all(args.runs, args.model, needs=("model",))
-    for named, (folder, sae, _, model) in zip(args.runs, opened, strict=True):
+    opened = opening.open_all(folders, args.model, needs=("model",))
+    for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
         fields = _compare(args, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
         results.append(document("supervise", args.seed, task=task, **facts, **fields))
@@ -67,8 +65,6 @@ def _rows(args: Args) -> tuple[list, list, Any]:
     from saelab.tasks import files
 
     if args.task in supervised.TASKS:
-        if min(args.prompts, args.tests) < 2:
-            raise UsageError(f"prompts={args.prompts}, tests={args.tests}: give at least 2 of each")
         tests = supervised.rows(args.task, args.tests, 2 * args.seed + 1, twins=True)
         return (
             supervised.rows(args.task, args.prompts, 2 * args.seed),

@@ -20,7 +20,7 @@ import saelab
 from saelab import Config
 from saelab.door import beside
 
-from .common import Count, document, show
+from .common import document, show
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,6 @@ class Args(Config):
     """Options of `saelab train`; a recipe, a YAML file with any of these fields, may come first and
     give the defaults."""
 
-    tokens: Count = Config.tokens
-    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further epochs
-    in another order"""
     resume: bool = False
     """go on from the newest checkpoint of the run folder"""
     json: bool = False

@@ -21,6 +21,7 @@ from saelab.evaluation.supervised.runs import collect
 from saelab.tasks import build
 from saelab.tasks.attributes import gifts
 
+PYTHON = ".py"
 N_NAMES = 6  # names that indirect-object prompts are drawn from for probing: enough prompts each
 
 
@@ -64,6 +65,14 @@ def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
         dict(zip(labels.KINDS, together_KN, strict=True)),
         np.concatenate(kept_groups),
     )
+
+
+def check_python(cache: Cache) -> None:
+    """Raise UsageError if no document of a cache is a Python file."""
+    if not any(name.endswith(PYTHON) for name in cache.document_names()):
+        raise UsageError(
+            f"{cache.path} holds no Python source: token kinds need a text such as stdlib"
+        )
 
 
 class _Documents:
@@ -115,7 +124,7 @@ class _Documents:
         self.number, self.at, self.ids = number, 0, np.array([*encoding["input_ids"], self.eos])
         offsets = [*encoding["offset_mapping"], (len(document.text), len(document.text))]
         self.found = (
-            labels.of_tokens(document.text, offsets) if document.name.endswith(".py") else None
+            labels.of_tokens(document.text, offsets) if document.name.endswith(PYTHON) else None
         )
 
 

@@ -73,10 +73,10 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
         (
             ["--hook", HOOK, "--sparsify", "feature-choice", "--mutual", "1"],
             2,
-            "mutual=1.0 is no share of the steps",
+            "mutual=1.0: give a number from 0 to below 1",
         ),
         (["--hook", HOOK, "--sparsify", "relu", "--beta", "1"], 2, "beta=1.0: relu has no score"),
-        (["--hook", HOOK, "--beta", "-1"], 2, "beta=-1.0 is negative"),
+        (["--hook", HOOK, "--beta", "-1"], 2, "beta=-1.0: give a number of at least 0"),
         (
             ["--hook", HOOK, "--sparsify", "batchtopk", "--loss", "hierarchical"],
             2,
@@ -108,8 +108,8 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
             "relu has none: give l1 or tanh",
         ),
         (["--hook", HOOK, "--skip"], 2, "skip needs a transcoder: name a --target"),
-        (["--hook", HOOK, "--clip", "0"], 2, "clip=0.0 is no norm"),
-        (["--hook", HOOK, "--ema", "1"], 2, "ema=1.0 is no decay"),
+        (["--hook", HOOK, "--clip", "0"], 2, "clip=0.0: give a number above 0"),
+        (["--hook", HOOK, "--ema", "1"], 2, "ema=1.0: give a number between 0 and 1"),
         (["--hook", HOOK, "--colour", "red"], 2, "--colour"),
         (["--hook", HOOK, "--features", "many"], 2, "many"),
         (["--hook", HOOK, "--backend", "cuda"], 2, "cuda"),
@@ -243,13 +243,12 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         ),
         (
             ["circuits", "--repeats", "two"],
-            "saelab circuits: Error parsing --repeats: invalid literal for int() with base 10: "
-            "'two'; see saelab circuits --help",
+            "saelab circuits: Error parsing --repeats: 'two' is no whole number such as 2000000, "
+            "500k or 2M; see saelab circuits --help",
         ),
         (
             ["browse", "--port", "x"],
-            "saelab browse: Error parsing --port: no type matching {None}|INT could be "
-            "instantiated from ['x']; see saelab browse --help",
+            "saelab browse: Error parsing --port: 'x' is no whole number; see saelab browse --help",
         ),
     ],
 )

@@ -106,10 +106,7 @@ def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
 
 def test_probes_need_python_source(runs: list[Path], capsys):
     assert main(["eval", str(runs[0]), "--tokens", "600", "--probe"]) == 2
-    assert (
-        "holds no Python source (train split): token kinds need a text such as stdlib"
-        in last_line(capsys)
-    )
+    assert "holds no Python source: token kinds need a text such as stdlib" in last_line(capsys)
 
 
 def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: Path, capsys):

@@ -1,6 +1,5 @@
 """Writing files so that a reader never sees half of one."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -9,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from saelab import digests
 from saelab.errors import FailedRun
 
 
@@ -77,26 +77,26 @@ def _umask() -> int:
     return mask
 
 
-def sha256(*paths: Path) -> str:
-    """SHA-256 over the bytes of files one after the other, in hexadecimal."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(1 << 22):
-                digest.update(piece)
-    return digest.hexdigest()
-
-
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises FailedRun naming a damaged one."""
+    """The value of a JSON file, which has its own digest if it holds one. Raises FailedRun naming
+    a damaged file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise FailedRun(f"{path} is damaged, it is no JSON ({error}): write it anew") from None
+    if isinstance(value, dict) and digests.is_right(value) is False:
+        raise FailedRun(
+            f"{path} was altered: its content has not the SHA-256 that it holds; write it anew, or "
+            f"delete its field {digests.FIELD!r} if you changed it on purpose"
+        )
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically; a document (what has a `schema`) with its own
+    digest."""
+    if isinstance(value, dict) and "schema" in value:
+        value = digests.sealed(value)
     write_atomic(
         path,
         lambda temporary: temporary.write_text(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelab.digests import sha256
 from saelab.errors import UsageError
-from saelab.files import sha256
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 from saelab.runs import RunFolder
 

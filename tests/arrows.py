@@ -26,14 +26,15 @@ saelab.ranges:
 saelab.sparsify:
 saelab.statistics:
 saelab.bundled: saelab.documents
-saelab.files: saelab.errors
+saelab.digests: saelab.errors
+saelab.files: saelab.digests saelab.errors
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
-saelab.models: saelab.errors saelab.files saelab.origin
+saelab.models: saelab.digests saelab.errors saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
-saelab.activations: saelab.bundled saelab.documents saelab.errors saelab.files saelab.models
-    saelab.origin
+saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
+    saelab.models saelab.origin
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
@@ -45,7 +46,7 @@ saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.document
     saelab.tasks
 saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.matching
     saelab.sae
-saelab.formats: saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
+saelab.formats: saelab.digests saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
@@ -53,7 +54,7 @@ saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.e
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
     saelab.sae saelab.statistics saelab.tasks
 saelab.runs: saelab.files saelab.formats saelab.origin
-saelab.opening: saelab.activations saelab.errors saelab.files saelab.formats saelab.models
+saelab.opening: saelab.activations saelab.digests saelab.errors saelab.formats saelab.models
     saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
@@ -61,9 +62,9 @@ saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saela
 saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
-training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.errors
-    saelab.files saelab.jump saelab.kernels saelab.origin saelab.ranges saelab.runs saelab.sae
-    saelab.sparsify
+training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.digests
+    saelab.errors saelab.files saelab.jump saelab.kernels saelab.origin saelab.ranges saelab.runs
+    saelab.sae saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
@@ -71,8 +72,8 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders saelab.kernels
-    saelab.matching saelab.models saelab.opening saelab.ranges saelab.runs saelab.sae
+    saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
+    saelab.kernels saelab.matching saelab.models saelab.opening saelab.ranges saelab.runs saelab.sae
     saelab.statistics saelab.tasks training training.recipes training.reproduce
 """
 

@@ -12,8 +12,9 @@ import training
 from apps.cli import main
 from saelab import SAE, models, opening, runs
 from saelab.activations import Cache
+from saelab.digests import sha256
 from saelab.errors import FailedRun, UsageError
-from saelab.files import sha256
+from saelab.files import write_json
 from saelab.runs import RunFolder
 from tests.conftest import HOOK, make_model
 
@@ -44,7 +45,7 @@ def _rewrite(run: Path, **changes: object) -> None:
     for name, value in changes.items():
         old = header["origin"].get(name)
         header["origin"][name] = old | value if isinstance(value, dict) else value
-    (run / "sae" / "sae.json").write_text(json.dumps(header))
+    write_json(run / "sae" / "sae.json", header)
 
 
 def test_a_run_and_its_cache_that_move_together_need_no_option(place: Place, tmp_path: Path):
@@ -114,7 +115,7 @@ def test_a_cache_that_was_made_anew_is_no_longer_the_runs(place: Place):
     assert opening.open(place.run, cache=place.cache).cache.n_tokens()
     written = json.loads(manifest.read_text())
     written["model"] |= {"revision": "0" * 64, "weights": "0" * 64}
-    manifest.write_text(json.dumps(written))
+    write_json(manifest, written)
     with pytest.raises(UsageError, match=r"was made by .*tiny, not by .*: they differ in weights"):
         opening.open(place.run, cache=place.cache)
 
@@ -137,10 +138,10 @@ def test_a_run_and_cache_of_schema_1_open_and_are_compared_by_file_hash(
     model = models.identity(place.model, weights=False).to_dict()
     about = {"model": model, "hook": HOOK, "target": HOOK, "cache": str(place.cache), "seed": 0}
     del header["origin"]
-    path.write_text(json.dumps({**header, "schema": "saelab/sae/1", "about": about}))
+    write_json(path, {**header, "schema": "saelab/sae/1", "about": about})
     manifest = json.loads((place.cache / "manifest.json").read_text())
     del manifest["model"]["weights"]
-    (place.cache / "manifest.json").write_text(json.dumps(manifest))
+    write_json(place.cache / "manifest.json", manifest)
     assert opening.open(place.run).sae.origin.hooks == (HOOK, HOOK)
     place.model.rename(place.folder / "renamed")
     assert opening.open(place.run, place.folder / "renamed").cache.path == place.cache

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saelab import SAE, Choice, budgets, kernels, sparsify
+from saelab import SAE, Choice, budgets, digests, kernels, sparsify
 from saelab.errors import FailedRun, UsageError
+from saelab.files import write_json
 from saelab.origin import Identity, Origin
 
 
@@ -119,7 +120,7 @@ def test_an_sae_of_schema_1_still_opens(x, tmp_path):
     del header["origin"]
     about = {"model": {"name": "m", "revision": "r", "tokenizer_hash": "t"}, "hook": "a"}
     old = {**header, "schema": "saelab/sae/1", "about": {**about, "target": None, "colour": "red"}}
-    (tmp_path / "sae.json").write_text(json.dumps(old))
+    write_json(tmp_path / "sae.json", old)
     expected = Origin("a", model=Identity("m", "r", "t"), more={"colour": "red"})
     assert SAE.load(tmp_path).origin == expected
     assert expected.hooks == ("a", "a")
@@ -139,8 +140,11 @@ def test_bad_twins_of_a_saved_sae_are_refused(x, tmp_path):
         "shifted": {"b_dec": good["b_dec"] + 0.05},
         "encoder": {"W_enc": good["W_enc"] * 1.05},
     }
+    header = json.loads((tmp_path / "sae.json").read_text())
     for name, change in twins.items():
         save_file({**good, **change}, tmp_path / "sae.safetensors")
+        entry = digests.entry(tmp_path / "sae.safetensors")  # undamaged, and another function
+        write_json(tmp_path / "sae.json", {**header, "weights": entry})
         with pytest.raises(FailedRun, match="not the function that was saved"):
             SAE.load(tmp_path)
             pytest.fail(name)
@@ -154,14 +158,14 @@ def test_missing_cut_and_foreign_files_are_named(x, tmp_path):
     new().save(tmp_path)
     whole = (tmp_path / "sae.safetensors").read_bytes()
     (tmp_path / "sae.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FailedRun, match=r"sae.safetensors cannot be read"):
+    with pytest.raises(FailedRun, match=r"sae.safetensors of .* was cut or changed"):
         SAE.load(tmp_path)
     (tmp_path / "sae.safetensors").unlink()
     with pytest.raises(UsageError, match=r"no sae.safetensors"):
         SAE.load(tmp_path)
     header = json.loads((tmp_path / "sae.json").read_text())
     (tmp_path / "sae.safetensors").write_bytes(whole)
-    (tmp_path / "sae.json").write_text(json.dumps({**header, "schema": "saelab/sae/9"}))
+    write_json(tmp_path / "sae.json", {**header, "schema": "saelab/sae/9"})
     with pytest.raises(UsageError, match="saelab/sae/9"):
         SAE.load(tmp_path)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from saelab.activations import Cache
+from saelab.digests import sha256
 from saelab.errors import FailedRun, UsageError
-from saelab.files import sha256, undone
+from saelab.files import undone
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 

@@ -109,8 +109,10 @@ def cell(field: Mapping[str, Any], style: str = ".4f") -> str:
 
 
 def show(result: dict, as_json: bool, text: str) -> None:
-    """Print a verb's result: JSON for programs, `text` for people."""
-    print(json.dumps(result, indent=1) if as_json else text)
+    """Print a verb's result: JSON for programs, with its own digest, `text` for people."""
+    from saelab.digests import sealed
+
+    print(json.dumps(sealed(result), indent=1) if as_json else text)
 
 
 def upto(bar: Any) -> Callable[[int], None]:

@@ -14,18 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from saelab import digests
 from saelab.activations import manifest, registry, writer
 from saelab.activations.batches import Batches, File
 from saelab.activations.moments import Moments
 from saelab.activations.plan import Plan
 from saelab.activations.records import Contexts, Tokens
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
-from saelab.errors import FailedRun, UsageError
-from saelab.files import read_json, sha256
+from saelab.errors import UsageError
+from saelab.files import read_json
 from saelab.origin import Identity
 
 CHUNK = 64  # contexts read at a time
-_verified: set[tuple[str, int, int]] = set()
 
 
 class Cache:
@@ -124,17 +124,7 @@ class Cache:
 
     def _checked(self, entry: dict) -> Path:
         """The path of a file, its SHA-256 compared once per process."""
-        file = self.path / entry["file"]
-        status = file.stat()
-        key = (str(file.resolve()), status.st_size, status.st_mtime_ns)
-        if key not in _verified:
-            if sha256(file) != entry["sha256"]:
-                raise FailedRun(
-                    f"{entry['file']} of {self.path} was altered: its SHA-256 is not the "
-                    "manifest's; capture again"
-                )
-            _verified.add(key)
-        return file
+        return digests.check(self.path, entry, manifest.REMEDY)
 
     def _open(self, shard: dict) -> Any:
         return safe_open(self._checked(shard), "pt")

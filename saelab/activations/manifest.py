@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from saelab import digests
 from saelab.activations.plan import SCHEMAS
-from saelab.errors import FailedRun, UsageError
+from saelab.errors import UsageError
 from saelab.files import read_json
+
+REMEDY = "delete the cache and capture again"
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -30,19 +33,10 @@ def read(folder: Path) -> dict[str, Any]:
             f"{folder} is unfinished: repeat its `saelab capture` command to resume it"
         )
     for entry in entries(manifest):
-        _check_length(folder, entry)
+        digests.check_length(folder, entry, REMEDY)
     return manifest
 
 
 def entries(manifest: dict[str, Any]) -> list[dict]:
     """The entries of all files."""
     return [*manifest["shards"], manifest["moments"], manifest["documents"]]
-
-
-def _check_length(folder: Path, entry: dict) -> None:
-    file = folder / entry["file"]
-    size = file.stat().st_size if file.is_file() else None
-    if size != entry["bytes"]:
-        cut = f"was cut or changed: {size} bytes instead of {entry['bytes']}"
-        what = "is missing" if size is None else cut
-        raise FailedRun(f"{entry['file']} of {folder} {what}; delete the cache and capture again")

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saelab.activations import disk
+from saelab import digests
+from saelab.activations import disk, manifest
 from saelab.activations.moments import of_rows
 from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, SPLIT_RULE, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
-from saelab.files import sha256, write_atomic, write_json
+from saelab.files import read_json, write_atomic, write_json
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
 COUNTED = 16  # contexts whose moments are added up at once
@@ -125,7 +126,7 @@ class Writer:
         path = out / "manifest.json"
         if out.exists() and not (out.is_dir() and (path.is_file() or _leftovers(out))):
             raise UsageError(f"{out} exists and is no cache: choose another --out")
-        self.manifest = json.loads(path.read_text()) if path.is_file() else self._empty()
+        self.manifest = read_json(path) if path.is_file() else self._empty()
         if differing := plan.differing(Plan.read(self.manifest)):
             raise UsageError(
                 f"{out} holds a cache of other settings (asked / held): {differing}; "
@@ -133,8 +134,8 @@ class Writer:
             )
         self.n_held = len(self.manifest["shards"])
         self.moments: dict[str, Tensor] = {}
-        if self.manifest["moments"]:
-            self.moments = load_file(out / self.manifest["moments"]["file"])
+        if entry := self.manifest["moments"]:
+            self.moments = load_file(digests.check(out, entry, manifest.REMEDY))
 
     def _empty(self) -> dict[str, Any]:
         return {
@@ -167,19 +168,11 @@ class Writer:
         if number >= self.n_held:
             return False
         entry = self.manifest["shards"][number]
-        path = self.out / entry["file"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+        path = digests.check_length(self.out, entry, manifest.REMEDY)
+        if entry["split"] != shard.split or not _has(path, self._columns(shard)):
+            digests.check(self.out, entry, manifest.REMEDY)  # damage is no other text
             raise FailedRun(
-                f"{entry['file']} of {self.out} is missing or was cut: "
-                "delete the cache and capture again"
-            )
-        wanted = self._columns(shard)
-        with safe_open(path, "pt") as file:
-            same = all(torch.equal(file.get_tensor(key), wanted[key]) for key in wanted)
-        if entry["split"] != shard.split or not same:
-            raise FailedRun(
-                f"{self.plan.text} is not what it was when {path} was made: "
-                "delete the cache and capture again"
+                f"{self.plan.text} is not what it was when {path} was made: {manifest.REMEDY}"
             )
         return True
 
@@ -218,16 +211,12 @@ class Writer:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         with disk.room(self.out / name, size):
             write_atomic(self.out / name, lambda temporary: save_file(tensors, temporary))
-        return self._entry(name)
+        return digests.entry(self.out / name)
 
     def _save_json(self, name: str, value: Any) -> dict[str, Any]:
         with disk.room(self.out / name, len(json.dumps(value, indent=1))):
             write_json(self.out / name, value)
-        return self._entry(name)
-
-    def _entry(self, name: str) -> dict[str, Any]:
-        path = self.out / name
-        return {"file": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+        return digests.entry(self.out / name)
 
     def finish(self, names: list[str], notes: dict[str, Any]) -> None:
         """Write the documents' names and the source's notes, and mark the cache complete. Raises
@@ -242,6 +231,15 @@ class Writer:
         self.manifest |= notes
         self.manifest["complete"] = True
         self._save_json("manifest.json", self.manifest)
+
+
+def _has(path: Path, columns: dict[str, Tensor]) -> bool:
+    """Whether a shard holds these columns; False for one that cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return all(torch.equal(file.get_tensor(key), columns[key]) for key in columns)
+    except SafetensorError:
+        return False
 
 
 def _leftovers(folder: Path) -> bool:

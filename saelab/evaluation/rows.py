@@ -16,8 +16,8 @@ from saelab.evaluation import metrics
 Measured = Literal["reconstruction", "firing", "training"]
 SHORT = 16  # characters of a column head
 OTHER_FIELDS = (  # of report.json, by which no metric may be called
-    *("schema", "saelab_version", "seed", "command", "tokens", "documents", "dead_tokens"),
-    *("n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
+    *("schema", "saelab_version", "seed", "command", "sha256", "tokens", "documents"),
+    *("dead_tokens", "n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
     *("references", "controls", "probing", "run"),
 )
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from saelab import sparsify
+from saelab import digests, sparsify
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_json, write_atomic, write_json
 from saelab.origin import Origin
@@ -22,6 +22,7 @@ HEADER, WEIGHTS = "sae.json", "sae.safetensors"
 SCHEMA = "saelab/sae/2"
 ORIGINS = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
 PROBE_ROWS = 16
+REMEDY = "restore a copy, or make it again"
 # Of the probe error, relative.
 TOLERANCE = {
     torch.float32: 1e-3,
@@ -56,16 +57,18 @@ def write(sae: SAE, path: Path, probe: Tensor | None = None) -> None:
         "origin": sae.origin.to_dict(),
     }
     write_atomic(path / WEIGHTS, lambda temporary: save_file(tensors, temporary))
-    write_json(path / HEADER, header)
+    write_json(path / HEADER, {**header, "weights": digests.entry(path / WEIGHTS)})
 
 
 def read(path: Path) -> SAE:
-    """The SAE of a folder, checked on its probe.
+    """The SAE of a folder: its bytes checked by their digest, where there is one, its meaning on
+    its probe.
 
     Raises UsageError for missing weights or an unknown schema, FailedRun for damaged files and if
     the probe's reconstruction error differs.
     """
-    header, tensors = _header(path), _tensors(path)
+    header = _header(path)
+    tensors = _tensors(path, header.get("weights"))
     shape = {name: header[name] for name in ("d_out", "transcoder", "skip")}
     form = sparsify.from_dict(header["sparsify"])
     sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
@@ -88,15 +91,15 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path, entry: dict[str, Any] | None) -> dict[str, Tensor]:
     if not (path / WEIGHTS).is_file():
         raise UsageError(f"{path} has no {WEIGHTS}: its weights are missing")
+    if entry is not None:
+        digests.check(path, entry, REMEDY)
     try:
         return load_file(path / WEIGHTS)
     except Exception as error:
-        raise FailedRun(
-            f"{path / WEIGHTS} cannot be read ({error}): damaged or cut short"
-        ) from None
+        raise FailedRun(f"{path / WEIGHTS} cannot be read ({error}); {REMEDY}") from None
 
 
 @torch.no_grad()

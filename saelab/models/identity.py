@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saelab.digests import sha256
 from saelab.errors import UsageError
-from saelab.files import sha256
 from saelab.models import loading
 from saelab.models.model import Model
 from saelab.origin import Identity

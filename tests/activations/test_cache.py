@@ -17,6 +17,7 @@ from saelab.activations.from_text import from_text
 from saelab.activations.moments import of_rows
 from saelab.activations.packing import pack
 from saelab.errors import FailedRun, UsageError
+from saelab.files import write_json
 from saelab.models import running
 from tests.conftest import HOOK, SECOND_HOOK, make_cache, make_model
 from tests.killing import run
@@ -190,10 +191,10 @@ def test_folders_that_are_no_finished_cache_are_refused(tiny_cache: Path, tmp_pa
         Cache(tmp_path)
     folder = damaged(tiny_cache, tmp_path)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
+    write_json(folder / "manifest.json", {**manifest, "complete": False})
     with pytest.raises(UsageError, match="unfinished"):
         Cache(folder)
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": "saelab/cache/0"}))
+    write_json(folder / "manifest.json", {**manifest, "schema": "saelab/cache/0"})
     with pytest.raises(UsageError, match="saelab/cache/0"):
         Cache(folder)
 
@@ -299,7 +300,7 @@ def test_a_cache_of_canonical_names_answers_to_the_names_asked_for(
         names[name]: {**entry, "aliases": [name]} for name, entry in manifest["hooks"].items()
     }
     manifest["settings"]["hooks"] = list(names.values())
-    (old / "manifest.json").write_text(json.dumps(manifest))
+    write_json(old / "manifest.json", manifest)
     cache = Cache(old)
     assert cache.hooks == list(names.values())
     assert cache.resolve(HOOK) == CANONICAL and cache.width(SECOND_HOOK) == 32

@@ -12,6 +12,7 @@ from saelab.activations import Cache
 from saelab.activations.from_text import from_text
 from saelab.activations.writer import write
 from saelab.errors import UsageError
+from saelab.files import write_json
 from tests.conftest import HOOK
 from tests.killing import run_and_kill
 
@@ -59,5 +60,5 @@ def test_a_resume_that_starts_over_in_the_middle_would_be_caught(job, whole, tmp
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["shards"], "killed before the first shard: the twin would prove nothing"
     manifest["shards"] = manifest["shards"][:-1]
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    write_json(out / "manifest.json", manifest)
     assert contents(job(out)) != whole  # the last shard's tokens are counted twice in the moments

@@ -9,6 +9,7 @@ import pytest
 
 from apps.cli import main
 from saelab.activations import Cache
+from saelab.files import write_json
 from tests.conftest import HOOK, SECOND_HOOK, make_model
 
 
@@ -171,9 +172,7 @@ def test_another_model_is_refused(command, tmp_path: Path, capsys: pytest.Captur
 def unfinished(folder: Path) -> dict:
     """Takes the end of a finished cache away; returns its manifest."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(
-        json.dumps({**manifest, "complete": False, "documents": None}, indent=1)
-    )
+    write_json(folder / "manifest.json", {**manifest, "complete": False, "documents": None})
     (folder / "documents.json").unlink()
     return manifest
 

@@ -20,6 +20,7 @@ from saelab.analysis.dark_matter import reduce
 from saelab.analysis.dark_matter.error_cache import write_errors
 from saelab.analysis.dark_matter.report import analyse
 from saelab.evaluation.report import evaluate
+from saelab.files import write_json
 from saelab.origin import Origin
 from tests import toy_index
 from tests.apps.pages import opened_page
@@ -129,9 +130,7 @@ def test_the_table_and_the_browser_show_the_numbers(document: dict, runs: list[P
     assert f"{entry['linear_r2']['value']:.4f}" in table and "permuted" in table
     shown = section.section({"runs": [entry]})
     assert "Dark matter" in shown and "random init" in shown and "nonlinear" in shown
-    (runs[0] / "dark-matter.json").write_text(
-        json.dumps({**document, "runs": document["runs"][:1]})
-    )
+    write_json(runs[0] / "dark-matter.json", {**document, "runs": document["runs"][:1]})
 
 
 def test_the_overview_shows_the_section_of_an_analysed_run(
@@ -140,9 +139,7 @@ def test_the_overview_shows_the_section_of_an_analysed_run(
     toy_index.make_run(tmp_path / "toy")
     monkeypatch.setenv(PLACES, json.dumps([str(tmp_path)]))
     without = opened_page()
-    (tmp_path / "toy" / "dark-matter.json").write_text(
-        json.dumps({**document, "runs": document["runs"][:1]})
-    )
+    write_json(tmp_path / "toy" / "dark-matter.json", {**document, "runs": document["runs"][:1]})
     shown = opened_page()
     pages = [
         "".join(e.proto.body for e in app.main.children.values() if e.type == "html")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from apps.cli import main
+from saelab.files import write_json
 from tests.conftest import HOOK
 
 
@@ -186,7 +187,7 @@ def test_a_cache_of_another_model_than_the_runs_is_refused(
 ):
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["model"] |= {"revision": "0" * 64, "weights": "0" * 64}
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    write_json(copy / "manifest.json", manifest)
     assert main(words(verb, tiny_run, "--cache", copy)) == 2
     assert "they differ in weights" in last_line(capsys)
 

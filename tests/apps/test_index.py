@@ -7,6 +7,7 @@ import pytest
 
 from apps.cli import main
 from saelab.features.reader import FeatureIndex
+from saelab.files import write_json
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,6 @@ def test_a_run_at_another_hook_is_refused(run, tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run, other)
     header = json.loads((other / "sae" / "sae.json").read_text())
     header["origin"]["hook"] = "blocks.1.hook_out"
-    (other / "sae" / "sae.json").write_text(json.dumps(header))
+    write_json(other / "sae" / "sae.json", header)
     assert main(["index", str(run), "--compare", str(other)]) == 2
     assert "was trained at another hook: blocks.1.hook_out" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import io
 import re
 import sys
 
+from .home import give_home
 from .memory import keep_freed_memory
 
 VERBS = {
@@ -110,6 +111,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         module, args = parse(argv[0], argv[1:])
         keep_freed_memory()
+        give_home()
         return module.run(args) or 0
     except KeyboardInterrupt:
         print(f"saelab {argv[0]}: interrupted", file=sys.stderr)

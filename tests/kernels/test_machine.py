@@ -2,6 +2,7 @@
 time."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -150,6 +151,52 @@ def test_compiled_loops_go_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     assert remembered.compiled_folder().parent == tmp_path / "user" / "saelab"
+
+
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+    """A temporary directory in which strangers may make folders, for a user without a home."""
+    tmp_path.chmod(0o1777)
+    for name in ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(remembered.Path, "expanduser", no_home)
+    monkeypatch.setattr(remembered.tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def no_home(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+def test_a_user_without_a_home_gets_a_folder_of_their_own(temporary):
+    folder = temporary / f"saelab-{os.getuid()}"
+    assert remembered.user_folder() == folder and folder.stat().st_mode & 0o777 == 0o700
+    compiled = remembered.compiled_folder()
+    assert compiled.parent == folder and compiled.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
+def test_a_folder_that_others_can_write_is_never_read_from(temporary, mode):
+    folder = temporary / f"saelab-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(mode)
+    assert os.access(folder, os.W_OK)  # all that was asked before
+    assert remembered.user_folder() is None and remembered.compiled_folder() is None
+
+
+def test_a_stranger_s_folder_is_never_read_from(temporary, monkeypatch):
+    folder = remembered.compiled_folder()
+    assert folder is not None
+    monkeypatch.setattr(remembered.os, "getuid", lambda: os.geteuid() + 1)
+    (temporary / f"saelab-{os.geteuid() + 1}").symlink_to(folder)
+    assert remembered.user_folder() is None and remembered.compiled_folder() is None
+
+
+def test_a_folder_that_a_stranger_can_replace_is_never_read_from(temporary, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(temporary / "chosen"))
+    assert remembered.compiled_folder().parent == temporary / "chosen"
+    temporary.chmod(0o777)  # no sticky bit: everybody may rename
+    assert remembered.compiled_folder() is None
 
 
 def test_importing_the_library_loads_no_compiler():

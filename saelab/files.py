@@ -92,6 +92,14 @@ def read_json(path: Path) -> Any:
     return value
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file that holds an object. Raises FailedRun naming any other file."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise FailedRun(f"{path} is damaged: it holds a {type(value).__name__}, no fields")
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; a document (what has a `schema`) with its own
     digest."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saelab.files import read_json
+from saelab.files import read_json, read_object
 from saelab.origin import Origin
 
 
@@ -70,14 +70,16 @@ class RunFolder:
         `feature-circuit`."""
         by_kind: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(self.path.glob("*.json")):
-            document = read(path)
+            document = read_json(path)
+            if not isinstance(document, dict):
+                continue  # somebody else's
             by_kind.setdefault(kind_of(document), []).append(document)
         return by_kind
 
 
 def read(path: Path) -> dict[str, Any]:
     """A JSON document, empty if there is no such file. Raises FailedRun naming a damaged one."""
-    return read_json(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def kind_of(document: Mapping[str, Any]) -> str:

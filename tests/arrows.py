@@ -44,8 +44,8 @@ saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.m
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
     saelab.matching saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics
     saelab.tasks
-saelab.features: saelab.activations saelab.code saelab.errors saelab.files saelab.matching
-    saelab.sae
+saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
+    saelab.matching saelab.sae
 saelab.formats: saelab.digests saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae
@@ -54,6 +54,8 @@ saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.e
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
     saelab.sae saelab.statistics saelab.tasks
 saelab.runs: saelab.files saelab.formats saelab.origin
+saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
+    saelab.formats saelab.origin saelab.runs
 saelab.opening: saelab.activations saelab.digests saelab.errors saelab.formats saelab.models
     saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
@@ -73,8 +75,9 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.kernels saelab.matching saelab.models saelab.opening saelab.ranges saelab.runs saelab.sae
-    saelab.statistics saelab.tasks training training.recipes training.reproduce
+    saelab.inspection saelab.kernels saelab.matching saelab.models saelab.opening saelab.ranges
+    saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes
+    training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

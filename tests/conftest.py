@@ -72,17 +72,22 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 90 text files of random words, ten of which are held out by their names."""
+def make_corpus(folder: Path) -> Path:
+    """90 text files of random words, ten of which are held out by their names."""
     from saelab.documents import held_out
 
-    folder, rng = tmp_path_factory.mktemp("corpus"), random.Random(0)
+    rng = random.Random(0)
     words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
     names = [f"doc{number}.txt" for number in range(400)]
     for name in [n for n in names if held_out(n)][:10] + [n for n in names if not held_out(n)][:80]:
         (folder / name).write_text(" ".join(rng.choice(words) for _ in range(60)) + f"\n{name}\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 90 text files of random words, ten of which are held out by their names."""
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Path:
@@ -109,14 +114,12 @@ def tiny_cache(
     return make_cache(tiny_model, tiny_corpus, tmp_path_factory.mktemp("caches") / "tiny")
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training run on the tiny cache. Read only."""
+def make_run(cache: Path, out: Path) -> Path:
+    """Train on the first hook of a cache of the tiny model."""
     import training
 
-    out = tmp_path_factory.mktemp("runs") / "tiny"
     config = training.Config(
-        cache=str(tiny_cache),
+        cache=str(cache),
         out=str(out),
         hook=HOOK,
         features=64,
@@ -126,3 +129,9 @@ def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         lr=0.003,
     )
     return training.train(config)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training run on the tiny cache. Read only."""
+    return make_run(tiny_cache, tmp_path_factory.mktemp("runs") / "tiny")

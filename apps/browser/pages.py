@@ -5,7 +5,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from . import links, state
+from saelab.errors import FailedRun
+
+from . import draw, links, state
 from .views import circuits, feature, features, overview, search
 
 # name in the address: title, and the function that shows the page
@@ -29,4 +31,7 @@ def show() -> None:
     current = st.navigation(list(pages.values()), position="top")
     links.follow(pages, current.url_path or "overview")
     state.run_menu()
-    current.run()
+    try:
+        current.run()
+    except FailedRun as error:  # a damaged file, which the message names
+        state.stop(draw.text(str(error)))

@@ -18,6 +18,7 @@ VERBS = {
     "circuits": "find the heads that carry out a task, and compare with the truth",
     "supervise": "compare SAEs with supervised dictionaries on a task",
     "dark-matter": "split what SAEs miss into linear and nonlinear error",
+    "info": "say what a folder or file is, and whether it is whole",
     "browse": "open the feature browser",
     "reproduce": "measure a paper's claims and say which hold",
     "bench": "time a training step on this machine",

@@ -5,9 +5,10 @@ from typing import Any
 
 from saelab import digests
 from saelab.activations.plan import SCHEMAS
-from saelab.errors import UsageError
-from saelab.files import read_json
+from saelab.errors import FailedRun, UsageError
+from saelab.files import read_object
 
+FIELDS = ("model", "settings", "hooks", "shards", "moments", "documents", "complete")
 REMEDY = "delete the cache and capture again"
 
 
@@ -17,17 +18,7 @@ def read(folder: Path) -> dict[str, Any]:
     Raises UsageError if the folder holds no cache or an unfinished one, FailedRun naming a file
     that is missing or cut short.
     """
-    if not (folder / "manifest.json").is_file():
-        raise UsageError(
-            f"{folder} is no activation cache: it has no manifest.json; make one with "
-            "`saelab capture`"
-        )
-    manifest = read_json(folder / "manifest.json")
-    if manifest.get("schema") not in SCHEMAS.values():
-        raise UsageError(
-            f"{folder} has schema {manifest.get('schema')!r}, this version reads "
-            f"{' and '.join(SCHEMAS.values())}"
-        )
+    manifest = written(folder)
     if not manifest["complete"]:
         raise UsageError(
             f"{folder} is unfinished: repeat its `saelab capture` command to resume it"
@@ -37,6 +28,36 @@ def read(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def written(folder: Path) -> dict[str, Any]:
+    """The manifest of a cache that may be unfinished, its files unseen. Raises UsageError if the
+    folder holds no cache of a version that is known, FailedRun for a damaged manifest."""
+    if not (folder / "manifest.json").is_file():
+        raise UsageError(
+            f"{folder} is no activation cache: it has no manifest.json; make one with "
+            "`saelab capture`"
+        )
+    manifest = read_object(folder / "manifest.json")
+    if manifest.get("schema") not in SCHEMAS.values():
+        raise UsageError(
+            f"{folder} has schema {manifest.get('schema')!r}, this version reads "
+            f"{' and '.join(SCHEMAS.values())}"
+        )
+    if lacking := [name for name in FIELDS if name not in manifest]:
+        raise FailedRun(f"{folder / 'manifest.json'} lacks {', '.join(lacking)}; {REMEDY}")
+    return manifest
+
+
 def entries(manifest: dict[str, Any]) -> list[dict]:
-    """The entries of all files."""
-    return [*manifest["shards"], manifest["moments"], manifest["documents"]]
+    """The entries of all files that are there so far."""
+    every = [*manifest["shards"], manifest["moments"], manifest["documents"]]
+    return [entry for entry in every if entry]
+
+
+def n_tokens(manifest: dict[str, Any], split: str) -> int:
+    """Tokens of a split that count: where no mask says which, all but each context's first."""
+    per_context = manifest["settings"]["context"] - 1
+    return sum(
+        shard.get("counted", shard["contexts"] * per_context)
+        for shard in manifest["shards"]
+        if shard["split"] == split
+    )

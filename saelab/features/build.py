@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from saelab import matching
+from saelab import digests, matching
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
@@ -72,6 +72,7 @@ def build(
             writer.write_meta(connection, **summary)
             connection.executescript(schema.INDEXES)
             connection.commit()
+        digests.seal(temporary)
 
     write_atomic(Path(path), write)
     return summary

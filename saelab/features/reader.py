@@ -5,7 +5,6 @@ Shapes: T positions of a context.
 """
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from saelab.errors import UsageError
-from saelab.features import search
+from saelab.features import file, search
 from saelab.features.records import (
     Bin,
     Example,
@@ -27,7 +26,7 @@ from saelab.features.records import (
     Table,
     Token,
 )
-from saelab.features.schema import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE, SCHEMA
+from saelab.features.schema import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE
 
 SORTS = {
     "feature": "f.id",
@@ -76,7 +75,7 @@ class FeatureIndex:
     context manager).
 
     Raises UsageError if there is no such file, it is no index, or it was written by another
-    version.
+    version, FailedRun if it is damaged.
 
     >>> with FeatureIndex("runs/demo/features.db") as index:
     ...     strongest = index.table(sort="max", limit=5).rows
@@ -84,23 +83,8 @@ class FeatureIndex:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            gone = f"{self.path} does not exist"
-            raise UsageError(f"{gone}: `saelab index RUN` makes a run's feature index")
-        uri = f"{self.path.resolve().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        try:
-            self._connection.execute("pragma mmap_size = 268435456")
-            self._meta = dict(self._connection.execute("select key, value from meta"))
-        except sqlite3.DatabaseError as error:
-            self.close()
-            broken = f"{self.path} is not a feature index ({error})"
-            raise UsageError(f"{broken}: `saelab index RUN` makes one") from None
-        if (schema := self._meta.pop("schema", None)) != SCHEMA:
-            self.close()
-            other = f"{self.path} has schema {schema!r}, this version reads {SCHEMA!r}"
-            raise UsageError(f"{other}: run `saelab index RUN` again")
-        self.summary: dict[str, Any] = {key: json.loads(value) for key, value in self._meta.items()}
+        self.summary: dict[str, Any]
+        self._connection, self.summary = file.open(self.path)
 
     def close(self) -> None:
         """Close the file."""

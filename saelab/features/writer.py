@@ -10,6 +10,7 @@ import sqlite3
 import numpy as np
 from numpy.typing import NDArray
 
+from saelab import digests
 from saelab.features.collect import N_BANDS, Contexts, Statistics, bands
 from saelab.features.examples import Examples, place_in_group
 from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
@@ -24,8 +25,9 @@ def create(connection: sqlite3.Connection) -> None:
 
 
 def write_meta(connection: sqlite3.Connection, **values: object) -> None:
-    """Facts about the index, as JSON, schema included."""
-    rows = [("schema", SCHEMA), *((key, json.dumps(value)) for key, value in values.items())]
+    """Facts about the index, as JSON, schema and a blank digest included."""
+    own = [("schema", SCHEMA), (digests.FIELD, digests.BLANK)]
+    rows = [*own, *((key, json.dumps(value)) for key, value in values.items())]
     connection.executemany("insert into meta values (?, ?)", rows)
 
 

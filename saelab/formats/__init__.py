@@ -70,7 +70,7 @@ def load(path: Path | str) -> "SAE":
         if form := known(place):
             return form.read(place)
     forms = ", ".join(f"{form.name} ({form.files})" for form in FORMATS.values())
-    raise UsageError(f"{path} holds no SAE: {_seen(path)}; known are {forms}")
+    raise UsageError(f"{path} holds no SAE: {seen(path)}; known are {forms}")
 
 
 def save(sae: "SAE", path: Path | str, form: str = "saelab", **options: Any) -> None:
@@ -81,7 +81,8 @@ def save(sae: "SAE", path: Path | str, form: str = "saelab", **options: Any) -> 
     writers[form](sae, Path(path), **options)
 
 
-def _seen(path: Path) -> str:
+def seen(path: Path) -> str:
+    """What lies at a path, in words, for who expected something else."""
     if not path.exists():
         return "there is no such folder"
     if not path.is_dir():

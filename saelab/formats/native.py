@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab import digests, sparsify
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_json, write_atomic, write_json
+from saelab.files import read_object, write_atomic, write_json
 from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
@@ -21,6 +21,7 @@ from saelab.sparsify import Choice
 HEADER, WEIGHTS = "sae.json", "sae.safetensors"
 SCHEMA = "saelab/sae/2"
 ORIGINS = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
+FIELDS = ("d_model", "d_out", "n_features", "sparsify", "transcoder", "skip")
 PROBE_ROWS = 16
 REMEDY = "restore a copy, or make it again"
 # Of the probe error, relative.
@@ -82,12 +83,14 @@ def read(path: Path) -> SAE:
 
 
 def _header(path: Path) -> dict[str, Any]:
-    header = read_json(path / HEADER)
-    if header.get("schema") not in ORIGINS:
+    header = read_object(path / HEADER)
+    if str(header.get("schema")) not in ORIGINS:
         raise UsageError(
             f"{path / HEADER} has schema {header.get('schema')!r}, "
             f"this version reads {' and '.join(ORIGINS)}"
         )
+    if lacking := [name for name in FIELDS if name not in header]:
+        raise FailedRun(f"{path / HEADER} lacks {', '.join(lacking)}; {REMEDY}")
     return header
 
 

@@ -214,3 +214,13 @@ def test_the_pages_load_neither_torch_nor_a_model_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=APP.parents[2]
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_damaged_report_is_named_on_the_page(app, runs):
+    report = runs / "toy" / "report.json"
+    whole = report.read_text()
+    report.write_text(whole[:-9])
+    try:
+        assert "report.json is damaged, it is no JSON" in body(app("overview"))
+    finally:
+        report.write_text(whole)

@@ -1,0 +1,247 @@
+"""What a folder or file is, and whether it is whole. Importing this imports nothing heavy."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from saelab import digests
+from saelab.errors import FailedRun, UsageError
+from saelab.files import read_object
+from saelab.origin import Origin
+from saelab.runs import RunFolder, kind_of, read
+
+Digest = Literal["right", "wrong", "none", "not read"]
+
+
+class File(NamedTuple):
+    """One file of what was looked at."""
+
+    file: str
+    """path below it"""
+    bytes: int | None
+    """None: it is missing"""
+    digest: Digest
+    """how it compares; `none`: it has none, as older files and those made to be edited"""
+    problem: str
+    """what is wrong with it, "" if nothing is"""
+
+
+class Inspected(NamedTuple):
+    """What lies at a path."""
+
+    kind: Literal["cache", "run", "sae", "document", "checkpoint", "index"]
+    finished: bool
+    """whether the work that makes it came to its end"""
+    facts: dict[str, Any]
+    """what it says of itself; empty where that cannot be read"""
+    files: list[File]
+
+    @property
+    def damaged(self) -> list[File]:
+        """Those with a problem."""
+        return [file for file in self.files if file.problem]
+
+
+def inspect(path: Path | str, verify: bool = False) -> Inspected:
+    """What a cache, a run, a `sae/` folder or one of their files is. verify: read every digest, not
+    only those of JSON files.
+
+    Raises UsageError for a path where nothing known lies.
+
+        inspect("runs/demo", verify=True).damaged
+    """
+    from saelab import formats
+
+    path = Path(path)
+    if (path / "manifest.json").is_file():
+        return _cache(path, verify)
+    if (path / "sae.json").is_file():
+        return Inspected("sae", True, _header(path), list(_sae(path, "", verify)))
+    if path.is_dir() and (RunFolder(path).is_run() or RunFolder(path).config.is_file()):
+        return _run(RunFolder(path), verify)
+    if path.is_file() and (of_file := _single(path, verify)):
+        return of_file
+    if form := formats.known(path):
+        return Inspected("sae", True, {"format": form.name}, list(_foreign(path)))
+    known = "a cache, a run, a sae/ folder, a checkpoint, a features.db or a document of saelab's"
+    raise UsageError(f"{path} is not known here: {formats.seen(path)}; known are {known}")
+
+
+def _look(path: Path, name: str, is_right: Callable[[], bool | None] | None) -> File:
+    """A file by what `is_right` says of its digest (None: it is not asked). What that raises is the
+    problem."""
+    size = path.stat().st_size if path.is_file() else None
+    if size is None:
+        return File(name, None, "not read", "is missing")
+    if is_right is None:
+        return File(name, size, "not read", "")
+    try:
+        answer = is_right()
+    except Exception as error:
+        return File(name, size, "wrong", " ".join(str(error).split()))
+    wrong = "" if answer is not False else "its SHA-256 is not the one that was written"
+    said: dict[bool | None, Digest] = {True: "right", False: "wrong", None: "none"}
+    return File(name, size, said[answer], wrong)
+
+
+def _entry(folder: Path, written: Mapping[str, Any], verify: bool, below: str = "") -> File:
+    """A file by its entry in the JSON beside it: its length, and its digest if that is read."""
+
+    def is_right() -> bool:
+        digests.check(folder, written, "restore a copy, or make it again")
+        return True
+
+    path = folder / written["file"]
+    other = path.is_file() and path.stat().st_size != written["bytes"]
+    return _look(path, below + written["file"], is_right if verify or other else None)
+
+
+def _document(path: Path, name: str) -> File:
+    """A JSON file, whose own digest is always read."""
+    return _look(path, name, lambda: digests.is_right(read_object(path)))
+
+
+# --- caches --------------------------------------------------------------------------------------
+
+
+def _cache(path: Path, verify: bool) -> Inspected:
+    from saelab.activations import manifest
+
+    own = _document(path / "manifest.json", "manifest.json")
+    if own.problem:
+        return Inspected("cache", False, {}, [own])
+    held = manifest.written(path)
+    files = [_entry(path, entry, verify) for entry in manifest.entries(held)]
+    facts = {
+        "model": held["model"].get("name"),
+        "text": held["settings"]["text"],
+        "hooks": {name: entry["width"] for name, entry in held["hooks"].items()},
+        "tokens": {split: manifest.n_tokens(held, split) for split in ("train", "held_out")},
+        "context": held["settings"]["context"],
+        "dtype": held["settings"]["dtype"],
+        "shards": len(held["shards"]),
+    }
+    return Inspected("cache", held["complete"], facts, [own, *files])
+
+
+# --- runs ----------------------------------------------------------------------------------------
+
+
+def _run(run: RunFolder, verify: bool) -> Inspected:
+    checkpoints = sorted(run.checkpoints.glob("step-*.safetensors"))
+    documents = {path: _document(path, path.name) for path in sorted(run.path.glob("*.json"))}
+    files = [
+        *_edited(run),
+        *(_sae(run.sae, "sae/", verify) if run.has_sae() else ()),
+        *(_checkpoint(path, f"checkpoints/{path.name}", verify) for path in checkpoints),
+        *documents.values(),
+        *([_index(run.features, verify)] if run.features.is_file() else ()),
+    ]
+    readable = [path for path, file in documents.items() if not file.problem]
+    facts = {
+        **_header(run.sae),
+        "step": int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else None,
+        "reports": {path.name: kind_of(read(path)) for path in readable},
+        "indexed": run.features.is_file(),
+    }
+    return Inspected("run", run.has_sae(), facts, files)
+
+
+def _edited(run: RunFolder) -> Iterator[File]:
+    """The files that people may edit, which have no digest: they are parsed."""
+    for path, parse in ((run.config, _fields), (run.metrics, _rows)):
+        if path.is_file():
+            yield _look(path, path.name, partial(parse, path))._replace(digest="none")
+
+
+def _fields(path: Path) -> None:
+    import yaml
+
+    if not isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict):
+        raise FailedRun("it holds no fields")
+
+
+def _rows(path: Path) -> None:
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            json.loads(line)
+        except ValueError as error:
+            raise FailedRun(f"line {number} is no JSON ({error})") from None
+
+
+# --- SAEs ----------------------------------------------------------------------------------------
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    """What `sae.json` says of the SAE; nothing where there is none, or it cannot be read."""
+    try:
+        header = read(folder / "sae.json")
+    except FailedRun:
+        return {}
+    if not header:
+        return {}
+    origin = Origin.from_dict(header.get("origin") or header.get("about") or {})
+    return {
+        **{name: header.get(name) for name in ("d_model", "n_features", "d_out")},
+        **{name: getattr(origin, name) for name in ("hook", "target", "sparsify", "k", "tokens")},
+        "model": origin.model.name if origin.model else None,
+        "cache": origin.cache,
+    }
+
+
+def _sae(folder: Path, below: str, verify: bool) -> Iterator[File]:
+    """The files of an SAE's folder, of our own form or another."""
+    header, weights = folder / "sae.json", folder / "sae.safetensors"
+    if not header.is_file():
+        yield from _foreign(folder, below)
+        return
+    own = _document(header, below + header.name)
+    yield own
+    entry = None if own.problem else read(header).get("weights")
+    if entry:
+        yield _entry(folder, entry, verify, below)
+    else:
+        yield _look(weights, below + weights.name, lambda: None)
+
+
+def _foreign(path: Path, below: str = "") -> Iterator[File]:
+    """Files that others wrote, which have no digest."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            yield _look(file, below + file.name, lambda: None)
+
+
+# --- single files --------------------------------------------------------------------------------
+
+
+def _single(path: Path, verify: bool) -> Inspected | None:
+    """A file that says by itself whether it is whole; None for any other."""
+    if path.suffix == ".db":
+        return Inspected("index", True, {}, [_index(path, verify)])
+    if path.match("step-*.safetensors"):
+        return Inspected("checkpoint", True, {}, [_checkpoint(path, path.name, verify)])
+    if path.suffix != ".json":
+        return None
+    own = _document(path, path.name)
+    document = {} if own.problem else read(path)
+    ours = own.problem or str(document.get("schema")).startswith("saelab/")
+    facts = {name: document.get(name) for name in ("schema", "saelab_version", "command")}
+    return Inspected("document", True, facts, [own]) if ours else None
+
+
+def _checkpoint(path: Path, name: str, verify: bool) -> File:
+    return _look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
+
+
+def _index(path: Path, verify: bool) -> File:
+    """A feature index: SQLite's own check, and the digest if that is read."""
+    from saelab.features import file
+
+    def is_right() -> bool | None:
+        file.open(path)[0].close()
+        return file.is_right(path) if verify else None
+
+    looked = _look(path, path.name, is_right)
+    return looked if verify or looked.problem else looked._replace(digest="not read")

@@ -1,0 +1,208 @@
+"""Random single-bit flips and cuts of every kind of file that saelab writes: each is refused by the
+file's name, or changes nothing.
+
+    python -m tests.faults.flips --n 500 --out benchmarks/results/flips.json
+"""
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import platform
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import saelab
+from saelab import SAE, digests
+from saelab.activations import Cache
+from saelab.errors import FailedRun, UsageError
+from saelab.inspection import inspect
+from saelab.runs import RunFolder
+from tests.conftest import HOOK, make_cache, make_corpus, make_model, make_run
+from training import checkpoint
+
+CUTS = 0.2  # share of the trials that cut the file; the others flip one bit
+ENDS = ("refused", "equal", "different", "unnamed", "crashed")
+
+
+class Kind(NamedTuple):
+    """One kind of file."""
+
+    name: str
+    """what it is called in the result"""
+    files: str
+    """a pattern below the folder that holds run and cache"""
+    read: Callable[[Path], Any]
+    """all that a reader gets of the kind, from that folder"""
+
+
+def _sae(place: Path) -> Any:
+    sae = SAE.load(place / "run")
+    return sae.state_dict(), repr(sae.sparsify), sae.origin.to_dict(), sae.transcoder
+
+
+def _cache(place: Path) -> Any:
+    cache = Cache(place / "cache")
+    manifest = {name: value for name, value in cache.manifest.items() if name != digests.FIELD}
+    hooks = [(hook, split) for hook in cache.hooks for split in ("train", "held_out")]
+    chunks = [list(cache.contexts(hook, split)) for hook, split in hooks]
+    moments = [cache.moments(hook, split) for hook, split in hooks]
+    return manifest, chunks, moments, cache.document_names()
+
+
+def _without_digest(documents: Mapping[str, list[dict]]) -> Any:
+    return {
+        kind: [{k: v for k, v in each.items() if k != digests.FIELD} for each in several]
+        for kind, several in documents.items()
+    }
+
+
+KINDS = (
+    Kind("sae weights", "run/sae/sae.safetensors", _sae),
+    Kind("sae header", "run/sae/sae.json", _sae),
+    Kind(
+        "checkpoint", "run/checkpoints/step-*", lambda p: checkpoint.newest(p / "run/checkpoints")
+    ),
+    Kind("shard", "cache/0*.safetensors", _cache),
+    Kind("moments", "cache/moments-*.safetensors", _cache),
+    Kind("manifest", "cache/manifest.json", _cache),
+    Kind("documents", "cache/documents.json", _cache),
+    Kind("report", "run/report.json", lambda p: _without_digest(RunFolder(p / "run").documents())),
+)
+
+
+def _index(place: Path) -> Any:
+    """What a digest on demand says; the facts of an index are not all that it holds."""
+    seen = inspect(place / "run" / "features.db", verify=True)
+    if seen.damaged:
+        raise FailedRun(f"{seen.damaged[0].file}: {seen.damaged[0].problem}")
+    return seen
+
+
+ON_DEMAND = Kind("index, its digest asked for", "run/features.db", _index)
+
+
+def print_of(value: Any) -> str:
+    """A digest of anything that readers return: tensors by their bytes."""
+    digest = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            digest.update(f"{part.dtype} {list(part.shape)}".encode())
+            digest.update(part.detach().contiguous().view(-1).view(torch.uint8).numpy().data)
+        elif isinstance(part, Mapping):
+            add([[name, part[name]] for name in sorted(part)])
+        elif isinstance(part, list | tuple):
+            digest.update(f"[{len(part)}".encode())
+            for each in part:
+                add(each)
+        else:
+            digest.update(repr(part).encode())
+
+    add(value)
+    return digest.hexdigest()
+
+
+def damage(whole: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """The bytes of a file with one bit flipped, or without their end."""
+    at = rng.randrange(len(whole))
+    if rng.random() < CUTS:
+        return "cut", whole[:at]
+    return "flip", whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
+
+
+def trial(kind: Kind, file: Path, place: Path, right: str) -> str:
+    """One of ENDS: what reading says of a damaged file."""
+    digests._right.clear()  # each trial reads as a new process does
+    try:
+        return "equal" if print_of(kind.read(place)) == right else "different"
+    except (UsageError, FailedRun) as error:
+        return "refused" if file.name in str(error) else "unnamed"
+    except Exception as error:
+        print(f"{file}: {type(error).__name__}: {error}", file=sys.stderr)
+        return "crashed"
+
+
+def trials(place: Path, n: int, seed: int, kinds: Sequence[Kind] = KINDS) -> dict[str, Counter]:
+    """How often each kind of file was flipped and cut, and how that ended: n trials in all."""
+    rng, counts = random.Random(seed), {kind.name: Counter() for kind in kinds}
+    rights = {kind.name: print_of(kind.read(place)) for kind in kinds}
+    for number in range(n):
+        kind = kinds[number % len(kinds)]
+        file = rng.choice(sorted(place.glob(kind.files)))
+        whole = file.read_bytes()
+        how, damaged = damage(whole, rng)
+        file.write_bytes(damaged)
+        try:
+            end = trial(kind, file, place, rights[kind.name])
+        finally:
+            file.write_bytes(whole)
+        counts[kind.name].update([how, end])
+    return counts
+
+
+def write_into(run: Path, verb: str) -> None:
+    """Let a verb write what it makes into a run."""
+    from apps.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        if main([verb, str(run), "--tokens", "500"]):
+            raise RuntimeError(f"{verb} of {run} failed")
+
+
+def prepare(place: Path) -> None:
+    """A tiny model's cache and a run with a report and an index."""
+    model, text = make_model(place / "model"), place / "text"
+    text.mkdir()
+    cache = make_cache(model, make_corpus(text), place / "cache", n_tokens=6000, hooks=[HOOK])
+    run = make_run(cache, place / "run")
+    write_into(run, "eval")
+    write_into(run, "index")
+
+
+def _machine() -> dict[str, str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {"processor": processor, "system": platform.system(), "torch": torch.__version__}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=500, help="trials")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder))
+        counts = trials(Path(folder), args.n, args.seed, (*KINDS, ON_DEMAND))
+    names = ("flip", "cut", *ENDS)
+    rows = {kind: {name: row[name] for name in names} for kind, row in counts.items()}
+    result = {
+        "schema": "saelab/flips/1",
+        "saelab_version": saelab.__version__,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": _machine(),
+        "seed": args.seed,
+        "n": args.n,
+        "kinds": rows,
+        "together": {name: sum(row[name] for row in rows.values()) for name in names},
+    }
+    text = json.dumps(digests.sealed(result), indent=1)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

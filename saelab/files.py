@@ -1,38 +1,81 @@
 """Writing files so that a reader never sees half of one."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from saelab import digests
+from saelab import digests, locks
 from saelab.errors import FailedRun
+
+# What a write that was killed leaves behind: ours, and those of safetensors before it was in ours.
+_LEFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp|\.tmp\w{6}")
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary neighbour of `path`, fsync it, then rename it to `path`; on any
-    error nothing remains."""
+    """Let `write` fill a temporary file, fsync it, then rename it to `path`; on any error nothing
+    remains, and what a killed write of `path` left is removed.
+
+    >>> write_atomic(Path("a.txt"), lambda temporary: temporary.write_text("whole"))
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    sweep(path.parent, path.name)
+    with _private(path) as folder:
+        temporary = folder / path.name
         write(temporary)
         temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        _fsync(temporary)
         temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    _fsync(path.parent)
+
+
+@contextlib.contextmanager
+def _private(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for whatever a writer makes on the way, such as temporary files of its
+    own; locked, so that nobody sweeps it while its writer lives."""
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = None
+    while descriptor is None:
+        folder.mkdir(exist_ok=True)
+        # Another writer of `path` may sweep it away before it is locked.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            descriptor = locks.take(folder / locks.NAME)
+    try:
+        yield folder
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
 
 
-@contextmanager
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writes of files in a folder left behind: of the file `name`, or of any."""
+    for path in folder.iterdir():
+        left = _LEFT.fullmatch(path.name)
+        if left and name in (None, left["name"]):
+            _remove_left(path)
+
+
+def is_trace(name: str) -> bool:
+    """Whether a file of that name says only that somebody writes here, or was killed doing so."""
+    return name == locks.NAME or _LEFT.fullmatch(name) is not None
+
+
+def _remove_left(left: Path) -> None:
+    """Remove one of them, unless its writer is alive."""
+    if not left.is_dir():
+        left.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        descriptor = locks.take(left / locks.NAME)
+        shutil.rmtree(left, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def undone(*folders: Path) -> Iterator[Callable[[], None]]:
     """Take back what a block that fails has made in `folders`, the folders and those above them
     too. The block is given a function: after it is called, everything is kept.
@@ -69,6 +112,14 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -21,6 +21,7 @@ class RunFolder:
         inner = path.name == "sae" and (path / "sae.json").is_file()
         self.path = path.parent if inner else path
         self.config = self.path / "config.yaml"
+        self.training = self.path / "training.json"
         self.metrics = self.path / "metrics.jsonl"
         self.sae = self.path / "sae"
         self.header = self.sae / "sae.json"

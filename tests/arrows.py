@@ -27,14 +27,15 @@ saelab.sparsify:
 saelab.statistics:
 saelab.bundled: saelab.documents
 saelab.digests: saelab.errors
-saelab.files: saelab.digests saelab.errors
+saelab.locks: saelab.errors
+saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
 saelab.models: saelab.digests saelab.errors saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.models saelab.origin
+    saelab.locks saelab.models saelab.origin
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
@@ -65,8 +66,8 @@ saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.digests
-    saelab.errors saelab.files saelab.jump saelab.kernels saelab.origin saelab.ranges saelab.runs
-    saelab.sae saelab.sparsify
+    saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.origin saelab.ranges
+    saelab.runs saelab.sae saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

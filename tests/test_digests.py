@@ -97,21 +97,20 @@ def test_an_sae_whose_probe_does_not_see_the_damage_is_refused(tmp_path: Path):
 def test_a_checkpoint_holds_its_own_digest(tmp_path: Path):
     tensors = {"a": torch.arange(40.0), "n_done": torch.tensor(7)}
     checkpoint.save(tmp_path, 7, tensors)
-    (path,) = checkpoint.steps(tmp_path)
+    (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    held = checkpoint.newest(tmp_path)
-    assert held is not None and torch.equal(held["a"], tensors["a"])
+    assert torch.equal(checkpoint.load(tmp_path, 7)["a"], tensors["a"])
     for at in (-1, -100, whole.index(b"sha256"), whole.index(b"saelab-sha256:") + 20):
         path.write_bytes(whole)
         flip(path, at)
         load_file(path)  # what was read before there was a digest
         with pytest.raises(FailedRun, match=r"step-00000007\.safetensors was altered"):
-            checkpoint.newest(tmp_path)
+            checkpoint.load(tmp_path, 7)
     path.write_bytes(whole[:-1])
     with pytest.raises(FailedRun, match=r"step-00000007\.safetensors cannot be read"):
-        checkpoint.newest(tmp_path)
+        checkpoint.load(tmp_path, 7)
     save_file(tensors, path)  # an older one
-    assert checkpoint.newest(tmp_path) is not None
+    assert torch.equal(checkpoint.load(tmp_path, 7)["a"], tensors["a"])
 
 
 def test_sealing_needs_one_place_for_the_digest(tmp_path: Path):

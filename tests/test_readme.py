@@ -59,6 +59,7 @@ def test_the_demo_leaves_two_runs_a_report_and_an_index(demo: Path):
         "metrics.jsonl",
         "report.json",
         "sae",
+        "training.json",
     }
     assert (demo.parent / "demo-seed1" / "sae" / "sae.json").exists()
     assert (demo.parent / "demo-cache" / "manifest.json").exists()

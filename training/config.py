@@ -150,9 +150,9 @@ class Config:
         )
 
     def differing(self, other: "Config") -> str:
-        """`field: mine / other's` for each field that changes the result; the run's place and
-        logging do not."""
-        free = {"out", "wandb", "log_every", "cache"}
+        """`field: mine / other's` for each field that changes the result; the run's place, logging
+        and checkpoints do not."""
+        free = {"out", "wandb", "log_every", "checkpoint_every", "cache"}
         pairs = (
             (f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)

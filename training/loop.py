@@ -1,23 +1,25 @@
 """The training loop: one pass over a cache's batches feeds any number of runs."""
 
+import contextlib
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from saelab.activations import Cache
 from saelab.digests import sha256
 from saelab.errors import FailedRun, UsageError
-from saelab.files import undone
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 
 from . import checkpoint
-from . import config as configs_
+from . import folder as folder_
 from .checks import check
 from .config import Config
+from .interruption import deferred
 from .record import Record
 from .run import Run, Step
 
@@ -27,15 +29,23 @@ Progress = Callable[[int, int, list[Step]], None]
 
 
 def train(
-    configs: Config | Sequence[Config], *, resume: bool = False, progress: Progress | None = None
+    configs: Config | Sequence[Config],
+    *,
+    resume: bool = False,
+    extend: bool = False,
+    progress: Progress | None = None,
 ) -> Path | list[Path]:
     """Train one SAE per config in a single pass over their common cache; returns the run folder, or
     a list of them.
 
-    resume: go on from the newest checkpoint of each run folder; the result equals an uninterrupted
-    run's, bit for bit on a CPU. progress(step, n_steps, what each run measured) is called after
-    every step. Raises UsageError for configs that cannot share a pass, an occupied run folder, or a
-    checkpoint of another configuration.
+    resume: go on from the newest checkpoint that all run folders hold; the result equals an
+    uninterrupted run's, bit for bit on a CPU. extend: with resume, `tokens` may differ from those
+    that the run was begun with: it goes on under the schedule of the new length, which is not what
+    a run of that length from the start would be, and is recorded. progress(step, n_steps, what
+    each run measured) is called after every step. Raises UsageError for configs that cannot share
+    a pass, a run folder that is occupied or that another process writes, a checkpoint of another
+    configuration or other activations; KeyboardInterrupt for Ctrl-C and SIGTERM, once the step is
+    done and its checkpoint written.
 
     >>> folder = train(Config(cache="caches/a", out="runs/a", k=32))
     >>> sae = SAE.load(folder)
@@ -46,23 +56,17 @@ def train(
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
     ]
-    folders = [_free_folder(config, resume) for config in several]
-    with undone(*folders) as keep:
-        for config, folder in zip(several, folders, strict=True):
-            configs_.write(config, RunFolder(folder).config)
-        batch, seed = several[0].batch, several[0].order_seed
-        names = sorted({name for pair in hooks for name in pair})
-        sample = _sample(cache, names, batch, seed)
+    names = sorted({name for pair in hooks for name in pair})
+    arrays = [*names, *sorted({name for name in gradients if name})]
+    shuffled = partial(cache.batches, size=several[0].batch, seed=several[0].order_seed)
+    with folder_.opened(several, cache, resume, extend) as (folders, first, keep):
+        sample = _sample(shuffled(names), several[0].batch, cache.n_tokens())
         runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
-        first = _restore(runs, folders) if resume else 0
-        records = [
-            Record(folder, config, first) for folder, config in zip(folders, several, strict=True)
-        ]
-        stream = cache.batches(
-            [*names, *sorted({name for name in gradients if name})], batch, seed, start=first
-        )
-        started = time.perf_counter()
-        try:
+        if first:
+            for run, folder in zip(runs, folders, strict=True):
+                run.load_state(checkpoint.load(RunFolder(folder).checkpoints, first))
+        stream = shuffled(arrays, start=first)
+        with _records(folders, several, first) as records, deferred() as interrupted:
             for number in range(first, several[0].n_steps):
                 x = next(stream)
                 step_results = [
@@ -70,16 +74,14 @@ def train(
                     for run, (a, b), g in zip(runs, hooks, gradients, strict=True)
                 ]
                 keep()
-                rate = (number + 1 - first) * batch / (time.perf_counter() - started)
-                _record(runs, records, step_results, round(rate))
-                _checkpoint(runs, folders)
+                _record(runs, records, step_results)
+                stop = interrupted()
+                if stop or _due(several[0], number + 1):
+                    _save(runs, records, folders)
                 if progress:
                     progress(number + 1, several[0].n_steps, step_results)
-        except FloatingPointError as error:
-            raise FailedRun(f"{error}; the last good checkpoint is kept") from None
-        finally:
-            for record in records:
-                record.close()
+                if stop:
+                    raise KeyboardInterrupt(_stopped(number + 1, several[0].n_steps))
         for run, folder, pair in zip(runs, folders, hooks, strict=True):
             _finish(run, folder, cache, pair)
     return folders[0] if isinstance(configs, Config) else folders
@@ -92,7 +94,7 @@ def _common_cache(configs: list[Config]) -> Cache:
         raise UsageError("no runs to train")
     for config in configs:
         check(config)
-        for name in ("cache", "batch", "tokens", "order_seed"):
+        for name in ("cache", "batch", "tokens", "order_seed", "checkpoint_every"):
             mine, theirs = getattr(config, name), getattr(configs[0], name)
             if mine != theirs:
                 raise UsageError(
@@ -130,60 +132,49 @@ def _gradient(config: Config, cache: Cache, target: str) -> str | None:
     return f"{target}.grad"
 
 
-def _free_folder(config: Config, resume: bool) -> Path:
-    """The run folder, which is free or holds this very run. Raises UsageError otherwise."""
-    folder = Path(config.out)
-    existing = RunFolder(folder).config
-    if resume and existing.exists():
-        differing = config.differing(configs_.read(existing))
-        if differing:
-            raise UsageError(
-                f"{folder} holds a run of another configuration (asked / held): {differing}"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        what = "another run" if existing.exists() else "other files"
-        raise UsageError(
-            f"{folder} already holds {what}: choose another --out, or --resume to go on with it"
-        )
-    return folder
-
-
-def _sample(cache: Cache, names: list[str], batch: int, seed: int) -> dict[str, torch.Tensor]:
+def _sample(batches: Any, batch: int, n_tokens: int) -> dict[str, torch.Tensor]:
     """The first SAMPLE_TOKENS tokens of the shuffled stream, per hook."""
-    stream = cache.batches(names, batch, seed)
-    pieces = [next(stream) for _ in range(max(1, min(SAMPLE_TOKENS, cache.n_tokens()) // batch))]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in names}
+    pieces = [next(batches) for _ in range(max(1, min(SAMPLE_TOKENS, n_tokens) // batch))]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _restore(runs: list[Run], folders: list[Path]) -> int:
-    """Load the newest checkpoints; the step they agree on."""
-    for run, folder in zip(runs, folders, strict=True):
-        tensors = checkpoint.newest(RunFolder(folder).checkpoints)
-        if tensors is not None:
-            run.load_state(tensors)
-    n_done = {run.n_done for run in runs}
-    if len(n_done) > 1:
-        raise FailedRun(
-            f"the runs' checkpoints are of different steps: {sorted(n_done)}; resume each by itself"
-        )
-    return n_done.pop()
+@contextlib.contextmanager
+def _records(folders: list[Path], configs: list[Config], first: int) -> Iterator[list[Record]]:
+    """Where the runs' numbers go, closed at the end."""
+    records = [Record(*pair, first) for pair in zip(folders, configs, strict=True)]
+    try:
+        yield records
+    except FloatingPointError as error:
+        raise FailedRun(f"{error}; the last good checkpoint is kept") from None
+    finally:
+        for record in records:
+            record.close()
 
 
-def _record(runs: list[Run], records: list[Record], step_results: list[Step], rate: int) -> None:
+def _record(runs: list[Run], records: list[Record], step_results: list[Step]) -> None:
     for run, record, step in zip(runs, records, step_results, strict=True):
         if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
-            record.row(
-                step=run.n_done,
-                tokens=run.n_done * run.config.batch,
-                **step.row(),
-                tokens_per_second=rate,
-            )
+            record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **step.row())
 
 
-def _checkpoint(runs: list[Run], folders: list[Path]) -> None:
+def _due(config: Config, step: int) -> bool:
+    """Whether a checkpoint is to be written after that many steps."""
+    return step % config.checkpoint_every == 0 or step == config.n_steps
+
+
+def _stopped(step: int, n_steps: int) -> str:
+    return f"after step {step} of {n_steps}, its checkpoint is written: go on with --resume"
+
+
+def _save(runs: list[Run], records: list[Record], folders: list[Path]) -> None:
+    """Write a checkpoint of each run, and only then drop older ones: killed at any point, all still
+    have one of the same step."""
+    for run, record, folder in zip(runs, records, folders, strict=True):
+        record.sync()
+        checkpoint.save(RunFolder(folder).checkpoints, run.n_done, run.state())
     for run, folder in zip(runs, folders, strict=True):
-        if run.n_done % run.config.checkpoint_every == 0 or run.n_done == run.config.n_steps:
-            checkpoint.save(RunFolder(folder).checkpoints, run.n_done, run.state())
+        due = run.config.checkpoint_every, run.config.n_steps
+        checkpoint.prune(RunFolder(folder).checkpoints, *due)
 
 
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
@@ -195,6 +186,7 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F
     )
     final = final.frozen()
+    changes = folder_.lengths(folder)[1:]
     final.origin = Origin(
         *hooks,
         model=cache.identity,
@@ -204,5 +196,6 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         tokens=config.tokens,
         sparsify=config.sparsify,
         k=config.k,
+        more={"lengths": folder_.lengths(folder)} if changes else {},
     )
     final.save(RunFolder(folder).sae, run.probe)

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from saelab.runs import RunFolder
 
@@ -12,31 +12,41 @@ from .config import Config
 
 
 class Record:
-    """Appends rows to metrics.jsonl; on resume, rows after the checkpoint's step are dropped
-    first."""
+    """Appends rows to metrics.jsonl; on resume, rows after the checkpoint's step are cut off first.
+    The file holds nothing that a clock says, so that it tells no interruption."""
 
     def __init__(self, run: Path, config: Config, first_step: int) -> None:
-        path = RunFolder(run).metrics
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [
-            line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= first_step
-        ]
-        self.file = path.open("w", encoding="utf-8")
-        self.file.writelines(kept)
+        self.file = RunFolder(run).metrics.open("ab+")
+        self.file.truncate(_length(self.file, first_step))
         self.wandb = _start_wandb(run, config) if config.wandb else None
 
     def row(self, **values: Any) -> None:
         """Write one row; `step` is among its values."""
-        self.file.write(json.dumps(values) + "\n")
+        self.file.write(json.dumps(values).encode() + b"\n")
         self.file.flush()
         if self.wandb is not None:
             self.wandb.log({k: v for k, v in values.items() if k != "step"}, step=values["step"])
+
+    def sync(self) -> None:
+        """See the rows to the disk, before a checkpoint that they belong to."""
+        os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Finish the files."""
         self.file.close()
         if self.wandb is not None:
             self.wandb.finish()
+
+
+def _length(file: BinaryIO, last_step: int) -> int:
+    """The bytes of the rows up to a step; a row that was cut, and what follows it, is none."""
+    file.seek(0)
+    length = 0
+    for line in file:
+        if not line.endswith(b"\n") or json.loads(line)["step"] > last_step:
+            break
+        length += len(line)
+    return length
 
 
 def _start_wandb(run: Path, config: Config) -> Any:

@@ -57,7 +57,7 @@ def of(values: Mapping[str, Any]) -> Sweep:
     for field, value in over.items():
         if not value:
             raise UsageError(f"{field} is a list without entries: give it at least one value")
-        if field in ("cache", "batch", "tokens", "order_seed", "out"):
+        if field in ("cache", "batch", "tokens", "order_seed", "checkpoint_every", "out"):
             raise UsageError(
                 f"{field} cannot be a list: runs of a sweep share one pass over one cache; start "
                 "one sweep for each"

@@ -4,7 +4,10 @@ import contextlib
 import importlib
 import io
 import re
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from .home import give_home
 from .memory import keep_freed_memory
@@ -93,8 +96,23 @@ def parse(verb: str, argv: list[str]):
     return module, args
 
 
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Within the block SIGTERM, as schedulers send it, ends a verb as Ctrl-C does."""
+    mine = threading.current_thread() is threading.main_thread()
+    if not mine or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Returns the exit code: 0 success, 2 wrong command line, 1 failure under way."""
+    """Run one verb. Returns the exit code: 0 success, 2 wrong command line, 1 failure under way,
+    130 Ctrl-C or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]
@@ -110,12 +128,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"saelab: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        module, args = parse(argv[0], argv[1:])
-        keep_freed_memory()
-        give_home()
-        return module.run(args) or 0
-    except KeyboardInterrupt:
-        print(f"saelab {argv[0]}: interrupted", file=sys.stderr)
+        with _terminated_as_interrupted():
+            module, args = parse(argv[0], argv[1:])
+            keep_freed_memory()
+            give_home()
+            return module.run(args) or 0
+    except KeyboardInterrupt as interrupt:
+        print(f"saelab {argv[0]}: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return 130
     except Exception as error:
         if debug:

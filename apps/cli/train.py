@@ -29,11 +29,14 @@ class Args(Config):
     give the defaults."""
 
     resume: bool = False
-    """go on from the newest checkpoint of the run folder"""
+    """go on from the newest checkpoint of the run folder; with another --tokens under the schedule
+    of that length"""
     json: bool = False
     """print the result as JSON on stdout"""
     over: Annotated[dict[str, tuple], Fixed, Suppress] = field(default_factory=dict)
     """the fields that the recipe gives as lists, with their values"""
+    extend: Annotated[bool, Fixed, Suppress] = False
+    """whether --tokens is given: only then may it differ from a resumed run's"""
 
     def configs(self) -> list[Config]:
         """The configurations of the runs alone."""
@@ -47,17 +50,18 @@ class Args(Config):
 def default(argv: list[str]) -> Args:
     """The recipe's values if the first argument names one (it is then removed from argv), else the
     defaults."""
-    if not argv or argv[0].startswith("-"):
-        return Args()
-    recipe = beside("training.recipes").sweep(argv.pop(0))
     given = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    if not argv or argv[0].startswith("-"):
+        return Args(extend="tokens" in given)
+    recipe = beside("training.recipes").sweep(argv.pop(0))
     return Args(
         **vars(recipe.base),
+        extend="tokens" in given,
         over={name: values for name, values in recipe.over.items() if name not in given},
     )
 
 
-def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> None:
+def train_showing_progress(configs: Sequence[Config], **options: bool) -> None:
     """Train with a progress bar on stderr; warn there of runs that were too short."""
     from tqdm import tqdm
 
@@ -73,7 +77,7 @@ def train_showing_progress(configs: Sequence[Config], resume: bool = False) -> N
                 refresh=False,
             )
 
-        saelab.train(configs, resume=resume, progress=progress)
+        saelab.train(configs, progress=progress, **options)
     for config in configs:
         warn(config)
 
@@ -83,7 +87,7 @@ def run(args: Args) -> int:
     configs = args.configs()
     for config in configs:
         beside("training.checks").check(config)
-    train_showing_progress(configs, args.resume)
+    train_showing_progress(configs, resume=args.resume, extend=args.extend)
     ends = [summary(config) for config in configs]
     results = [{"run": config.out, **end[0]} for config, end in zip(configs, ends, strict=True)]
     text = "\n".join([*(end[1] for end in ends), f"next: saelab eval {configs[0].out}"])

@@ -1,5 +1,6 @@
 """The manifest of a finished cache: read and checked."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,16 @@ def entries(manifest: dict[str, Any]) -> list[dict]:
     """The entries of all files that are there so far."""
     every = [*manifest["shards"], manifest["moments"], manifest["documents"]]
     return [entry for entry in every if entry]
+
+
+def contents(manifest: dict[str, Any]) -> str:
+    """SHA-256 over its shards' own: what a cache holds, wherever it lies and whatever it is called.
+
+    >>> contents(Cache("caches/a").manifest) == contents(Cache("copies/a").manifest)
+    True
+    """
+    shards = (f"{shard['split']} {shard['sha256']}\n" for shard in manifest["shards"])
+    return hashlib.sha256("".join(shards).encode()).hexdigest()
 
 
 def n_tokens(manifest: dict[str, Any], split: str) -> int:

@@ -5,9 +5,7 @@ Shapes: C contexts, T positions, N tokens, D width.
 """
 
 import json
-import math
 import re
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,15 @@ from torch import Tensor
 
 from saelab import digests
 from saelab.activations import disk, manifest
+from saelab.activations.filling import empty, fill
 from saelab.activations.moments import of_rows
-from saelab.activations.plan import DTYPES, PACKINGS, SCHEMAS, SPLIT_RULE, Plan
+from saelab.activations.plan import PACKINGS, SCHEMAS, SPLIT_RULE, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_json, write_atomic, write_json
+from saelab.files import is_trace, read_json, sweep, write_atomic, write_json
+from saelab.locks import only_writer
 
-OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors|\..*\.tmp")
+OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors")
 COUNTED = 16  # contexts whose moments are added up at once
 
 
@@ -37,9 +37,17 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
     early, the cache is shorter. Raises UsageError if `out` holds something else, the source is
     wrong or the disk cannot hold the cache, FailedRun under way.
     """
-    writer = Writer(source.plan, Path(out))
-    if writer.manifest["complete"]:
-        return writer.out
+    out = Path(out)
+    if Writer(source.plan, out).manifest["complete"]:
+        return out
+    with only_writer(out):
+        writer = Writer(source.plan, out)  # as it is now that nobody else writes
+        if not writer.manifest["complete"]:
+            _write(writer, source, progress)
+    return out
+
+
+def _write(writer: "Writer", source: Source, progress: Progress | None) -> None:
     writer.prepare()
     n_positions = 0
     with ThreadPoolExecutor(1) as background:  # one shard is written while the next is computed
@@ -49,15 +57,14 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
             if writer.holds(number, shard):
                 n_positions = _tell(progress, n_positions + shard.tokens.numel())
                 continue
-            arrays = {name: _empty(source.plan, name, shard) for name in source.plan.arrays}
-            for n_contexts in _fill(arrays, source, shard):
+            arrays = {name: empty(source.plan, name, shard) for name in source.plan.arrays}
+            for n_contexts in fill(arrays, source, shard):
                 n_positions = _tell(progress, n_positions + n_contexts * shard.tokens.shape[1])
             _wait(pending)  # the moments that it writes are added to next
             writer.count(shard, arrays)
             pending.append(background.submit(writer.add, number, shard, arrays))
         _wait(pending)
     writer.finish(source.names, source.notes)
-    return writer.out
 
 
 def _wait(pending: list[Future]) -> None:
@@ -70,51 +77,6 @@ def _tell(progress: Progress | None, n_positions: int) -> int:
     if progress is not None:
         progress(n_positions)
     return n_positions
-
-
-def _empty(plan: Plan, name: str, shard: Piece) -> Tensor:
-    return torch.empty(*shard.tokens.shape, plan.arrays[name], dtype=DTYPES[plan.dtype])
-
-
-def _fill(arrays: dict[str, Tensor], source: Source, shard: Piece) -> Iterator[int]:
-    """Copy what the source gives for a shard into its arrays [C, T, D], heads flattened; yields the
-    number of contexts of each part.
-
-    Raises UsageError for arrays of other names or lengths than the plan's, FailedRun for what the
-    dtype cannot hold.
-    """
-    first, (n_contexts, length) = 0, shard.tokens.shape
-    for part in source.acts(shard):
-        if part.keys() != arrays.keys():
-            raise UsageError(f"the source gives {sorted(part)}, its plan has {sorted(arrays)}")
-        end = first + len(next(iter(part.values())))
-        for name, stored_CTD in arrays.items():
-            acts = part[name].flatten(2)
-            into = stored_CTD[first:end]
-            if acts.shape != (end - first, length, into.shape[-1]) or acts.shape != into.shape:
-                raise UsageError(
-                    f"{name} has an array of shape {list(part[name].shape)}: contexts {first} to "
-                    f"{end - 1} of {n_contexts} at {length} positions of width {into.shape[-1]} "
-                    "are due"
-                )
-            into.copy_(acts)
-            # What is not finite shows in the extremes, which are found 15 times as fast.
-            if not all(math.isfinite(extreme) for extreme in torch.aminmax(into)):
-                raise FailedRun(_overflow(name, acts, source.plan.dtype))
-        yield end - first
-        first = end
-    if first < n_contexts:
-        raise UsageError(f"the source gives activations of {first} contexts out of {n_contexts}")
-
-
-def _overflow(name: str, acts: Tensor, dtype: str) -> str:
-    if not bool(torch.isfinite(acts).all()):
-        n_bad = int((~torch.isfinite(acts)).sum())
-        return f"{n_bad} of {acts.numel()} activations at {name} are not finite"
-    return (
-        f"{name} reaches {float(acts.abs().max()):.3g}, more than {dtype} holds: "
-        "capture with --dtype float32 or bfloat16"
-    )
 
 
 class Writer:
@@ -156,7 +118,8 @@ class Writer:
         mention. Raises UsageError where the disk cannot hold the rest."""
         entries = [*self.manifest["shards"], self.manifest["moments"]]
         kept = {entry["file"] for entry in entries if entry}
-        for path in self.out.glob("*") if self.out.is_dir() else ():
+        sweep(self.out)
+        for path in self.out.iterdir():
             if OURS.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
         held = sum(shard["bytes"] for shard in self.manifest["shards"])
@@ -245,4 +208,4 @@ def _has(path: Path, columns: dict[str, Tensor]) -> bool:
 def _leftovers(folder: Path) -> bool:
     """Whether a folder without a manifest holds only the traces of a write killed before its first
     shard was entered."""
-    return all(OURS.fullmatch(path.name) for path in folder.iterdir())
+    return all(OURS.fullmatch(path.name) or is_trace(path.name) for path in folder.iterdir())

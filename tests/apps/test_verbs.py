@@ -55,6 +55,7 @@ def test_train_reads_a_recipe_that_the_command_line_overrides(
         "config.yaml",
         "metrics.jsonl",
         "sae",
+        "training.json",
     ]
     assert SAE.load(out).sparsify.k == 3
 

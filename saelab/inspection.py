@@ -143,7 +143,7 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
     facts = {
         **_header(run.sae),
         "step": int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else None,
-        "reports": {path.name: kind_of(read(path)) for path in readable},
+        "reports": {path.name: kind_of(read(path)) for path in readable if path != run.training},
         "indexed": run.features.is_file(),
     }
     return Inspected("run", run.has_sae(), facts, files)

@@ -59,6 +59,11 @@ def _cache(place: Path) -> Any:
     return manifest, chunks, moments, cache.document_names()
 
 
+def _checkpoint(place: Path) -> Any:
+    folder = place / "run/checkpoints"
+    return checkpoint.load(folder, checkpoint.newest_of_all([folder]))
+
+
 def _without_digest(documents: Mapping[str, list[dict]]) -> Any:
     return {
         kind: [{k: v for k, v in each.items() if k != digests.FIELD} for each in several]
@@ -69,9 +74,7 @@ def _without_digest(documents: Mapping[str, list[dict]]) -> Any:
 KINDS = (
     Kind("sae weights", "run/sae/sae.safetensors", _sae),
     Kind("sae header", "run/sae/sae.json", _sae),
-    Kind(
-        "checkpoint", "run/checkpoints/step-*", lambda p: checkpoint.newest(p / "run/checkpoints")
-    ),
+    Kind("checkpoint", "run/checkpoints/step-*", _checkpoint),
     Kind("shard", "cache/0*.safetensors", _cache),
     Kind("moments", "cache/moments-*.safetensors", _cache),
     Kind("manifest", "cache/manifest.json", _cache),

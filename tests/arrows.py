@@ -24,6 +24,7 @@ saelab.errors:
 saelab.origin:
 saelab.ranges:
 saelab.sparsify:
+saelab.spelling:
 saelab.statistics:
 saelab.bundled: saelab.documents
 saelab.digests: saelab.errors
@@ -34,8 +35,9 @@ saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
 saelab.models: saelab.digests saelab.errors saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
+saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.locks saelab.models saelab.origin
+    saelab.locks saelab.models saelab.origin saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
@@ -46,7 +48,7 @@ saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.document
     saelab.matching saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics
     saelab.tasks
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
-    saelab.matching saelab.sae
+    saelab.matching saelab.sae saelab.spelling
 saelab.formats: saelab.digests saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae
@@ -74,11 +76,12 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
+    saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.inspection saelab.kernels saelab.matching saelab.models saelab.opening saelab.ranges
-    saelab.runs saelab.sae saelab.statistics saelab.tasks training training.recipes
-    training.reproduce
+    saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training
+    training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from saelab.features.records import Example, Feature, Match, Neighbour, Token
 from saelab.features.search import AFTER, BEFORE
+from saelab.spelling import characters
 
 POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -120,15 +121,17 @@ def shaded(example: Example, first: int, last: int, largest: float) -> str:
     """Positions first to last of an example: firing tokens shaded with their activation as a
     tooltip, the peak outlined."""
     parts = []
-    for position in range(first, last):
-        body, activation = text(example.texts[position]), example.activations[position]
+    for group in characters(example.texts, first, last):
+        body = text("".join(example.texts[position] for position in group))
+        strongest = max(group, key=lambda position: abs(example.activations[position]))
+        activation = example.activations[strongest]
         if activation == 0:
             parts.append(body)
             continue
-        classes = "act peak" if position == example.position else "act"
+        classes = "act peak" if example.position in group else "act"
         color = shade(activation, largest)
-        attributes = f'class="{classes}" style="{color}" title="{number(activation)}"'
-        parts.append(f"<span {attributes}>{body}</span>")
+        values = ", ".join(number(example.activations[position]) for position in group)
+        parts.append(f'<span class="{classes}" style="{color}" title="{values}">{body}</span>')
     return "".join(parts)
 
 

@@ -9,12 +9,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
 from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone, Several
+from saelab.textfiles import skipped
 
 from .common import Common, Folder, document, show, unsaid
 
@@ -30,7 +31,8 @@ class Args(Common):
     model: str = "bundled"
     """bundled, a folder in Hugging Face layout, or a hub name"""
     text: str = "stdlib"
-    """stdlib, bundled-mix, a file or folder (text, JSON, JSON lines, Parquet), or a hub dataset"""
+    """stdlib, bundled-mix, a file or folder (plain text, JSON, JSON lines, CSV, TSV, Parquet, each
+    compressed or not, or what `save_to_disk` wrote), or a hub dataset"""
     hook: UseAppendAction[tuple[str, ...]] = ()
     """hook point; may be given several times"""
     arrays: Folder = None
@@ -57,11 +59,22 @@ class Args(Common):
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     """dtype on disk"""
     text_field: str = "text"
-    """field of JSON and Parquet records that holds the text"""
+    """field or column of records that holds the text"""
+    strict: bool = False
+    """refuse a text of which records (without a text) or files (that cannot be read) would be left
+    out"""
+    parse_special: bool = False
+    """read special and other added tokens, such as <|endoftext|>, where the text spells them; by
+    itself all text is text"""
+    bos: Annotated[str | None, unsaid] = None
+    """id of the token that starts each context, or none (default: the tokenizer's BOS, or its
+    end-of-text token where it has no BOS)"""
+    uncounted: Annotated[Literal["special"] | None, unsaid] = None
+    """special: tokens that stand for no text do not count, as position 0 never does"""
     device: str = "cpu"
     """device the model runs on"""
     dry_run: bool = False
-    """print bytes, seconds and peak memory; write nothing"""
+    """print bytes, seconds, peak memory and the first context; write nothing"""
 
 
 def run(args: Args) -> int:
@@ -96,6 +109,7 @@ def run(args: Args) -> int:
         seconds=round(time.perf_counter() - started, 1),
         already_there=not seen,
         cut=cache.manifest.get("cut", 0),
+        skipped=cache.manifest.get("skipped", {}),
     )
     show(result, args.json, summary(result, source.plan.n_tokens))
     return 0
@@ -108,17 +122,35 @@ def _estimate(args: Args) -> int:
     source = _of_text(args)
     from saelab.activations.estimate import estimate
 
-    guess = estimate(source)
+    guess, words = estimate(source), _first_context(source)
     text = (
+        f"the first context, its tokens between bars: {'│'.join(map(_visible, words))}\n"
         f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
         f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
     )
-    show(document("capture-estimate", args.seed, **guess), args.json, text)
+    result = document("capture-estimate", args.seed, **guess, first_context=words)
+    show(result, args.json, text)
     return 0
+
+
+def _first_context(source: "FromText") -> list[str]:
+    """What the tokens of the first context read."""
+    from saelab.spelling import pieces, spell
+
+    tokenizer: Any = source.model.tokenizer
+    words = pieces(tokenizer, source.model.cfg.d_vocab)
+    first = next(source.pieces(), None)
+    ids = [] if first is None else first.tokens[0].tolist()
+    return spell([words[token] for token in ids])
+
+
+def _visible(word: str) -> str:
+    return word.replace("\n", "↵").replace("\t", "⇥")
 
 
 def _of_text(args: Args) -> "FromText":
     from saelab import models
+    from saelab.models.loading import locate
 
     if args.ids is not None:
         raise UsageError("--ids goes with --arrays: a text has its own tokens")
@@ -128,22 +160,29 @@ def _of_text(args: Args) -> "FromText":
         raise UsageError(
             f"held_out={args.held_out} of tokens={args.tokens} leaves none to train on: give fewer"
         )
-    # Before torch is imported, so that an unknown name is refused at once.
+    # Before torch is imported, so that an unknown name is refused at once; and the text before the
+    # model's weights are read.
+    locate(args.model)
+    from saelab.activations.text import Text
+
+    text = Text(args.text, args.text_field, args.strict, args.seed)
+    assert text.split
     model = models.load(args.model, args.device)
     from saelab.activations.from_text import from_text
 
     return from_text(
         model,
-        args.text,
+        text,
         args.hook,
         args.tokens,
         context=args.context,
         n_held_out=args.held_out,
         gradients=args.gradients,
         dtype=args.dtype,
-        text_field=args.text_field,
         pack=args.pack,
-        seed=args.seed,
+        parse_special=args.parse_special,
+        bos=args.bos,
+        uncounted=args.uncounted or "",
     )
 
 
@@ -175,6 +214,7 @@ def summary(result: dict, asked: int) -> str:
         )
     if result["cut"]:
         lines.append(f"{result['cut']:,} documents were longer than a context and were cut")
+    lines += skipped.lines(result)
     if result["positions"] < asked:
         lines.append(
             f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"

@@ -5,6 +5,7 @@ Shapes: C contexts, T positions, N = C x T rows, D width.
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,9 @@ class FromArrays:
         smallest digest is."""
         if len(self.names) < 2:
             raise UsageError("all rows are of one document: two are needed, one for each split")
-        held = [documents.held_out(name) for name in self.names]
-        if len(set(held)) == 1:
-            first = min(self.names, key=documents.digest)
-            held = [name == first for name in self.names]
-            self.notes["split_rule"] = f"held out: {first}, whose SHA-256 is the smallest"
-        return torch.tensor(held)
+        split = documents.split((name, name) for name in self.names)
+        self.plan = replace(self.plan, split_rule=split.rule)
+        return torch.tensor([split.holds_out(name) for name in self.names])
 
     def pieces(self) -> Iterator[Piece]:
         """Its contexts one by one, those of the training split first where rows make them up."""

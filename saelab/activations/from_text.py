@@ -3,7 +3,7 @@
 Shapes: C contexts, T positions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,21 +11,23 @@ import torch
 from torch import Tensor
 
 from saelab import models
-from saelab.activations import text as texts
-from saelab.activations.packing import PACKERS, Packed
+from saelab.activations.packing import PACKERS, Packed, Pieces
 from saelab.activations.plan import Plan, hook
+from saelab.activations.reading import Reading
 from saelab.activations.source import SPLITS, Piece
+from saelab.activations.text import Text
 from saelab.documents import Document
 from saelab.errors import UsageError
-from saelab.models import running
+from saelab.models import running, tokens
+from saelab.textfiles import Skipped
 
-AT_ONCE = 1 << 17  # characters that are tokenised together
 PROBED = 1000  # documents whose length decides the context where each has one of its own
+UNCOUNTED = ("", "special")
 
 
 def from_text(
     model: Any,
-    text: str,
+    text: str | Text,
     hooks: Sequence[str],
     n_tokens: int,
     *,
@@ -35,56 +37,66 @@ def from_text(
     dtype: str = "float16",
     text_field: str = "text",
     pack: str = "documents",
+    parse_special: bool = False,
+    bos: int | str | None = None,
+    uncounted: str = "",
     seed: int = 0,
 ) -> "FromText":
     """The activations of a model at `hooks` over n_tokens positions of a text, as a Source.
 
     context: positions of each (default: the model's, at most 1024; where each document is a context
     of its own, what the longest of the first PROBED needs). n_held_out: how many of the positions
-    to hold out, where the text's share will not do. pack: row of PACKERS. Raises UsageError for an
-    unknown hook, dtype or packing, a context longer than the model's, or too few tokens.
+    to hold out, where the text's share will not do. pack: row of PACKERS. parse_special: added
+    tokens (`<|endoftext|>`) are found where the text spells them; else text is text. bos: see
+    `tokens.bounds`. uncounted: "special" for no tokens that stand for no text. Raises UsageError
+    for an unknown hook, dtype or packing, a context longer than the model's, too few tokens, and a
+    text that cannot fill a context of each split.
 
         source = from_text(models.load("bundled"), "stdlib", ["blocks.1.hook_resid_post"], 500_000)
         cache = Cache.write("cache", source)
     """
     if pack not in PACKERS:
         raise UsageError(f"no packing {pack!r}; there are {', '.join(PACKERS)}")
+    if uncounted not in UNCOUNTED:
+        raise UsageError(f"uncounted={uncounted!r}: only special tokens can be left out")
+    text = text if isinstance(text, Text) else Text(text, text_field, seed=seed)
+    bounds = _bounds(model, bos)
+    reading = Reading(text, model.tokenizer, parse_special)
     if context is None:
-        context = _context(model, _documents(model, text, text_field, seed), pack)
+        context = _context(model, reading, pack)
     _check_sizes(context, model.cfg.n_ctx, n_tokens, n_held_out)
-    names = _asked(model, hooks)
-    bos, eos, rule = boundaries(model)
     plan = Plan(
         model=models.identity(model).to_dict(),
-        text=text,
-        hooks={
-            name: hook(shape, models.aliases(model, name))
-            for name, shape in running.shapes(model, names).items()
-        },
+        text=text.name,
+        hooks=_asked(model, hooks),
         n_tokens=n_tokens,
         context=context,
         n_held_out=n_held_out,
-        text_field=text_field,
+        text_field=text.field,
         gradients=gradients,
         dtype=dtype,
-        bos=bos,
-        eos=eos,
-        bos_rule=rule,
-        seed=seed,
+        **bounds._asdict(),
+        seed=text.seed,
         pack=pack,
-        masked=pack != "documents",
+        masked=pack != "documents" or bool(uncounted),
+        parse_special=parse_special,
+        uncounted=uncounted,
+        split_rule=text.split.rule,
     )
-    return FromText(model, plan)
+    reading.check_room(2 if pack != "documents" else context - (bounds.bos is not None))
+    return FromText(model, plan, reading)
 
 
-def _asked(model: Any, hooks: Sequence[str]) -> list[str]:
-    """The hook points once each, by the name that each was first asked for by."""
+def _asked(model: Any, hooks: Sequence[str]) -> dict[str, dict]:
+    """The plan's entries of the hook points, once each, by the name that each was first asked for
+    by."""
     by_point: dict[str, str] = {}
     for name in hooks:
         by_point.setdefault(models.resolve_hook(model, name), name)
     if not by_point:
         raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
-    return list(by_point.values())
+    shapes = running.shapes(model, list(by_point.values()))
+    return {name: hook(shape, models.aliases(model, name)) for name, shape in shapes.items()}
 
 
 def _check_sizes(context: int, longest: int, n_tokens: int, n_held_out: int) -> None:
@@ -102,71 +114,42 @@ def _check_sizes(context: int, longest: int, n_tokens: int, n_held_out: int) -> 
         )
 
 
-def boundaries(model: Any) -> tuple[int, int, str]:
-    """The token that starts every context, the token between documents, and in words where the
-    first comes from."""
-    bos, eos = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
-    if bos is None and eos is None:
-        raise UsageError(
-            f"the tokenizer of {models.name_of(model)} has neither a BOS nor an end-of-text token"
-        )
-    if bos is None:
-        return eos, eos, "end-of-text token, as the tokenizer has no BOS"
-    return bos, bos if eos is None else eos, "bos token"
+def _bounds(model: Any, asked: int | str | None) -> tokens.Bounds:
+    """The tokens that bound the model's contexts. Raises UsageError for one without a tokenizer, or
+    with another model's, and for tokens that the model has no embedding for."""
+    name, n_embeddings = models.name_of(model), model.cfg.d_vocab
+    if model.tokenizer is None:
+        raise UsageError(f"{name} has no tokenizer: give models.load one")
+    tokens.check_fits(model.tokenizer, n_embeddings, name)
+    bounds = tokens.bounds(model.tokenizer, asked)
+    for token in (bounds.bos, bounds.eos):
+        if token is not None and token >= n_embeddings:
+            raise UsageError(
+                f"token {token:,} would bound the contexts, and {name} has embeddings for "
+                f"{n_embeddings:,}: --bos ID names another"
+            )
+    return bounds
 
 
-def _documents(model: Any, text: str, text_field: str, seed: int) -> Iterator[Document]:
-    words = texts.words(model.tokenizer) if text == "bundled-mix" else None
-    return texts.documents(text, words, text_field, seed)
-
-
-def _tokenised(
-    model: Any, documents: Iterable[Document], wanted: Callable[[Document], Any] = lambda _: True
-) -> Iterator[tuple[Document, list[int]]]:
-    """Each document with its token ids, none where it is not wanted; many are tokenised at once,
-    which uses every core."""
-    for batch in _batches(documents):
-        words = {i: document.text for i, document in enumerate(batch) if wanted(document)}
-        ids = {}
-        if words:
-            told = model.tokenizer([*words.values()], add_special_tokens=False, verbose=False)
-            ids = dict(zip(words, told["input_ids"], strict=True))
-        yield from ((document, ids.get(i, [])) for i, document in enumerate(batch))
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    n_characters = 0
-    for document in documents:
-        batch.append(document)
-        n_characters += len(document.text)
-        if n_characters >= AT_ONCE:
-            yield batch
-            batch, n_characters = [], 0
-    if batch:
-        yield batch
-
-
-def _context(model: Any, documents: Iterable[Document], pack: str) -> int:
+def _context(model: Any, reading: Reading, pack: str) -> int:
     """The positions of a context where nobody says how many."""
     longest = min(model.cfg.n_ctx, 1024)
     if pack == "documents":
         return longest
-    probed = islice(_tokenised(model, documents), PROBED)
-    return min(longest, 1 + max((len(ids) for _, ids in probed), default=1))
-
-
-def _split(document: Document) -> str:
-    return "held_out" if document.held_out else "train"
+    probed = islice(reading.tokenised(), PROBED)
+    lengths = (1 + sum(map(len, pieces)) for _, pieces in probed)
+    return max(2, min(longest, max(lengths, default=1)))
 
 
 class FromText:
     """See `from_text`."""
 
-    def __init__(self, model: Any, plan: Plan) -> None:
-        self.model, self.plan = model, plan
+    def __init__(self, model: Any, plan: Plan, reading: Reading) -> None:
+        self.model, self.plan, self.reading = model, plan, reading
         self.names: list[str] = []
         self.notes: dict[str, Any] = {}
+        special = tokens.special(model.tokenizer) if plan.uncounted else ()
+        self.special = torch.tensor(sorted(special), dtype=torch.long)
 
     def pieces(self) -> Iterator[Piece]:
         """Contexts, one by one, until the plan's tokens are reached.
@@ -179,24 +162,46 @@ class FromText:
         packer = PACKERS[plan.pack]
         packers = {split: packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
         n_contexts = dict.fromkeys(SPLITS, 0)
-        documents = _documents(self.model, plan.text, plan.text_field, plan.seed)
-        tokenised = _tokenised(
-            self.model, documents, lambda document: self._room(_split(document), n_contexts)
+        skipped = Skipped(self.reading.text.strict)
+        tokenised = self.reading.tokenised(
+            skipped, lambda document: self._room(self._split(document), n_contexts)
         )
-        for number, (document, ids) in enumerate(tokenised):
+        for number, (document, pieces) in enumerate(tokenised):
             self.names.append(document.name)
-            split = _split(document)
+            split = self._split(document)
             if not self._room(split, n_contexts):
                 continue
-            for packed in packers[split].add(number, ids):
-                if plan.masked:
+            for packed in packers[split].add(number, self._known(document, pieces)):
+                if plan.pack != "documents":
                     self.notes["cut"] = sum(each.n_cut for each in packers.values())
-                yield _piece(split, packed, sum(n_contexts.values()))
+                self.notes |= skipped.notes()
+                yield self._piece(split, packed, sum(n_contexts.values()))
                 n_contexts[split] += 1
                 if not self._room(split, n_contexts):
                     break
             if not any(self._room(split, n_contexts) for split in SPLITS):
                 return
+
+    def _split(self, document: Document) -> str:
+        return SPLITS[self.reading.text.split.holds_out(document.key)]
+
+    def _known(self, document: Document, pieces: Pieces) -> Pieces:
+        """The ids of a document. Raises UsageError for one that the model has no embedding for."""
+        n_embeddings = self.model.cfg.d_vocab
+        for ids in pieces:
+            if (largest := max(ids, default=0)) >= n_embeddings:
+                raise UsageError(
+                    f"{document.name} holds token {largest:,}, the model has embeddings for "
+                    f"{n_embeddings:,}: without --parse-special text is text"
+                )
+            yield ids
+
+    def _piece(self, split: str, packed: Packed, number: int) -> Piece:
+        """One context as a piece."""
+        tokens_1T, owners_1T, counted_1T = (torch.from_numpy(column)[None] for column in packed)
+        if self.plan.uncounted:
+            counted_1T = counted_1T & ~torch.isin(tokens_1T, self.special)
+        return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)
 
     def _room(self, split: str, n_contexts: dict[str, int]) -> int:
         """How many more contexts a split may have. Of a plan that does not say, all that are left,
@@ -221,9 +226,3 @@ class FromText:
                 yield running.gradients(self.model, part.tokens, names, part.counted)
             else:
                 yield running.read(self.model, part.tokens, names)
-
-
-def _piece(split: str, packed: Packed, number: int) -> Piece:
-    """One context as a piece."""
-    tokens_1T, owners_1T, counted_1T = (torch.from_numpy(column)[None] for column in packed)
-    return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)

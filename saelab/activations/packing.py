@@ -1,6 +1,6 @@
 """Packing: documents become contexts of equal length, each starting with BOS."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,49 +17,69 @@ class Packed(NamedTuple):
     """bool: False at BOS and in padding"""
 
 
+Pieces = Iterable[Sequence[int]]  # a document's token ids, of which a long one has several
+
+
+def _marks(token: int | None) -> list[int]:
+    return [] if token is None else [token]
+
+
 class Documents:
-    """Cuts a stream of documents into contexts: `bos`, then the next context - 1 tokens; every
-    document is followed by `eos`."""
+    """Cuts a stream of documents into contexts: `bos`, where there is one, then the next tokens;
+    every document is followed by `eos`, where there is one."""
 
     n_cut = 0  # no document loses a token
 
-    def __init__(self, context: int, bos: int, eos: int) -> None:
-        self.size, self.bos, self.eos = context - 1, bos, eos
+    def __init__(self, context: int, bos: int | None, eos: int | None) -> None:
+        self.bos, self.eos = _marks(bos), _marks(eos)
+        self.size = context - len(self.bos)
         self.counted = np.arange(context) > 0
         self.tokens: list[int] = []
         self.owners: list[int] = []
 
-    def add(self, number: int, ids: list[int]) -> Iterator[Packed]:
+    def add(self, number: int, pieces: Pieces) -> Iterator[Packed]:
         """Append document `number`; yield the contexts that are now full."""
-        self.tokens += [*ids, self.eos]
-        self.owners += [number] * (len(ids) + 1)
+        for ids in pieces:
+            yield from self._append(number, ids)
+        yield from self._append(number, self.eos)
+
+    def _append(self, number: int, ids: Sequence[int]) -> Iterator[Packed]:
+        self.tokens += ids
+        self.owners += [number] * len(ids)
         start = 0
         while len(self.tokens) - start >= self.size:
             owners = self.owners[start : start + self.size]
-            tokens = [self.bos, *self.tokens[start : start + self.size]]
-            yield Packed(np.array(tokens), np.array([owners[0], *owners]), self.counted)
+            tokens = [*self.bos, *self.tokens[start : start + self.size]]
+            owners = [*owners[: len(self.bos)], *owners]
+            yield Packed(np.array(tokens), np.array(owners), self.counted)
             start += self.size
         self.tokens, self.owners = self.tokens[start:], self.owners[start:]
 
 
 class OnePerContext:
-    """Makes a context of each document: `bos`, its first context - 1 tokens, and as much `eos` as
-    fills the context up. Causal models never look right, so the padding changes nothing."""
+    """Makes a context of each document: `bos`, where there is one, its first tokens, and as much
+    `eos` (token 0 where there is none) as fills the context up. Causal models never look right, so
+    the padding changes nothing."""
 
-    def __init__(self, context: int, bos: int, eos: int) -> None:
-        self.size, self.bos, self.eos = context - 1, bos, eos
+    def __init__(self, context: int, bos: int | None, eos: int | None) -> None:
+        self.context, self.bos, self.eos = context, _marks(bos), eos or 0
         self.n_cut = 0
 
-    def add(self, number: int, ids: list[int]) -> Iterator[Packed]:
-        """The context of document `number`; none if it has no token."""
-        self.n_cut += len(ids) > self.size
-        n_tokens = min(len(ids), self.size)
-        tokens = np.full(self.size + 1, self.eos)
-        tokens[: n_tokens + 1] = [self.bos, *ids[:n_tokens]]
-        position = np.arange(self.size + 1)
-        if n_tokens:
+    def add(self, number: int, pieces: Pieces) -> Iterator[Packed]:
+        """The context of document `number`; none if it has no token that counts."""
+        ids = list(self.bos)
+        for piece in pieces:
+            ids += piece
+            if len(ids) > self.context:  # a document may be far longer
+                break
+        self.n_cut += len(ids) > self.context
+        n_tokens = min(len(ids), self.context)
+        tokens = np.full(self.context, self.eos)
+        tokens[:n_tokens] = ids[:n_tokens]
+        position = np.arange(self.context)
+        if n_tokens > 1:
             yield Packed(
-                tokens, np.full_like(tokens, number), (position > 0) & (position <= n_tokens)
+                tokens, np.full_like(tokens, number), (position > 0) & (position < n_tokens)
             )
 
 
@@ -67,10 +87,10 @@ PACKERS = {"documents": Documents, "one-per-context": OnePerContext}
 
 
 def pack(
-    documents: Iterable[tuple[int, list[int]]], context: int, bos: int, eos: int
+    documents: Iterable[tuple[int, list[int]]], context: int, bos: int | None, eos: int | None
 ) -> Iterator[Packed]:
     """All full contexts of a stream of (document number, token ids); the unfilled rest at the end
     is dropped."""
     packer = Documents(context, bos, eos)
     for number, ids in documents:
-        yield from packer.add(number, ids)
+        yield from packer.add(number, [ids])

@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 
+from saelab.documents import RULE
 from saelab.errors import UsageError
 
 SHARD_BYTES = 64_000_000
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
-SPLIT_RULE = (
-    "held out: SHA-256 of the path relative to the corpus root, or of the text, is 0 mod 20"
-)
 # By whether a mask says which positions count: who does not know of it must not read them all.
 SCHEMAS = {False: "saelab/cache/1", True: "saelab/cache/2"}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -66,12 +64,18 @@ class Plan:
     """of activations and gradients on disk"""
     shard_contexts: int = 0
     """contexts per shard (0: what fits SHARD_BYTES)"""
-    bos: int = 0
-    """token that starts every context"""
-    eos: int = 0
-    """token between documents, and in padding"""
+    bos: int | None = 0
+    """token that starts every context; None: text does"""
+    eos: int | None = 0
+    """token between documents, and in padding; None: nothing stands between"""
     bos_rule: str = "none"
     """where `bos` comes from, in words"""
+    parse_special: bool = False
+    """whether tokens that were added to the vocabulary were found where the text spells them"""
+    uncounted: str = ""
+    """`special`: tokens that stand for no text do not count, wherever they are"""
+    split_rule: str = RULE
+    """which documents are held out, in words"""
     seed: int = 0
     """of everything random in the source"""
     pack: str = "given"
@@ -98,9 +102,12 @@ class Plan:
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> "Plan":
         """The plan of the cache with this manifest, of any version."""
-        # Caches of before there was a choice hold joined documents.
+        # Caches of before there was a choice hold joined documents, in which text that spells an
+        # added token was that token.
         settings = {"pack": "documents", **manifest["settings"]}
-        return cls(**{**settings, "hooks": manifest["hooks"]})
+        rule = manifest.get("split_rule", RULE)
+        known = {"parse_special": settings["pack"] != "given", "split_rule": rule}
+        return cls(**{**known, **settings, "hooks": manifest["hooks"]})
 
     def settings(self) -> dict[str, Any]:
         """The plan as the manifest's `settings` hold it: plain JSON, hooks by name alone."""

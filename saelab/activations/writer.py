@@ -19,7 +19,7 @@ from saelab import digests
 from saelab.activations import disk, manifest
 from saelab.activations.filling import empty, fill
 from saelab.activations.moments import of_rows
-from saelab.activations.plan import PACKINGS, SCHEMAS, SPLIT_RULE, Plan
+from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
 from saelab.files import is_trace, read_json, sweep, write_atomic, write_json
@@ -106,7 +106,7 @@ class Writer:
             "settings": self.plan.settings(),
             "hooks": self.plan.hooks,
             "packing": PACKINGS[self.plan.pack],
-            "split_rule": SPLIT_RULE,
+            "split_rule": self.plan.split_rule,
             "shards": [],
             "moments": None,
             "documents": None,

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from saelab.bundled import prompts
-from saelab.documents import Document, held_out
+from saelab.documents import Document
 
 # Permissively licensed dependencies with much hand-written Python. Generated code (plotly's
 # validators, say) is left out.
@@ -58,7 +58,7 @@ def python_files(root: Path, folder: Path | None = None) -> Iterator[Document]:
         except (UnicodeDecodeError, OSError):
             continue
         if text.strip():
-            yield Document(name, text, held_out(name))
+            yield Document(name, text, name)
 
 
 def stdlib() -> Iterator[Document]:
@@ -136,5 +136,5 @@ def mixture(
         while n_prompts < n_source * PROMPT_SHARE / (1 - PROMPT_SHARE):
             text = prompts.document(rng, words)
             n_prompts += len(text)
-            yield Document(f"prompt/{number}", text, held_out(text))
+            yield Document(f"prompt/{number}", text, text)
             number += 1

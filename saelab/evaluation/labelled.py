@@ -18,6 +18,7 @@ from saelab.bundled import templates
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import labels
 from saelab.evaluation.supervised.runs import collect
+from saelab.models.tokens import Encoder
 from saelab.tasks import build
 from saelab.tasks.attributes import gifts
 
@@ -81,11 +82,14 @@ class _Documents:
     def __init__(self, cache: Cache, tokenizer: Any, split: str) -> None:
         plan = cache.plan
         words = texts.words(tokenizer) if plan.text == "bundled-mix" else None
-        documents = texts.documents(plan.text, words, plan.text_field, plan.seed)
-        self.stream = (
-            (n, d) for n, d in enumerate(documents) if d.held_out == (split == "held_out")
-        )
-        self.tokenizer, self.text, self.eos = tokenizer, plan.text, plan.eos
+        text = texts.Text(plan.text, plan.text_field, seed=plan.seed)
+        self.text, self.ends = plan.text, [] if plan.eos is None else [plan.eos]
+        if text.split.rule != plan.split_rule:
+            raise self._changed()
+        sides = {"train": False, "held_out": True}
+        documents = enumerate(text.documents(words))
+        self.stream = ((n, d) for n, d in documents if text.split.holds_out(d.key) == sides[split])
+        self.encoder = Encoder(tokenizer, plan.parse_special)
         self.number, self.at = -1, 0
         self.ids = np.zeros(0, dtype=np.int64)
         self.found: np.ndarray | None = None
@@ -102,14 +106,17 @@ class _Documents:
                 self._open(int(owners_N[part.start]))
             span = slice(self.at, self.at + part.stop - part.start)
             if not np.array_equal(self.ids[span], ids_N[part]):
-                raise FailedRun(
-                    f"{self.text} is not what it was when the cache was made: capture it again"
-                )
+                raise self._changed()
             self.at = span.stop
             if self.found is not None:
                 found_KN[:, part] = self.found[:, span]
-                known_N[part] = ids_N[part] != self.eos
+                known_N[part] = ~np.isin(ids_N[part], self.ends)
         return found_KN, known_N
+
+    def _changed(self) -> FailedRun:
+        return FailedRun(
+            f"{self.text} is not what it was when the cache was made: capture it again"
+        )
 
     def _open(self, number: int) -> None:
         """Go on to document `number`."""
@@ -118,11 +125,9 @@ class _Documents:
             raise FailedRun(
                 f"{self.text} has fewer documents than when the cache was made: capture it again"
             )
-        encoding = self.tokenizer(
-            document.text, add_special_tokens=False, verbose=False, return_offsets_mapping=True
-        )
-        self.number, self.at, self.ids = number, 0, np.array([*encoding["input_ids"], self.eos])
-        offsets = [*encoding["offset_mapping"], (len(document.text), len(document.text))]
+        ids, spans = self.encoder.spans(document.text)
+        self.number, self.at, self.ids = number, 0, np.array([*ids, *self.ends])
+        offsets = [*spans, (len(document.text), len(document.text))]
         self.found = (
             labels.of_tokens(document.text, offsets) if document.name.endswith(PYTHON) else None
         )

@@ -18,9 +18,9 @@ from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.features import directions, schema, writer
 from saelab.features.collect import Collector, Contexts, Statistics
-from saelab.features.tokens import token_texts
 from saelab.files import write_atomic
 from saelab.sae import SAE
+from saelab.spelling import pieces
 
 N_NEIGHBOURS = 8
 N_LOGITS = 10
@@ -50,9 +50,9 @@ def build(
     activations that are not finite.
     """
     sae = sae.frozen()
-    texts = token_texts(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
+    words = pieces(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
     _check_widths(sae, others)
-    collector = Collector(sae.n_features, len(texts), seed)
+    collector = Collector(sae.n_features, len(words), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     statistics = collector.result()
     summary = _summary(sae, hook, split, seed, statistics, contexts.tokens)
@@ -65,7 +65,7 @@ def build(
     def write(temporary: Path) -> None:
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             writer.create(connection)
-            writer.write_statistics(connection, statistics, contexts, texts, cache.document_names())
+            writer.write_statistics(connection, statistics, contexts, words, cache.document_names())
             summary["others"] = _write_directions(
                 connection, sae, others, map_DV, statistics.fired > 0
             )

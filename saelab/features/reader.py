@@ -27,6 +27,7 @@ from saelab.features.records import (
     Token,
 )
 from saelab.features.schema import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE
+from saelab.spelling import spell
 
 SORTS = {
     "feature": "f.id",
@@ -183,13 +184,13 @@ class FeatureIndex:
         self._check(feature)
         rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
         ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
-        every_id = set(np.concatenate(list(ids.values())).tolist()) if ids else set()
-        texts = search.token_texts(self._connection, every_id)
+        every_id = {token for ids_T in ids.values() for token in ids_T.tolist()}
+        pieces = search.pieces(self._connection, every_id)
         examples = []
         for band, rank, context, position, peak, positions, activations, _, documents in rows:
             dense_T = np.zeros(len(ids[context]), np.float32)
             dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
-            words = [texts[token] for token in ids[context].tolist()]
+            words = spell([pieces[token] for token in ids[context].tolist()])
             document = search.document(self._connection, documents, position)
             examples.append(
                 Example(band, rank, context, position, peak, words, dense_T.tolist(), document)
@@ -197,7 +198,7 @@ class FeatureIndex:
         return examples
 
     def search(self, text: str) -> dict[int, Hit]:
-        """Features with a strong token or examples that contain a text: see `search.features`."""
+        """Features that match a text: see `search.features`."""
         return search.features(self._connection, text)
 
     def tokens(self, text: str) -> list[str]:
@@ -207,8 +208,7 @@ class FeatureIndex:
         return self._column(sql, json.dumps(search.tokens(self._connection, text)))
 
     def passages(self, text: str, limit: int = 20) -> list[Passage]:
-        """Places in the corpus that contain a text, best first, with the features whose examples
-        are there."""
+        """Places in the corpus that contain a text, best first: see `search.passages`."""
         return search.passages(self._connection, text, limit)
 
     def densities(self) -> np.ndarray:

@@ -142,7 +142,8 @@ class Example(NamedTuple):
     peak: float
     """activation there"""
     texts: list[str]
-    """[T] the tokens"""
+    """[T] the tokens as they read in a row: a character that several make up stands with the
+    first, the others are empty"""
     activations: list[float]
     """[T] at every position"""
     document: str
@@ -159,7 +160,7 @@ class Passage(NamedTuple):
     first: int
     """position of the first of the tokens"""
     texts: list[str]
-    """the tokens from there on"""
+    """the tokens from there on, as in `Example`"""
     matched: list[int]
     """those of them, by number, that are part of the text"""
     features: list[tuple[int, float]]

@@ -2,11 +2,11 @@
 kept.
 
 Blobs are little-endian: token ids and positions int32, values float32. A context's text is the join
-of its tokens' texts; it is stored once, as ids, and its full-text index keeps no copy (contentless
-FTS5).
+of its tokens' texts, see `spelling.spell`; it is stored once, as ids, and its full-text index keeps
+no copy (contentless FTS5).
 """
 
-SCHEMA = "saelab/features/2"
+SCHEMA = "saelab/features/3"
 # Histogram: eighths of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
 PER_OCTAVE = 8
 LOWEST, HIGHEST = -16, 16
@@ -15,7 +15,7 @@ N_LISTED = 5  # of them, in the table
 MIN_SEEN = 5  # occurrences a token needs before its mean activation is ranked
 TABLES = """
 create table meta (key text primary key, value text) without rowid;
-create table token (id integer primary key, text text, seen integer);
+create table token (id integer primary key, text text, seen integer, bytes blob);
 create table document (id integer primary key, name text);
 create table context (id integer primary key, tokens blob, documents text);
 create table feature (

@@ -9,9 +9,11 @@ import numpy as np
 
 from saelab.features.records import Hit, Passage
 from saelab.features.schema import N_TOKENS
+from saelab.spelling import Piece, spell
 
 BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
-TRIGRAM = 3  # shortest text the full-text indexes can find
+TRIGRAM = 3  # characters of the full-text indexes' entries
+ENTRIES = 200  # most frequent entries that a shorter text is looked for in
 CONTEXTS = 400  # best-ranked contexts whose examples a search looks at
 N_FEATURES = 12  # features named per passage
 
@@ -21,31 +23,44 @@ def _phrase(text: str) -> str:
 
 
 def tokens(connection: sqlite3.Connection, text: str) -> list[int]:
-    """Ids of the tokens that contain a text; under three characters the trigram index cannot help
-    and all are compared."""
+    """Ids of the tokens that contain a text, whatever its case; under three characters the trigram
+    index cannot help and all are compared."""
     if len(text) >= TRIGRAM:
         sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
     else:
-        sql, argument = "select id from token where instr(lower(text), ?)", text.lower()
+        connection.create_function("folded", 1, str.casefold, deterministic=True)
+        sql, argument = "select id from token where instr(folded(text), ?)", text.casefold()
     return [row[0] for row in connection.execute(sql, (argument,))]
 
 
 def contexts(connection: sqlite3.Connection, text: str, limit: int = CONTEXTS) -> list[int]:
-    """Contexts that contain every word of a text (of those of three characters and more), best
-    first (BM25)."""
-    words = [word for word in text.split() if len(word) >= TRIGRAM]
-    if not words:
+    """Contexts that contain every word of a text, best first (BM25). Shorter words than three
+    characters count where there is no longer one."""
+    words = text.casefold().split()
+    asked = [_phrase(word) for word in words if len(word) >= TRIGRAM]
+    asked = asked or [_beginning(connection, word) for word in words]
+    if not all(asked) or not asked:
         return []
     sql = "select rowid from context_search where context_search match ? order by rank limit ?"
-    return [row[0] for row in connection.execute(sql, (" ".join(map(_phrase, words)), limit))]
+    return [row[0] for row in connection.execute(sql, (" AND ".join(asked), limit))]
+
+
+def _beginning(connection: sqlite3.Connection, word: str) -> str:
+    """A query for contexts that hold a word which is shorter than a trigram: one of the trigrams
+    that begin with it; "" if there is none. Every character of a context begins one."""
+    connection.execute(
+        "create virtual table if not exists temp.entry using fts5vocab(main, context_search, row)"
+    )
+    sql = "select term from entry where term >= ? and term < ? order by doc desc limit ?"
+    rows = connection.execute(sql, (word, word + "\U0010ffff", ENTRIES)).fetchall()
+    return f"({' OR '.join(_phrase(term) for (term,) in rows)})" if rows else ""
 
 
 def features(connection: sqlite3.Connection, text: str) -> dict[int, Hit]:
     """Features that match a text: one of their strong tokens contains it, or examples do.
 
     An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case
-    does not count. Examples are looked at in the CONTEXTS best contexts of the full-text search;
-    words under three characters alone find none.
+    does not count. Examples are looked at in the CONTEXTS best contexts of the full-text search.
     """
     text = text.strip().casefold()
     if not text:
@@ -105,13 +120,13 @@ def context_texts(connection: sqlite3.Connection, context: int) -> list[str]:
     """The T token texts of a context."""
     blob = connection.execute("select tokens from context where id = ?", (context,)).fetchone()[0]
     ids = np.frombuffer(blob, "<i4").tolist()
-    texts = token_texts(connection, set(ids))
-    return [texts[token] for token in ids]
+    words = pieces(connection, set(ids))
+    return spell([words[token] for token in ids])
 
 
-def token_texts(connection: sqlite3.Connection, ids: set[int]) -> dict[int, str]:
-    """The texts of some tokens."""
-    sql = "select id, text from token where id in (select value from json_each(?))"
+def pieces(connection: sqlite3.Connection, ids: set[int]) -> dict[int, Piece]:
+    """What some tokens read."""
+    sql = "select id, ifnull(bytes, text) from token where id in (select value from json_each(?))"
     return dict(connection.execute(sql, (json.dumps([*ids]),)))
 
 

@@ -14,6 +14,7 @@ from saelab import digests
 from saelab.features.collect import N_BANDS, Contexts, Statistics, bands
 from saelab.features.examples import Examples, place_in_group
 from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
+from saelab.spelling import Piece, alone, spell
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -35,26 +36,28 @@ def write_statistics(
     connection: sqlite3.Connection,
     statistics: Statistics,
     contexts: Contexts,
-    texts: list[str],
+    words: list[Piece],
     names: list[str],
 ) -> None:
-    """All that one pass says, with every context read; texts, names: of every token and
+    """All that one pass says, with every context read; words, names: of every token and
     document."""
-    _write_features(connection, statistics, texts)
+    _write_features(connection, statistics, words)
     used = _write_examples(connection, statistics)
-    _write_contexts(connection, used, contexts, texts)
+    _write_contexts(connection, used, contexts, words)
     owners = np.unique(contexts.documents[used][contexts.counted[used]])
     rows = ((number, names[number]) for number in owners.tolist())
     connection.executemany("insert into document values (?, ?)", rows)
 
 
 def _write_features(
-    connection: sqlite3.Connection, statistics: Statistics, texts: list[str]
+    connection: sqlite3.Connection, statistics: Statistics, words: list[Piece]
 ) -> None:
     """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
+    texts = [*map(alone, words)]
+    broken = (None if isinstance(word, str) else word for word in words)
     connection.executemany(
-        "insert into token values (?, ?, ?)",
-        zip(range(len(texts)), texts, statistics.seen.tolist(), strict=True),
+        "insert into token values (?, ?, ?, ?)",
+        zip(range(len(texts)), texts, statistics.seen.tolist(), broken, strict=True),
     )
     strongest = _write_tokens(connection, statistics, texts)
     fired_F = np.maximum(statistics.fired, 1)
@@ -150,11 +153,12 @@ def _write_contexts(
     connection: sqlite3.Connection,
     numbers: NDArray,
     contexts: Contexts,
-    texts: list[str],
+    words: list[Piece],
 ) -> None:
     """The contexts of those numbers, each once, up to the last position that counts: token ids, its
-    documents as JSON [[first position, document], ...]. Searched is the text that counts."""
-    rows, words = [], []
+    documents as JSON [[first position, document], ...]. Searched is the text that counts, case
+    folded, with blanks behind it that give the last characters a trigram each."""
+    rows, texts = [], []
     for number in numbers.tolist():
         counted_T = contexts.counted[number]
         window = slice(int(counted_T.nonzero()[0].max(initial=0)) + 1)
@@ -162,11 +166,10 @@ def _write_contexts(
         heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
         owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
         rows.append((number, ids_T.astype("<i4").tobytes(), owners))
-        words.append(
-            (number, "".join(texts[token] for token in contexts.tokens[number, counted_T].tolist()))
-        )
+        counted = spell([words[token] for token in contexts.tokens[number, counted_T].tolist()])
+        texts.append((number, "".join(counted).casefold() + "  "))
     connection.executemany("insert into context values (?, ?, ?)", rows)
-    connection.executemany("insert into context_search (rowid, text) values (?, ?)", words)
+    connection.executemany("insert into context_search (rowid, text) values (?, ?)", texts)
 
 
 def write_ranked(

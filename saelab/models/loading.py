@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab.errors import FailedRun, UsageError
-from saelab.models import hub
+from saelab.models import hub, tokens
 from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet
 
@@ -109,6 +109,8 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
     try:
         with quiet():
             return (_plain if known else _bridged)(located, device)
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(
             f"{located.name} cannot be loaded: {str(error).splitlines()[0]}"
@@ -120,15 +122,24 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
         ) from error
 
 
+def _tokenizer(located: Located) -> Any:
+    """A model's tokenizer as its folder has it. Raises UsageError where it is another model's."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(located.folder)
+    config = AutoConfig.from_pretrained(located.folder).get_text_config()
+    if (n_embeddings := getattr(config, "vocab_size", None)) is not None:
+        tokens.check_fits(tokenizer, n_embeddings, located.name)
+    return tokenizer
+
+
 def _plain(located: Located, device: str) -> Model:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    tokenizer = _tokenizer(located)
     plain: Any = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32)
     plain = plain.to(device)
-    tokenizer = AutoTokenizer.from_pretrained(located.folder)
-    if tokenizer.bos_token is None:
-        tokenizer.bos_token = tokenizer.eos_token
     return Model(plain.eval().requires_grad_(False), tokenizer, located)
 
 
@@ -136,11 +147,13 @@ def _bridged(located: Located, device: str) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
+    tokenizer = _tokenizer(located)
     bridge = TransformerBridge.boot_transformers(
         str(located.folder), device=device, dtype=torch.float32
     )
     bridge.eval().requires_grad_(False)
-    return Model(None, bridge.tokenizer, located, bridge)
+    # The bridge has a tokenizer of its own, which it gives tokens that the folder's has not.
+    return Model(None, tokenizer, located, bridge)
 
 
 def _held(model: Any, tokenizer: Any) -> Model:

@@ -151,7 +151,9 @@ def bridge_over(plain: Any, tokenizer: Any, located: Located | None) -> Any:
     twin = copy.deepcopy(plain, {id(tensor): tensor for tensor in tensors})
     with quiet():
         if located:
-            options = {"device": plain.device, "dtype": plain.dtype, "tokenizer": tokenizer}
+            # A bridge changes its tokenizer.
+            own = copy.deepcopy(tokenizer)
+            options = {"device": plain.device, "dtype": plain.dtype, "tokenizer": own}
             bridge = TransformerBridge.boot_transformers(
                 str(located.folder), hf_model=twin, **options
             )

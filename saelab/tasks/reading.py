@@ -34,7 +34,10 @@ class Reader:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        first = tokenizer.bos_token_id
+        # What starts the contexts that models are cached on: see `tokens.bounds`.
+        first = tokenizer.eos_token_id if first is None else first
+        self.bos = [] if first is None else [first]
         self.read: dict[tuple[str, str], list[int] | None] = {}  # None: it merges
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:

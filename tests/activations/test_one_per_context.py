@@ -51,7 +51,7 @@ def cached(bridge, names: Path, out: Path, context: int | None, **options) -> Ca
 def test_a_document_is_padded_or_cut_to_its_context():
     packer = OnePerContext(4, bos=1, eos=2)
     packed = [
-        one for n, ids in enumerate([[5, 6], [7, 8, 9, 10], []]) for one in packer.add(n, ids)
+        one for n, ids in enumerate([[5, 6], [7, 8, 9, 10], []]) for one in packer.add(n, [ids])
     ]
     assert [one.tokens.tolist() for one in packed] == [[1, 5, 6, 2], [1, 7, 8, 9]]
     assert [one.owners.tolist() for one in packed] == [[0, 0, 0, 0], [1, 1, 1, 1]]
@@ -134,7 +134,7 @@ def test_the_command_says_how_many_documents_it_cut(
     assert Cache(tmp_path / "c").manifest["cut"] == too_long
     assert main([*asked, "one-per-line"]) == 2
     assert (
-        "no packing 'one-per-line'; there are documents, one-per-context" in capsys.readouterr().err
+        "'documents', 'one-per-context'" in capsys.readouterr().err
     )
 
 

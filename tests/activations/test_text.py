@@ -11,6 +11,7 @@ from saelab.activations.text import documents
 from saelab.documents import held_out
 from saelab.errors import UsageError
 from saelab.models import hub
+from saelab.textfiles import reader
 
 STORIES = ["One day a cat sat.", "The dog ran home.", "Rain fell all night."]
 
@@ -70,7 +71,7 @@ def test_plain_text_is_cut_at_blank_lines_into_documents_of_about_two_thousand_c
     found = texts(write(tmp_path / "book.md", whole))
     assert "\n\n".join(found) == whole
     assert all(
-        text.DOCUMENT_CHARACTERS <= len(piece) < 2 * text.DOCUMENT_CHARACTERS
+        reader.DOCUMENT_CHARACTERS <= len(piece) < 2 * reader.DOCUMENT_CHARACTERS
         for piece in found[:-1]
     )
     assert texts(write(tmp_path / "short.txt", "just this")) == ["just this"]
@@ -104,7 +105,7 @@ def test_records_inside_a_folder_are_read_too(tmp_path: Path):
         ("bytes.txt", b"caf\xe9 au lait", "bytes.txt is not UTF-8: byte 0xe9 at offset 3"),
         ("bytes.json", b'["caf\xe9"]', "bytes.json is not UTF-8: byte 0xe9 at offset 5"),
         ("none.json", "[]", "none.json holds no records"),
-        ("cut.json", '["one", "tw', "cut.json is not JSON"),
+        ("cut.json", '["one", "tw', "cut.json line 1 is not JSON"),
         ("line.jsonl", '"one"\n{"text": \n', "line.jsonl line 2 is not JSON"),
         (
             "field.json",
@@ -116,7 +117,7 @@ def test_records_inside_a_folder_are_read_too(tmp_path: Path):
             "[3]",
             "record 0 is neither a string nor an object with a field 'text': it is int",
         ),
-        ("null.jsonl", '{"text": null}', "record 0 has no text field 'text'; its fields are text"),
+        ("null.jsonl", '{"text": null}', "null.jsonl holds no records with a text"),
     ],
 )
 def test_files_that_are_no_text_are_refused_with_the_reason(

@@ -123,7 +123,11 @@ def test_a_wrong_option_ends_with_code_2_and_one_clear_line(
         ("empty.txt", b"", "empty.txt holds no text"),
         ("latin.txt", b"caf\xe9", "latin.txt is not UTF-8: byte 0xe9 at offset 3"),
         ("field.json", b'[{"story": "x"}]', "its fields are story (--text-field)"),
-        ("short.txt", b"too short", "gave no train context: use more or longer documents"),
+        (
+            "short.txt",
+            b"too short",
+            "short.txt is one document, and neither side of the split may be empty",
+        ),
     ],
 )
 def test_a_wrong_text_ends_with_code_2(

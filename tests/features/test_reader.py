@@ -62,7 +62,8 @@ def brute_force(opened, text):
 
 
 @pytest.mark.parametrize(
-    "text", ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra"]
+    "text",
+    ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra", "ïv", "x", "f"],
 )
 def test_search_finds_what_brute_force_finds(opened, text):
     assert opened.search(text) == brute_force(opened, text.casefold())
@@ -89,12 +90,6 @@ def test_a_search_ranks_strong_tokens_first_and_counts_hits(opened):
     assert table.total == len(hits) < toy.F + 1
     assert hits[0].token
     assert opened.table(search="zebra").total == 0
-
-
-def test_short_texts_find_tokens_only(opened):
-    hits = opened.search('x"')
-    assert hits
-    assert all(hit == (True, 0) for hit in hits.values())
 
 
 def test_a_passage_shows_the_text_and_who_fires_there(opened):
@@ -158,7 +153,7 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
     connection.execute("update meta set value = 'saelab/features/0' where key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/2.*saelab index"):
+    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/3.*saelab index"):
         FeatureIndex(copy)
 
 

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from saelab.bundled import corpus, prompts, templates
-from saelab.documents import Document
+from saelab.documents import Document, held_out
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "data" / "bundled"
@@ -38,9 +38,9 @@ def test_digits_split_in_pairs_from_the_left(tokenizer: Tokenizer):
 def test_answers_are_single_tokens_and_stand_in_the_prompt(tokenizer: Tokenizer):
     rng = random.Random(0)
     for task in templates.TASKS:
-        for held_out in (False, True):
+        for held in (False, True):
             for _ in range(50):
-                prompt = prompts.prompt(task, rng, held_out=held_out)
+                prompt = prompts.prompt(task, rng, held_out=held)
                 answer = prompt.right[0]
                 ids, alone = (tokenizer.encode(text).ids for text in (prompt.clean, answer))
                 assert len(alone) == 1 and not set(prompt.right) & set(prompt.wrong)
@@ -74,10 +74,11 @@ def test_templates_held_out_of_training_are_never_drawn_for_it():
 
 
 def test_a_near_copy_of_a_held_out_file_is_dropped_and_a_distant_one_kept():
-    held = Document("a", "\n".join(f"line {n}" for n in range(10)), True)
-    near = Document("b", "\n".join(f"line {n}" for n in range(6)) + "\nown 1\nown 2", False)
+    key = next(name for name in map(str, range(400)) if held_out(name))
+    held = Document("a", "\n".join(f"line {n}" for n in range(10)), key)
+    near = Document("b", "\n".join(f"line {n}" for n in range(6)) + "\nown 1\nown 2", "b")
     far = Document(
-        "c", "\n".join(f"line {n}" for n in range(4)) + "\nown 1\nown 2\nown 3\nown 4", False
+        "c", "\n".join(f"line {n}" for n in range(4)) + "\nown 1\nown 2\nown 3\nown 4", "c"
     )
     names = [
         document.name
@@ -87,9 +88,9 @@ def test_a_near_copy_of_a_held_out_file_is_dropped_and_a_distant_one_kept():
 
 
 def test_about_one_document_in_twenty_is_held_out_by_one_rule():
-    share = sum(corpus.held_out(f"module/file{n}.py") for n in range(4000)) / 4000
+    share = sum(held_out(f"module/file{n}.py") for n in range(4000)) / 4000
     assert 0.035 < share < 0.065
-    assert corpus.held_out("os.py") == corpus.held_out("os.py")
+    assert held_out("os.py") == held_out("os.py")
 
 
 def test_the_weights_are_small_float16_and_the_card_meets_what_it_claims(bundled: str):

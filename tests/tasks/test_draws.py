@@ -65,7 +65,7 @@ def test_probing_prompts():
 
 
 def test_the_bundled_models_own_text():
-    documents = [Document("a", "x" * 40_000, False)]
+    documents = [Document("a", "x" * 40_000, "a")]
     assert digest([d.text for d in corpus.mixture(WORDS, 0, documents)]) == "e7f6665bef5e"
     for task in templates.TASKS:
         rng = random.Random(7)

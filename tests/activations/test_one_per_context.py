@@ -133,9 +133,7 @@ def test_the_command_says_how_many_documents_it_cut(
     )
     assert Cache(tmp_path / "c").manifest["cut"] == too_long
     assert main([*asked, "one-per-line"]) == 2
-    assert (
-        "'documents', 'one-per-context'" in capsys.readouterr().err
-    )
+    assert "'documents', 'one-per-context'" in capsys.readouterr().err
 
 
 def test_a_packing_that_nobody_knows_is_refused(bridge):

@@ -1,6 +1,5 @@
 """Which folders at and below some places are runs, by the names that they are shown under."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,12 +10,16 @@ INSIDE = {"sae", "checkpoints", "wandb"}  # parts of a run, never runs
 
 
 def _below(folder: Path, depth: int, wanted: Callable[[RunFolder], bool]) -> Iterator[Path]:
-    if wanted(RunFolder(folder)):
+    try:
+        is_one = wanted(RunFolder(folder))
+        within = sorted(path for path in folder.iterdir() if path.is_dir()) if depth else []
+    except OSError:
+        return  # it may not be listed: another user's, lost+found, a disk that is gone
+    if is_one:
         yield folder
-    if depth and os.access(folder, os.R_OK | os.X_OK):
-        for inside in sorted(folder.iterdir()):
-            if inside.is_dir() and not inside.name.startswith(".") and inside.name not in INSIDE:
-                yield from _below(inside, depth - 1, wanted)
+    for inside in within:
+        if not inside.name.startswith(".") and inside.name not in INSIDE:
+            yield from _below(inside, depth - 1, wanted)
 
 
 def find(
@@ -30,7 +33,7 @@ def find(
     """
     named: dict[str, Path] = {}
     for place in (Path(place).absolute() for place in places):
-        for folder in _below(place, DEPTH, wanted) if place.is_dir() else ():
+        for folder in _below(place, DEPTH, wanted):
             if folder in named.values():
                 continue
             name = place.name if folder == place else folder.relative_to(place).as_posix()

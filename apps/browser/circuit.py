@@ -1,12 +1,12 @@
-"""A circuit's document as HTML. Texts go through `draw`, which escapes them; nothing imports
-Streamlit."""
+"""A circuit's document as HTML. Nothing imports Streamlit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saelab.runs import kind_of
 
-from .draw import cell, grid, head, link, number, row, stats, text
+from .draw import cell, grid, head, line, link, number, row, stats, text, title
+from .html import EMPTY, Markup, html, joined
 
 
 def by_feature(document: Mapping[str, Any]) -> bool:
@@ -14,20 +14,22 @@ def by_feature(document: Mapping[str, Any]) -> bool:
     return kind_of(document) == "feature-circuit"
 
 
-def menu(names: Sequence[str], current: str) -> str:
+def menu(names: Sequence[str], current: str) -> Markup:
     """Links to all circuits, the one shown in bold."""
     parts = [
-        f"<b>{text(name)}</b>" if name == current else link("circuits", text(name), circuit=name)
+        html("<b>{}</b>", text(name))
+        if name == current
+        else link("circuits", text(name), circuit=name)
         for name in names
     ]
-    return f'<p class="quiet">{" · ".join(parts)}</p>'
+    return html('<p class="quiet">{}</p>', joined(parts, " · "))
 
 
-def about(document: dict[str, Any]) -> str:
+def about(document: dict[str, Any]) -> Markup:
     """What was measured: task, method, model, and the metric with everything, with twins, and
     without heads."""
-    how = f"{text(document['method'])} · {text(document['model'])}"
-    title = f'<h1>{text(document["task"])}</h1><span class="quiet">{how}</span>'
+    how = html("{} · {}", text(document["method"]), text(document["model"]))
+    top = html('<h1>{}</h1><span class="quiet">{}</span>', text(document["task"]), how)
     empty = "every head resampled, MLPs kept"
     if by_feature(document):
         empty = "every feature and error at its mean"
@@ -44,26 +46,28 @@ def about(document: dict[str, Any]) -> str:
         pairs.append(("CPR", number(document["cpr"]), area))
     area = "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best"
     pairs.append(("CMD", number(document["cmd"]), area))
-    return f'<div class="head">{title}</div>{stats(pairs)}'
+    return html('<div class="head">{}</div>{}', top, stats(pairs))
 
 
-def agreement(document: dict[str, Any]) -> str:
+def agreement(document: dict[str, Any]) -> Markup:
     """AUC and average precision at each level of the truth, beside what knowing nothing gives."""
     truth = document["truth"]
     if truth is None:
-        return ""
+        return EMPTY
     rows = []
     for level in truth["levels"]:
         shares = [f"{level['level']:.0%}", str(len(level["members"]))]
         scores = [number(level["auc"]), number(level["average_precision"])]
-        rows.append(f"<tr>{''.join(map(cell, shares + scores))}</tr>")
+        rows.append(line(*map(cell, shares + scores)))
     by_layer, by_chance = number(document["auc_layer_index"]), number(document["auc_random"])
     null = f"AUC by layer number {by_layer}, by random scores {by_chance}"
-    title = f"<h2>Agreement <small>with the {truth['kind']} circuit; {null}</small></h2>"
-    return title + grid(map(head, ("effect", "heads", "AUC", "average precision")), rows)
+    about_ = f"with the {truth['kind']} circuit; {null}"
+    return title("Agreement", about_) + grid(
+        map(head, ("effect", "heads", "AUC", "average precision")), rows
+    )
 
 
-def nodes(document: dict[str, Any], names: Mapping[str, str], limit: int) -> str:
+def nodes(document: dict[str, Any], names: Mapping[str, str], limit: int) -> Markup:
     """The strongest nodes; a feature whose run is here (names: its folder -> its name) is a link to
     its page."""
     rows = []
@@ -73,15 +77,15 @@ def nodes(document: dict[str, Any], names: Mapping[str, str], limit: int) -> str
             label = link("feature", label, run=run, feature=node["feature"])
         rows.append(row(label, number(node["effect"])))
     meaning = "strongest first; change of the metric when the node takes its corrupted value"
-    return f"<h2>Nodes <small>{meaning}</small></h2>{grid((), rows)}"
+    return title("Nodes", meaning) + grid((), rows)
 
 
-def edges(strongest: Sequence[dict[str, Any]]) -> str:
+def edges(strongest: Sequence[dict[str, Any]]) -> Markup:
     """The strongest edges."""
     if not strongest:
-        return ""
+        return EMPTY
     rows = [
-        row(f"{text(edge['source'])} → {text(edge['target'])}", number(edge["score"]))
+        row(html("{} → {}", text(edge["source"]), text(edge["target"])), number(edge["score"]))
         for edge in strongest
     ]
-    return f"<h2>Edges <small>strongest first</small></h2>{grid((), rows)}"
+    return title("Edges", "strongest first") + grid((), rows)

@@ -4,7 +4,8 @@ linear in the activation."""
 from collections.abc import Mapping
 from typing import Any
 
-from .draw import estimate, grid, head, number, row, text
+from .draw import estimate, grid, head, number, row, text, title
+from .html import Markup
 
 # name: the keys of its variance unexplained, of its share of the error and of the loss
 PARTS = {
@@ -30,7 +31,7 @@ SCORES = (
 )
 
 
-def section(document: Mapping[str, Any]) -> str:
+def section(document: Mapping[str, Any]) -> Markup:
     """The section for a run's dark-matter.json."""
     (run,) = document["runs"]
     size = f"{run['tokens']:,} held-out tokens, linear map fitted on {run['tokens_fitted']:,}"
@@ -40,16 +41,18 @@ def section(document: Mapping[str, Any]) -> str:
     controls = [text(name.replace("_", " ")) for name in run["controls"]]
     heads = map(head, ("this SAE", "null", *controls))
     scores = grid([head("", ""), *heads], [_score(run, *score) for score in SCORES], "report")
-    return f"<h2>Dark matter <small>{size}</small></h2>{split}{scores}"
+    return title("Dark matter", size) + split + scores
 
 
-def _part(run: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: str | None) -> str:
+def _part(
+    run: Mapping[str, Any], name: str, fvu: str, share: str | None, loss: str | None
+) -> Markup:
     shares = [estimate(run[key]) if key else "–" for key in (fvu, share, loss)]
     noise = number(run[loss]["null"]) if loss else "–"
     return row(name, *shares, noise)
 
 
-def _score(run: Mapping[str, Any], key: str, name: str, why: str) -> str:
+def _score(run: Mapping[str, Any], key: str, name: str, why: str) -> Markup:
     metric = run[key]
     controls = [number(control[key]["value"]) for control in run["controls"].values()]
     return row(name, estimate(metric), number(metric["null"]), *controls, title=why)

@@ -1,12 +1,10 @@
-"""From what an index says to HTML. Every text is escaped here, links carry their page and query,
-and nothing imports Streamlit.
+"""From what an index says to HTML: links carry their page and query, and nothing imports Streamlit.
 
 A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab
 opens it by itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,9 +13,13 @@ from saelab.features.records import Example, Feature, Match, Neighbour, Token
 from saelab.features.search import AFTER, BEFORE
 from saelab.spelling import characters
 
+from .html import EMPTY, Markup, escape, html, joined
+
 POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 BLANK = {" ": "·"}
+MARKS = str.maketrans({one: html('<i class="ws">{}</i>', glyph) for one, glyph in GLYPHS.items()})
+ALL_MARKS = MARKS | str.maketrans({" ": html('<i class="ws">{}</i>', BLANK[" "])})
 
 
 def style() -> str:
@@ -25,36 +27,28 @@ def style() -> str:
     return (Path(__file__).parent / "style.css").read_text()
 
 
-def _marks(glyphs: dict[str, str]) -> dict[int, str]:
-    marks = {character: escape(character, quote=True) for character in "&<>\"'"}
-    marks |= {character: f'<i class="ws">{glyph}</i>' for character, glyph in glyphs.items()}
-    return str.maketrans(marks)
+def text(value: str, spaces: bool = False) -> Markup:
+    """Text with visible line breaks and tabs; `spaces` shows blanks too, for a token that stands
+    alone."""
+    # Glyphs are put into what is escaped already: escaping makes none of the characters they mark.
+    return Markup(str(escape(value)).translate(ALL_MARKS if spaces else MARKS))
 
 
-MARKS, ALL_MARKS = _marks(GLYPHS), _marks(GLYPHS | BLANK)
-
-
-def text(value: str, spaces: bool = False) -> str:
-    """Escaped text with visible line breaks and tabs; `spaces` shows blanks too, for a token that
-    stands alone."""
-    return value.translate(ALL_MARKS if spaces else MARKS)
-
-
-def token(value: str) -> str:
+def token(value: str) -> Markup:
     """A token by itself, blanks visible."""
-    return f'<span class="tok">{text(value, spaces=True)}</span>'
+    return html('<span class="tok">{}</span>', text(value, spaces=True))
 
 
-def tokens(values: Iterable[str]) -> str:
+def tokens(values: Iterable[str]) -> Markup:
     """Tokens side by side."""
-    return " ".join(map(token, values))
+    return joined(map(token, values), " ")
 
 
-def link(page: str, body: str, classes: str = "", /, **query: Any) -> str:
-    """A link to a page with a query; body is HTML."""
+def link(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
+    """A link to a page with a query."""
     path = "/" if page == "overview" else f"/{page}"
-    href = escape(f"{path}?{urlencode(query)}", quote=True)
-    return f'<a class="{classes}" data-page="{page}" href="{href}">{body}</a>'
+    href = f"{path}?{urlencode(query)}"
+    return html('<a class="{}" data-page="{}" href="{}">{}</a>', classes, page, href, body)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -73,7 +67,7 @@ def estimate(metric: Mapping[str, Any]) -> str:
     if metric["value"] is None or metric["low"] is None:
         return number(metric["value"])
     interval = f"{number(metric['low'])} to {number(metric['high'])}"
-    return f'<b>{number(metric["value"])}</b> <span class="quiet">{interval}</span>'
+    return html('<b>{}</b> <span class="quiet">{}</span>', number(metric["value"]), interval)
 
 
 def percent(value: float) -> str:
@@ -81,32 +75,37 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%" if value >= 0.1 else f"{number(100 * value, 2)}%"
 
 
-def cell(body: str, classes: str = "n", title: str = "", tag: str = "td") -> str:
-    """A cell of a table, right-aligned unless told otherwise; body is HTML.
+def cell(body: Any, classes: str = "n", title: str = "", tag: str = "td") -> Markup:
+    """A cell of a table, right-aligned unless told otherwise.
 
     >>> cell(number(0.25))
-    '<td class="n">0.25</td>'
+    Markup('<td class="n">0.250</td>')
     """
-    kind = f' class="{classes}"' if classes else ""
-    why = f' title="{text(title)}"' if title else ""
-    return f"<{tag}{kind}{why}>{body}</{tag}>"
+    kind = html(' class="{}"', classes) if classes else EMPTY
+    why = html(' title="{}"', text(title)) if title else EMPTY
+    return html("<{tag}{}{}>{}</{tag}>", kind, why, body, tag=tag)
 
 
-def head(body: str, classes: str = "n", title: str = "") -> str:
+def head(body: Any, classes: str = "n", title: str = "") -> Markup:
     """A column's heading."""
     return cell(body, classes, title, "th")
 
 
-def row(first: str, *others: str, title: str = "") -> str:
+def row(first: Any, *others: Any, title: str = "") -> Markup:
     """A row: its name on the left, numbers to the right of it."""
-    return f"<tr>{cell(first, '', title)}{''.join(map(cell, others))}</tr>"
+    return line(cell(first, "", title), *map(cell, others))
 
 
-def grid(heads: Iterable[str], rows: Iterable[str], kind: str = "") -> str:
+def line(*cells: Markup) -> Markup:
+    """Cells as a row."""
+    return html("<tr>{}</tr>", joined(cells))
+
+
+def grid(heads: Iterable[Markup], rows: Iterable[Markup], kind: str = "") -> Markup:
     """A table of headings and rows."""
     classes = f"grid {kind}".strip()
-    body = f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody>"
-    return f'<table class="{classes}">{body}</table>'
+    body = html("<thead><tr>{}</tr></thead><tbody>{}</tbody>", joined(heads), joined(rows))
+    return html('<table class="{}">{}</table>', classes, body)
 
 
 def shade(activation: float, largest: float) -> str:
@@ -117,7 +116,7 @@ def shade(activation: float, largest: float) -> str:
     return f"background-color: rgba({color}, {0.12 + 0.78 * strength:.2f})"
 
 
-def shaded(example: Example, first: int, last: int, largest: float) -> str:
+def shaded(example: Example, first: int, last: int, largest: float) -> Markup:
     """Positions first to last of an example: firing tokens shaded with their activation as a
     tooltip, the peak outlined."""
     parts = []
@@ -129,55 +128,64 @@ def shaded(example: Example, first: int, last: int, largest: float) -> str:
             parts.append(body)
             continue
         classes = "act peak" if example.position in group else "act"
-        color = shade(activation, largest)
         values = ", ".join(number(example.activations[position]) for position in group)
-        parts.append(f'<span class="{classes}" style="{color}" title="{values}">{body}</span>')
-    return "".join(parts)
+        about = (classes, shade(activation, largest), values)
+        parts.append(html('<span class="{}" style="{}" title="{}">{}</span>', *about, body))
+    return joined(parts)
 
 
-def example(context: Example, largest: float) -> str:
+def example(context: Example, largest: float) -> Markup:
     """One context: its peak's surroundings, which open to the whole."""
     n_positions, peak = len(context.texts), context.position
     first, last = max(1, peak - BEFORE), min(n_positions, peak + AFTER + 1)
-    snippet = f'<span class="snippet">{shaded(context, first, last, largest)}</span>'
-    value = f'<span class="peak-value">{number(context.peak)}</span>'
-    place = f"{text(context.document)} · context {context.context}, position {peak}"
-    whole = f'{shaded(context, 1, n_positions, largest)}<div class="where">{place}</div>'
-    return (
-        f'<details class="example"><summary>{value}{snippet}</summary>'
-        f'<div class="whole">{whole}</div></details>'
+    place = html("{} · context {}, position {}", text(context.document), context.context, peak)
+    return html(
+        '<details class="example"><summary><span class="peak-value">{}</span>'
+        '<span class="snippet">{}</span></summary>'
+        '<div class="whole">{}<div class="where">{}</div></div></details>',
+        number(context.peak),
+        shaded(context, first, last, largest),
+        shaded(context, 1, n_positions, largest),
+        place,
     )
 
 
-def examples(contexts: Sequence[Example], largest: float) -> str:
+def examples(contexts: Sequence[Example], largest: float) -> Markup:
     """Contexts one below the other."""
-    return f'<div class="examples">{"".join(example(one, largest) for one in contexts)}</div>'
+    parts = joined(example(one, largest) for one in contexts)
+    return html('<div class="examples">{}</div>', parts)
 
 
-def bands(contexts: Sequence[Example], largest: float) -> str:
+def bands(contexts: Sequence[Example], largest: float) -> Markup:
     """Top contexts, then those of every quantile band, strongest band first."""
     parts = []
     top = [one for one in contexts if one.band < 0]
     if top:
         how = "by peak activation; click one to see all of it"
-        parts.append(f"<h2>Top contexts <small>{how}</small></h2>{examples(top, largest)}")
+        parts += [title("Top contexts", how), examples(top, largest)]
     n_bands = 1 + max((one.band for one in contexts), default=-1)
     for band in reversed(range(n_bands)):
         members = [one for one in contexts if one.band == band]
         if members:
             span = f"{100 * band // n_bands} to {100 * (band + 1) // n_bands}"
-            heading = f"<h2>Percentiles {span} <small>of its contexts by peak, sampled</small></h2>"
-            parts.append(heading + examples(members, largest))
-    return "".join(parts)
+            how = "of its contexts by peak, sampled"
+            parts += [title(f"Percentiles {span}", how), examples(members, largest)]
+    return joined(parts)
 
 
-def stats(pairs: Iterable[tuple[str, str, str]]) -> str:
-    """A strip of (name, value as HTML, explanation)."""
+def title(name: str, about: str = "") -> Markup:
+    """A section's heading, with what it shows in small letters."""
+    small = html(" <small>{}</small>", about) if about else EMPTY
+    return html("<h2>{}{}</h2>", name, small)
+
+
+def stats(pairs: Iterable[tuple[str, str, str]]) -> Markup:
+    """A strip of (name, value, explanation)."""
     cells = (
-        f'<div title="{escape(why)}"><dt>{escape(name)}</dt><dd>{value}</dd></div>'
+        html('<div title="{}"><dt>{}</dt><dd>{}</dd></div>', why, name, value)
         for name, value, why in pairs
     )
-    return f'<dl class="stats">{"".join(cells)}</dl>'
+    return html('<dl class="stats">{}</dl>', joined(cells))
 
 
 VERDICTS = {
@@ -187,7 +195,7 @@ VERDICTS = {
 }
 
 
-def matches(others: Sequence[Match]) -> str:
+def matches(others: Sequence[Match]) -> Markup:
     """Per other SAE, whether it has this feature."""
     parts = []
     for match in others:
@@ -200,18 +208,18 @@ def matches(others: Sequence[Match]) -> str:
             )
             details.append(f"{pair}; found means above {match.threshold:g}")
         detail = "; ".join(details).replace("-", "−")
-        title = f"<b>{verdict} {text(match.name)}</b>"
-        parts.append(f'<p class="match {classes}">{title} <span>{detail}</span></p>')
-    return "".join(parts)
+        told = html("<b>{} {}</b> <span>{}</span>", verdict, text(match.name), detail)
+        parts.append(html('<p class="match {}">{}</p>', classes, told))
+    return joined(parts)
 
 
-def header(feature: Feature, n_tokens: int, signed: bool) -> str:
+def header(feature: Feature, n_tokens: int, signed: bool) -> Markup:
     """The feature page's first lines: how often and how strongly it fires, and whether other SAEs
     found it."""
     row, others = feature.row, matches(feature.matches)
     if not row.fired:
         never = f"This feature did not fire on {n_tokens:,} tokens."
-        return f'<p class="empty">{never}</p>{others}'
+        return html('<p class="empty">{}</p>{}', never, others)
     size = "|activation|" if signed else "activation"
     pairs = [
         ("density", percent(row.density), f"fired on {row.fired:,} of {n_tokens:,} tokens"),
@@ -224,22 +232,22 @@ def header(feature: Feature, n_tokens: int, signed: bool) -> str:
     return stats(pairs) + others
 
 
-def strong_tokens(strongest: Sequence[Token], by: str) -> str:
+def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
     """A small table of tokens by "total" or "mean" activation."""
     rows = []
     for one in strongest:
         share = percent(one.fired / max(one.seen, 1))
         often = f"{one.fired:,} of its {one.seen:,} occurrences"
         cells = [cell(token(one.text), ""), cell(number(getattr(one, by))), cell(share, "n", often)]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        rows.append(line(*cells))
     return grid([head("token", ""), head(by), head("fires")], rows)
 
 
-def neighbours(nearest: Sequence[Neighbour], run: str) -> str:
+def neighbours(nearest: Sequence[Neighbour], run: str) -> Markup:
     """The nearest features, as links."""
     rows = []
     for one in nearest:
         there = link("feature", str(one.feature), run=run, feature=one.feature)
         cells = [cell(there), cell(number(one.cosine, 2)), cell(tokens(one.tokens[:3]), "")]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        rows.append(line(*cells))
     return grid([head("feature"), head("cosine"), head("tokens", "")], rows)

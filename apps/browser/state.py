@@ -10,16 +10,17 @@ from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
 
 from . import draw, load
+from .html import html, joined
 
 
-def html(body: str) -> None:
-    """Place HTML made by `draw`."""
-    st.html(f'<div class="sl">{body}</div>')
+def show(body: str) -> None:
+    """Place HTML made by `draw`; any other text is escaped."""
+    st.html(html('<div class="sl">{}</div>', body))
 
 
 def stop(message: str) -> NoReturn:
     """Say why there is nothing to show, and end the page."""
-    html(f'<p class="empty">{message}</p>')
+    show(html('<p class="empty">{}</p>', message))
     st.stop()
 
 
@@ -64,12 +65,13 @@ def run() -> tuple[str, Path]:
     """The run shown: its name and folder."""
     runs = load.runs()
     if not runs:
-        stop("No runs here yet: <code>saelab demo</code> makes one.")
+        stop(html("No runs here yet: <code>saelab demo</code> makes one."))
     name = query("run", next(iter(runs)))
     if name not in runs:
         st.session_state.pop("last_run")
-        known = ", ".join(draw.link("overview", draw.text(other), run=other) for other in runs)
-        stop(f"There is no run <code>{draw.text(name)}</code>; there are {known}.")
+        links = (draw.link("overview", draw.text(other), run=other) for other in runs)
+        gone = html("There is no run <code>{}</code>; there are {}.", name, joined(links, ", "))
+        stop(gone)
     return name, runs[name]
 
 
@@ -78,8 +80,8 @@ def index(name: str, folder: Path) -> FeatureIndex:
     try:
         opened = load.index(folder)
     except UsageError as error:
-        stop(draw.text(str(error)))
+        stop(str(error))
     if opened is None:
-        command = f"<code>saelab index {draw.text(str(folder))}</code>"
-        stop(f"{draw.text(name)} has no feature index yet: {command}")
+        missing = html("{} has no feature index yet: <code>saelab index {}</code>", name, folder)
+        stop(missing)
     return opened

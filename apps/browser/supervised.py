@@ -4,7 +4,8 @@ labels, on one task."""
 from collections.abc import Mapping
 from typing import Any
 
-from .draw import estimate, grid, head, number, row, text
+from .draw import estimate, grid, head, number, row, text, title
+from .html import Markup, html
 
 SCORES = {  # as the command line prints them too
     "sufficiency": (
@@ -31,15 +32,15 @@ SCORES = {  # as the command line prints them too
 }
 
 
-def section(document: Mapping[str, Any]) -> str:
+def section(document: Mapping[str, Any]) -> Markup:
     """The section for one of a run's supervise-TASK.json."""
     heads = [head(name, title=why) for name, why in SCORES.values()]
     rows = [_row(document, name) for name in document["sufficiency"]]
     nulls = (number(document[key]["sae"]["null"]) for key in SCORES)
-    rows.append(row('<span class="quiet">null</span>', *nulls))
+    rows.append(row(html('<span class="quiet">null</span>'), *nulls))
     table = grid([head("", ""), *heads], rows, "report")
-    size = f"<small>{text(_size(document))}</small>"
-    return f"<h2>Supervised: {text(document['task'])} {size}</h2>{table}{_edits(document)}"
+    heading = title(f"Supervised: {document['task']}", _size(document))
+    return heading + table + _edits(document)
 
 
 def _size(document: Mapping[str, Any]) -> str:
@@ -51,15 +52,15 @@ def _size(document: Mapping[str, Any]) -> str:
     )
 
 
-def _row(document: Mapping[str, Any], name: str) -> str:
+def _row(document: Mapping[str, Any], name: str) -> Markup:
     return row(_name(name), *(estimate(document[key][name]) for key in SCORES))
 
 
-def _name(name: str) -> str:
-    return "<b>this SAE</b>" if name == "sae" else text(name.replace("_", " "))
+def _name(name: str) -> Markup:
+    return html("<b>this SAE</b>") if name == "sae" else text(name.replace("_", " "))
 
 
-def _edits(document: Mapping[str, Any]) -> str:
+def _edits(document: Mapping[str, Any]) -> Markup:
     """Edit agreement by the number of features an edit may change."""
     agreement: dict[str, dict[int, float | None]] = {}
     for edit in document["edits"]:

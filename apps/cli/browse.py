@@ -25,24 +25,6 @@ from .common import Common, document, show, unsaid
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8501, 8600
-OPTIONS = {
-    "server.address": HOST,
-    "server.headless": "true",  # opens no browser window
-    "server.fileWatcherType": "none",
-    "server.enableCORS": "true",
-    "server.enableXsrfProtection": "true",
-    "browser.gatherUsageStats": "false",
-    "browser.serverAddress": HOST,
-    "client.toolbarMode": "minimal",
-    "client.showErrorLinks": "false",  # they lead to search engines and chat services
-    "global.developmentMode": "false",
-    "logger.level": "error",
-    "theme.base": "light",
-    "theme.primaryColor": "#2f6f6a",
-    "theme.textColor": "#1f2933",
-    "theme.borderColor": "#d5dae0",
-    "theme.baseFontSize": "14",
-}
 
 
 @dataclass(frozen=True)
@@ -102,19 +84,12 @@ def serve(places: tuple[Path, ...], port: int) -> None:
     Being in this process, the app imports the packages this command was started from, whatever
     folders are in the current one.
     """
-    from streamlit.web import cli
-
-    from ..browser import PLACES
+    from ..browser import PLACES, server
 
     os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
-    script = Path(__file__).parents[1] / "browser" / "app.py"
-    options = {**OPTIONS, "server.port": str(port)}
     # Streamlit announces its own address on stdout, where this command's result stands.
     with contextlib.redirect_stdout(io.StringIO()):
-        cli.main(
-            ["run", str(script), *(f"--{name}={value}" for name, value in options.items())],
-            standalone_mode=False,
-        )
+        server.run(HOST, port)
 
 
 def run(args: Args) -> None:

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 APP = ROOT / "apps" / "browser" / "app.py"
 
 
-def opened_page(page: str = "overview", **query: str) -> AppTest:
+def opened_page(page: str = "overview", /, **query: str) -> AppTest:
     """The page at an address. Raises AssertionError if the page raised anything."""
     tester = AppTest.from_file(str(APP), default_timeout=30)
     for key, value in query.items():

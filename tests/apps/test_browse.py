@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +41,7 @@ def opened(runs):
 def app(runs, monkeypatch):
     monkeypatch.setenv(PLACES, json.dumps([str(runs)]))
 
-    def open_page(page, **query):
+    def open_page(page, /, **query):
         return opened_page(page, **{"run": "toy", **query})
 
     return open_page
@@ -78,6 +80,23 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
         (tmp_path / place / "run" / "sae" / "sae.json").write_text("{}")
     found = find([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "run"])
     assert list(found) == ["run", str(tmp_path / "b" / "run")]
+
+
+def test_a_folder_that_may_not_be_listed_hides_no_other(runs, tmp_path, monkeypatch):
+    for name in ("a", "lost+found", "z"):
+        shutil.copytree(runs / "bare", tmp_path / name)
+    listed, is_file = Path.iterdir, Path.is_file
+
+    def locked(path):
+        if "lost+found" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", lambda path: locked(path) or listed(path))
+    monkeypatch.setattr(Path, "is_file", lambda path: locked(path) or is_file(path))
+    assert list(find([tmp_path])) == ["a", "z"]
+    assert list(browse.check_places((tmp_path,))) == ["a", "z"]
+    with pytest.raises(PermissionError):  # what looking into it raises
+        (tmp_path / "lost+found" / "config.yaml").is_file()
 
 
 @pytest.fixture
@@ -196,6 +215,11 @@ def test_the_table_sorts_and_pages_by_its_address(app):
     )  # the dead one stays last
     assert "1 to 24 of 24 features" in shown
     assert "no sort" in body(app("features", sort="id; drop table"))
+
+
+@pytest.mark.parametrize("page", ["abc", "-1", "1e9", "", "9" * 400, "²"])
+def test_a_page_number_that_is_none_shows_the_first(app, page):
+    assert "1 to 24 of 24 features" in body(app("features", page=page))
 
 
 def test_search_pages_answer(app):

@@ -1,32 +1,15 @@
-"""The app in a real Chromium, served by the real command from a folder that has an `apps/` and a
-`data/` of its own."""
+"""The app in a real Chromium."""
 
 import os
 import re
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
+from tests.apps.conftest import CHROMIUM
 
-ROOT = Path(__file__).parents[2]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
-FLAGS = [
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-gpu",
-]
-BROKEN = "raise ImportError('the folder of the user shadows the installed package')\n"
 # Milliseconds from a click to the next feature's heading and contexts being drawn, measured inside
 # the page.
 TIMED_CLICK = """(link) => new Promise((done) => {
@@ -45,81 +28,10 @@ TIMED_CLICK = """(link) => new Promise((done) => {
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
-        not Path(CHROMIUM).is_file(),
+        not CHROMIUM,
         reason="no Chromium: install Debian's chromium or set CHROMIUM",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    """(address, run folder) of a server started in a hostile folder."""
-    root = tmp_path_factory.mktemp("real")
-    run = toy.make_run(root / "runs" / "toy")
-    for package in ("apps", "training", "saelab", "data"):
-        (root / package).mkdir()
-        (root / package / "__init__.py").write_text(BROKEN)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    # -P keeps the current folder off sys.path, as the installed `saelab` script does.
-    start = [sys.executable, "-P", "-c", "import sys; from apps.cli import main; sys.exit(main())"]
-    paths = os.pathsep.join([str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).strip(
-        os.pathsep
-    )
-    log = (root / "log").open("w+")
-    environment = {**os.environ, "PYTHONPATH": paths}
-    command = [*start, "browse", "--port", str(port)]
-    server = subprocess.Popen(
-        command, cwd=root, env=environment, stdout=log, stderr=subprocess.STDOUT
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_healthy(server, address, root / "log")
-        yield address, run
-    finally:
-        server.terminate()
-        server.wait(10)
-        log.close()
-
-
-def _wait_until_healthy(server, address, log):
-    for _ in range(600):
-        try:
-            with urllib.request.urlopen(f"{address}/_stcore/health", timeout=1):
-                return
-        except OSError:
-            assert server.poll() is None, log.read_text()
-            time.sleep(0.1)
-    raise AssertionError(f"the server did not start: {log.read_text()}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A browser context that all pages share, so that the app's own files are fetched once."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser.new_context(viewport={"width": 1400, "height": 1000})
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, served):
-    """A page that records where its requests go and the dialogs and errors scripts raise."""
-    page = browser.new_page()
-    page.hosts, page.alarms = set(), []
-    page.on(
-        "request",
-        lambda request: page.hosts.add(re.match(r"(blob:)?\w+:(//)?([^/]*)", request.url)[3]),
-    )
-    page.on("dialog", lambda dialog: (page.alarms.append(dialog.message), dialog.dismiss()))
-    page.on("pageerror", lambda error: page.alarms.append(str(error)))
-    page.set_default_timeout(60_000)
-    yield page
-    assert page.alarms == []
-    page.close()
 
 
 def background(locator):
@@ -164,7 +76,8 @@ def test_corpus_text_does_not_run(page, served):
         assert page.locator(".sl script, .sl img").count() == 0
 
 
-def test_the_alarm_for_running_text_works(page, served):
+def test_the_alarm_for_running_text_works(bare, served):
+    page = bare
     page.goto(served[0])
     page.wait_for_selector(".sl h1")
     page.evaluate("document.querySelector('.sl').innerHTML += '<img src=x onerror=window.pwned=1>'")
@@ -227,7 +140,8 @@ def test_nothing_leaves_this_machine(page, served):
     assert page.hosts - {""} == {address.removeprefix("http://")}
 
 
-def test_the_request_recorder_sees_strangers(page, served):
+def test_the_request_recorder_sees_strangers(bare, served):
+    page = bare
     page.goto(served[0])
     page.route("**/*.invalid/**", lambda route: route.abort())
     page.evaluate("fetch('http://stranger.invalid/').catch(() => 0)")

@@ -165,8 +165,8 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
             "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes",
         ),
         (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
-        (["--repeats", "0"], "repeats=0: at least one is needed"),
-        (["--prompts", "0"], "prompts=0: at least one is needed"),
+        (["--repeats", "0"], "repeats=0: give a whole number of at least 1"),
+        (["--prompts", "0"], "prompts=0: give a whole number of at least 1"),
         (["--held-out", "1"], "held_out=1: at least two are needed for an interval"),
         (
             ["--run", "x", "--method", "eap"],

@@ -255,7 +255,7 @@ def test_a_ridge_fits_on_fewer_tokens_than_regressors_and_has_no_null(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["{run}", "--ridge", "-1"], "ridge=-1.0 is negative: 0 or more"),
+        (["{run}", "--ridge", "-1"], "ridge=-1.0: give a number of at least 0"),
         ([], "no run named: saelab dark-matter RUN"),
         (
             ["{run}", "--tokens", "20"],

@@ -102,7 +102,7 @@ def test_the_overview_shows_what_was_compared(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no run folder named"),
+        ([], "no run named: saelab supervise RUN"),
         (
             ["{run}", "--task", "addition"],
             "no task 'addition'; there are ioi, greater-than, docstring",
@@ -113,7 +113,7 @@ def test_the_overview_shows_what_was_compared(
             "no position 'middle'; these prompts have end",
         ),
         (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
-        (["{run}", "--tests", "1"], "prompts=2000, tests=1"),
+        (["{run}", "--tests", "1"], "tests=1: give a whole number of at least 2"),
         (["{run}", "--task", "ioi"], "tokens after '"),
         (["nowhere"], "nowhere holds no SAE"),
     ],

@@ -8,16 +8,19 @@ import streamlit as st
 from saelab.runs import RunFolder, read
 
 from .. import charts, circuit, draw, load, state
+from ..html import html
 
 QUIET = {"displayModeBar": False}
 ROWS = 20  # edges in the table
-NONE_YET = "No circuits here yet: <code>saelab circuits --task ioi --out runs/ioi</code> makes one."
+NONE_YET = html(
+    "No circuits here yet: <code>saelab circuits --task ioi --out runs/ioi</code> makes one."
+)
 
 
 def show() -> None:
     """The page."""
     document = read(RunFolder(_folder()).circuit)
-    state.html(circuit.about(document))
+    state.show(circuit.about(document))
     left, right = st.columns(2, gap="medium")
     with left:
         _curves(document)
@@ -32,10 +35,10 @@ def _folder() -> Path:
         state.stop(NONE_YET)
     name = st.query_params.get("circuit", next(iter(folders)))
     if name not in folders:
-        known = ", ".join(map(draw.text, folders))
-        state.stop(f"There is no circuit <code>{draw.text(name)}</code>; there are {known}.")
+        known = ", ".join(folders)
+        state.stop(html("There is no circuit <code>{}</code>; there are {}.", name, known))
     if len(folders) > 1:
-        state.html(circuit.menu(list(folders), name))
+        state.show(circuit.menu(list(folders), name))
     return folders[name]
 
 
@@ -45,12 +48,12 @@ def _curves(document: dict) -> None:
         meaning = "scores; orange helps the task"
         if by_feature:
             meaning = "summed |effect| of the features through each"
-        state.html(f"<h2>Heads <small>{meaning}</small></h2>")
+        state.show(draw.title("Heads", meaning))
         st.plotly_chart(charts.heads(document["heads"]), config=QUIET, key="heads")
     kept = "best heads kept, rest resampled"
     if by_feature:
         kept = "best nodes kept (green), removed (blue); 0: all at their mean"
-    state.html(f"<h2>Faithfulness <small>{kept}; 95% over prompts</small></h2>")
+    state.show(draw.title("Faithfulness", f"{kept}; 95% over prompts"))
     unit = "nodes" if by_feature else "heads"
     completeness = document.get("completeness", ())
     curve = charts.faithfulness(document["faithfulness"], unit, completeness)
@@ -64,8 +67,8 @@ def _parts(document: dict) -> None:
         _edges(document)
         return
     names = {str(folder): name for name, folder in load.runs().items()}
-    state.html(circuit.nodes(document, names, 2 * ROWS))
+    state.show(circuit.nodes(document, names, 2 * ROWS))
 
 
 def _edges(document: dict) -> None:
-    state.html(circuit.agreement(document) + circuit.edges(document["edges"][:ROWS]))
+    state.show(circuit.agreement(document) + circuit.edges(document["edges"][:ROWS]))

@@ -7,6 +7,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature
 
 from .. import charts, draw, load, state
+from ..html import Markup, html
 
 QUIET = {"displayModeBar": False}
 LOGITS = "suppressed, promoted; logits per unit activation, before the norm's scale"
@@ -19,18 +20,18 @@ def show() -> None:
     feature, examples = _wanted(index)
     summary = index.summary
     head = _head(name, index, feature.row.feature)
-    state.html(head + draw.header(feature, summary["n_tokens"], summary["signed"]))
+    state.show(head + draw.header(feature, summary["n_tokens"], summary["signed"]))
     if examples:
         contexts, facts = st.columns([5, 3], gap="medium")
         with contexts:
-            state.html(draw.bands(examples, abs(feature.row.max)))
+            state.show(draw.bands(examples, abs(feature.row.max)))
     else:
         facts, _ = st.columns([3, 5])
     with facts:
         _logits(feature)
         _activations(feature)
         neighbours = draw.neighbours(feature.neighbours, name)
-        state.html(f"<h2>Nearest features <small>cosine of decoder rows</small></h2>{neighbours}")
+        state.show(draw.title("Nearest features", "cosine of decoder rows") + neighbours)
 
 
 def _wanted(index: FeatureIndex) -> tuple[Feature, list[Example]]:
@@ -39,29 +40,30 @@ def _wanted(index: FeatureIndex) -> tuple[Feature, list[Example]]:
     try:
         return load.feature(index, int(wanted))
     except (UsageError, ValueError):
-        state.stop(
-            f"No feature <code>{draw.text(wanted)}</code>: "
-            f"this SAE has features 0 to {index.n_features - 1:,}."
-        )
+        there = f"this SAE has features 0 to {index.n_features - 1:,}."
+        state.stop(html("No feature <code>{}</code>: {}", wanted, there))
 
 
-def _head(name: str, index: FeatureIndex, number: int) -> str:
+def _head(name: str, index: FeatureIndex, number: int) -> Markup:
     """The feature's number, links to the ones before and after it, and where it was read."""
     before = (number - 1) % index.n_features
     after = (number + 1) % index.n_features
     previous = draw.link("feature", "← previous", "step prev", run=name, feature=before)
     following = draw.link("feature", "next →", "step next", run=name, feature=after)
-    place = f"{draw.text(name)} · {draw.text(index.summary['hook'])}"
-    return (
-        f'<div class="head"><h1>Feature {number}</h1>{previous}{following}'
-        f'<span class="quiet">{place}</span></div>'
+    place = f"{name} · {index.summary['hook']}"
+    return html(
+        '<div class="head"><h1>Feature {}</h1>{}{}<span class="quiet">{}</span></div>',
+        number,
+        previous,
+        following,
+        place,
     )
 
 
 def _logits(feature: Feature) -> None:
     if not feature.promoted:
         return
-    state.html(f"<h2>Output tokens <small>{LOGITS}</small></h2>")
+    state.show(draw.title("Output tokens", LOGITS))
     chart = charts.logits(feature.promoted, feature.suppressed)
     st.plotly_chart(chart, config=QUIET, key="logits")
 
@@ -69,9 +71,9 @@ def _logits(feature: Feature) -> None:
 def _activations(feature: Feature) -> None:
     if not feature.histogram:
         return
-    state.html("<h2>Activations <small>over firing tokens</small></h2>")
+    state.show(draw.title("Activations", "over firing tokens"))
     st.plotly_chart(charts.histogram(feature.histogram), config=QUIET, key="histogram")
     by_total = draw.strong_tokens(feature.by_total, "total")
-    state.html(f"<h2>Strongest tokens <small>by total activation</small></h2>{by_total}")
+    state.show(draw.title("Strongest tokens", "by total activation") + by_total)
     by_mean = draw.strong_tokens(feature.by_mean, "mean")
-    state.html(f"<h2>Strongest tokens <small>by mean over occurrences</small></h2>{by_mean}")
+    state.show(draw.title("Strongest tokens", "by mean over occurrences") + by_mean)

@@ -4,7 +4,8 @@ import streamlit as st
 
 from saelab.errors import UsageError
 
-from .. import draw, load, state, tables
+from .. import load, state, tables
+from ..html import html
 
 PAGE = 50
 
@@ -19,14 +20,19 @@ def show() -> None:
     sort = st.query_params.get("sort") or ("matches" if text.strip() else "density")
     descending = st.query_params.get("descending", "1") == "1"
     address = {"sort": sort, "descending": descending, "q": text}
-    offset = PAGE * max(0, int(st.query_params.get("page", "0")))
+    offset = PAGE * _number(st.query_params.get("page", "0"))
     try:
         table = load.table(index, sort, descending, text, PAGE, offset)
     except UsageError as error:
-        state.stop(draw.text(str(error)))
+        state.stop(str(error))
     with right:
-        state.html(tables.pages(table.total, offset, PAGE, name, address))
+        state.show(tables.pages(table.total, offset, PAGE, name, address))
     if not table.rows:
         n_tokens = index.summary["n_tokens"]
-        state.stop(f"No feature matches <code>{draw.text(text)}</code> in {n_tokens:,} tokens.")
-    state.html(tables.table(table.rows, name, address, (index.summary["others"] or [{}])[0]))
+        state.stop(html("No feature matches <code>{}</code> in {:,} tokens.", text, n_tokens))
+    state.show(tables.table(table.rows, name, address, (index.summary["others"] or [{}])[0]))
+
+
+def _number(word: str) -> int:
+    """The page that the address names; the first one for what is no page's number."""
+    return int(word) if word.isascii() and word.isdigit() and len(word) < 10 else 0

@@ -18,10 +18,10 @@ def show() -> None:
     name, folder = state.run()
     _documents(name, folder)
     if figure := charts.curves(load.curves(folder)):
-        state.html("<h2>Training <small>over tokens</small></h2>")
+        state.show(draw.title("Training", "over tokens"))
         st.plotly_chart(figure, config=QUIET, key="curves")
     index = state.index(name, folder)
-    state.html(tables.indexed(index.summary))
+    state.show(tables.indexed(index.summary))
     left, right = st.columns(2)
     with left:
         _densities(index)
@@ -33,26 +33,26 @@ def _documents(name: str, folder: Path) -> None:
     """What verbs have written into the run."""
     run = RunFolder(folder)
     documents = run.documents()
-    state.html(tables.about(name, read(run.header)))
-    state.html(tables.report(read(run.report), str(folder)))
+    state.show(tables.about(name, read(run.header)))
+    state.show(tables.report(read(run.report), str(folder)))
     for document in documents.get("dark-matter", ()):
-        state.html(dark_matter.section(document))
+        state.show(dark_matter.section(document))
     for document in documents.get("supervise", ()):
-        state.html(supervised.section(document))
+        state.show(supervised.section(document))
 
 
 def _densities(index: FeatureIndex) -> None:
     density_F = index.densities()
     if not (density_F > 0).any():
         return
-    state.html("<h2>Density <small>of live features</small></h2>")
+    state.show(draw.title("Density", "of live features"))
     st.plotly_chart(charts.densities(density_F), config=QUIET, key="densities")
 
 
 def _other_seeds(index: FeatureIndex) -> None:
     alive_F = index.densities() > 0
     for number, other in enumerate(index.summary["others"]):
-        state.html(f"<h2>Nearest in {draw.text(other['name'])}</h2>")
+        state.show(draw.title(f"Nearest in {other['name']}"))
         cosine_A = index.cosines(number)[alive_F]
         figure = charts.cosines(cosine_A, other["null"], other["threshold"])
         st.plotly_chart(figure, config=QUIET, key=f"cosines{number}")

@@ -3,6 +3,7 @@
 from saelab.features.records import Passage, Table
 
 from .. import draw, load, state, tables
+from ..html import html, joined
 
 TOKENS, FEATURES = 40, 15  # at most so many of each are listed
 
@@ -21,12 +22,15 @@ def show() -> None:
     matching = load.table(index, "matches", True, text, FEATURES, 0)
     if not (tokens or matching.rows or passages):
         state.stop(
-            f"<code>{draw.text(text)}</code> is nowhere in the indexed contexts; "
-            "contexts are searched by three characters or more."
+            html(
+                "<code>{}</code> is nowhere in the indexed contexts; "
+                "contexts are searched by three characters or more.",
+                text,
+            )
         )
     if tokens:
         first = draw.tokens(tokens[:TOKENS])
-        state.html(f"<h2>Tokens <small>{len(tokens):,}</small></h2><p>{first}</p>")
+        state.show(draw.title("Tokens", f"{len(tokens):,}") + html("<p>{}</p>", first))
     if matching.rows:
         _features(name, text, matching, (index.summary["others"] or [{}])[0])
     if passages:
@@ -37,10 +41,10 @@ def _features(name: str, text: str, matching: Table, other: dict) -> None:
     every = draw.link("features", f"all {matching.total:,}", run=name, q=text)
     address = {"sort": "matches", "descending": True, "q": text}
     table = tables.table(matching.rows, name, address, other, links=False)
-    state.html(f"<h2>Features <small>that match; {every}</small></h2>{table}")
+    state.show(draw.title("Features", html("that match; {}", every)) + table)
 
 
 def _contexts(name: str, passages: list[Passage]) -> None:
-    body = "".join(tables.passage(passage, name) for passage in passages)
+    body = joined(tables.passage(passage, name) for passage in passages)
     meaning = f"best {len(passages)}, with the features that peak there"
-    state.html(f"<h2>Contexts <small>{meaning}</small></h2>{body}")
+    state.show(draw.title("Contexts", meaning) + body)

@@ -27,8 +27,11 @@ def circuit() -> dict:
 
 
 def make_run(folder: Path) -> Path:
-    """The run's folder; its report is damaged."""
+    """The run's folder; its report is damaged, and a circuit beside it lacks what a page shows."""
     toy.make_run(folder)
     (folder / "report.json").write_text("{")
     (folder / "circuit.json").write_text(json.dumps(circuit()))
+    bare = folder.with_name(f"{folder.name}-bare")
+    bare.mkdir()
+    (bare / "circuit.json").write_text('{"schema": "saelab/circuits/1"}')
     return folder

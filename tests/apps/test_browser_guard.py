@@ -93,9 +93,14 @@ def test_no_frame_holds_a_page(page, served):
 
 @needs_chromium
 def test_a_damaged_file_is_told_in_one_line(page, served):
-    page.goto(f"{served[0]}/?run=wicked")
-    told = page.wait_for_selector("p.empty:has-text('cannot be shown')").inner_text()
-    assert "report.json is damaged" in told and "Traceback" not in page.content()
+    for place, words in (
+        ("?run=wicked", "report.json is damaged"),
+        ("circuits?circuit=wicked-bare", "This page cannot be shown: KeyError: 'method'"),
+    ):
+        page.goto(f"{served[0]}/{place}")
+        page.wait_for_selector("p.empty")
+        assert words in page.locator("p.empty").inner_text()
+        assert "Traceback" not in page.content()
 
 
 @needs_chromium

@@ -152,8 +152,7 @@ def example(context: Example, largest: float) -> Markup:
 
 def examples(contexts: Sequence[Example], largest: float) -> Markup:
     """Contexts one below the other."""
-    parts = joined(example(one, largest) for one in contexts)
-    return html('<div class="examples">{}</div>', parts)
+    return html('<div class="examples">{}</div>', joined(example(c, largest) for c in contexts))
 
 
 def bands(contexts: Sequence[Example], largest: float) -> Markup:
@@ -175,8 +174,7 @@ def bands(contexts: Sequence[Example], largest: float) -> Markup:
 
 def title(name: str, about: str = "") -> Markup:
     """A section's heading, with what it shows in small letters."""
-    small = html(" <small>{}</small>", about) if about else EMPTY
-    return html("<h2>{}{}</h2>", name, small)
+    return html("<h2>{}{}</h2>", name, html(" <small>{}</small>", about) if about else EMPTY)
 
 
 def stats(pairs: Iterable[tuple[str, str, str]]) -> Markup:
@@ -237,9 +235,8 @@ def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
     rows = []
     for one in strongest:
         share = percent(one.fired / max(one.seen, 1))
-        often = f"{one.fired:,} of its {one.seen:,} occurrences"
-        cells = [cell(token(one.text), ""), cell(number(getattr(one, by))), cell(share, "n", often)]
-        rows.append(line(*cells))
+        often = cell(share, "n", f"{one.fired:,} of its {one.seen:,} occurrences")
+        rows.append(line(cell(token(one.text), ""), cell(number(getattr(one, by))), often))
     return grid([head("token", ""), head(by), head("fires")], rows)
 
 
@@ -248,6 +245,6 @@ def neighbours(nearest: Sequence[Neighbour], run: str) -> Markup:
     rows = []
     for one in nearest:
         there = link("feature", str(one.feature), run=run, feature=one.feature)
-        cells = [cell(there), cell(number(one.cosine, 2)), cell(tokens(one.tokens[:3]), "")]
-        rows.append(line(*cells))
+        strongest = cell(tokens(one.tokens[:3]), "")
+        rows.append(line(cell(there), cell(number(one.cosine, 2)), strongest))
     return grid([head("feature"), head("cosine"), head("tokens", "")], rows)

@@ -168,19 +168,20 @@ class FromText:
         )
         for number, (document, pieces) in enumerate(tokenised):
             self.names.append(document.name)
+            self.notes |= skipped.notes()
             split = self._split(document)
             if not self._room(split, n_contexts):
                 continue
             for packed in packers[split].add(number, self._known(document, pieces)):
                 if plan.pack != "documents":
                     self.notes["cut"] = sum(each.n_cut for each in packers.values())
-                self.notes |= skipped.notes()
                 yield self._piece(split, packed, sum(n_contexts.values()))
                 n_contexts[split] += 1
                 if not self._room(split, n_contexts):
                     break
             if not any(self._room(split, n_contexts) for split in SPLITS):
                 return
+        self.notes |= skipped.notes()
 
     def _split(self, document: Document) -> str:
         return SPLITS[self.reading.text.split.holds_out(document.key)]

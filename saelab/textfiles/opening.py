@@ -105,17 +105,19 @@ def _where(path: Path, error: UnicodeDecodeError) -> str:
     """The first byte of a file that is no UTF-8: the text's reader knows its place in a buffer
     alone."""
     decoder, n_read = codecs.getincrementaldecoder("utf-8")(), 0
-    with binary(path) as file:
-        while True:
-            piece = file.read(1 << 20)
-            try:
+    try:
+        with binary(path) as file:
+            while True:
+                piece = file.read(1 << 20)
                 decoder.decode(piece, final=not piece)
-            except UnicodeDecodeError as bad:
-                n_read -= len(bad.object) - len(piece)  # what the decoder kept of before
-                return f"byte {bad.object[bad.start]:#04x} at offset {n_read + bad.start}"
-            if not piece:
-                return error.reason
-            n_read += len(piece)
+                n_read += len(piece)
+                if not piece:
+                    return error.reason
+    except UnicodeDecodeError as bad:
+        n_before = n_read - len(decoder.getstate()[0])  # what the decoder kept is read again
+        return f"byte {bad.object[bad.start]:#04x} at offset {n_before + bad.start}"
+    except DAMAGE as damage:  # compressed bytes that were changed may be no text before they end
+        return _reason(damage)
 
 
 def _reason(error: BaseException) -> str:

@@ -165,5 +165,5 @@ def _cut(file: TextIO) -> Iterator[str]:
 
 
 def _document(lines: list[str]) -> str:
-    text = "".join(lines).strip("\n")
+    text = "".join(lines).strip("\r\n")
     return text if text.strip() else ""

@@ -38,6 +38,10 @@ class Skipped:
             return {}
         return {"skipped": {"records": dict(self.records), "files": self.files}}
 
+    def lines(self) -> list[str]:
+        """For people."""
+        return lines(self.notes())
+
 
 def lines(notes: dict[str, Any]) -> list[str]:
     """Notes for people."""

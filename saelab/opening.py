@@ -165,7 +165,8 @@ def _check_activations(model: Any, cache: Any, hook: str) -> None:
     chunk = next(cache.contexts(hook, "held_out"))
     here_TD = running.read(model, chunk.tokens[:1], [hook])[hook].flatten(2)[0]
     held_TD = chunk.acts[0]
-    error = float((here_TD - held_TD).square().mean().sqrt() / held_TD.square().mean().sqrt())
+    rms = held_TD.square().mean().sqrt().clamp_min(1e-20)  # of zeros
+    error = float((here_TD - held_TD).square().mean().sqrt() / rms)
     if not error <= CLOSE:
         raise UsageError(
             f"this model's activations at {hook} differ from those in {cache.path} by {error:.0%} "

@@ -4,8 +4,9 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from saelab.errors import FailedRun
 from saelab.runs import RunFolder
 
 from .config import Config
@@ -16,8 +17,10 @@ class Record:
     The file holds nothing that a clock says, so that it tells no interruption."""
 
     def __init__(self, run: Path, config: Config, first_step: int) -> None:
-        self.file = RunFolder(run).metrics.open("ab+")
-        self.file.truncate(_length(self.file, first_step))
+        path = RunFolder(run).metrics
+        length = _length(path, first_step) if path.exists() else 0
+        self.file = path.open("ab")
+        self.file.truncate(length)
         self.wandb = _start_wandb(run, config) if config.wandb else None
 
     def row(self, **values: Any) -> None:
@@ -38,15 +41,23 @@ class Record:
             self.wandb.finish()
 
 
-def _length(file: BinaryIO, last_step: int) -> int:
+def _length(path: Path, last_step: int) -> int:
     """The bytes of the rows up to a step; a row that was cut, and what follows it, is none."""
-    file.seek(0)
     length = 0
-    for line in file:
-        if not line.endswith(b"\n") or json.loads(line)["step"] > last_step:
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n") or _step(line, f"line {number} of {path}") > last_step:
             break
         length += len(line)
     return length
+
+
+def _step(line: bytes, where: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise FailedRun(
+            f"{where} is damaged, it is no row with a step ({error}): delete that line to go on"
+        ) from None
 
 
 def _start_wandb(run: Path, config: Config) -> Any:

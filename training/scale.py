@@ -8,6 +8,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from saelab.errors import UsageError
+
+CONSTANT = 1e-10  # of the mean square, up to which float32 leaves a variance where there is none
+
 
 class Scale(NamedTuple):
     """What activations are divided by in training, so that their mean squared norm is D."""
@@ -21,11 +25,16 @@ class Scale(NamedTuple):
 
 
 def scale_of(x_BD: Tensor, target_BD: Tensor) -> Scale:
-    """The scale of a sample of tokens."""
+    """The scale of a sample of tokens. Raises UsageError where the target does not vary."""
     s_in, s_out = (
         float((t.square().sum(1).mean() / t.shape[1]).sqrt()) or 1.0 for t in (x_BD, target_BD)
     )
     variance = float((target_BD - target_BD.mean(0)).square().sum(1).mean()) / s_out**2
+    if not variance > CONSTANT * target_BD.shape[1]:
+        raise UsageError(
+            f"the activations to explain are the same at all of the first {len(target_BD)} tokens: "
+            "an SAE has nothing to learn there, train at another hook"
+        )
     return Scale(s_in, s_out, variance)
 
 

@@ -1,6 +1,7 @@
 """What every verb shares: the options --json and --seed, tables on stdout, progress on stderr."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def finished(verb: str, runs: Sequence[Path]) -> list[Path]:
 
 def document(schema: str, seed: int, **fields: Any) -> dict:
     """A JSON document with the fields every document carries: schema, saelab_version, seed,
-    command."""
+    command. A number that is not finite, which JSON has no word for, is null."""
     from saelab import __version__
 
     command = " ".join(["saelab", *sys.argv[1:]])
@@ -94,16 +95,28 @@ def document(schema: str, seed: int, **fields: Any) -> dict:
         "saelab_version": __version__,
         "seed": seed,
         "command": command,
-        **fields,
+        **_finite(fields),
     }
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def told(value: float | None, style: str = ".4f") -> str:
+    """A number for people, `-` for None."""
+    return "-" if value is None else format(value, style)
 
 
 def cell(field: Mapping[str, Any], style: str = ".4f") -> str:
     """An estimate as a document holds it, for people: `0.1234 [0.1100, 0.1400]`; `-` for None."""
-    if field["value"] is None:
-        return "-"
-    value = format(field["value"], style)
-    if field["low"] is None:
+    value = told(field["value"], style)
+    if field["value"] is None or field["low"] is None:
         return value
     return f"{value} [{field['low']:{style}}, {field['high']:{style}}]"
 

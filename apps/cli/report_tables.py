@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .common import cell
+from .common import cell, told
 
 
 def table(result: dict) -> str:
@@ -16,7 +16,7 @@ def table(result: dict) -> str:
         lines.append(f"{row.label:30}{cell(field):28}{null:>9}".rstrip())
     lines.append(beside("known in advance", result["references"]))
     names = {"clean": "ce_clean", "spliced": "ce_spliced", "zeroed": "ce_ablated"}
-    ce = " ".join(f"{name} {result[key]:.4f}" for name, key in names.items())
+    ce = " ".join(f"{name} {told(result[key])}" for name, key in names.items())
     lines.append(
         f"\ncross-entropy in nats: {ce}; "
         f"{result['tokens']:,} held-out tokens of {result['documents']} documents; "
@@ -33,7 +33,7 @@ def beside(title: str, others: Mapping[str, dict]) -> str:
     columns = [row for row in rows.headline() if row.source == "reconstruction"]
     lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in columns)]
     for name, fields in others.items():
-        values = "".join(f"{fields[row.key]['value']:15.4f}" for row in columns)
+        values = "".join(f"{told(fields[row.key]['value']):>15}" for row in columns)
         lines.append(f"{name.replace('_', ' '):18}{values}")
     return "\n".join(lines)
 

@@ -12,13 +12,25 @@ from collections.abc import Mapping
 import numpy as np
 
 Sums = Mapping[str, np.ndarray]  # [...]; x [..., D]; fired [..., F]
+CONSTANT = 1e-12  # of the sum of squares: what rounding leaves of a spread that is 0
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below; NaN, which a document states as null, where below is 0."""
+    return np.divide(above, below, out=np.full_like(above, np.nan, float), where=below != 0)
+
+
+def spread(sums: Sums) -> np.ndarray:
+    """sum ||x - mean(x)||^2, 0 for activations that do not vary (their spread is rounding of their
+    sum of squares)."""
+    rest = sums["square"] - np.square(sums["x"]).sum(-1) / sums["tokens"]
+    return np.where(rest <= CONSTANT * sums["square"], 0.0, rest)
 
 
 def fvu(sums: Sums) -> np.ndarray:
     """Fraction of variance unexplained: sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, the mean of
-    the evaluation set."""
-    spread = sums["square"] - np.square(sums["x"]).sum(-1) / sums["tokens"]
-    return sums["error"] / spread
+    the evaluation set; NaN for activations that do not vary."""
+    return ratio(sums["error"], spread(sums))
 
 
 def l0(sums: Sums) -> np.ndarray:
@@ -41,7 +53,7 @@ def ce_recovered(sums: Sums, ablation: str = "zero") -> np.ndarray:
     """(CE_ablated - CE_spliced) / (CE_ablated - CE_clean), same tokens; ablation `zero` or `mean`.
     Gao et al. 2024, section 4."""
     ablated = sums[ablation]
-    return (ablated - sums["spliced"]) / (ablated - sums["clean"])
+    return ratio(ablated - sums["spliced"], ablated - sums["clean"])
 
 
 def ce_recovered_mean(sums: Sums) -> np.ndarray:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab.errors import FailedRun, UsageError
+from saelab.models import device as device_
 from saelab.models import hub, tokens
 from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet
@@ -104,6 +105,7 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
     if not isinstance(model, str | Path):
         return _held(model, tokenizer)
     located = locate(model)
+    device_.check(device)
     config = json.loads((located.folder / "config.json").read_text())
     known = family_of((config.get("architectures") or [""])[0]) is not None
     try:
@@ -117,9 +119,22 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
         ) from error
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FailedRun(
-            f"{located.name} cannot be loaded, its files may be damaged: {reason}"
-        ) from error
+        unreadable = _unreadable(located.folder)
+        what = f"{unreadable[0]} cannot be read: {unreadable[1]}" if unreadable else reason
+        raise FailedRun(f"{located.name} cannot be loaded: {what}") from error
+
+
+def _unreadable(folder: Path) -> tuple[Path, Exception] | None:
+    """The first weight file whose header or length is wrong, and what is said of it."""
+    from safetensors import safe_open
+
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "np"):
+                pass
+        except Exception as error:
+            return file, error
+    return None
 
 
 def _tokenizer(located: Located) -> Any:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from saelab.evaluation import metrics
 
@@ -72,3 +73,18 @@ def test_dead_and_dense_by_hand():
     sums = {"fired": fired, "tokens": np.array(100)}
     assert metrics.silent_fraction(sums) == 0.4
     assert metrics.dense_fraction(sums) == 0.2  # exactly 10% is not dense
+
+
+def test_what_activations_that_do_not_vary_leave_undefined_is_no_number_and_no_warning():
+    x_ND = torch.full((1000, 3), 7.1)  # a sum of squares that float64 cannot hold exactly
+    sums = {
+        "tokens": np.array(1000.0),
+        "error": np.array(2.0),
+        "square": x_ND.double().square().sum().numpy(),
+        "x": x_ND.double().sum(0).numpy(),
+        **{name: np.array(3.0) for name in ("zero", "spliced", "clean")},
+    }
+    assert np.isnan(metrics.fvu(sums)) and np.isnan(metrics.ce_recovered(sums))
+    x_ND[0, 0] += 0.1
+    sums |= {"square": x_ND.double().square().sum().numpy(), "x": x_ND.double().sum(0).numpy()}
+    assert metrics.fvu(sums) == pytest.approx(2 / 0.00999, rel=1e-3)

@@ -135,8 +135,15 @@ def test_a_shard_that_the_weight_index_names_is_missed(copy: Path):
 def test_damaged_weights_are_reported_as_damage(copy: Path):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    with pytest.raises(FailedRun, match="its files may be damaged"):
+    with pytest.raises(FailedRun, match=r"model\.safetensors cannot be read: .*[Ii]ncomplete"):
         models.load(copy)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:7", "gpu"])
+def test_a_device_that_is_not_here_is_refused_and_not_blamed_on_files(device: str, copy: Path):
+    with pytest.raises(UsageError, match=f"there is no device '{device}' here .*--device cpu"):
+        models.load(copy, device)
 
 
 def test_an_architecture_transformer_lens_does_not_know_is_refused(copy: Path):

@@ -14,6 +14,7 @@ from torch import Tensor
 from saelab.analysis.dark_matter import linear
 from saelab.analysis.dark_matter.linear import Linear, Sums, pieces
 from saelab.errors import UsageError
+from saelab.evaluation import metrics
 
 Totals = dict[str, np.ndarray]  # of `columns`, by name: [...], or [..., D]
 
@@ -189,11 +190,9 @@ def energy(sums: Totals, part: str) -> np.ndarray:
 
 def fvu(sums: Totals, part: str = "error") -> np.ndarray:
     """Sum of squares of `error`, `linear` or `nonlinear` over sum ||x - mean(x)||^2."""
-    n = sums["tokens"]
-    spread = sums["square"] - np.square(sums["x"]).sum(-1) / n
-    return energy(sums, part) * n / spread
+    return metrics.ratio(energy(sums, part) * sums["tokens"], metrics.spread(sums))
 
 
 def share(sums: Totals, part: str) -> np.ndarray:
     """A part's sum of squares as a share of the error's."""
-    return energy(sums, part) / energy(sums, "error")
+    return metrics.ratio(energy(sums, part), energy(sums, "error"))

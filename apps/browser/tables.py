@@ -164,7 +164,14 @@ def report(document: Mapping[str, Any], folder: str) -> Markup:
         others = (number(_value(known.get(metric.key))) for known in references.values())
         cells = (text(metric.label), estimate(field), number(field["null"]), *others)
         rows.append(row(*cells, title=metric.help))
-    return title("Evaluation", _size(document)) + grid(heads, rows, "report")
+    table = title("Evaluation", _size(document)) + grid(heads, rows, "report")
+    return table + _no_losses(document)
+
+
+def _no_losses(document: Mapping[str, Any]) -> Markup:
+    if "no_losses" not in document:
+        return EMPTY
+    return html('<p class="quiet">No losses of the model: {}</p>', document["no_losses"])
 
 
 def _size(document: Mapping[str, Any]) -> str:

@@ -168,6 +168,9 @@ def _of_text(args: Args) -> "FromText":
     text = Text(args.text, args.text_field, args.strict, args.seed)
     assert text.split
     model = models.load(args.model, args.device)
+    if model.unread:
+        unread = ", ".join(model.unread)
+        print(f"left unread, the model has no place for them: {unread}", file=sys.stderr)
     from saelab.activations.from_text import from_text
 
     return from_text(

@@ -152,7 +152,6 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
 
     from saelab.evaluation import rows
 
-    names = [row.key for row in rows.of(next(iter(results.values())))]
     groups: dict[str, list[Path]] = {}
     for folder, sae in saes.items():
         groups.setdefault(_but_for_the_seed(sae), []).append(folder)
@@ -164,7 +163,10 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     return [
         {
             "runs": [str(folder) for folder in group],
-            **{name: _over_seeds([results[folder][name] for folder in group]) for name in names},
+            **{
+                row.key: _over_seeds([results[folder][row.key] for folder in group])
+                for row in rows.of(results[group[0]])
+            },
             "stability": _stability([saes[folder] for folder in group]),
         }
         for group in several

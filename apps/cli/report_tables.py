@@ -15,14 +15,20 @@ def table(result: dict) -> str:
         null = "" if field["null"] is None else f"{field['null']:.4f}"
         lines.append(f"{row.label:30}{cell(field):28}{null:>9}".rstrip())
     lines.append(beside("known in advance", result["references"]))
-    names = {"clean": "ce_clean", "spliced": "ce_spliced", "zeroed": "ce_ablated"}
-    ce = " ".join(f"{name} {told(result[key])}" for name, key in names.items())
     lines.append(
-        f"\ncross-entropy in nats: {ce}; "
+        f"\n{_losses(result)}; "
         f"{result['tokens']:,} held-out tokens of {result['documents']} documents; "
         f"dead: on {result['dead_tokens']:,} training tokens"
     )
     return "\n".join(lines)
+
+
+def _losses(result: dict) -> str:
+    if reason := result.get("no_losses"):
+        return f"no losses of the model: {reason}"
+    names = {"clean": "ce_clean", "spliced": "ce_spliced", "zeroed": "ce_ablated"}
+    ce = " ".join(f"{name} {told(result[key])}" for name, key in names.items())
+    return f"cross-entropy in nats: {ce}"
 
 
 def beside(title: str, others: Mapping[str, dict]) -> str:
@@ -30,7 +36,8 @@ def beside(title: str, others: Mapping[str, dict]) -> str:
     what an SAE that learned nothing, or writes the wrong thing, gets."""
     from saelab.evaluation import rows
 
-    columns = [row for row in rows.headline() if row.source == "reconstruction"]
+    known = [row for row in rows.headline() if row.source in rows.SPLICED]
+    columns = [row for row in known if all(row.key in fields for fields in others.values())]
     lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in columns)]
     for name, fields in others.items():
         values = "".join(f"{told(fields[row.key]['value']):>15}" for row in columns)
@@ -69,17 +76,21 @@ def side_by_side(result: dict) -> str:
     """A row per run, and under them mean and spread of the runs that differ by their seed alone."""
     from saelab.evaluation import rows
 
-    columns = rows.headline()
+    held = [set(run) for run in result["runs"]]
+    columns = [row for row in rows.headline() if row.key in set.union(*held)]
     width = max(24, *(len(row["run"]) + 1 for row in result["runs"]))
     lines = [" " * width + "".join(f"{row.short:>28}" for row in columns)]
     for run in result["runs"]:
-        cells = (cell(run[row.key]) for row in columns)
+        cells = (cell(run[row.key]) if row.key in run else "-" for row in columns)
         lines.append(f"{run['run']:{width}}" + "".join(f"{one:>28}" for one in cells))
+    reasons = {run["run"]: run["no_losses"] for run in result["runs"] if "no_losses" in run}
+    lines += [f"{name}: no losses of the model: {reason}" for name, reason in reasons.items()]
     for group in result["seeds"]:
         title = f"mean of {len(group['runs'])} seeds"
-        cells = "".join(f"{cell(group[row.key]):>28}" for row in columns)
+        shared = [row for row in columns if row.key in group]
+        cells = "".join(f"{cell(group[row.key]):>28}" for row in shared)
         lines.append(f"\n{title:{width}}{cells}")
-        spreads = "".join(f"{group[row.key]['spread']:28.4f}" for row in columns)
+        spreads = "".join(f"{group[row.key]['spread']:28.4f}" for row in shared)
         lines.append(f"{'spread (sd)':{width}}" + spreads)
         lines.append(_stability(group["stability"]))
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from saelab.activations.source import SPLITS, Piece
 from saelab.activations.text import Text
 from saelab.documents import Document
 from saelab.errors import UsageError
-from saelab.models import running, tokens
+from saelab.models import heads, running, tokens
 from saelab.textfiles import Skipped
 
 PROBED = 1000  # documents whose length decides the context where each has one of its own
@@ -49,8 +49,8 @@ def from_text(
     to hold out, where the text's share will not do. pack: row of PACKERS. parse_special: added
     tokens (`<|endoftext|>`) are found where the text spells them; else text is text. bos: see
     `tokens.bounds`. uncounted: "special" for no tokens that stand for no text. Raises UsageError
-    for an unknown hook, dtype or packing, a context longer than the model's, too few tokens, and a
-    text that cannot fill a context of each split.
+    for an unknown hook, dtype or packing, a context longer than the model's, too few tokens, a
+    text that cannot fill a context of each split, and gradients of a model without losses.
 
         source = from_text(models.load("bundled"), "stdlib", ["blocks.1.hook_resid_post"], 500_000)
         cache = Cache.write("cache", source)
@@ -66,9 +66,9 @@ def from_text(
         context = _context(model, reading, pack)
     _check_sizes(context, model.cfg.n_ctx, n_tokens, n_held_out)
     plan = Plan(
-        model=models.identity(model).to_dict(),
+        model=models.record(model),
         text=text.name,
-        hooks=_asked(model, hooks),
+        hooks=_asked(model, hooks, gradients),
         n_tokens=n_tokens,
         context=context,
         n_held_out=n_held_out,
@@ -87,9 +87,11 @@ def from_text(
     return FromText(model, plan, reading)
 
 
-def _asked(model: Any, hooks: Sequence[str]) -> dict[str, dict]:
+def _asked(model: Any, hooks: Sequence[str], gradients: bool) -> dict[str, dict]:
     """The plan's entries of the hook points, once each, by the name that each was first asked for
     by."""
+    if gradients:
+        heads.refuse_without_losses(model)
     by_point: dict[str, str] = {}
     for name in hooks:
         by_point.setdefault(models.resolve_hook(model, name), name)
@@ -218,7 +220,7 @@ class FromText:
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """What the model computes, a forward pass at a time."""
         size, names = (
-            running.contexts_per_pass(self.model, self.plan.context),
+            running.contexts_per_pass(self.model, self.plan.context, logits=self.plan.gradients),
             list(self.plan.hooks),
         )
         for first in range(0, len(piece.tokens), size):

@@ -43,9 +43,9 @@ class Plan:
     resumed. Raises UsageError for a dtype or packing that no cache has, and for a model without a
     name."""
 
-    model: dict[str, str]
+    model: dict[str, Any]
     """identity of what computed the activations: `name`, and what is known of it (`revision`,
-    `tokenizer_hash`)"""
+    `tokenizer_hash`); `unread`: weights in its files that it has no place for"""
     text: str
     """what was read: the name of a text, or of another source"""
     hooks: dict[str, dict]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from saelab.models.heads import head
 from saelab.models.losses import Compared, compare
 from saelab.models.splicing import Splice
 
@@ -29,8 +30,14 @@ def spliced(
     (`clean`), and with each activation [C, T, D] in place at the positions that count; the others
     pass untouched."""
     before_CTD = splice.acts[splice.hook]
-    endings = {"clean": splice.clean}
-    for name, replacement_CTD in replacements.items():
-        replaced_CTD = torch.where(counted_CT[..., None], replacement_CTD, before_CTD)
-        endings[name] = splice.ending(replaced_CTD)
-    return compare(splice.model, endings, splice.tokens_CT, predicting(counted_CT))
+    predicting_CT = predicting(counted_CT)
+    # Endings that are whole logits are compared one by one: all together they would not fit.
+    groups = [[name] for name in replacements] if head(splice.model) is None else [[*replacements]]
+    compared: dict[str, Compared] = {}
+    for group in groups:
+        endings = {"clean": splice.clean}
+        for name in group:
+            replaced_CTD = torch.where(counted_CT[..., None], replacements[name], before_CTD)
+            endings[name] = splice.ending(replaced_CTD)
+        compared |= compare(splice.model, endings, splice.tokens_CT, predicting_CT)
+    return compared

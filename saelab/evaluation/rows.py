@@ -13,12 +13,13 @@ import numpy as np
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 
-Measured = Literal["reconstruction", "firing", "training"]
+Measured = Literal["reconstruction", "prediction", "firing", "training"]
+SPLICED = ("reconstruction", "prediction")  # sources that references and controls have too
 SHORT = 16  # characters of a column head
 OTHER_FIELDS = (  # of report.json, by which no metric may be called
     *("schema", "saelab_version", "seed", "command", "sha256", "tokens", "documents"),
     *("dead_tokens", "n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
-    *("references", "controls", "probing", "run"),
+    *("no_losses", "references", "controls", "probing", "run"),
 )
 
 
@@ -40,8 +41,9 @@ class Metric(NamedTuple):
     null: str | None = None
     """the reference whose value an SAE that learned nothing gets, or `random_init`"""
     source: Measured = "reconstruction"
-    """whose sums: of reconstructions spliced in (references and controls have them too), of
-    features' firing on the same held-out tokens, or of their firing on training tokens"""
+    """whose sums: of reconstructions or of the predictions made with them spliced in (references
+    and controls have both too), of features' firing on the same held-out tokens, or of their
+    firing on training tokens. Of a model that predicts no tokens there are no predictions"""
     headline: bool = False
     """whether it stands in tables of several SAEs or references"""
 
@@ -114,6 +116,7 @@ _BUILT_IN = (
         "higher",
         metrics.ce_recovered,
         "zero",
+        "prediction",
         headline=True,
     ),
     Metric(
@@ -124,6 +127,7 @@ _BUILT_IN = (
         "higher",
         metrics.ce_recovered_mean,
         "mean",
+        "prediction",
     ),
     Metric(
         "kl",
@@ -133,6 +137,7 @@ _BUILT_IN = (
         "lower",
         metrics.kl,
         "zero",
+        "prediction",
         headline=True,
     ),
 )

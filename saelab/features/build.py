@@ -58,7 +58,9 @@ def build(
     summary = _summary(sae, hook, split, seed, statistics, contexts.tokens)
     map_DV = (
         directions.output_map(model)
-        if model is not None and directions.writes_to_residual(sae.origin.target or hook)
+        if model is not None
+        and not getattr(model, "lacking", ())
+        and directions.writes_to_residual(sae.origin.target or hook)
         else None
     )
 

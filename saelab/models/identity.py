@@ -8,14 +8,14 @@ the same identity, one that is fine-tuned or rounded has another.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saelab.digests import sha256
 from saelab.errors import UsageError
 from saelab.models import loading
-from saelab.models.model import Model
+from saelab.models.model import Located, Model, quiet
 from saelab.origin import Identity
 
 if TYPE_CHECKING:
@@ -51,8 +51,15 @@ def identity(model: Any, *, weights: bool = True) -> Identity:
         place.name,
         place.commit or _once("bytes", files, lambda: sha256(*files)),
         sha256(loading.tokenizer_file(place.folder)),
-        _once("values", files, lambda: _in_folder(place.folder)) if weights else None,
+        _values(model, place, files) if weights else None,
     )
+
+
+def record(model: Any) -> dict[str, Any]:
+    """What a cache records of its model: its identity, and as `unread` the weights in its files
+    that it has no place for, layers as `*`."""
+    unread = list(getattr(model, "unread", ()))
+    return {**identity(model).to_dict(), **({"unread": unread} if unread else {})}
 
 
 def check(model: Any, record: Identity, what: str) -> bool:
@@ -88,27 +95,36 @@ def _once(kind: str, files: list[Path], digest: Any) -> str | None:
     return _digests[key]
 
 
-def _in_folder(folder: Path) -> str | None:
-    from transformers import AutoModelForCausalLM
+def _values(model: Any, place: Located, files: list[Path]) -> str | None:
+    """Of what is in memory where its parameters are as they were read, else of the files."""
+    if isinstance(model, Model) and model.plain is not None:
+        return _in_memory(model)
+    return _once("values", files, lambda: _in_folder(place))
 
-    with loading.quiet():
-        return _digest(AutoModelForCausalLM.from_pretrained(folder, dtype="auto"))
+
+def _in_folder(place: Located) -> str | None:
+    with quiet():
+        reader = loading.reader(place)
+        return _digest(reader.from_pretrained(place.folder, dtype="auto"), reader.lacking)
 
 
-def _in_memory(model: "nn.Module") -> str | None:
+def _in_memory(model: "nn.Module | Model") -> str | None:
     """The identity of a Hugging Face model or of the one inside a bridge; None for any other, such
     as one that holds rearranged weights under names of its own."""
     inside = _inside(model)
     inner = getattr(inside, "original_model", inside)
-    return _digest(inner) if hasattr(inner, "base_model_prefix") else None
+    lacking = model.lacking if isinstance(model, Model) else ()
+    return _digest(inner, lacking) if hasattr(inner, "base_model_prefix") else None
 
 
-def _digest(model: Any) -> str | None:
-    """None if parameters that the class of the model has are not found in it."""
+def _digest(model: Any, lacking: Collection[str] = ()) -> str | None:
+    """None if parameters that the class of the model has are not found in it. lacking: those that
+    its files do not hold."""
     import torch
 
     with torch.device("meta"):
-        names = [name for name, _ in type(model)(model.config).named_parameters()]
+        every = [name for name, _ in type(model)(model.config).named_parameters()]
+    names = [name for name in every if name not in lacking]
     parameters = dict(_parameters(model))
     if not set(names) <= set(parameters):
         return None

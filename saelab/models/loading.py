@@ -15,6 +15,7 @@ from saelab.models import device as device_
 from saelab.models import hub, tokens
 from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet
+from saelab.models.weights import Reader, refuse_non_finite
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -99,17 +100,16 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
         model = load("bundled")
         model = load(AutoModelForCausalLM.from_pretrained("gpt2").eval(), tokenizer=tokenizer)
 
-    Raises UsageError when there is no such model or TransformerLens does not know its architecture,
-    FailedRun when its files are damaged.
+    Raises UsageError when there is no such model, TransformerLens does not know its architecture,
+    or weights are missing, of another shape or not finite; FailedRun when its files are damaged.
     """
     if not isinstance(model, str | Path):
         return _held(model, tokenizer)
     located = locate(model)
     device_.check(device)
-    config = json.loads((located.folder / "config.json").read_text())
-    known = family_of((config.get("architectures") or [""])[0]) is not None
     try:
         with quiet():
+            known = family_of(causal_class(located.folder)) is not None
             return (_plain if known else _bridged)(located, device)
     except UsageError:
         raise
@@ -148,27 +148,68 @@ def _tokenizer(located: Located) -> Any:
     return tokenizer
 
 
+def causal_class(folder: Path) -> str:
+    """The class of transformers that predicts tokens with a folder's model: the one it names, or
+    of a base model or classifier the one for its type; "" where transformers has none."""
+    import transformers
+    from transformers.models.auto import modeling_auto
+
+    config = json.loads((folder / "config.json").read_text())
+    named = (config.get("architectures") or [""])[0]
+    if family_of(named) is not None or not hasattr(transformers, named):
+        return named
+    by_type = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return by_type.get(config.get("model_type"), named)
+
+
+def reader(located: Located) -> Reader:
+    """What reads the weights of a model that lies somewhere."""
+    import transformers
+
+    if family_of(causal_class(located.folder)) is not None:
+        return Reader(transformers.AutoModelForCausalLM, located.name)
+    from transformer_lens.model_bridge.sources import transformers as source
+
+    kind = source.get_hf_model_class_for_architecture(_architecture(located.folder))
+    return Reader(kind, located.name)
+
+
+def _architecture(folder: Path) -> str:
+    """What the bridge calls a folder's model. Raises ValueError for one that it does not know."""
+    from transformer_lens.model_bridge.sources import transformers as source
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    try:
+        return source.determine_architecture_from_hf_config(config)
+    except ValueError:  # a base model or a classifier of a type that it does know
+        config.architectures = [causal_class(folder)]
+        return source.determine_architecture_from_hf_config(config)
+
+
 def _plain(located: Located, device: str) -> Model:
     import torch
-    from transformers import AutoModelForCausalLM
 
-    tokenizer = _tokenizer(located)
-    plain: Any = AutoModelForCausalLM.from_pretrained(located.folder, dtype=torch.float32)
-    plain = plain.to(device)
-    return Model(plain.eval().requires_grad_(False), tokenizer, located)
+    tokenizer, weights = _tokenizer(located), reader(located)
+    plain: Any = weights.from_pretrained(located.folder, dtype=torch.float32).to(device)
+    return Model(plain.eval().requires_grad_(False), tokenizer, located, weights=weights)
 
 
 def _bridged(located: Located, device: str) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
-    tokenizer = _tokenizer(located)
+    tokenizer, weights = _tokenizer(located), reader(located)
     bridge = TransformerBridge.boot_transformers(
-        str(located.folder), device=device, dtype=torch.float32
+        str(located.folder),
+        {"architectures": [_architecture(located.folder)]},
+        device=device,
+        dtype=torch.float32,
+        model_class=weights,
     )
     bridge.eval().requires_grad_(False)
     # The bridge has a tokenizer of its own, which it gives tokens that the folder's has not.
-    return Model(None, tokenizer, located, bridge)
+    return Model(None, tokenizer, located, bridge, weights)
 
 
 def _held(model: Any, tokenizer: Any) -> Model:
@@ -177,6 +218,8 @@ def _held(model: Any, tokenizer: Any) -> Model:
         return model
     if getattr(model, "training", False):
         raise UsageError("this model is in training mode: call its eval() first")
+    if hasattr(model, "named_parameters"):
+        refuse_non_finite(model, f"this {type(model).__name__}")
     if hasattr(model, "run_with_hooks"):
         return Model(None, tokenizer or model.tokenizer, None, model)
     if hasattr(model, "get_output_embeddings"):

@@ -1,23 +1,29 @@
-"""What a model's predictions cost, in pieces that stay in the processor's cache.
+"""What a model's predictions cost, in pieces of a stated size.
 
 Shapes: C contexts, T positions, P predictions, V vocabulary, X what is given of a prediction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from saelab.models.model import Model
+from saelab.models.heads import head
 
-PIECE = 1 << 21  # logits at once
+PIECE = 1 << 21  # logits at once, so that they stay in the processor's cache
+ROWS = 128  # predictions at once, at least: each piece reads the whole unembedding
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """Of how many predictions logits are held at once."""
+    return max(ROWS, PIECE // vocabulary)
 
 
 def kl(clean_XV: Tensor, other_XV: Tensor) -> Tensor:
     """KL(clean || other) in nats [X...] of logits [X..., V], in pieces."""
     flat = [logits.flatten(0, -2) for logits in (clean_XV, other_XV)]
-    pieces = [logits.split(max(1, PIECE // logits.shape[-1])) for logits in flat]
+    pieces = [logits.split(rows_at_once(logits.shape[-1])) for logits in flat]
     parts = []
     for clean_NV, other_NV in zip(*pieces, strict=True):
         clean_NV = clean_NV.float().log_softmax(-1)
@@ -30,7 +36,7 @@ def next_token_loss(logits_CTV: Tensor, tokens_CT: Tensor) -> Tensor:
     pieces."""
     targets_N = tokens_CT[:, 1:].flatten().to(logits_CTV.device)
     flat_NV = logits_CTV[:, :-1].flatten(0, 1)
-    size = max(1, PIECE // flat_NV.shape[-1])
+    size = rows_at_once(flat_NV.shape[-1])
     parts = [
         torch.nn.functional.cross_entropy(piece_NV.float(), piece_N, reduction="none")
         for piece_NV, piece_N in zip(flat_NV.split(size), targets_N.split(size), strict=True)
@@ -47,18 +53,6 @@ class Compared(NamedTuple):
     """[P]: KL(clean || this)"""
 
 
-def head(model: Any) -> Callable[[Tensor], Tensor] | None:
-    """What makes logits [..., V] of what the unembedding reads [..., D]; None where that is not
-    known, as of a bridge alone."""
-    if not isinstance(model, Model) or model.family is None:
-        return None
-    unembed = model.plain.get_output_embeddings()
-    cap = getattr(model.plain.config, "final_logit_softcapping", None)
-    if cap is None:
-        return unembed
-    return lambda states: cap * torch.tanh(unembed(states) / cap)
-
-
 @torch.no_grad()
 def compare(
     model: Any, endings: Mapping[str, Tensor], tokens_CT: Tensor, predicting_CT: Tensor
@@ -66,12 +60,12 @@ def compare(
     """Loss and KL of the predictions [P] at the positions marked, of each ending [C, T, X]: what
     the unembedding reads, or logits where `head` is None. The one called `clean` is compared with.
 
-    Never more than PIECE logits of two endings are held at once.
+    Logits of `rows_at_once` predictions of two endings are held at once.
     """
     unembed = head(model) or (lambda logits: logits)
     following_P = tokens_CT.roll(-1, 1)[predicting_CT].to(endings["clean"].device)
     rows = {name: ending[predicting_CT] for name, ending in endings.items()}
-    size = max(1, PIECE // _vocabulary(model, endings["clean"]))
+    size = rows_at_once(_vocabulary(model, endings["clean"]))
     parts: dict[str, list[Compared]] = {name: [] for name in endings}
     for first in range(0, len(following_P), size):
         part = slice(first, first + size)

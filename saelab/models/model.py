@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saelab.models.families import Family, family_of, names
+from saelab.models.weights import Reader
 
 
 class Located(NamedTuple):
@@ -44,12 +45,21 @@ class Model:
     """
 
     def __init__(
-        self, plain: Any, tokenizer: Any, located: Located | None = None, bridge: Any = None
+        self,
+        plain: Any,
+        tokenizer: Any,
+        located: Located | None = None,
+        bridge: Any = None,
+        weights: Reader | None = None,
     ) -> None:
         self.plain = plain
         """the Hugging Face model; None where only a bridge is given"""
         self.tokenizer = tokenizer
         self.located = located
+        self.unread = weights.unread if weights else ()
+        """weights in its files that it has no place for"""
+        self.lacking = weights.lacking if weights else ()
+        """weights of the head that its files do not hold"""
         self.family: Family | None = None if plain is None else family_of(type(plain).__name__)
         if bridge is not None:
             self.bridge = bridge

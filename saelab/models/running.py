@@ -19,12 +19,14 @@ from saelab.errors import UsageError
 from saelab.models import plain
 from saelab.models.hooks import bridge_of, resolve_hook
 from saelab.models.model import Model
+from saelab.models.weights import refuse_headless
 
 Edit = Tensor | Callable[[Tensor], Tensor | None]
 Edits = Mapping[str, Edit] | Sequence[tuple[str, Edit]]
 Act = Callable[[Tensor], Tensor | None]
 CONTEXTS = 16  # in one forward pass, at most
 TOKENS = 1 << 12  # in one forward pass on the CPU: what a layer keeps of them stays in its cache
+LOGITS = 1 << 27  # in one forward pass whose logits are kept whole
 
 
 class Ran(NamedTuple):
@@ -54,11 +56,12 @@ def engine(name: Literal["cheapest", "bridge"]) -> Iterator[None]:
         _engine.reset(token)
 
 
-def contexts_per_pass(model: Any, context: int) -> int:
-    """How many contexts of `context` tokens go through the model at once."""
+def contexts_per_pass(model: Any, context: int, *, logits: bool = False) -> int:
+    """How many contexts of `context` tokens go through the model at once. logits: of all, kept."""
+    fits = LOGITS // (context * model.cfg.d_vocab) if logits else CONTEXTS
     if str(model.cfg.device).startswith("cpu"):
-        return max(1, min(CONTEXTS, TOKENS // context))
-    return CONTEXTS
+        fits = min(fits, TOKENS // context)
+    return max(1, min(CONTEXTS, fits))
 
 
 def run(
@@ -79,8 +82,9 @@ def run(
         edits = {"blocks.1.hook_mlp_out": torch.zeros_like}
         logits, acts = run(model, tokens, edits, read=[hook])
 
-    Raises UsageError for a hook that this model does not have or that does not fire.
+    Raises UsageError for a hook that this model lacks or that does not fire, or if it has no head.
     """
+    refuse_headless(model)
     acts: dict[str, Tensor] = {}
     hooks = _points(model, edits)
     hooks += [(resolve_hook(model, name), _reading(acts, name)) for name in read]

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.models import losses, running
+from saelab.models import running
 from saelab.models.families import BLOCK
+from saelab.models.heads import ENDING, head
 from saelab.models.hooks import resolve_hook
-
-ENDING = "unembed.hook_in"
 
 
 class Start(NamedTuple):
@@ -52,7 +51,7 @@ class Splice:
         inside = self._start if self._start and not self._start.is_stream else None
         entry = [f"blocks.{inside.layer}.hook_in"] if inside else []
         with torch.no_grad():
-            if losses.head(model) is None:
+            if head(model) is None:
                 self.clean, acts = running.run(model, tokens_CT, read=names)
             else:
                 acts = running.read(model, tokens_CT, [*names, *entry, ENDING])
@@ -73,6 +72,6 @@ class Splice:
         return self._run(self._stream, {self.hook: given}, self._start.layer)
 
     def _run(self, entering: Tensor, edits: Mapping[str, Tensor], enter: int | None) -> Tensor:
-        if losses.head(self.model) is None:
+        if head(self.model) is None:
             return running.logits(self.model, entering, edits, enter=enter)
         return running.read(self.model, entering, [ENDING], edits, enter=enter)[ENDING]

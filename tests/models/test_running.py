@@ -13,6 +13,7 @@ from saelab.errors import UsageError
 from saelab.features.directions import output_map
 from saelab.models import losses, running, splicing
 from saelab.models.families import FAMILIES
+from saelab.models.heads import head as head_of
 from saelab.models.splicing import Splice
 
 TOKENS = torch.randint(1, 97, (2, 11), generator=torch.Generator().manual_seed(0))
@@ -199,14 +200,14 @@ def test_a_splice_that_skips_a_layer_too_many_is_caught(model, monkeypatch):
 def test_a_bridge_alone_is_spliced_in_whole_runs(model):
     name, ours = "blocks.1.hook_resid_post", Splice(model, TOKENS, "blocks.1.hook_resid_post")
     theirs = Splice(model.bridge, TOKENS, name)
-    head = losses.head(model)
-    assert theirs._start is None and losses.head(model.bridge) is None
+    assert theirs._start is None
     given = pushed(ours.acts[name])
-    assert off(head(ours.ending(given)), theirs.ending(given)) < 1e-5
+    logits = [head_of(of)(run.ending(given)) for of, run in ((model, ours), (model.bridge, theirs))]
+    assert off(*logits) < 1e-5
 
 
 def test_losses_in_pieces_equal_log_softmax(monkeypatch):
-    monkeypatch.setattr(losses, "PIECE", 97 * 5)
+    monkeypatch.setattr(losses, "rows_at_once", lambda vocabulary: 5)
     clean, other = torch.randn(2, 3, 11, 97, generator=torch.Generator().manual_seed(0))
     tokens = TOKENS[:1].expand(3, -1).contiguous()
     log_p, log_q = clean.double().log_softmax(-1), other.double().log_softmax(-1)

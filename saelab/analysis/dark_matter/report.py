@@ -19,6 +19,7 @@ from saelab.analysis.dark_matter.subject import Subject
 from saelab.errors import UsageError
 from saelab.evaluation import controls
 from saelab.evaluation.downstream import Splice, predicting, spliced
+from saelab.models import heads
 from saelab.sae import SAE
 
 BATCH = 8192  # tokens fitted at a time
@@ -43,9 +44,10 @@ def analyse(
     n_tokens: training tokens the maps are fitted on, at most; n_held_out: tokens they are scored
     on, at most; ridge: see `linear.solve`. The model's loss is measured with x_hat, with either
     part of the error added back, and with noise of that part's length. progress(tokens done).
-    Raises UsageError for an SAE of another width than the cache, a transcoder, too few tokens, or
-    no held-out documents.
+    Raises UsageError for an SAE of another width than the cache, a transcoder, too few tokens, no
+    held-out documents, or a model that predicts no tokens.
     """
+    heads.refuse_without_losses(model)
     subjects = {}
     for name, sae in saes.items():
         hook = _checked(name, sae, cache, model)

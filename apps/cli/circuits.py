@@ -15,7 +15,7 @@ from tyro.conf import UseAppendAction
 from saelab.ranges import Count
 
 from . import circuit_text
-from .common import Folder, OfRun, Place, document, show, unsaid
+from .common import Folder, OfRun, Place, document, keep, show, unsaid
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ def run(args: Args) -> int:
     from saelab import models, opening, runs
     from saelab.analysis.circuits.features import report as feature_report
     from saelab.analysis.circuits.heads import report
-    from saelab.files import write_json
 
     numbers = (args.prompts, args.repeats, args.held_out)
     plan = report.Plan(args.task, args.method, *numbers, args.truth, args.seed)  # type: ignore[arg-type]
@@ -79,7 +78,7 @@ def run(args: Args) -> int:
             "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
         )
     out = args.out or Path("circuits") / f"{Path(args.task).stem}-{args.method}"
-    write_json(runs.RunFolder(out).circuit, result)
+    keep(runs.RunFolder(out).circuit, result)
     show(result, args.json, circuit_text.text(result, out))
     return 0
 

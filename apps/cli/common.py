@@ -121,6 +121,17 @@ def cell(field: Mapping[str, Any], style: str = ".4f") -> str:
     return f"{value} [{field['low']:{style}}, {field['high']:{style}}]"
 
 
+def keep(path: Path, result: dict) -> None:
+    """Write a verb's result into a run; where nobody may, say so on stderr, as it is printed all
+    the same."""
+    from saelab.files import write_json
+
+    try:
+        write_json(path, result)
+    except OSError as error:
+        print(f"{path} could not be written: {error.strerror or error}", file=sys.stderr)
+
+
 def show(result: dict, as_json: bool, text: str) -> None:
     """Print a verb's result: JSON for programs, with its own digest, `text` for people."""
     from saelab.digests import sealed

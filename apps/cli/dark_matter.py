@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from saelab.errors import UsageError
 from saelab.ranges import Count, Weight
 
-from .common import Folder, OfCache, Runs, cell, document, finished, show, upto
+from .common import Folder, OfCache, Runs, cell, document, finished, keep, show, upto
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -55,7 +55,6 @@ def run(args: Args) -> int:
 
     from saelab import opening
     from saelab.analysis.dark_matter.report import analyse
-    from saelab.files import write_json
 
     folders = finished("dark-matter", args.runs)
     if args.errors and len(folders) > 1:
@@ -75,7 +74,7 @@ def run(args: Args) -> int:
         fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=upto(bar))
     result = document("dark-matter", args.seed, **fields)
     for run_, own in zip(opened, result["runs"], strict=True):
-        write_json(run_.folder.dark_matter, {**result, "runs": [own]})
+        keep(run_.folder.dark_matter, {**result, "runs": [own]})
     lines = [table(result)]
     if args.errors:
         lines.append(_write_errors(args, cache, next(iter(saes.values()))))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from saelab.ranges import Count
 
-from .common import OfCache, Runs, document, finished, show, upto
+from .common import OfCache, Runs, document, finished, keep, show, upto
 from .report_tables import beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
@@ -76,7 +76,6 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     from tqdm import tqdm
 
     from saelab.evaluation import evaluate
-    from saelab.files import write_json
 
     folder, sae, cache_, model = opened
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
@@ -95,7 +94,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             progress=upto(bar),
         )
     result = document("report", args.seed, **fields, **probed)
-    write_json(folder.report, result)
+    keep(folder.report, result)
     return result
 
 

@@ -5,6 +5,7 @@ the browser reads.
     saelab index runs/a --compare runs/b
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ def run(args: Args) -> int:
     from saelab.features import build
 
     started = time.perf_counter()
+    place = RunFolder(args.run).path
+    if place.is_dir() and not os.access(place, os.W_OK):
+        raise UsageError(f"{place} cannot be written, where the index belongs: index a copy of it")
     folder, sae, cache, model = opening.open(args.run, args.model, args.cache)
     others = [(path, SAE.load(path)) for path in args.compare]
     named = [(_name(path, other, sae), other) for path, other in others]

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from saelab.door import beside
 
-from .common import Common, cell, document, show
+from .common import Common, cell, document, keep, show
 
 reproduce = beside("training.reproduce")
 
@@ -37,7 +37,6 @@ class Args(Common):
 def run(args: Args) -> int:
     """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
     from saelab.errors import UsageError
-    from saelab.files import write_json
 
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(
@@ -53,7 +52,7 @@ def run(args: Args) -> int:
         quick=args.quick,
         claims=[claim.as_dict() for claim in claims],
     )
-    write_json(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
+    keep(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
     show(result, args.json, table(result))
     return 0
 

@@ -16,7 +16,7 @@ from tyro.conf import UseAppendAction
 from saelab.ranges import Count, Several
 
 from ..browser.supervised import SCORES
-from .common import OfRun, Runs, cell, document, finished, show
+from .common import OfRun, Runs, cell, document, finished, keep, show
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Args(OfRun):
 def run(args: Args) -> int:
     """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
     from saelab import models, opening
-    from saelab.files import write_json
 
     folders = finished("supervise", args.runs)
     fit, test, metric = _rows(args)
@@ -52,7 +51,7 @@ def run(args: Args) -> int:
         fields = _compare(args, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
         results.append(document("supervise", args.seed, task=task, **facts, **fields))
-        write_json(folder.supervised(task), results[-1])
+        keep(folder.supervised(task), results[-1])
     whole = results[0] if len(results) == 1 else document("supervise", args.seed, runs=results)
     show(whole, args.json, "\n\n".join(table(result) for result in results))
     return 0

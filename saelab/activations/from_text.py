@@ -15,7 +15,7 @@ from saelab.activations.packing import PACKERS, Packed, Pieces
 from saelab.activations.plan import Plan, hook
 from saelab.activations.reading import Reading
 from saelab.activations.source import SPLITS, Piece
-from saelab.activations.text import Text
+from saelab.activations.text import Text, is_here
 from saelab.documents import Document
 from saelab.errors import UsageError
 from saelab.models import heads, running, tokens
@@ -152,6 +152,11 @@ class FromText:
         self.notes: dict[str, Any] = {}
         special = tokens.special(model.tokenizer) if plan.uncounted else ()
         self.special = torch.tensor(sorted(special), dtype=torch.long)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the text needs no network."""
+        return is_here(self.plan.text)
 
     def pieces(self) -> Iterator[Piece]:
         """Contexts, one by one, until the plan's tokens are reached.

@@ -89,6 +89,11 @@ def documents(
     return Text(source, field, seed=seed).documents(model_words)
 
 
+def is_here(source: str) -> bool:
+    """Whether a text source is read without a network."""
+    return source in ("stdlib", "bundled-mix") or Path(source).expanduser().exists()
+
+
 def words(tokenizer: Any) -> list[str]:
     """The vocabulary's lower-case or capitalised words of more than two letters that are one token
     after a space, sorted."""

@@ -7,6 +7,7 @@ Shapes: C contexts, T positions, N tokens, D width.
 import json
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,38 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
     wrong or the disk cannot hold the cache, FailedRun under way.
     """
     out = Path(out)
-    if Writer(source.plan, out).manifest["complete"]:
-        return out
-    with only_writer(out):
-        writer = Writer(source.plan, out)  # as it is now that nobody else writes
-        if not writer.manifest["complete"]:
-            _write(writer, source, progress)
+    if not _complete(out):
+        with only_writer(out):
+            writer = Writer(source, out)
+            if not writer.manifest["complete"]:
+                _write(writer, source, progress)
+                return out
+    _check_unchanged(Writer(source, out), source)
     return out
+
+
+def _complete(out: Path) -> bool:
+    path = out / "manifest.json"
+    return path.is_file() and bool(read_json(path).get("complete"))
+
+
+def _check_unchanged(writer: "Writer", source: Source) -> None:
+    """Raise UsageError where a source would fill a finished cache with other contexts by now; what
+    comes over a network is taken by its name."""
+    if not _is_here(source):
+        return
+    pieces = enumerate(shards(source.pieces(), source.plan.shard_contexts))
+    same = [number < writer.n_held and writer.is_of(number, shard) for number, shard in pieces]
+    if len(same) != writer.n_held or not all(same):
+        raise UsageError(
+            f"{writer.out} holds another text: {source.plan.text} is not what it was when it was "
+            "made; choose another --out"
+        )
+
+
+def _is_here(source: Source) -> bool:
+    """Whether reading the source again needs no network."""
+    return getattr(source, "is_here", True)
 
 
 def _write(writer: "Writer", source: Source, progress: Progress | None) -> None:
@@ -83,13 +109,16 @@ class Writer:
     """Shards of arrays on their way into a folder and its manifest; it knows nothing of where they
     come from. Raises UsageError if the folder holds anything but a cache of this plan."""
 
-    def __init__(self, plan: Plan, out: Path) -> None:
-        self.plan, self.out = plan, out
+    def __init__(self, source: Source, out: Path) -> None:
+        self.plan, self.out = source.plan, out
         path = out / "manifest.json"
         if out.exists() and not (out.is_dir() and (path.is_file() or _leftovers(out))):
             raise UsageError(f"{out} exists and is no cache: choose another --out")
         self.manifest = read_json(path) if path.is_file() else self._empty()
-        if differing := plan.differing(Plan.read(self.manifest)):
+        held = Plan.read(self.manifest)
+        if _is_here(source):  # its contexts are compared, not where it lies
+            held = replace(held, text=self.plan.text)
+        if differing := self.plan.differing(held):
             raise UsageError(
                 f"{out} holds a cache of other settings (asked / held): {differing}; "
                 "choose another --out"
@@ -131,13 +160,22 @@ class Writer:
         if number >= self.n_held:
             return False
         entry = self.manifest["shards"][number]
-        path = digests.check_length(self.out, entry, manifest.REMEDY)
-        if entry["split"] != shard.split or not _has(path, self._columns(shard)):
-            digests.check(self.out, entry, manifest.REMEDY)  # damage is no other text
+        path = self.out / entry["file"]
+        if not self.is_of(number, shard):
             raise FailedRun(
                 f"{self.plan.text} is not what it was when {path} was made: {manifest.REMEDY}"
             )
         return True
+
+    def is_of(self, number: int, shard: Piece) -> bool:
+        """Whether the shard of that number was made of these contexts. Raises FailedRun if it is
+        damaged."""
+        entry = self.manifest["shards"][number]
+        path = digests.check_length(self.out, entry, manifest.REMEDY)
+        if entry["split"] == shard.split and _has(path, self._columns(shard)):
+            return True
+        digests.check(self.out, entry, manifest.REMEDY)  # damage is no other text
+        return False
 
     def count(self, shard: Piece, arrays: dict[str, Tensor]) -> None:
         """Add a shard's tokens to its split's moments, some contexts at a time, which stay in the

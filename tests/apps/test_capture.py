@@ -2,12 +2,14 @@
 line."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from apps.cli import main
+from saelab import locks
 from saelab.activations import Cache
 from saelab.files import write_json
 from tests.conftest import HOOK, SECOND_HOOK, make_model
@@ -193,6 +195,32 @@ def test_text_that_changed_between_kill_and_resume_is_noticed(
         path.write_text(path.read_text().replace("alpha", "omega"))
     assert command(text=text) == 1
     assert "is not what it was when" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_text_that_changed_since_the_capture_ended_is_noticed_wherever_it_lies(
+    command, tiny_corpus: Path, tmp_path: Path, capsys
+):
+    text = Path(shutil.copytree(tiny_corpus, tmp_path / "text"))
+    assert command(text=text) == 0
+    text = text.rename(tmp_path / "moved")
+    assert command(text=text) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    for path in text.iterdir():
+        path.write_text(path.read_text().replace("alpha", "omega"))
+    assert command(text=text) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path / 'c'} holds another text: {text} is not what it was when" in said
+
+
+def test_a_capture_into_a_folder_that_another_process_writes_is_refused(
+    command, tmp_path: Path, capsys
+):
+    with locks.only_writer(tmp_path / "c"):
+        assert command() == 2
+    assert f"is being written by process {os.getpid()} on" in capsys.readouterr().err
+    assert command() == 0
+    with locks.only_writer(tmp_path / "c"):
+        assert command() == 0  # which only reads a finished one
 
 
 def test_a_damaged_shard_of_an_unfinished_capture_is_named(

@@ -81,6 +81,7 @@ def test_a_run_says_what_it_is_and_what_it_has(run: Path, capsys):
         "checkpoints/step-00000156.safetensors": "right",
         "report.json": "right",
         "features.db": "right",
+        "training.json": "right",
     }
     for name, kind in (
         ("sae", "sae"),

@@ -1,7 +1,9 @@
 """The verbs one by one on the tiny model: what they print is what they wrote, and the documents
 follow their schema."""
 
+import errno
 import json
+import os
 import shutil
 import struct
 from collections.abc import Iterator
@@ -68,6 +70,22 @@ def test_eval_writes_the_report_it_prints(run: Path, capsys):
     assert main(["eval", str(run), "--tokens", "1000"]) == 0
     table = capsys.readouterr().out
     assert f"{result['fvu']['value']:.4f}" in table and "identity" in table
+
+
+def test_a_run_that_nobody_may_write_still_gives_its_result(
+    run: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, _: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("saelab.files.write_json", refuse)
+    assert main(["eval", str(run), "--tokens", "1000", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["schema"] == "saelab/report/1"
+    assert shown.err.splitlines() == [f"{run}/report.json could not be written: Permission denied"]
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert main(["index", str(run)]) == 2
+    assert f"{run} cannot be written, where the index belongs" in capsys.readouterr().err
 
 
 def test_index_finds_every_feature_in_a_run_compared_with_itself(run: Path, tiny_run: Path, capsys):

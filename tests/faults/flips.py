@@ -172,7 +172,7 @@ def prepare(place: Path) -> None:
     write_into(run, "index")
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     processor = names[0] if names else platform.processor() or platform.machine()
@@ -195,7 +195,7 @@ def main() -> None:
         "schema": "saelab/flips/1",
         "saelab_version": saelab.__version__,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": _machine(),
+        "machine": machine(),
         "seed": args.seed,
         "n": args.n,
         "kinds": rows,

@@ -1,0 +1,19 @@
+"""Killed anywhere and repeated, verbs end as if nothing had happened."""
+
+from pathlib import Path
+
+import pytest
+
+from saelab.activations import plan
+from tests.faults.kills import at_random, table, wholes
+from tests.faults.verbs import VERBS, prepare
+
+CHECKED = [verb for verb in VERBS if verb.name in ("train", "sweep", "capture", "index")]
+
+
+def test_ten_kills_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plan, "SHARD_BYTES", plan.SHARD_BYTES)  # which `prepare` sets
+    prepare(tmp_path)
+    rows, wrong = table(at_random(CHECKED, 10, 1, tmp_path, wholes(CHECKED, tmp_path)))
+    assert wrong == []
+    assert sum(row["kills"] for row in rows.values()) == 10

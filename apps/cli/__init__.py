@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from .home import give_home
 from .memory import keep_freed_memory
+from .progress import telling
 
 VERBS = {
     "demo": "run the whole main job on the bundled model and open the browser",
@@ -132,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
             module, args = parse(argv[0], argv[1:])
             keep_freed_memory()
             give_home()
-            return module.run(args) or 0
+            with telling(argv[0]):
+                return module.run(args) or 0
     except KeyboardInterrupt as interrupt:
         print(f"saelab {argv[0]}: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return 130

@@ -17,6 +17,7 @@ from saelab.errors import UsageError
 from saelab.ranges import Count
 
 from .common import Common, document, show
+from .progress import stage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -113,12 +114,13 @@ def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> 
     if unknown:
         raise UsageError(f"no entry {', '.join(unknown)}; there are {', '.join(made)}")
     yardstick = benchmark.product(shape)
+    prices = {}
     with probe.screening(getattr(torch, screen)) if screen else nullcontext():
-        return {
-            n: benchmark.measure(make, yardstick, repeats)._asdict()
-            for n, make in made.items()
-            if not only or n in only
-        }
+        for name, make in made.items():
+            if not only or name in only:
+                stage(f"timing {name}")
+                prices[name] = benchmark.measure(make, yardstick, repeats)._asdict()
+    return prices
 
 
 def table(prices: dict[str, dict]) -> str:

@@ -21,6 +21,7 @@ from saelab.folders import find
 from saelab.ranges import Port
 from saelab.runs import RunFolder
 
+from . import progress
 from .common import Common, document, show, unsaid
 
 HOST = "127.0.0.1"
@@ -109,6 +110,7 @@ def run(args: Args) -> None:
     )
     show(result, args.json, "\n".join(lines))
     sys.stdout.flush()
+    progress.silence()
     serve(args.runs, port)
 
 

@@ -18,6 +18,7 @@ from saelab.ranges import Count, OrNone, Several
 from saelab.textfiles import skipped
 
 from .common import Common, Folder, document, show, unsaid
+from .progress import bar
 
 if TYPE_CHECKING:
     from saelab.activations.from_text import FromText
@@ -79,8 +80,6 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
-    from tqdm import tqdm
-
     if args.out.exists() and not args.out.is_dir():
         raise UsageError(f"{args.out} is a file: --out names the folder of the cache")
     if args.dry_run:
@@ -89,13 +88,11 @@ def run(args: Args) -> int:
     from saelab.activations import Cache
 
     started, seen = time.perf_counter(), []
-    with tqdm(
-        total=source.plan.n_tokens, unit="token", unit_scale=True, file=sys.stderr, disable=None
-    ) as bar:
+    with bar(source.plan.n_tokens, "token") as shown:
 
         def progress(n_tokens: int) -> None:
             seen.append(n_tokens)
-            bar.update(n_tokens - bar.n)
+            shown.to(n_tokens)
 
         cache = Cache.write(args.out, source, progress)
     result = document(

@@ -16,6 +16,7 @@ from saelab.ranges import Count
 
 from . import circuit_text
 from .common import Folder, OfRun, Place, document, keep, show, unsaid
+from .progress import stage
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def run(args: Args) -> int:
     model = opened[0].model if opened else models.load(args.model or "bundled", args.device)
 
     def progress(what: str) -> None:
+        stage(what)
         if sys.stderr.isatty() and not args.json:
             print(f"{what} ...", file=sys.stderr)
 

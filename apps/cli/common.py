@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -137,12 +137,3 @@ def show(result: dict, as_json: bool, text: str) -> None:
     from saelab.digests import sealed
 
     print(json.dumps(sealed(result), indent=1) if as_json else text)
-
-
-def upto(bar: Any) -> Callable[[int], None]:
-    """A callback that moves a tqdm bar to the number it is called with."""
-
-    def move(n: int) -> None:
-        bar.update(n - bar.n)
-
-    return move

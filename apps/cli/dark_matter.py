@@ -5,14 +5,14 @@ what each costs the model.
     saelab dark-matter runs/a runs/b --tokens 500k
 """
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
 from saelab.ranges import Count, Weight
 
-from .common import Folder, OfCache, Runs, cell, document, finished, keep, show, upto
+from .common import Folder, OfCache, Runs, cell, document, finished, keep, show
+from .progress import bar
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -51,8 +51,6 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Analyse, write dark-matter.json into every run, print tables."""
-    from tqdm import tqdm
-
     from saelab import opening
     from saelab.analysis.dark_matter.report import analyse
 
@@ -69,9 +67,9 @@ def run(args: Args) -> int:
         min(args.tokens, cache.n_tokens()),
         min(args.held_out, cache.n_tokens("held_out")),
     )
-    with tqdm(total=n_tokens + n_held_out, unit="token", file=sys.stderr, disable=None) as bar:
+    with bar(n_tokens + n_held_out, "token") as shown:
         sizes = {"n_tokens": args.tokens, "n_held_out": args.held_out, "ridge": args.ridge}
-        fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=upto(bar))
+        fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=shown.to)
     result = document("dark-matter", args.seed, **fields)
     for run_, own in zip(opened, result["runs"], strict=True):
         keep(run_.folder.dark_matter, {**result, "runs": [own]})
@@ -97,14 +95,12 @@ def _check_common(opened: "list[Opened]") -> None:
 
 def _write_errors(args: Args, cache: "Cache", sae: "SAE") -> str:
     """Write the error cache; what to do with it."""
-    from tqdm import tqdm
-
     from saelab.analysis.dark_matter.error_cache import write_errors
 
     assert args.errors is not None
     total = sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context
-    with tqdm(total=total, unit="token", file=sys.stderr, disable=None) as bar:
-        write_errors(sae, cache, args.errors, args.tokens, args.seed, upto(bar))
+    with bar(total, "token", str(args.errors)) as shown:
+        write_errors(sae, cache, args.errors, args.tokens, args.seed, shown.to)
     hook = f"{cache.resolve(sae.origin.hook)}.error.nonlinear"
     return f"next: saelab train --cache {args.errors} --hook {hook} --out RUN"
 

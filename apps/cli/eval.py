@@ -6,7 +6,6 @@ spliced in.
 """
 
 import json
-import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from saelab.ranges import Count
 
-from .common import OfCache, Runs, document, finished, keep, show, upto
+from .common import OfCache, Runs, document, finished, keep, show
+from .progress import bar, stage
 from .report_tables import beside, probes, side_by_side, table
 
 if TYPE_CHECKING:
@@ -73,16 +73,15 @@ def _check_text(folders: list[Path], cache: Path | None) -> None:
 
 def _evaluate(opened: "Opened", args: Args) -> dict:
     """One run's report, written into it."""
-    from tqdm import tqdm
-
     from saelab.evaluation import evaluate
 
     folder, sae, cache_, model = opened
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     probed = {}
     if args.probe:
+        stage(f"probing {folder.path}")
         probed = {"probing": _probing(sae, untrained["random_init"], cache_, model, args.seed)}
-    with tqdm(total=args.tokens, unit="token", file=sys.stderr, disable=None) as bar:
+    with bar(min(args.tokens, cache_.n_tokens("held_out")), "token", str(folder.path)) as shown:
         beside_ = untrained if args.controls else None
         fields = evaluate(
             sae,
@@ -91,7 +90,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             n_tokens=args.tokens,
             seed=args.seed,
             controls=beside_,
-            progress=upto(bar),
+            progress=shown.to,
         )
     result = document("report", args.seed, **fields, **probed)
     keep(folder.report, result)

@@ -6,7 +6,6 @@ the browser reads.
 """
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from saelab.errors import UsageError
 from saelab.ranges import Count
 from saelab.runs import RunFolder
 
-from .common import OfCache, document, show, upto
+from .common import OfCache, document, show
+from .progress import bar
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -40,8 +40,6 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Index, write features.db into the run, print what it holds."""
-    from tqdm import tqdm
-
     from saelab import SAE, opening
     from saelab.features import build
 
@@ -52,12 +50,7 @@ def run(args: Args) -> int:
     folder, sae, cache, model = opening.open(args.run, args.model, args.cache)
     others = [(path, SAE.load(path)) for path in args.compare]
     named = [(_name(path, other, sae), other) for path, other in others]
-    with tqdm(
-        total=min(args.tokens, cache.n_tokens(args.split)),
-        unit="token",
-        file=sys.stderr,
-        disable=None,
-    ) as bar:
+    with bar(min(args.tokens, cache.n_tokens(args.split)), "token") as shown:
         summary = build.build(
             sae,
             cache,
@@ -69,7 +62,7 @@ def run(args: Args) -> int:
             n_tokens=args.tokens,
             split=args.split,
             seed=args.seed,
-            progress=upto(bar),
+            progress=shown.to,
         )
     result = document(
         "index",

@@ -4,7 +4,7 @@ saelab reproduce
 saelab reproduce abstopk --quick
 """
 
-import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 from saelab.door import beside
 
 from .common import Common, cell, document, keep, show
+from .progress import Bar, bar
 
 reproduce = beside("training.reproduce")
 
@@ -58,29 +59,24 @@ def run(args: Args) -> int:
 
 
 class Bars:
-    """One progress bar on stderr at a time, a new one for each new thing that is done."""
+    """One bar at a time, a new one for each new thing that is done."""
 
     def __init__(self) -> None:
-        self.what, self.bar = "", None
+        self.stack = ExitStack()
+        self.shown: Bar | None = None
 
     def __enter__(self) -> "Bars":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self.stack.close()
 
     def move(self, what: str, done: int, total: int) -> None:
         """Show that `done` of `total` of `what` is done."""
-        from tqdm import tqdm
-
-        if self.bar is None or what != self.what or done < self.bar.n:
-            self.__exit__()
-            self.what, self.bar = (
-                what,
-                tqdm(total=total, desc=what, file=sys.stderr, disable=None, unit_scale=True),
-            )
-        self.bar.update(done - self.bar.n)
+        if self.shown is None or what != self.shown.what or done < self.shown.n:
+            self.stack.close()
+            self.shown = self.stack.enter_context(bar(total, "", what))
+        self.shown.to(done)
 
 
 def table(result: dict) -> str:

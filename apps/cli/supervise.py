@@ -5,7 +5,6 @@ interpretability.
     saelab supervise runs/a runs/b --task greater-than --changes 3
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +16,7 @@ from saelab.ranges import Count, Several
 
 from ..browser.supervised import SCORES
 from .common import OfRun, Runs, cell, document, finished, keep, show
+from .progress import bar
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,6 @@ def _rows(args: Args) -> tuple[list, list, Any]:
 
 def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: Any) -> dict:
     """The document's fields for one SAE."""
-    from tqdm import tqdm
-
     from saelab import tasks
     from saelab.evaluation import supervised
 
@@ -93,13 +91,13 @@ def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: An
     fit_prompts, test_prompts = (tasks.build(name, model, rows, metric) for rows in (fit, test))
     site = supervised.visit(model, sae.origin.hook, fit_prompts, test_prompts, list(args.position))
     dictionaries = supervised.with_controls(site, sae, args.seed)
-    with tqdm(total=len(dictionaries), unit="dictionary", file=sys.stderr, disable=None) as bar:
+    with bar(len(dictionaries), "", "dictionaries") as shown:
         return supervised.evaluate(
             site,
             dictionaries,
             seed=args.seed,
             headline=args.changes,
-            progress=lambda _: bar.update(),
+            progress=lambda _: shown.to(shown.n + 1),
         )
 
 

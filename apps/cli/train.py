@@ -21,6 +21,7 @@ from saelab import Config
 from saelab.door import beside
 
 from .common import document, show
+from .progress import bar
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,14 @@ def default(argv: list[str]) -> Args:
 
 def train_showing_progress(configs: Sequence[Config], **options: bool) -> None:
     """Train with a progress bar on stderr; warn there of runs that were too short."""
-    from tqdm import tqdm
-
-    n_steps = configs[0].n_steps
-    with tqdm(total=n_steps, unit="step", file=sys.stderr, disable=None) as bar:
+    with bar(configs[0].n_steps, "step") as shown:
 
         def progress(step: int, n_steps: int, steps: list) -> None:
-            bar.update(step - bar.n)
-            bar.set_postfix(
+            shown.to(
+                step,
                 fvu=f"{steps[0].fvu:.3f}",
                 l0=f"{steps[0].l0:.1f}",
                 dead=f"{steps[0].dead:.1%}",
-                refresh=False,
             )
 
         saelab.train(configs, progress=progress, **options)

@@ -8,10 +8,12 @@ from.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 BLOCK = 16  # contexts that stay together until the buffer is shuffled
@@ -162,3 +164,12 @@ def _gather(whole: Buffer, rows_N: Tensor) -> Buffer:
 
 def _joined(one: Buffer, other: Buffer) -> Buffer:
     return {name: torch.cat([one[name], other[name]]) for name in other} if one else other
+
+
+def counts(path: Path) -> np.ndarray:
+    """[C] how many positions of each context of a shard count; of none where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor("counted").sum(1).numpy()
+    except SafetensorError:
+        return np.zeros(0, int)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saelab import digests
 from saelab.activations import manifest, registry, writer
-from saelab.activations.batches import Batches, File
+from saelab.activations.batches import Batches, File, counts
 from saelab.activations.moments import Moments
 from saelab.activations.plan import Plan
 from saelab.activations.records import Contexts, Tokens
@@ -204,9 +204,11 @@ class Cache:
         open_, masked = partial(self._open, shard), self.plan.masked
         if not masked:
             return File(open_, np.full(shard["contexts"], self.context - 1), masked)
-        # Not checked yet: it would read every shard before the first batch.
-        with safe_open(self.path / shard["file"], "pt") as file:
-            return File(open_, file.get_tensor("counted").sum(1).numpy(), masked)
+        # Its digest is not compared yet, which would read every shard before the first batch.
+        n_counted_C = counts(self.path / shard["file"])
+        if n_counted_C.sum() != shard["counted"]:
+            self._checked(shard)
+        return File(open_, n_counted_C, masked)
 
     def batches(
         self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0

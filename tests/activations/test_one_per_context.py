@@ -14,7 +14,7 @@ from saelab import SAE, Choice, models
 from saelab.activations import Cache
 from saelab.activations.from_text import from_text
 from saelab.activations.packing import OnePerContext
-from saelab.errors import UsageError
+from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import evaluate
 from saelab.features import build
 from saelab.models import running
@@ -139,3 +139,17 @@ def test_the_command_says_how_many_documents_it_cut(
 def test_a_packing_that_nobody_knows_is_refused(bridge):
     with pytest.raises(UsageError, match="no packing 'tight'"):
         from_text(bridge, "stdlib", [HOOK], 1000, pack="tight")
+
+
+def test_a_mask_that_was_damaged_is_refused_before_it_decides_the_order(
+    bridge, names: Path, tmp_path: Path
+):
+    cache = cached(bridge, names, tmp_path / "c", None)
+    shard = tmp_path / "c" / cache.shards("train")[-1]["file"]
+    whole = shard.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    first = 8 + size + json.loads(whole[8 : 8 + size])["counted"]["data_offsets"][0]
+    for at in (first, whole.index(b'"counted"') + 1):  # position 0 of a context; the name
+        shard.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(FailedRun, match=f"{shard.name} of .* was altered"):
+            cache.batches(HOOK, 10)

@@ -11,7 +11,7 @@ from saelab import models
 from saelab.activations import Cache
 from saelab.activations.from_text import from_text
 from saelab.activations.writer import write
-from saelab.errors import UsageError
+from saelab.errors import FailedRun, UsageError
 from saelab.files import write_json
 from tests.conftest import HOOK
 from tests.killing import run_and_kill
@@ -62,3 +62,20 @@ def test_a_resume_that_starts_over_in_the_middle_would_be_caught(job, whole, tmp
     manifest["shards"] = manifest["shards"][:-1]
     write_json(out / "manifest.json", manifest)
     assert contents(job(out)) != whole  # the last shard's tokens are counted twice in the moments
+
+
+@pytest.mark.parametrize("name", ["moments-", "00000."])
+def test_damage_of_an_unfinished_capture_is_named_and_not_gone_on_with(
+    job, tmp_path: Path, name: str
+):
+    out = tmp_path / "c"
+    run_and_kill(lambda progress: job(out, progress), 20, 0.0)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (entry,) = (e for e in (*manifest["shards"], manifest["moments"]) if name in e["file"])
+    file = out / entry["file"]
+    written = bytearray(file.read_bytes())
+    written[-1] ^= 4
+    file.write_bytes(written)
+    with pytest.raises(FailedRun, match=f"{name}.* was altered: its SHA-256"):
+        job(out)
+        Cache(out).verify()

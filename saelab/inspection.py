@@ -132,19 +132,20 @@ def _cache(path: Path, verify: bool) -> Inspected:
 def _run(run: RunFolder, verify: bool) -> Inspected:
     checkpoints = sorted(run.checkpoints.glob("step-*.safetensors"))
     documents = {path: _document(path, path.name) for path in sorted(run.path.glob("*.json"))}
+    schema, index = _index(run.features, verify) if run.features.is_file() else (None, None)
     files = [
         *_edited(run),
         *(_sae(run.sae, "sae/", verify) if run.has_sae() else ()),
         *(_checkpoint(path, f"checkpoints/{path.name}", verify) for path in checkpoints),
         *documents.values(),
-        *([_index(run.features, verify)] if run.features.is_file() else ()),
+        *([index] if index else ()),
     ]
     readable = [path for path, file in documents.items() if not file.problem]
     facts = {
         **_header(run.sae),
         "step": int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else None,
         "reports": {path.name: kind_of(read(path)) for path in readable if path != run.training},
-        "indexed": run.features.is_file(),
+        "index": schema,
     }
     return Inspected("run", run.has_sae(), facts, files)
 
@@ -219,7 +220,8 @@ def _foreign(path: Path, below: str = "") -> Iterator[File]:
 def _single(path: Path, verify: bool) -> Inspected | None:
     """A file that says by itself whether it is whole; None for any other."""
     if path.suffix == ".db":
-        return Inspected("index", True, {}, [_index(path, verify)])
+        schema, looked = _index(path, verify)
+        return Inspected("index", True, {"schema": schema}, [looked])
     if path.match("step-*.safetensors"):
         return Inspected("checkpoint", True, {}, [_checkpoint(path, path.name, verify)])
     if path.suffix != ".json":
@@ -235,13 +237,13 @@ def _checkpoint(path: Path, name: str, verify: bool) -> File:
     return _look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
 
 
-def _index(path: Path, verify: bool) -> File:
-    """A feature index: SQLite's own check, and the digest if that is read."""
+def _index(path: Path, verify: bool) -> tuple[str | None, File]:
+    """A feature index: its schema, of whatever version; SQLite's own check, and the digest if that
+    is read."""
     from saelab.features import file
 
-    def is_right() -> bool | None:
-        file.open(path)[0].close()
-        return file.is_right(path) if verify else None
-
-    looked = _look(path, path.name, is_right)
-    return looked if verify or looked.problem else looked._replace(digest="not read")
+    try:
+        schema = file.schema(path)
+    except (FailedRun, UsageError) as error:
+        return None, File(path.name, path.stat().st_size, "wrong", str(error))
+    return schema, _look(path, path.name, (lambda: file.is_right(path)) if verify else None)

@@ -63,7 +63,7 @@ def text(path: Path, seen: "Inspected", verify: bool) -> str:
     if seen.damaged:
         return "\n".join([*lines, *(f"  damaged: {f.file}: {f.problem}" for f in seen.damaged)])
     unread = [file.file for file in seen.files if file.digest == "not read"]
-    whole = "every digest is right" if verify else "as far as lengths and JSON say"
+    whole = "every digest that there is is right" if verify else "as far as lengths and JSON say"
     hint = f"; --verify reads the {len(unread)} other digests" if unread else ""
     return "\n".join([*lines, f"  whole: {whole}{hint}"])
 

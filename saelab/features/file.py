@@ -36,9 +36,18 @@ def open(path: Path) -> tuple[sqlite3.Connection, dict[str, Any]]:
     return connection, facts
 
 
+def schema(path: Path) -> str:
+    """The schema of an index of any version. Raises UsageError for what is no index, FailedRun if
+    SQLite finds it damaged."""
+    with contextlib.closing(_connected(path)) as connection:
+        meta = _meta(connection, path)
+        _quick_check(connection, path)
+    return meta.get("schema", "")
+
+
 def is_right(path: Path) -> bool | None:
     """Whether an index is the one that was written, by its digest; None if it has none. Reads the
-    whole file; raises as `open` does."""
+    whole file; raises as `schema` does."""
     with contextlib.closing(_connected(path)) as connection:
         stored = _meta(connection, path).get(digests.FIELD)
     return None if stored is None else digests.is_sealed(path, stored)

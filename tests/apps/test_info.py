@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from apps.cli import main
+from saelab.features.schema import SCHEMA
 from saelab.files import read_json, write_json
 from tests import toy_index
 from tests.conftest import HOOK, SECOND_HOOK
@@ -72,7 +74,7 @@ def test_a_run_says_what_it_is_and_what_it_has(run: Path, capsys):
         *("topk", 4),
     )
     assert facts["hook"] == HOOK and facts["step"] == 156
-    assert facts["reports"] == {"report.json": "report"} and facts["indexed"]
+    assert facts["reports"] == {"report.json": "report"} and facts["index"] == SCHEMA
     assert digests_of(document) == {
         "config.yaml": "none",
         "metrics.jsonl": "none",
@@ -146,6 +148,23 @@ def test_older_files_are_said_to_have_no_digest(cache: Path, run: Path, capsys):
     assert digests_of(document) == {"sae.json": "none", "sae.safetensors": "none"}
     assert main(["info", str(run / "sae")]) == 0
     assert "without a digest: sae.json, sae.safetensors" in capsys.readouterr().out
+
+
+def test_an_index_of_another_version_is_no_damage_and_a_cut_one_is(run: Path, capsys):
+    path = run / "features.db"
+    toy_index.build(path)
+    whole = path.read_bytes()
+    with sqlite3.connect(path) as connection:
+        connection.execute("update meta set value = 'saelab/features/1' where key = 'schema'")
+        connection.execute("delete from meta where key = 'sha256'")
+    connection.close()
+    code, document, _ = info(capsys, run, "--verify")
+    assert code == 0 and document["facts"]["index"] == "saelab/features/1"
+    assert digests_of(document)["features.db"] == "none"
+    for left in (0, 100, len(whole) // 2):
+        path.write_bytes(whole[:left])
+        code, document, last = info(capsys, path)
+        assert code == 1 and "features.db" in last, left
 
 
 def test_what_is_unfinished_says_so(cache: Path, run: Path, capsys):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab import digests, locks
-from saelab.errors import FailedRun
+from saelab.errors import FailedRun, UsageError
 
 # What a write that was killed leaves behind: ours, and those of safetensors before it was in ours.
 _LEFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp|\.tmp\w{6}")
@@ -57,6 +57,14 @@ def sweep(folder: Path, name: str | None = None) -> None:
         left = _LEFT.fullmatch(path.name)
         if left and name in (None, left["name"]):
             _remove_left(path)
+
+
+def tidy(folder: Path) -> None:
+    """Remove from a folder that is finished what its writer left if it was killed after that; not
+    where somebody writes, or nobody may."""
+    if any(is_trace(path.name) for path in folder.iterdir()):
+        with contextlib.suppress(UsageError), locks.only_writer(folder):
+            sweep(folder)
 
 
 def is_trace(name: str) -> bool:

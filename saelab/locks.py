@@ -31,7 +31,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             f"{folder} is being written by process {_holder(folder / NAME)}: wait for its end, or "
             "name another folder"
         ) from None
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}") from None
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())

@@ -119,3 +119,4 @@ def _write(config: Config, folder: Path, cache: Cache, first: int) -> None:
         if place.is_dir():
             files.sweep(place)
     checkpoint.drop_after(mine.checkpoints, first)
+    checkpoint.prune(mine.checkpoints, config.checkpoint_every, config.n_steps)

@@ -23,7 +23,7 @@ from saelab.activations.moments import of_rows
 from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
-from saelab.files import is_trace, read_json, sweep, write_atomic, write_json
+from saelab.files import is_trace, read_json, sweep, tidy, write_atomic, write_json
 from saelab.locks import only_writer
 
 OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors")
@@ -45,6 +45,7 @@ def write(source: Source, out: Path | str, progress: Progress | None = None) -> 
             if not writer.manifest["complete"]:
                 _write(writer, source, progress)
                 return out
+    tidy(out)
     _check_unchanged(Writer(source, out), source)
     return out
 

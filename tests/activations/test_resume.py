@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from saelab import models
+from saelab import locks, models
 from saelab.activations import Cache
 from saelab.activations.from_text import from_text
 from saelab.activations.writer import write
@@ -79,3 +79,13 @@ def test_damage_of_an_unfinished_capture_is_named_and_not_gone_on_with(
     with pytest.raises(FailedRun, match=f"{name}.* was altered: its SHA-256"):
         job(out)
         Cache(out).verify()
+
+
+def test_what_a_capture_left_that_was_killed_at_its_very_end_is_removed(job, whole, tmp_path: Path):
+    out = job(tmp_path / "c")
+    (out / ".lock").write_text("1 on elsewhere")
+    (out / ".manifest.json.1.tmp").mkdir()
+    with locks.only_writer(out):  # who writes keeps what is there
+        assert job(out) == out and (out / ".manifest.json.1.tmp").exists()
+    (out / ".lock").touch()
+    assert contents(job(out)) == whole

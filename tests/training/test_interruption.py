@@ -129,6 +129,18 @@ def test_a_sweep_killed_between_its_checkpoints_goes_on_from_the_newest_step_of_
     assert differs(tmp_path / "k4", whole) == []
 
 
+def test_a_run_killed_while_it_drops_old_checkpoints_drops_them_when_resumed(
+    config, whole: Path, tmp_path: Path, monkeypatch
+):
+    mine = replace(config, out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "prune", lambda _, every, n_steps: None)
+        run_in_fork(lambda: training.train(mine, progress=at_step(N_STEPS, die)))
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [8, 16, 24, 30]
+    training.train(mine, resume=True)
+    assert differs(tmp_path / "run", whole) == []
+
+
 def test_runs_without_a_common_checkpoint_are_refused_with_their_steps(config, tmp_path: Path):
     both = sweep(config, tmp_path)
     training.train(both)

@@ -79,9 +79,9 @@ apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders sae
     saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.inspection saelab.kernels saelab.matching saelab.models saelab.opening saelab.ranges
-    saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training
-    training.recipes training.reproduce
+    saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening
+    saelab.ranges saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
+    saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

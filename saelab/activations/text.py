@@ -75,9 +75,10 @@ class Text:
             return Split()
         head = [(one.name, one.key) for one in islice(self.documents(), DECIDING)]
         if len({key for _, key in head}) < 2:
+            several = f"{len(head)} documents of the same text"
             raise UsageError(
-                f"{self.name} is one document, and neither side of the split may be empty: give at "
-                "least two"
+                f"{self.name} is {several if len(head) > 1 else 'one document'}, and neither side "
+                "of the split may be empty: give at least two"
             )
         return split(head)
 

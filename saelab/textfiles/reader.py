@@ -28,7 +28,7 @@ def file(path: Path, field: str, skipped: Skipped) -> Iterator[Document]:
     if what == "text":
         documents = opening.guarded(path, _paragraphs(path))
     else:
-        documents = _records(path, path.name, what, field, skipped)
+        documents = _records(path, _label(path, path.parent), what, field, skipped)
     document = None
     for document in documents:
         yield document
@@ -45,7 +45,7 @@ def folder(root: Path, field: str, skipped: Skipped) -> Iterator[Document]:
     digest (a fixed shuffle). A file that cannot be read is left out. Raises UsageError where none
     can."""
     if is_dataset(root):
-        yield from _records(root, root.name, "dataset", field, skipped)
+        yield from _records(root, _label(root, root.parent), "dataset", field, skipped)
         return
     paths = {_label(path, root): (path, what) for path, what in _walk(root, set(), skipped)}
     if not paths and not skipped.files:
@@ -143,9 +143,10 @@ def text_of(record: Any, field: str, where: str, name: str, skipped: Skipped) ->
 
 def _paragraphs(path: Path) -> Iterator[Document]:
     """A plain-text file cut at blank lines into documents of at least DOCUMENT_CHARACTERS."""
+    label = _label(path, path.parent)
     with opening.text(path) as file:
         for number, text in enumerate(_cut(file)):
-            yield Document(f"{path.name}#{number}", text, text)
+            yield Document(f"{label}#{number}", text, text)
 
 
 def _cut(file: TextIO) -> Iterator[str]:

@@ -124,7 +124,7 @@ def test_texts_that_hashing_splits_are_split_by_it(tmp_path: Path):
     ("texts", "words"),
     [
         (["alone " * 50], "is one document"),
-        (["twin " * 50] * 3, "is one document"),
+        (["twin " * 50] * 3, "is 3 documents of the same text"),
         (["long " * 90, "x"], "give 2 .* tokens, a context takes 31"),
     ],
 )

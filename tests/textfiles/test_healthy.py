@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,8 @@ HEALTHY: dict[str, Callable[[Path], Path]] = {
         [f"ein Ordner/日本 {i}/naïve 😀 {i}.txt" for i in range(60)]
     ),
     "quotes and globs in paths": many([f"a'b\"[{i}]*?$(x).md" for i in range(60)]),
+    "names that are not UTF-8": many([os.fsdecode(b"na\xefve/%d.txt" % i) for i in range(60)]),
+    "a name that is not UTF-8": one(os.fsdecode(b"na\xefve.jsonl"), lines(MANY)),
     "leading dashes": many([f"-{i}.txt" for i in range(60)]),
     "deep folders": many([f"{'d/' * 40}{i}.txt" for i in range(60)]),
     "6,000 tiny files": many([f"{i % 50}/{i}.txt" for i in range(6000)], "{}"),
@@ -102,6 +105,7 @@ def test_an_odd_but_healthy_text_is_captured(model, tmp_path: Path, name: str):
     source = from_text(model, str(path), [HOOK], 640, context=8)
     cache = Cache.write(tmp_path / "cache", source)
     assert cache.n_tokens("train") and cache.n_tokens("held_out")
+    assert all(document.encode() for document in cache.document_names())
     words = pieces(model.tokenizer, model.cfg.d_vocab)
     raw = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     for split in ("train", "held_out"):

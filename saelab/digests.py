@@ -42,7 +42,13 @@ def entry(path: Path) -> dict[str, Any]:
 def check_length(folder: Path, written: Mapping[str, Any], remedy: str) -> Path:
     """The path of a file that has the length of its entry. Raises FailedRun naming one that is
     missing or of another length, with what to do."""
-    file = folder / written["file"]
+    name, length, digest = (written.get(key) for key in ("file", "bytes", FIELD))
+    # A name with a folder in it would lead out of this one.
+    if not (isinstance(name, str) and Path(name).name == name and type(length) is int):
+        raise FailedRun(f"an entry of {folder} names no file of it with a length: {written}")
+    if not isinstance(digest, str):
+        raise FailedRun(f"{name} of {folder} has no SHA-256 beside it; {remedy}")
+    file = folder / name
     size = file.stat().st_size if file.is_file() else None
     if size != written["bytes"]:
         cut = f"was cut or changed: {size} bytes instead of {written['bytes']}"

@@ -159,6 +159,26 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+@contextlib.contextmanager
+def meant(path: Path, remedy: str) -> Iterator[None]:
+    """Within the block the fields of a JSON file are given their meaning: what goes wrong there is
+    told as damage to the file, with what to do.
+
+        with meant(path, "train again"):
+            width = header["shape"][0]
+    """
+    try:
+        yield
+    except FailedRun:
+        raise
+    # A file that anybody may have changed can be wrong in any way, torch's own complaints included.
+    except (ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as e:
+        kind = "" if isinstance(e, UsageError) else f"{type(e).__name__}: "
+        why = " ".join(str(e).split())[:300]
+        told = f"{path} is damaged, its fields do not hold what they should ({kind}{why}); {remedy}"
+        raise FailedRun(told) from None
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; a document (what has a `schema`) with its own
     digest."""

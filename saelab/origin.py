@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from saelab.ranges import strict
+
 # What caches name as their model that are of a synthetic world or of arrays from elsewhere.
 SYNTHETIC, ARRAYS = "synthetic", "arrays"
 
@@ -48,7 +50,7 @@ class Identity:
     def from_dict(written: Mapping[str, Any]) -> "Identity":
         """The inverse of `to_dict`; other fields, such as a synthetic world's, are left out."""
         names = {f.name for f in fields(Identity)}
-        return Identity(**{name: written[name] for name in written if name in names})
+        return strict(Identity(**{name: written[name] for name in written if name in names}))
 
 
 @dataclass(frozen=True)
@@ -115,4 +117,4 @@ class Origin:
             known["model"] = Identity.from_dict(known["model"])
         more = {name: written[name] for name in written if name not in names}
         known["more"] = {**known.get("more", {}), **more}
-        return Origin(**known)
+        return strict(Origin(**known))

@@ -9,13 +9,15 @@ them.
     list(outside(Args(tokens=0)))  # ['tokens=0: give a whole number of at least 1']
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
 from math import inf
-from typing import Annotated, Any, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+T = TypeVar("T")
 LARGEST = 2**63 - 1  # what a tensor's index holds
 FACTORS = {"k": 10**3, "m": 10**6, "b": 10**9}
 
@@ -76,6 +78,32 @@ def number(text: str, suffixes: bool = True) -> int:
     if not value.is_finite() or abs(value) > LARGEST or value != int(value):
         raise ValueError(f"{text!r} is no whole number such as {like}")
     return int(value)
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value, such as JSON gives it, is of a type: no bool is a number, and a number lies
+    in its range."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fits(parts[0], value) and all(value in one for one in ranges(hint))
+    if origin in (Union, UnionType):
+        return any(fits(part, value) for part in parts)
+    if origin is Literal or hint is Any:
+        return hint is Any or any(value == part for part in parts)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return all(fits(parts[0], key) and fits(parts[1], one) for key, one in value.items())
+    return isinstance(value, origin or hint)
+
+
+def strict(values: T) -> T:
+    """A dataclass whose fields hold what their types say. Raises ValueError naming one that does
+    not."""
+    for name, hint in hints(type(values)).items():
+        if not fits(hint, getattr(values, name)):
+            raise ValueError(f"{name}={getattr(values, name)!r:.80}")
+    return values
 
 
 def ranges(hint: Any) -> Iterator[Range]:

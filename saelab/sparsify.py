@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
 
+from saelab.ranges import strict
+
 Over = Literal["token", "feature", "batch"]
 
 
@@ -128,4 +130,4 @@ def from_dict(fields: dict) -> Sparsify:
     kind = fields.pop("kind", None)
     if kind not in kinds:
         raise ValueError(f"no sparsifier kind {kind!r}; there are {', '.join(kinds)}")
-    return kinds[kind](**fields)
+    return strict(kinds[kind](**fields))

@@ -21,11 +21,11 @@ saelab.budgets:
 saelab.code:
 saelab.documents:
 saelab.errors:
-saelab.origin:
 saelab.ranges:
-saelab.sparsify:
 saelab.spelling:
 saelab.statistics:
+saelab.origin: saelab.ranges
+saelab.sparsify: saelab.ranges
 saelab.bundled: saelab.documents
 saelab.digests: saelab.errors
 saelab.locks: saelab.errors
@@ -37,7 +37,7 @@ saelab.models: saelab.digests saelab.errors saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.locks saelab.models saelab.origin saelab.textfiles
+    saelab.locks saelab.models saelab.origin saelab.ranges saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify

@@ -29,6 +29,7 @@ VERBS = {
 }
 
 
+LONG = 1000  # characters of a message
 NUMBERS = {"N": "whole number", "FLOAT": "number"}  # by tyro's word for them
 
 
@@ -97,6 +98,11 @@ def parse(verb: str, argv: list[str]):
     return module, args
 
 
+def _short(text: str) -> str:
+    """The text without its middle, where a file has put a page into it."""
+    return text if len(text) <= LONG else f"{text[: LONG // 2]} ... {text[-LONG // 4 :]}"
+
+
 @contextlib.contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
     """Within the block SIGTERM, as schedulers send it, ends a verb as Ctrl-C does."""
@@ -115,6 +121,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 success, 2 wrong command line, 1 failure under way,
     130 Ctrl-C or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]
     if not argv or argv[0] in ("-h", "--help"):
@@ -143,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         from saelab.errors import UsageError
 
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = _short(" ".join(str(error).split())) or type(error).__name__
         kind = (
             ""
             if isinstance(error, (UsageError, RuntimeError, OSError))

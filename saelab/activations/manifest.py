@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from saelab import digests
-from saelab.activations.plan import SCHEMAS
+from saelab.activations.plan import SCHEMAS, Plan
+from saelab.activations.source import SPLITS
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_object
+from saelab.files import meant, read_object
+from saelab.origin import Identity
+from saelab.ranges import Count, OrNone, fits
 
 FIELDS = ("model", "settings", "hooks", "shards", "moments", "documents", "complete")
 REMEDY = "delete the cache and capture again"
@@ -24,9 +27,24 @@ def read(folder: Path) -> dict[str, Any]:
         raise UsageError(
             f"{folder} is unfinished: repeat its `saelab capture` command to resume it"
         )
-    for entry in entries(manifest):
-        digests.check_length(folder, entry, REMEDY)
+    with meant(folder / "manifest.json", REMEDY):
+        for entry in entries(manifest):
+            digests.check_length(folder, entry, REMEDY)
+        check_fields(manifest)
     return manifest
+
+
+def check_fields(manifest: dict[str, Any]) -> None:
+    """Raise an error for fields that say nothing that can be meant."""
+    Plan.read(manifest)
+    Identity.from_dict(manifest["model"])
+    for shard in manifest["shards"]:
+        counts = (shard["contexts"], shard.get("counted", 0))
+        if shard["split"] not in SPLITS or not all(fits(OrNone, count) for count in counts):
+            raise ValueError(f"{shard['file']} is no shard of {' or '.join(SPLITS)}: {shard}")
+    for name, hook in manifest["hooks"].items():
+        if not fits(Count, hook["width"]) or not fits(list, hook["aliases"]):
+            raise ValueError(f"{name} is no hook: {hook}")
 
 
 def written(folder: Path) -> dict[str, Any]:

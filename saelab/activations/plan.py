@@ -13,6 +13,7 @@ import torch
 
 from saelab.documents import RULE
 from saelab.errors import UsageError
+from saelab.ranges import Count, OrNone, strict
 
 SHARD_BYTES = 64_000_000
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
@@ -50,11 +51,11 @@ class Plan:
     """what was read: the name of a text, or of another source"""
     hooks: dict[str, dict]
     """entry of each hook by the name it was asked for by, see `hook`"""
-    n_tokens: int
+    n_tokens: Count
     """positions asked for"""
-    context: int
+    context: Count
     """T, every position included"""
-    n_held_out: int = 0
+    n_held_out: OrNone = 0
     """of these, positions held out (0: as the documents fall, about one in 20)"""
     text_field: str = ""
     """field of the text's records"""
@@ -62,7 +63,7 @@ class Plan:
     """whether each hook NAME has an array NAME.grad too"""
     dtype: str = "float16"
     """of activations and gradients on disk"""
-    shard_contexts: int = 0
+    shard_contexts: OrNone = 0
     """contexts per shard (0: what fits SHARD_BYTES)"""
     bos: int | None = 0
     """token that starts every context; None: text does"""
@@ -107,7 +108,7 @@ class Plan:
         settings = {"pack": "documents", **manifest["settings"]}
         rule = manifest.get("split_rule", RULE)
         known = {"parse_special": settings["pack"] != "given", "split_rule": rule}
-        return cls(**{**known, **settings, "hooks": manifest["hooks"]})
+        return strict(cls(**{**known, **settings, "hooks": manifest["hooks"]}))
 
     def settings(self) -> dict[str, Any]:
         """The plan as the manifest's `settings` hold it: plain JSON, hooks by name alone."""

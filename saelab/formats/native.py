@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab import digests, sparsify
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_object, write_atomic, write_json
+from saelab.files import meant, read_object, write_atomic, write_json
 from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
@@ -70,6 +70,14 @@ def read(path: Path) -> SAE:
     """
     header = _header(path)
     tensors = _tensors(path, header.get("weights"))
+    with meant(path / HEADER, REMEDY):
+        sae, probe, expected = _made(header, tensors)
+    _check_probe(sae, probe, expected, path)
+    return sae
+
+
+def _made(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[SAE, Tensor, Tensor]:
+    """The SAE that a header describes, with its probe and the probe's error."""
     shape = {name: header[name] for name in ("d_out", "transcoder", "skip")}
     form = sparsify.from_dict(header["sparsify"])
     sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
@@ -78,8 +86,7 @@ def read(path: Path) -> SAE:
         sae.levels = tensors.get("levels")
     sae.load_state_dict(tensors)
     sae.origin = Origin.from_dict(header[ORIGINS[header["schema"]]])
-    _check_probe(sae, probe, expected, path)
-    return sae
+    return sae, probe, expected
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -98,7 +105,8 @@ def _tensors(path: Path, entry: dict[str, Any] | None) -> dict[str, Tensor]:
     if not (path / WEIGHTS).is_file():
         raise UsageError(f"{path} has no {WEIGHTS}: its weights are missing")
     if entry is not None:
-        digests.check(path, entry, REMEDY)
+        with meant(path / HEADER, REMEDY):
+            digests.check(path, entry, REMEDY)
     try:
         return load_file(path / WEIGHTS)
     except Exception as error:

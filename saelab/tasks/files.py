@@ -125,7 +125,7 @@ def rows(path: Path) -> list[Row]:
             table = [json.loads(line) for line in text.splitlines() if line.strip()]
     except OSError as error:
         raise UsageError(f"cannot read the prompts {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         raise UsageError(
             f"{path} is neither a CSV table nor JSON, an array or one object per line: {error}"
         ) from error

@@ -64,16 +64,19 @@ def compare(
     """
     unembed = head(model) or (lambda logits: logits)
     following_P = tokens_CT.roll(-1, 1)[predicting_CT].to(endings["clean"].device)
-    rows = {name: ending[predicting_CT] for name, ending in endings.items()}
+    # Picked piece by piece: endings that are logits would not fit a second time.
+    rows = {name: ending.flatten(0, 1) for name, ending in endings.items()}
+    places_P = predicting_CT.flatten().nonzero().squeeze(1).to(following_P.device)
     size = rows_at_once(_vocabulary(model, endings["clean"]))
     parts: dict[str, list[Compared]] = {name: [] for name in endings}
     for first in range(0, len(following_P), size):
         part = slice(first, first + size)
-        clean_PV = unembed(rows["clean"][part]).float()
+        places = places_P[part]
+        clean_PV = unembed(rows["clean"][places]).float()
         _, clean_norm_P = _loss_and_norm(clean_PV, following_P[part])
         chance_PV = clean_PV.softmax(-1)
         for name, row in rows.items():
-            logits_PV = clean_PV if name == "clean" else unembed(row[part]).float()
+            logits_PV = clean_PV if name == "clean" else unembed(row[places]).float()
             loss_P, norm_P = _loss_and_norm(logits_PV, following_P[part])
             # sum_v p_v (log p_v - log p'_v), exactly 0 where the logits are the same. The norms go
             # in before the sum: p is rounded, and would carry their difference along with it.

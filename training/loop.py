@@ -163,7 +163,10 @@ def _due(config: Config, step: int) -> bool:
 
 
 def _stopped(step: int, n_steps: int) -> str:
-    return f"after step {step} of {n_steps}, its checkpoint is written: go on with --resume"
+    return (
+        f"after step {step} of {n_steps}, its checkpoint is written: repeat the command, `train` "
+        "with --resume, to go on"
+    )
 
 
 def _save(runs: list[Run], records: list[Record], folders: list[Path]) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated
 from saelab import Config
 from saelab.door import beside
 from saelab.ranges import Count, Port
+from saelab.runs import RunFolder
 
 from .common import Common, unsaid
 
@@ -82,10 +83,12 @@ def _configs(args: Args, cache: Path, second: Path) -> list[Config]:
 
 
 def _train(seeds: list[Config]) -> None:
-    """Train in one pass; print each run's last numbers."""
+    """Train in one pass, or go on where an earlier demo was killed; print each run's last numbers.
+    Raises UsageError where one has ended."""
     from .train import summary, train_showing_progress
 
-    train_showing_progress(seeds)
+    ended = RunFolder(seeds[0].out).features.is_file()
+    train_showing_progress(seeds, resume=not ended)
     for one in seeds:
         print(summary(one)[1])
 

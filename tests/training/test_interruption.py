@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import training
-from apps.cli import main
+from apps.cli import demo, main
 from saelab import SAE, locks
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_json
@@ -167,13 +167,25 @@ def test_a_signal_writes_a_checkpoint_and_ends_with_one_line(
         assert main(options(config, out)) == 130
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said == (
-        "saelab train: interrupted after step 11 of 30, its checkpoint is written: go on with "
-        "--resume"
+        "saelab train: interrupted after step 11 of 30, its checkpoint is written: repeat the "
+        "command, `train` with --resume, to go on"
     )
     assert checkpoint.steps(out / "checkpoints") == [8, 11]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert main(options(config, out, "--resume")) == 0
     assert differs(out, whole) == []
+
+
+def test_a_demo_goes_on_where_it_was_killed_and_spares_a_finished_one(
+    config, whole: Path, tmp_path: Path
+):
+    both = sweep(config, tmp_path)
+    killed(both, 20)
+    demo._train(both)
+    assert differs(tmp_path / "k4", whole) == []
+    (tmp_path / "k4" / "features.db").touch()
+    with pytest.raises(UsageError, match="already holds another run"):
+        demo._train(both)
 
 
 def test_sigterm_ends_any_verb_as_ctrl_c_does(monkeypatch, capsys):

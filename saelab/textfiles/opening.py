@@ -15,7 +15,7 @@ from saelab.errors import UsageError
 
 Value = TypeVar("Value")
 # What a file that is not what its name says, or was cut or damaged, makes its readers raise:
-# pyarrow's own errors are ValueError, OSError and the last three.
+# pyarrow's and datasets' own errors are among them.
 DAMAGE = (
     OSError,
     ValueError,
@@ -27,6 +27,7 @@ DAMAGE = (
     KeyError,
     NotImplementedError,
     TypeError,
+    MemoryError,
 )
 
 

@@ -10,7 +10,7 @@ from saelab.documents import Document
 from saelab.errors import UsageError
 from saelab.textfiles import opening
 from saelab.textfiles.kinds import SUFFIXES, beginning, is_dataset, kind
-from saelab.textfiles.records import records
+from saelab.textfiles.records import listed, records
 from saelab.textfiles.skipped import HALF, NULL, Skipped
 
 # Paragraphs of a plain-text file are gathered until a document has at least so many characters;
@@ -122,7 +122,7 @@ def text_of(record: Any, field: str, where: str, name: str, skipped: Skipped) ->
     if isinstance(record, dict):
         if not isinstance(record.get(field, 0), str | None):
             raise UsageError(
-                f"{where} has no text field {field!r}; its fields are {', '.join(record)} "
+                f"{where} has no text field {field!r}; its fields are {listed(record)} "
                 "(--text-field)"
             )
         record = record[field]

@@ -2,13 +2,14 @@
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from saelab.textfiles import opening, values
 from saelab.textfiles.opening import Damaged
 
+MOST = 40  # characters of a field's name, and fields, that a message lists
 ROWS = 64  # rows of a table that are held at once: a text may be a book
 
 
@@ -52,7 +53,13 @@ def _column(head: list[str], field: str) -> int:
     if not head:
         raise Damaged("holds no records")
     what = f"has {head.count(field) or 'no'} text field"
-    raise Damaged(f"{what} {field!r}; its fields are {', '.join(head)} (--text-field)")
+    raise Damaged(f"{what} {field!r}; its fields are {listed(head)} (--text-field)")
+
+
+def listed(fields: Iterable[str]) -> str:
+    """The first of some fields, for a message: what is damaged may have any."""
+    names = [name if len(name) <= MOST else f"{name[:MOST]}..." for name in fields]
+    return ", ".join([*names[:MOST], "..."] if len(names) > MOST else names)
 
 
 def _parquet(path: Path, field: str) -> Iterator[Any]:
@@ -82,15 +89,20 @@ def _check_type(field: str, kind: Any) -> None:
 def _dataset(path: Path, field: str) -> Iterator[Any]:
     import datasets
 
-    loaded: Any = datasets.load_from_disk(str(path))
+    try:
+        loaded: Any = datasets.load_from_disk(str(path))
+    except AttributeError as error:  # its JSON is of another shape than it expects
+        raise Damaged(f"was not written by save_to_disk: {error}") from None
     if isinstance(loaded, datasets.DatasetDict):
         if "train" not in loaded and len(loaded) != 1:
             raise Damaged(f"has no split train, only {', '.join(map(str, loaded))}: name one")
         loaded = loaded["train"] if "train" in loaded else next(iter(loaded.values()))
     _column(loaded.column_names, field)
     _check_type(field, loaded.data.schema.field(field).type)
-    for rows in loaded.select_columns([field]).with_format(None).iter(ROWS):
-        yield from rows[field]
+    for rows in loaded.select_columns([field]).with_format("arrow").iter(ROWS):
+        # Offsets of a damaged file may point outside it, where reading ends the process.
+        rows.validate(full=True)
+        yield from rows[field].to_pylist()
 
 
 READERS = {

@@ -38,6 +38,7 @@ def test_a_damaged_text_is_read_or_refused_by_name(tmp_path: Path, name: str):
         outcomes.append(outcome(path))
     refused = [said for said in outcomes if said != "read"]
     assert all(name in said and "\n" not in said for said in refused), refused
+    assert all(len(said) < len(str(path)) + 400 for said in refused)
     assert refused or name == "plain.txt", "nothing was refused: the damage is too mild"
 
 
@@ -50,6 +51,23 @@ def test_a_folder_of_damaged_texts_loses_only_them(tmp_path: Path):
     names = {one.name for one in Text(str(tmp_path)).documents(skipped=skipped)}
     assert {f"whole.jsonl#{i}" for i in range(4)} <= names
     assert 3 < len(skipped.files) < len(KINDS)
+
+
+def test_a_damaged_folder_of_save_to_disk_is_read_or_refused_by_name(tmp_path: Path):
+    import datasets
+
+    folder, outcomes = tmp_path / "saved", []
+    rows = {"text": ["one", "two", None, "three" * 50], "n": [1, 2, 3, 4]}
+    datasets.Dataset.from_dict(rows).save_to_disk(str(folder))
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    for seed in range(100):
+        rng = random.Random(seed)
+        bad = rng.choice([*whole])
+        for path, raw in whole.items():
+            path.write_bytes(damaged(raw, rng) if path == bad else raw)
+        outcomes.append(outcome(folder))
+    refused = [said for said in outcomes if said != "read"]
+    assert len(refused) > 50 and all("saved" in said for said in refused)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -23,6 +23,7 @@ from .progress import bar
 if TYPE_CHECKING:
     from saelab.activations.from_text import FromText
     from saelab.activations.source import Source
+    from saelab.activations.text import Text
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,6 @@ def _visible(word: str) -> str:
 
 def _of_text(args: Args) -> "FromText":
     from saelab import models
-    from saelab.models.loading import locate
 
     if args.ids is not None:
         raise UsageError("--ids goes with --arrays: a text has its own tokens")
@@ -157,13 +157,7 @@ def _of_text(args: Args) -> "FromText":
         raise UsageError(
             f"held_out={args.held_out} of tokens={args.tokens} leaves none to train on: give fewer"
         )
-    # Before torch is imported, so that an unknown name is refused at once; and the text before the
-    # model's weights are read.
-    locate(args.model)
-    from saelab.activations.text import Text
-
-    text = Text(args.text, args.text_field, args.strict, args.seed)
-    assert text.split
+    text = _checked(args)
     model = models.load(args.model, args.device)
     if model.unread:
         unread = ", ".join(model.unread)
@@ -186,8 +180,27 @@ def _of_text(args: Args) -> "FromText":
     )
 
 
+def _checked(args: Args) -> "Text":
+    """The text, after all that can be wrong with it, with the model's name and with its tokenizer:
+    this takes moments, reading weights may take minutes."""
+    from saelab.models import loading, tokens
+
+    located = loading.locate(args.model)  # before torch is imported
+    from saelab.activations.text import Text
+
+    text = Text(args.text, args.text_field, args.strict, args.seed)
+    _ = text.split
+    tokens.bounds(loading.tokenizer_of(located), args.bos)
+    return text
+
+
 def _of_arrays(args: Args) -> "Source":
     from saelab.activations.from_arrays import from_arrays, read
+
+    if args.parse_special or args.strict or args.bos is not None or args.uncounted is not None:
+        raise UsageError(
+            "--parse-special, --strict, --bos and --uncounted are of texts: --arrays has its ids"
+        )
 
     if args.gradients:
         raise UsageError("--gradients need a model: --arrays has none")

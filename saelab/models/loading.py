@@ -137,7 +137,7 @@ def _unreadable(folder: Path) -> tuple[Path, Exception] | None:
     return None
 
 
-def _tokenizer(located: Located) -> Any:
+def tokenizer_of(located: Located) -> Any:
     """A model's tokenizer as its folder has it. Raises UsageError where it is another model's."""
     from transformers import AutoConfig, AutoTokenizer
 
@@ -190,7 +190,7 @@ def _architecture(folder: Path) -> str:
 def _plain(located: Located, device: str) -> Model:
     import torch
 
-    tokenizer, weights = _tokenizer(located), reader(located)
+    tokenizer, weights = tokenizer_of(located), reader(located)
     plain: Any = weights.from_pretrained(located.folder, dtype=torch.float32).to(device)
     return Model(plain.eval().requires_grad_(False), tokenizer, located, weights=weights)
 
@@ -199,7 +199,7 @@ def _bridged(located: Located, device: str) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
-    tokenizer, weights = _tokenizer(located), reader(located)
+    tokenizer, weights = tokenizer_of(located), reader(located)
     bridge = TransformerBridge.boot_transformers(
         str(located.folder),
         {"architectures": [_architecture(located.folder)]},

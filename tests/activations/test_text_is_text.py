@@ -172,3 +172,19 @@ def test_an_estimate_shows_the_first_context(tiny_model: Path, tiny_corpus: Path
     word = shown.replace("│", "").split()[1]
     assert any(word in path.read_text() for path in tiny_corpus.iterdir())
     assert shown.count("│") == 31 and END not in shown.replace("│", "")
+
+
+def test_what_text_and_tokenizer_say_is_said_before_weights_are_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the weights were read"))
+    argv = ["capture", "--model", str(tiny_model), "--hook", HOOK, "--text"]
+    alone = write(tmp_path / "a.jsonl", ["alone"])
+    for wrong, words in (
+        ([str(alone)], "is one document"),
+        (["stdlib", "--bos", "first"], "bos='first' is neither a token's id nor none"),
+        (["stdlib", "--arrays", "a.npy", "--strict"], "are of texts"),
+    ):
+        assert main([*argv, *wrong, "--out", str(tmp_path / "c")]) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "c").exists()

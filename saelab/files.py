@@ -179,6 +179,24 @@ def meant(path: Path, remedy: str) -> Iterator[None]:
         raise FailedRun(told) from None
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; a last one that is half written is left out. Raises
+    FailedRun naming file and line of a damaged one."""
+    *whole, _ = path.read_bytes().split(b"\n")
+    return [read_row(line, f"line {number} of {path}") for number, line in enumerate(whole, 1)]
+
+
+def read_row(line: bytes, where: str) -> dict[str, Any]:
+    """The fields of a JSON line. Raises FailedRun naming where a damaged one stands."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FailedRun(f"{where} is damaged, it is no JSON ({error}): delete that line") from None
+    if not isinstance(row, dict):
+        raise FailedRun(f"{where} is damaged, it is no JSON object: delete that line")
+    return row
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; a document (what has a `schema`) with its own
     digest."""

@@ -1,6 +1,5 @@
 """What a folder or file is, and whether it is whole. Importing this imports nothing heavy."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from saelab import digests
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_object
+from saelab.files import read_object, read_rows
 from saelab.origin import Origin
 from saelab.runs import RunFolder, kind_of, read
 
@@ -165,11 +164,7 @@ def _fields(path: Path) -> None:
 
 
 def _rows(path: Path) -> None:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            json.loads(line)
-        except ValueError as error:
-            raise FailedRun(f"line {number} is no JSON ({error})") from None
+    read_rows(path)
 
 
 # --- SAEs ----------------------------------------------------------------------------------------

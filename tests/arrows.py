@@ -33,7 +33,7 @@ saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
-saelab.models: saelab.digests saelab.errors saelab.origin
+saelab.models: saelab.digests saelab.errors saelab.files saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
@@ -75,8 +75,8 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
     saelab.tasks training training.recipes
 apps:
-apps.browser: saelab.errors saelab.evaluation saelab.features saelab.folders saelab.runs
-    saelab.spelling
+apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
+    saelab.runs saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening

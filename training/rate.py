@@ -1,11 +1,11 @@
 """The learning rate: its default for a run's length and width, and whether the loss was still
 falling when the rate began to."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from saelab.files import read_rows
 from saelab.runs import RunFolder
 
 SHORT = 0.009  # the best rate of the shortest runs on inputs of width MEASURED, whatever F is
@@ -35,7 +35,7 @@ def default(n_steps: int, n_features: int, d_model: int) -> float:
 
 def rows(folder: Path) -> list[dict]:
     """The rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in RunFolder(folder).metrics.read_text().splitlines()]
+    return read_rows(RunFolder(folder).metrics)
 
 
 def fall(rows: Sequence[dict], n_steps: int, decay: float) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab.errors import FailedRun
+from saelab.files import read_row
 from saelab.runs import RunFolder
 
 from .config import Config
@@ -52,12 +53,10 @@ def _length(path: Path, last_step: int) -> int:
 
 
 def _step(line: bytes, where: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise FailedRun(
-            f"{where} is damaged, it is no row with a step ({error}): delete that line to go on"
-        ) from None
+    step = read_row(line, where).get("step")
+    if not isinstance(step, int):
+        raise FailedRun(f"{where} is damaged, its step is {step!r}: delete that line")
+    return step
 
 
 def _start_wandb(run: Path, config: Config) -> Any:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
+from saelab.files import read_rows
 from saelab.folders import find
 from saelab.runs import RunFolder
 
@@ -47,9 +48,7 @@ def _opened(stamp: tuple[str, int, int]) -> FeatureIndex:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _lines(stamp: tuple[str, int, int]) -> list[dict]:
-    return [
-        json.loads(line) for line in Path(stamp[0]).read_text().splitlines() if line.endswith("}")
-    ]
+    return read_rows(Path(stamp[0]))
 
 
 def index(run: Path) -> FeatureIndex | None:

@@ -5,12 +5,12 @@ folder, local hub cache, hub, each once. Whether a model exists is known before 
 whose import takes seconds, is imported.
 """
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from saelab.errors import FailedRun, UsageError
+from saelab.files import read_object
 from saelab.models import device as device_
 from saelab.models import hub, tokens
 from saelab.models.families import family_of
@@ -32,7 +32,7 @@ def missing_files(folder: Path) -> list[str]:
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(json.loads(index.read_text())["weight_map"].values())
+        named = set(read_object(index).get("weight_map", {}).values())
         missing += sorted(file for file in named if not (folder / file).is_file())
     elif not weight_files(folder):
         missing.append("model.safetensors")
@@ -154,7 +154,7 @@ def causal_class(folder: Path) -> str:
     import transformers
     from transformers.models.auto import modeling_auto
 
-    config = json.loads((folder / "config.json").read_text())
+    config = read_object(folder / "config.json")
     named = (config.get("architectures") or [""])[0]
     if family_of(named) is not None or not hasattr(transformers, named):
         return named

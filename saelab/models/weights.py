@@ -5,13 +5,13 @@ that is missing, reshaped or not finite is refused by name. Only a head that the
 promise may be missing: a base model or a classifier has none to predict tokens with.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from saelab.errors import UsageError
+from saelab.files import read_object
 
 NAMED = 3  # weights that a message names
 WHOLE = "give a folder that save_pretrained wrote of the whole model"
@@ -122,7 +122,7 @@ def _of_head(model: Any, key: str) -> bool:
 
 def _promises(model: Any, folder: Path) -> bool:
     """Whether the folder says that it holds a model with this head."""
-    config = json.loads((folder / "config.json").read_text())
+    config = read_object(folder / "config.json")
     return type(model).__name__ in (config.get("architectures") or [type(model).__name__])
 
 

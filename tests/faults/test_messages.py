@@ -78,3 +78,30 @@ def _keys() -> list[str]:
     from saelab.evaluation import rows
 
     return list(rows.table())
+
+
+def test_a_damaged_row_of_metrics_is_named_on_the_page_and_by_train(tmp_path: Path, monkeypatch):
+    from apps.browser import PLACES
+    from tests import toy_index
+    from tests.apps.pages import opened_page
+    from training import rate
+
+    run = toy_index.make_run(tmp_path / "toy")
+    whole = (run / "metrics.jsonl").read_text()
+    assert len(rate.rows(run)) == 20  # the last one is half written
+    (run / "metrics.jsonl").write_text(whole.replace('"step": 3,', '"step" 3,'))
+    with pytest.raises(FailedRun, match=r"line 4 of .*metrics\.jsonl is damaged"):
+        rate.rows(run)
+    monkeypatch.setenv(PLACES, json.dumps([str(run)]))
+    page = opened_page()
+    shown = "".join(e.proto.body for e in page.main.children.values() if e.type == "html")
+    assert "line 4 of " in shown
+
+
+def test_a_damaged_config_of_a_model_is_named(tiny_model: Path, tmp_path: Path):
+    from saelab import models
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:-9])
+    with pytest.raises(FailedRun, match=r"config\.json is damaged, it is no JSON"):
+        models.load(folder)

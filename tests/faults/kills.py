@@ -19,7 +19,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import cycle
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -152,13 +155,24 @@ def at_random(
         yield verb.name, struck, _again(verb, folder, whole[verb.name])
 
 
-def at_events(verb: Verb, place: Path, whole: Whole) -> Iterator[tuple[str, int, list[str]]]:
-    """One try for each file event, killed before it: likewise."""
-    for number in range(1, whole.events + 1):
-        folder = _new(place / "try")
-        status = os.waitpid(start(verb, folder, kill_at(number)), 0)[1]
-        wrong = _again(verb, folder, whole)
-        yield verb.name, int(os.WIFSIGNALED(status)), [f"event {number}: {each}" for each in wrong]
+def at_events(
+    verbs: Sequence[Verb], jobs: int, place: Path, whole: dict[str, Whole]
+) -> Iterator[tuple[str, int, list[str]]]:
+    """One try for each file event, killed before it: likewise; so many jobs at once."""
+    if not verbs:
+        return
+    asked = [(verb, number) for verb in verbs for number in range(1, whole[verb.name].events + 1)]
+    with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
+        yield from pool.map(partial(_at_event, place=place, whole=whole), *zip(*asked, strict=True))
+
+
+def _at_event(
+    verb: Verb, number: int, place: Path, whole: dict[str, Whole]
+) -> tuple[str, int, list[str]]:
+    folder = _new(place / f"try-{os.getpid()}")
+    status = os.waitpid(start(verb, folder, kill_at(number)), 0)[1]
+    wrong = _again(verb, folder, whole[verb.name])
+    return verb.name, int(os.WIFSIGNALED(status)), [f"event {number}: {each}" for each in wrong]
 
 
 def _new(folder: Path) -> Path:
@@ -193,6 +207,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="random kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-events", action="store_true", help="random kills alone")
+    parser.add_argument("--jobs", type=int, default=1, help="tries at file events at once")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -201,9 +216,8 @@ def main() -> None:
         prepare(place)
         whole = wholes(VERBS, place)
         random_rows, wrong = table(at_random(VERBS, args.n, args.seed, place, whole))
-        verbs = [verb for verb in VERBS if verb.events and not args.no_events]
-        tries = (each for verb in verbs for each in at_events(verb, place, whole[verb.name]))
-        event_rows, also_wrong = table(tries)
+        verbs = [] if args.no_events else [verb for verb in VERBS if verb.events]
+        event_rows, also_wrong = table(at_events(verbs, args.jobs, place, whole))
     result = {
         "schema": "saelab/kills/1",
         "saelab_version": saelab.__version__,

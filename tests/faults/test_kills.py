@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saelab.activations import plan
-from tests.faults.kills import at_random, table, wholes
+from tests.faults.kills import at_random, differing, table, wholes
 from tests.faults.verbs import VERBS, prepare
 
 CHECKED = [verb for verb in VERBS if verb.name in ("train", "sweep", "capture", "index")]
@@ -17,3 +17,13 @@ def test_ten_kills_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rows, wrong = table(at_random(CHECKED, 10, 1, tmp_path, wholes(CHECKED, tmp_path)))
     assert wrong == []
     assert sum(row["kills"] for row in rows.values()) == 10
+
+
+def test_what_is_left_behind_or_another_would_be_caught(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "file").write_text(name)
+    (tmp_path / "a" / ".lock").touch()
+    (tmp_path / "a" / ".left").mkdir()
+    wrong = [".left", ".lock", "inner/file"]
+    assert differing(tmp_path / "a", tmp_path / "b") == wrong

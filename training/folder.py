@@ -56,8 +56,9 @@ def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: boo
     mine = RunFolder(folder)
     if resume and mine.config.exists():
         held = configs_.read(mine.config)
-        differing = config.differing(replace(held, tokens=config.tokens) if extend else held)
-        if differing:
+        if extend:
+            held = replace(held, tokens=config.tokens)
+        if differing := _resolved(config, cache).differing(_resolved(held, cache)):
             raise UsageError(
                 f"{folder} holds a run of another configuration (asked / held): {differing}"
             )
@@ -67,6 +68,13 @@ def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: boo
         raise UsageError(
             f"{folder} already holds {what}: choose another --out, or --resume to go on with it"
         )
+
+
+def _resolved(config: Config, cache: Cache) -> Config:
+    """The config with its hook spelt as the cache does: several names, and none, may say one."""
+    if config.hook is None and len(cache.hooks) > 1:
+        return config
+    return replace(config, hook=cache.resolve(config.hook or cache.hooks[0]))
 
 
 def _check_data(folder: Path, cache: Cache) -> None:

@@ -218,7 +218,8 @@ def test_a_longer_run_goes_on_under_its_own_schedule_and_says_so(
 def test_what_does_not_change_the_result_may_change(config, whole: Path, tmp_path: Path):
     mine = replace(config, out=str(tmp_path / "run"))
     killed(mine, 20)
-    training.train(replace(mine, checkpoint_every=5), resume=True)
+    alias = "blocks.0.hook_out"  # another name of the same hook
+    training.train(replace(mine, checkpoint_every=5, hook=alias), resume=True)
     assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [25, 30]
     weights = "sae/sae.safetensors"
     assert (tmp_path / "run" / weights).read_bytes() == (whole / weights).read_bytes()

@@ -93,7 +93,7 @@ def test_an_architecture_agrees_with_hugging_face_and_a_damaged_one_is_refused(
     assert lost.rsplit(".", 2)[-2] in str(error.value)
     damaged = transformers_own(folder)  # what is refused here is random there, without a word
     with torch.no_grad():
-        assert off(damaged(TOKENS).logits, theirs) > 1e-3
+        assert not torch.equal(damaged(TOKENS).logits, theirs)
 
 
 def test_names_under_another_prefix_are_refused_with_the_prefix(folder):

@@ -16,6 +16,11 @@ from tests.conftest import ROOT
 README = (ROOT / "README.md").read_text()
 
 
+def test_make_clean_leaves_what_was_trained():
+    rule = re.search(r"^clean:\n((?:\t.*\n?)+)", (ROOT / "Makefile").read_text(), re.M)
+    assert rule and rule[1].split() == ["rm", "-rf", "$(VENV)", "build", "dist"]
+
+
 @pytest.fixture(scope="module")
 def printed(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The run of a small demo, and what it printed."""

@@ -114,7 +114,9 @@ def curves(rows: Sequence[dict]) -> go.Figure | None:
         1, len(panels), subplot_titles=[name for _, name, _ in panels], horizontal_spacing=0.06
     )
     for column, (key, _, log) in enumerate(panels, start=1):
-        points = [(row["tokens"], row[key]) for row in rows if row.get(key) is not None]
+        points = [
+            (float(row["tokens"]), float(row[key])) for row in rows if row.get(key) is not None
+        ]
         x, y = zip(*points, strict=True)
         figure.add_trace(
             go.Scatter(x=x, y=y, mode="lines", line={"color": ACCENT, "width": 1.5}), 1, column
@@ -211,7 +213,7 @@ def faithfulness(
     figure, few = _styled(go.Figure(), 230), unit == "heads"
     for name, color, curve in (("kept", ACCENT, points), ("removed", NEGATIVE, left)):
         curve = [point for point in curve if few or point["size"]]
-        size = [point["size"] for point in curve]
+        size = [int(point["size"]) for point in curve]
         band = [point["high"] for point in curve] + [point["low"] for point in curve][::-1]
         hover = f"%{{x}} {unit} {name}: %{{y:.3g}}<extra></extra>"
         shade = go.Scatter(

@@ -74,7 +74,7 @@ def parse(verb: str, argv: list[str]):
     from saelab.errors import UsageError
     from saelab.ranges import outside
 
-    from .common import registry
+    from .common import registry, unwritable
 
     module = importlib.import_module(f".{verb.replace('-', '_')}", __name__)
     complaint = io.StringIO()
@@ -93,7 +93,7 @@ def parse(verb: str, argv: list[str]):
         if stop.code in (0, None):
             raise
         raise UsageError(_sentence(complaint.getvalue())) from None
-    for problem in outside(args):
+    for problem in (*outside(args), *unwritable(args)):
         raise UsageError(problem)
     return module, args
 

@@ -81,8 +81,6 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
-    if args.out.exists() and not args.out.is_dir():
-        raise UsageError(f"{args.out} is a file: --out names the folder of the cache")
     if args.dry_run:
         return _estimate(args)
     source = _of_text(args) if args.arrays is None else _of_arrays(args)

@@ -2,8 +2,9 @@
 
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,6 +66,23 @@ class OfCache(OfRun):
 
     cache: Folder = None
     """folder of an activation cache (default: the one the run was trained on)"""
+
+
+WRITTEN = ("out", "errors")  # options that name a folder to write
+
+
+def unwritable(args: Any) -> Iterator[str]:
+    """For each folder that a verb is to write and cannot, one sentence."""
+    for name in WRITTEN:
+        given = getattr(args, name, None)
+        if not given:
+            continue
+        way = [Path(given), *Path(given).parents]
+        there = next((place for place in way if place.exists()), Path())
+        if not there.is_dir():
+            yield f"{name}={given}: {there} is a file, give a folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield f"{name}={given}: {there} may not be written, give another folder"
 
 
 def finished(verb: str, runs: Sequence[Path]) -> list[Path]:

@@ -57,8 +57,6 @@ def run(args: Args) -> int:
     folders = finished("dark-matter", args.runs)
     if args.errors and len(folders) > 1:
         raise UsageError(f"--errors writes the error of one run, {len(folders)} are named")
-    if args.errors and args.errors.is_file():
-        raise UsageError(f"{args.errors} is a file: --errors names the folder of a cache")
     opened = opening.open_all(folders, args.model, args.cache)
     _check_common(opened)
     saes = {str(folder): run.sae for folder, run in zip(folders, opened, strict=True)}

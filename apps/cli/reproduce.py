@@ -37,13 +37,8 @@ class Args(Common):
 
 def run(args: Args) -> int:
     """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
-    from saelab.errors import UsageError
     from saelab.locks import only_writer
 
-    if args.out.exists() and not args.out.is_dir():
-        raise UsageError(
-            f"{args.out} is a file: --out names the folder of caches, runs and the result"
-        )
     with only_writer(args.out), Bars() as bars:  # runs that another process trains would be lost
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
         claims = reproduce.claims(args.paper, settings)

@@ -115,7 +115,7 @@ class Writer:
         path = out / "manifest.json"
         if out.exists() and not (out.is_dir() and (path.is_file() or _leftovers(out))):
             raise UsageError(f"{out} exists and is no cache: choose another --out")
-        self.manifest = read_json(path) if path.is_file() else self._empty()
+        self.manifest = manifest.written(out) if path.is_file() else self._empty()
         held = Plan.read(self.manifest)
         if _is_here(source):  # its contexts are compared, not where it lies
             held = replace(held, text=self.plan.text)

@@ -92,16 +92,21 @@ def test_unfinished_runs_among_several_are_left_out(
     assert f"{unfinished}: the training has not finished; `saelab train --re" in last_line(capsys)
 
 
+WRITERS = [[verb, "--out", "{run}/config.yaml/new"] for verb in ("circuits", "demo", "reproduce")]
+WRITERS += [["train", "--cache", "c", "--out", "{run}/config.yaml"]]
+WRITERS += [["capture", "--out", "{run}/config.yaml"]]
+WRITERS += [["dark-matter", "{run}", "--errors", "{run}/config.yaml"]]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (["eval", "{run}", "--probe"], "holds no Python source"),
+        *((verb, "config.yaml is a file, give a folder") for verb in WRITERS),
         (["capture", "--hook", HOOK, "--tokens", "500", "--held-out", "500"], "leaves none"),
         (["capture"], "no hook named"),
-        (["capture", "--hook", HOOK, "--out", "{run}/config.yaml"], "config.yaml is a file"),
         (["capture", "--hook", HOOK, "--dtype", "int8"], "int8"),
         (["demo", "--tokens", "1000"], "tokens=840 is less than one batch of 1024"),
-        (["dark-matter", "{run}", "--errors", "{run}/config.yaml"], "config.yaml is a file"),
     ],
 )
 def test_it_is_said_before_a_model_loads(

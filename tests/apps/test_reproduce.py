@@ -52,9 +52,7 @@ def test_an_unknown_paper_is_refused_with_the_list(
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path, capsys):
     (tmp_path / "work").write_text("not a folder")
     assert main(["reproduce", "abstopk", "--quick", "--out", str(tmp_path / "work")]) == 2
-    assert (
-        "work is a file: --out names the folder" in capsys.readouterr().err.strip().splitlines()[-1]
-    )
+    assert "work is a file, give a folder" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_help_names_every_paper(capsys):

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import cycle
@@ -30,12 +30,11 @@ import torch
 
 import saelab
 from saelab import digests
+from tests.faults.events import kill_at, n_events
 from tests.faults.flips import machine
 from tests.faults.verbs import VERBS, Verb, ended, prepare, start
 
 TICK = os.sysconf("SC_CLK_TCK")
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-EVENTS = ("os.rename", "os.remove", "sqlite3.connect")
 
 
 def kill(child: int, after: float) -> bool:
@@ -51,59 +50,6 @@ def kill(child: int, after: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def on_file_events(act: Callable[[], object], folder: Path) -> None:
-    """Let `act` be called before every opening for writing, renaming, fsync and unlinking below a
-    folder, in this process and for ever."""
-
-    def inside(path: Any) -> bool:
-        if not isinstance(path, str | os.PathLike):
-            return False
-        path = Path(path)
-        return not path.is_absolute() or path.is_relative_to(folder)
-
-    def hook(event: str, args: tuple) -> None:
-        writes = event == "open" and (args[2] or 0) & WRITES
-        if (writes or event in EVENTS) and inside(args[0]):
-            act()
-
-    fsync = os.fsync
-
-    def counted(descriptor: int) -> None:
-        act()
-        fsync(descriptor)
-
-    os.fsync = counted
-    sys.addaudithook(hook)
-
-
-def kill_at(number: int) -> Callable[[Path], None]:
-    """What kills its own process at the file event of that number, from 1."""
-
-    def before(folder: Path) -> None:
-        left = [number]
-
-        def count() -> None:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        on_file_events(count, folder)
-
-    return before
-
-
-def n_events(verb: Verb, folder: Path) -> int:
-    """How many file events the verb has, run to its end in a fork."""
-    counts = folder.with_suffix(".events")
-
-    def before(_: Path) -> None:
-        file = os.open(counts, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        on_file_events(lambda: os.write(file, b"."), folder)
-
-    ended(verb, folder, before)
-    return counts.stat().st_size
-
-
 def contents(folder: Path) -> dict[str, bytes | None]:
     """The bytes of every file below a folder, hidden ones included, by name; None for folders."""
     return {
@@ -117,6 +63,17 @@ def differing(folder: Path, whole: Path) -> list[str]:
     one, other = contents(folder), contents(whole)
     names = sorted(one.keys() | other.keys())
     return [name for name in names if one.get(name, b"no file") != other.get(name, b"no file")]
+
+
+class Try(NamedTuple):
+    """One try of a verb."""
+
+    name: str
+    """the verb's"""
+    kills: int
+    """how many struck"""
+    different: list[str]
+    """what was not as if nothing had happened"""
 
 
 class Whole(NamedTuple):
@@ -140,39 +97,44 @@ def wholes(verbs: Sequence[Verb], place: Path) -> dict[str, Whole]:
     return result
 
 
-def at_random(
-    verbs: Sequence[Verb], n: int, seed: int, place: Path, whole: dict[str, Whole]
-) -> Iterator[tuple[str, int, list[str]]]:
-    """Tries in turn until n kills have struck: the verb, how many did, and what then differed."""
-    rng, left = random.Random(seed), n
+def at_random(verbs: Sequence[Verb], n: int, seed: int) -> list[tuple[Verb, list[float]]]:
+    """Tries of the verbs in turn, n kills in all: at which share of the whole's time each is."""
+    rng, tries, left = random.Random(seed), [], n
     for verb in cycle(verbs):
-        if left <= 0:
-            return
-        folder, struck = _new(place / "try"), 0
-        for _ in range(min(left, rng.randint(1, 3))):
-            struck += kill(start(verb, folder), rng.uniform(0, whole[verb.name].seconds))
-        left -= struck
-        yield verb.name, struck, _again(verb, folder, whole[verb.name])
+        shares = [rng.random() for _ in range(min(left, rng.randint(1, 3)))]
+        if not shares:
+            return tries
+        tries.append((verb, shares))
+        left -= len(shares)
+    return tries
 
 
-def at_events(
-    verbs: Sequence[Verb], jobs: int, place: Path, whole: dict[str, Whole]
-) -> Iterator[tuple[str, int, list[str]]]:
-    """One try for each file event, killed before it: likewise; so many jobs at once."""
-    if not verbs:
+def at_events(verbs: Sequence[Verb], whole: dict[str, Whole]) -> list[tuple[Verb, int]]:
+    """A try for each file event of the verbs, killed before it."""
+    return [(verb, number) for verb in verbs for number in range(1, whole[verb.name].events + 1)]
+
+
+def tried(
+    tries: Sequence[tuple[Verb, Any]], place: Path, whole: dict[str, Whole], jobs: int = 1
+) -> Iterator[Try]:
+    """What became of each, so many at once."""
+    one = partial(_tried, place=place, whole=whole)
+    if jobs == 1 or not tries:
+        yield from (one(*each) for each in tries)
         return
-    asked = [(verb, number) for verb in verbs for number in range(1, whole[verb.name].events + 1)]
     with ProcessPoolExecutor(jobs, get_context("fork")) as pool:
-        yield from pool.map(partial(_at_event, place=place, whole=whole), *zip(*asked, strict=True))
+        yield from pool.map(one, *zip(*tries, strict=True))
 
 
-def _at_event(
-    verb: Verb, number: int, place: Path, whole: dict[str, Whole]
-) -> tuple[str, int, list[str]]:
-    folder = _new(place / f"try-{os.getpid()}")
-    status = os.waitpid(start(verb, folder, kill_at(number)), 0)[1]
-    wrong = _again(verb, folder, whole[verb.name])
-    return verb.name, int(os.WIFSIGNALED(status)), [f"event {number}: {each}" for each in wrong]
+def _tried(verb: Verb, when: list[float] | int, place: Path, whole: dict[str, Whole]) -> Try:
+    folder, mine = _new(place / f"try-{os.getpid()}"), whole[verb.name]
+    if isinstance(when, int):
+        os.waitpid(start(verb, folder, kill_at(when)), 0)
+        return Try(verb.name, 1, [f"event {when}: {each}" for each in _again(verb, folder, mine)])
+    for share in when:
+        while not kill(start(verb, folder), share * mine.seconds):
+            share /= 2  # it had ended
+    return Try(verb.name, len(when), _again(verb, folder, mine))
 
 
 def _new(folder: Path) -> Path:
@@ -189,15 +151,15 @@ def _again(verb: Verb, folder: Path, whole: Whole) -> list[str]:
     return differing(folder, whole.folder)
 
 
-def table(tries: Iterator[tuple[str, int, list[str]]]) -> tuple[dict[str, dict], list[str]]:
+def table(tries: Iterator[Try]) -> tuple[dict[str, dict], list[str]]:
     """By verb how many tries, kills and tries that ended otherwise; and what differed in these."""
     rows: dict[str, Counter] = {}
     wrong = []
-    for name, struck, differences in tries:
-        row = rows.setdefault(name, Counter(tries=0, kills=0, different=0))
-        row.update(tries=1, kills=struck, different=bool(differences))
-        wrong += [f"{name}: {each}" for each in differences]
-        print(f"{name}: {struck} {differences or ''}", file=sys.stderr, flush=True)
+    for each in tries:
+        row = rows.setdefault(each.name, Counter(tries=0, kills=0, different=0))
+        row.update(tries=1, kills=each.kills, different=bool(each.different))
+        wrong += [f"{each.name}: {name}" for name in each.different]
+        print(*each, file=sys.stderr, flush=True)
     return {name: dict(row) for name, row in rows.items()}, wrong
 
 
@@ -207,7 +169,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200, help="random kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-events", action="store_true", help="random kills alone")
-    parser.add_argument("--jobs", type=int, default=1, help="tries at file events at once")
+    parser.add_argument("--jobs", type=int, default=1, help="tries at once")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -215,9 +177,10 @@ def main() -> None:
         place = Path(folder).resolve()
         prepare(place)
         whole = wholes(VERBS, place)
-        random_rows, wrong = table(at_random(VERBS, args.n, args.seed, place, whole))
         verbs = [] if args.no_events else [verb for verb in VERBS if verb.events]
-        event_rows, also_wrong = table(at_events(verbs, args.jobs, place, whole))
+        random_tries, event_tries = at_random(VERBS, args.n, args.seed), at_events(verbs, whole)
+        random_rows, wrong = table(tried(random_tries, place, whole, args.jobs))
+        event_rows, also_wrong = table(tried(event_tries, place, whole, args.jobs))
     result = {
         "schema": "saelab/kills/1",
         "saelab_version": saelab.__version__,

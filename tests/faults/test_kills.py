@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from saelab.activations import plan
-from tests.faults.kills import at_random, differing, table, wholes
+from tests.faults.kills import at_random, differing, table, tried, wholes
 from tests.faults.verbs import VERBS, prepare
 
 CHECKED = [verb for verb in VERBS if verb.name in ("train", "sweep", "capture", "index")]
@@ -14,7 +14,8 @@ CHECKED = [verb for verb in VERBS if verb.name in ("train", "sweep", "capture", 
 def test_ten_kills_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plan, "SHARD_BYTES", plan.SHARD_BYTES)  # which `prepare` sets
     prepare(tmp_path)
-    rows, wrong = table(at_random(CHECKED, 10, 1, tmp_path, wholes(CHECKED, tmp_path)))
+    tries = at_random(CHECKED, 10, seed=1)
+    rows, wrong = table(tried(tries, tmp_path, wholes(CHECKED, tmp_path)))
     assert wrong == []
     assert sum(row["kills"] for row in rows.values()) == 10
 

@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
+
+from tqdm import tqdm
 
 from saelab.activations import plan
 from tests.conftest import HOOK, make_cache, make_corpus, make_model
@@ -85,6 +88,8 @@ def start(verb: Verb, folder: Path, before: Callable[[Path], object] | None = No
     code = 70
     try:
         os.chdir(folder)
+        # The one that progress bars take is shared by forks: who is killed with it keeps it.
+        tqdm.set_lock(threading.RLock())
         log = os.open(f"../{folder.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)

@@ -1,7 +1,8 @@
 """SIGKILL anywhere in every verb that writes, and at every file event of some: repeated, each ends
 with the bytes of a run that nobody killed, and leaves nothing else behind.
 
-    python -m tests.faults.kills --n 200 --out benchmarks/results/kills.json
+    python -m tests.faults.kills --n 200 --no-events --jobs 4 --out kills_random.json
+    python -m tests.faults.kills --n 0 --jobs 4 --out kills_events.json
 
 Everything is imported once; each try is a fork. A try is killed once to three times, at a random
 moment of the processor time that the whole takes, then repeated to its end. Compared are the bytes

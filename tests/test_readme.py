@@ -72,7 +72,19 @@ def test_the_demo_leaves_two_runs_a_report_and_an_index(demo: Path):
 
 def test_a_second_demo_in_the_same_place_is_refused(demo: Path, capsys: pytest.CaptureFixture):
     assert main(["demo", "--out", str(demo), "--tokens", "110k", "--no-browse"]) == 2
-    assert "already holds another run" in capsys.readouterr().err.strip().splitlines()[-1]
+    printed = capsys.readouterr()
+    assert "holds a demo that has ended" in printed.err.splitlines()[-1]
+    assert "capture" not in printed.out  # nothing was done before
+
+
+def test_a_demo_among_other_files_is_refused_before_the_capture(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    assert main(["demo", "--out", str(tmp_path / "mine"), "--no-browse"]) == 2
+    assert "already holds other files" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_the_readme_shows_what_the_demo_prints(printed: tuple[Path, str]):

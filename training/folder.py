@@ -63,8 +63,15 @@ def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: boo
                 f"{folder} holds a run of another configuration (asked / held): {differing}"
             )
         _check_data(folder, cache)
-    elif held := [path for path in folder.iterdir() if not _of_a_killed_start(path)]:
-        what = "another run" if mine.config in held else "other files"
+    else:
+        refuse_occupied(folder)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Raise UsageError for a folder that holds more than the traces of a killed start."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    if held := [path for path in paths if not _of_a_killed_start(path)]:
+        what = "another run" if RunFolder(folder).config in held else "other files"
         raise UsageError(
             f"{folder} already holds {what}: choose another --out, or --resume to go on with it"
         )

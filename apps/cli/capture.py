@@ -184,8 +184,10 @@ def _checked(args: Args) -> "Text":
     from saelab.models import loading, tokens
 
     located = loading.locate(args.model)  # before torch is imported
+    from saelab.activations import manifest
     from saelab.activations.text import Text
 
+    manifest.check_place(args.out)
     text = Text(args.text, args.text_field, args.strict, args.seed)
     _ = text.split
     tokens.bounds(loading.tokenizer_of(located), args.bos)

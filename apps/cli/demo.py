@@ -14,6 +14,7 @@ from typing import Annotated
 
 from saelab import Config
 from saelab.door import beside
+from saelab.errors import UsageError
 from saelab.ranges import Count, Port
 from saelab.runs import RunFolder
 
@@ -47,6 +48,7 @@ def run(args: Args) -> int:
     configs = _configs(args, cache, second)
     for config in configs:
         beside("training.checks").check(config)
+        _check_place(Path(config.out))
     seconds: dict[str, float] = {}
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
         held_out = HELD_OUT * args.tokens // TOKENS
@@ -82,13 +84,25 @@ def _configs(args: Args, cache: Path, second: Path) -> list[Config]:
     ]
 
 
+def _check_place(folder: Path) -> None:
+    """Raise UsageError for a run folder whose demo has ended, or that holds other files; one that
+    was killed goes on."""
+    run = RunFolder(folder)
+    if run.features.is_file():
+        raise UsageError(
+            f"{folder} holds a demo that has ended: `saelab browse {folder}` shows it, another "
+            "--out makes another"
+        )
+    if not run.config.is_file():
+        beside("training.folder").refuse_occupied(folder)
+
+
 def _train(seeds: list[Config]) -> None:
-    """Train in one pass, or go on where an earlier demo was killed; print each run's last numbers.
-    Raises UsageError where one has ended."""
+    """Train in one pass, or go on where an earlier demo was killed; print each run's last
+    numbers."""
     from .train import summary, train_showing_progress
 
-    ended = RunFolder(seeds[0].out).features.is_file()
-    train_showing_progress(seeds, resume=not ended)
+    train_showing_progress(seeds, resume=True)
     for one in seeds:
         print(summary(one)[1])
 

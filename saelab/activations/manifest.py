@@ -1,6 +1,7 @@
 """The manifest of a finished cache: read and checked."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,25 @@ from saelab import digests
 from saelab.activations.plan import SCHEMAS, Plan
 from saelab.activations.source import SPLITS
 from saelab.errors import FailedRun, UsageError
-from saelab.files import meant, read_object
+from saelab.files import is_trace, meant, read_object
 from saelab.origin import Identity
 from saelab.ranges import Count, OrNone, fits
 
 FIELDS = ("model", "settings", "hooks", "shards", "moments", "documents", "complete")
 REMEDY = "delete the cache and capture again"
+SHARD = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors")
+
+
+def check_place(out: Path) -> None:
+    """Raise UsageError if a cache cannot go to `out`: it is no folder, or one that holds something
+    else than a cache or the traces of a capture killed before its first shard was entered."""
+    if not out.exists():
+        return
+    if out.is_dir() and (out / "manifest.json").is_file():
+        return
+    if out.is_dir() and all(SHARD.fullmatch(p.name) or is_trace(p.name) for p in out.iterdir()):
+        return
+    raise UsageError(f"{out} exists and is no cache: choose another --out")
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Shapes: C contexts, T positions, N tokens, D width.
 """
 
 import json
-import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +22,9 @@ from saelab.activations.moments import of_rows
 from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
 from saelab.errors import FailedRun, UsageError
-from saelab.files import is_trace, read_json, sweep, tidy, write_atomic, write_json
+from saelab.files import read_json, sweep, tidy, write_atomic, write_json
 from saelab.locks import only_writer
 
-OURS = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors")
 COUNTED = 16  # contexts whose moments are added up at once
 
 
@@ -113,8 +111,7 @@ class Writer:
     def __init__(self, source: Source, out: Path) -> None:
         self.plan, self.out = source.plan, out
         path = out / "manifest.json"
-        if out.exists() and not (out.is_dir() and (path.is_file() or _leftovers(out))):
-            raise UsageError(f"{out} exists and is no cache: choose another --out")
+        manifest.check_place(out)
         self.manifest = manifest.written(out) if path.is_file() else self._empty()
         held = Plan.read(self.manifest)
         if _is_here(source):  # its contexts are compared, not where it lies
@@ -150,7 +147,7 @@ class Writer:
         kept = {entry["file"] for entry in entries if entry}
         sweep(self.out)
         for path in self.out.iterdir():
-            if OURS.fullmatch(path.name) and path.name not in kept:
+            if manifest.SHARD.fullmatch(path.name) and path.name not in kept:
                 path.unlink()
         held = sum(shard["bytes"] for shard in self.manifest["shards"])
         disk.require(self.out, self.plan.needed_bytes - held)
@@ -242,9 +239,3 @@ def _has(path: Path, columns: dict[str, Tensor]) -> bool:
             return all(torch.equal(file.get_tensor(key), columns[key]) for key in columns)
     except SafetensorError:
         return False
-
-
-def _leftovers(folder: Path) -> bool:
-    """Whether a folder without a manifest holds only the traces of a write killed before its first
-    shard was entered."""
-    return all(OURS.fullmatch(path.name) or is_trace(path.name) for path in folder.iterdir())

@@ -149,12 +149,14 @@ def test_the_named_text_field_is_read(command, tmp_path: Path):
 
 
 def test_an_occupied_folder_and_other_settings_are_refused(
-    command, tmp_path: Path, capsys: pytest.CaptureFixture
+    command, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     occupied = tmp_path / "other"
     occupied.mkdir()
     (occupied / "model.safetensors").write_bytes(b"someone's weights")
-    assert command(out=occupied) == 2
+    with monkeypatch.context() as without:
+        without.setattr("saelab.models.load", None)  # refused before a model is loaded
+        assert command(out=occupied) == 2
     assert "exists and is no cache: choose another --out" in capsys.readouterr().err
     assert (occupied / "model.safetensors").read_bytes() == b"someone's weights"
     assert command() == 0

@@ -21,7 +21,7 @@ from saelab.runs import RunFolder
 from .common import Common, unsaid
 
 HOOK = "blocks.1.hook_resid_post"
-TOKENS = 1_218_000
+TOKENS = 1_150_000
 HELD_OUT = 50_688  # of TOKENS: what the evaluation reads
 
 

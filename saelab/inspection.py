@@ -9,6 +9,7 @@ from saelab import digests
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_object, read_rows
 from saelab.origin import Origin
+from saelab.outdated import outdated
 from saelab.runs import RunFolder, kind_of, read
 
 Digest = Literal["right", "wrong", "none", "not read"]
@@ -145,6 +146,7 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
         "step": int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else None,
         "reports": {path.name: kind_of(read(path)) for path in readable if path != run.training},
         "index": schema,
+        "of another SAE": [] if any(file.problem for file in files) else outdated(run),
     }
     return Inspected("run", run.has_sae(), facts, files)
 

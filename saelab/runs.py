@@ -45,6 +45,11 @@ class RunFolder:
         """The comparison with supervised dictionaries on a task."""
         return self.path / f"supervise-{task}.json"
 
+    def sae_digest(self) -> str | None:
+        """SHA-256 of its SAE's weights, by which results say of which SAE they are; None where
+        there is none, or it is not recorded."""
+        return read(self.header).get("weights", {}).get("sha256")
+
     def is_run(self) -> bool:
         """Whether it holds a trained SAE, an index, or the record of a training."""
         recorded = self.config.is_file() and self.metrics.is_file()

@@ -57,8 +57,9 @@ saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.e
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
     saelab.sae saelab.statistics saelab.tasks
 saelab.runs: saelab.files saelab.formats saelab.origin
+saelab.outdated: saelab.features saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.formats saelab.origin saelab.runs
+    saelab.formats saelab.origin saelab.outdated saelab.runs
 saelab.opening: saelab.activations saelab.digests saelab.errors saelab.formats saelab.models
     saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
@@ -76,12 +77,12 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.runs saelab.spelling
+    saelab.outdated saelab.runs saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening
-    saelab.ranges saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
-    saelab.textfiles training training.recipes training.reproduce
+    saelab.outdated saelab.ranges saelab.runs saelab.sae saelab.spelling saelab.statistics
+    saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -150,6 +150,15 @@ def about(run: str, sae: Mapping[str, Any]) -> Markup:
     return html("<h1>{}</h1>{}", text(run), stats(cells))
 
 
+def outdated(names: Sequence[str], folder: str) -> Markup:
+    """That results are of another SAE than the run holds now, if any are."""
+    if not names:
+        return html("")
+    how = html("<code>saelab eval {}</code> and the like make them anew", text(folder))
+    listed = text(", ".join(names))
+    return html('<p class="empty">Of an earlier SAE of this run: {}; {}.</p>', listed, how)
+
+
 def report(document: Mapping[str, Any], folder: str) -> Markup:
     """The metrics with their 95% intervals and nulls beside the reference dictionaries' values.
     document: report.json or empty."""

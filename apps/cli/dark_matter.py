@@ -70,7 +70,8 @@ def run(args: Args) -> int:
         fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=shown.to)
     result = document("dark-matter", args.seed, **fields)
     for run_, own in zip(opened, result["runs"], strict=True):
-        keep(run_.folder.dark_matter, {**result, "runs": [own]})
+        of_it = {"runs": [own], "sae": run_.folder.sae_digest()}
+        keep(run_.folder.dark_matter, {**result, **of_it})
     lines = [table(result)]
     if args.errors:
         lines.append(_write_errors(args, cache, next(iter(saes.values()))))

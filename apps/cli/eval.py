@@ -92,7 +92,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             controls=beside_,
             progress=shown.to,
         )
-    result = document("report", args.seed, **fields, **probed)
+    result = document("report", args.seed, **fields, **probed, sae=folder.sae_digest())
     keep(folder.report, result)
     return result
 

@@ -62,6 +62,7 @@ def run(args: Args) -> int:
             n_tokens=args.tokens,
             split=args.split,
             seed=args.seed,
+            digest=folder.sae_digest(),
             progress=shown.to,
         )
     result = document(

@@ -50,6 +50,7 @@ def run(args: Args) -> int:
     for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
         fields = _compare(args, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
+        facts["sae"] = folder.sae_digest()
         results.append(document("supervise", args.seed, task=task, **facts, **fields))
         keep(folder.supervised(task), results[-1])
     whole = results[0] if len(results) == 1 else document("supervise", args.seed, runs=results)

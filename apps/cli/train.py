@@ -19,6 +19,8 @@ from tyro.conf import Fixed, Suppress
 import saelab
 from saelab import Config
 from saelab.door import beside
+from saelab.outdated import outdated
+from saelab.runs import RunFolder
 
 from .common import document, show
 from .progress import bar
@@ -85,12 +87,21 @@ def run(args: Args) -> int:
     for config in configs:
         beside("training.checks").check(config)
     train_showing_progress(configs, resume=args.resume, extend=args.extend)
+    for config in configs:
+        _tell_outdated(RunFolder(config.out))
     ends = [summary(config) for config in configs]
     results = [{"run": config.out, **end[0]} for config, end in zip(configs, ends, strict=True)]
     text = "\n".join([*(end[1] for end in ends), f"next: saelab eval {configs[0].out}"])
     whole = results[0] if not args.over else {"runs": results}
     show(document("train", args.seed, **whole), args.json, text)
     return 0
+
+
+def _tell_outdated(folder: RunFolder) -> None:
+    """Say on stderr which results are of the SAE that lay there before."""
+    if names := outdated(folder):
+        how = "`saelab eval`, `saelab index` and the like make them anew"
+        print(f"{folder.path}: of an earlier SAE are {', '.join(names)}; {how}", file=sys.stderr)
 
 
 def summary(config: Config) -> tuple[dict, str]:

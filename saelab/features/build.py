@@ -38,6 +38,7 @@ def build(
     n_tokens: int | None = None,
     split: str = "train",
     seed: int = 0,
+    digest: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict:
     """Write the index of a frozen SAE to `path`, atomically; returns its summary (the index's
@@ -45,8 +46,9 @@ def build(
 
     cache: read once, as whole contexts of `hook` and `split`. n_tokens: stop after that many (None:
     all). model: gives promoted and suppressed tokens where the decoder writes to the residual
-    stream. others: (name, SAE) pairs to look every feature up in. progress: called with the number
-    of tokens counted so far. Raises UsageError for an SAE of another width, FailedRun for
+    stream. others: (name, SAE) pairs to look every feature up in. digest: the SHA-256 of the SAE's
+    weights, by which the index says of which SAE it is. progress: called with the number of tokens
+    counted so far. Raises UsageError for an SAE of another width, FailedRun for
     activations that are not finite.
     """
     sae = sae.frozen()
@@ -55,7 +57,7 @@ def build(
     collector = Collector(sae.n_features, len(words), seed)
     contexts = _read(sae, cache.contexts(hook, split), collector, n_tokens, progress)
     statistics = collector.result()
-    summary = _summary(sae, hook, split, seed, statistics, contexts.tokens)
+    summary = _summary(sae, hook, split, seed, statistics, contexts.tokens) | {"sae": digest}
     map_DV = (
         directions.output_map(model)
         if model is not None

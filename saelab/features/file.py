@@ -45,6 +45,14 @@ def schema(path: Path) -> str:
     return meta.get("schema", "")
 
 
+def sae(path: Path) -> str | None:
+    """The SHA-256 of the weights that an index was made with; None if it does not say. Raises
+    UsageError for what is no index, FailedRun for a damaged one."""
+    with contextlib.closing(_connected(path)) as connection:
+        meta = _meta(connection, path)
+    return _facts({"sae": meta.get("sae", "null")}, path)["sae"]
+
+
 def is_right(path: Path) -> bool | None:
     """Whether an index is the one that was written, by its digest; None if it has none. Reads the
     whole file; raises as `schema` does."""

@@ -15,7 +15,8 @@ import training
 from apps.cli import demo, main
 from saelab import SAE, locks
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_json
+from saelab.files import read_json, write_json
+from saelab.runs import RunFolder
 from tests.conftest import HOOK, make_cache
 from tests.faults.kills import differing
 from tests.killing import run as run_in_fork
@@ -184,8 +185,8 @@ def test_a_demo_goes_on_where_it_was_killed_and_spares_a_finished_one(
     demo._train(both)
     assert differs(tmp_path / "k4", whole) == []
     (tmp_path / "k4" / "features.db").touch()
-    with pytest.raises(UsageError, match="already holds another run"):
-        demo._train(both)
+    with pytest.raises(UsageError, match="holds a demo that has ended"):
+        demo._check_place(tmp_path / "k4")
 
 
 def test_sigterm_ends_any_verb_as_ctrl_c_does(monkeypatch, capsys):
@@ -203,7 +204,11 @@ def test_a_longer_run_goes_on_under_its_own_schedule_and_says_so(
     longer = replace(config, tokens=2 * config.tokens)
     with pytest.raises(UsageError, match=r"another configuration.*tokens: 7680 / 3840"):
         training.train(replace(longer, out=str(out)), resume=True)
+    write_json(
+        out / "report.json", {"schema": "saelab/report/1", "sae": RunFolder(out).sae_digest()}
+    )
     assert main(options(longer, out, "--resume")) == 0
+    assert f"{out}: of an earlier SAE are report.json" in capsys.readouterr().err
     rows = rate.rows(out)
     assert [row["step"] for row in rows[-2:]] == [57, 60] and rows[-1]["tokens"] == 7680
     constant = longer.learning_rate(32)

@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from saelab.features.reader import FeatureIndex
+from saelab.outdated import outdated
 from saelab.runs import RunFolder, read
 
 from .. import charts, dark_matter, draw, load, state, supervised, tables
@@ -34,6 +35,7 @@ def _documents(name: str, folder: Path) -> None:
     run = RunFolder(folder)
     documents = run.documents()
     state.show(tables.about(name, read(run.header)))
+    state.show(tables.outdated(outdated(run), str(folder)))
     state.show(tables.report(read(run.report), str(folder)))
     for document in documents.get("dark-matter", ()):
         state.show(dark_matter.section(document))

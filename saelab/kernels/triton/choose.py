@@ -33,7 +33,7 @@ def _candidates(problem: Problem, k: int) -> tuple[Tensor, Tensor]:
     exceeds)."""
     n_tokens, n_features = len(problem.x), len(problem.W)
     most = min(n_features, k + max(16, k // 2))
-    room = min(triton.next_power_of_2(n_features), triton.next_power_of_2(4 * most + 64))
+    room = int(triton.next_power_of_2(min(n_features, 4 * most + 64)))
     device = problem.x.device
     keys = torch.full((n_tokens, room), -1.0, device=device)
     items = torch.full((n_tokens, room), -1, dtype=torch.int64, device=device)

@@ -59,7 +59,7 @@ def bounds(
     ok = rows_ok[:, None] & columns_ok[None, :]
     p = tl.load(product + place, mask=ok, other=0.0).to(tl.float32)
     b = tl.load(bias + column, mask=columns_ok, other=0.0)[None, :]
-    dot, lost = _margin(
+    dot, lost = _margin(  # pyright: ignore[reportGeneralTypeIssues] (triton before 3.8)
         p, x_slack, w_slack, row, column, rows_ok, columns_ok, n_rows, n_columns, unit
     )
     size = tl.abs(dot + b) if SIGNED else dot + b

@@ -13,6 +13,7 @@ from saelab.kernels.reference import equal_budget
 from saelab.sparsify import Choice, Threshold
 
 ROWS = 1024  # tokens coded at a time
+MARGIN = 1e-5  # by which a level lies below the smallest score that it lets through, relative
 
 
 def levels(
@@ -45,10 +46,10 @@ def levels(
         short_F = (counts_F < wanted_F) & (low_F > 0)
         if not bool(short_F.any()):
             smallest_F = _kth_largest(features_N, scores_N, wanted_F, choice.over == "batch")
-            # Just below it, because a value must exceed its level to pass. With fewer scores than
-            # its budget a feature would in a larger sample keep any positive one: level 0.
-            below_F = torch.nextafter(smallest_F, torch.zeros_like(smallest_F))
-            return torch.where(counts_F < wanted_F, 0, below_F).clamp_min(0)
+            # Just below it, because a value must exceed its level to pass, as it must where another
+            # device rounds it otherwise. With fewer scores than its budget a feature would in a
+            # larger sample keep any positive one: level 0.
+            return torch.where(counts_F < wanted_F, 0, smallest_F * (1 - MARGIN)).clamp_min(0)
         # Only the short ones go lower, as the others' pairs would only cost memory; a guess that is
         # small already goes to 0 at once, so that a feature with few firings ends the loop.
         lower_F = torch.where(low_F < 1e-3 * low_F.max(), 0, low_F / 4)

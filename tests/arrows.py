@@ -27,13 +27,14 @@ saelab.statistics:
 saelab.origin: saelab.ranges
 saelab.sparsify: saelab.ranges
 saelab.bundled: saelab.documents
+saelab.device: saelab.errors
 saelab.digests: saelab.errors
 saelab.locks: saelab.errors
 saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
-saelab.models: saelab.digests saelab.errors saelab.files saelab.origin
+saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.origin
 saelab.tasks: saelab.bundled saelab.errors
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
@@ -68,9 +69,9 @@ saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saela
 saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
-training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.digests
-    saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.origin saelab.ranges
-    saelab.runs saelab.sae saelab.sparsify
+training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.device
+    saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.origin
+    saelab.ranges saelab.runs saelab.sae saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from saelab import device
 from saelab.errors import UsageError
 from saelab.ranges import outside
 from saelab.sparsify import Choice
@@ -17,6 +18,7 @@ def check(config: Config) -> None:
     """
     for problem in problems(config):
         raise UsageError(problem)
+    device.check(config.device)
 
 
 def problems(config: Config) -> Iterator[str]:

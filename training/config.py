@@ -95,6 +95,8 @@ class Config:
     """tokens whose activations set the inference levels of batch and feature budgets"""
     order_seed: Seed = 0
     """seed of the data order; runs trained in one pass share it"""
+    device: str = "cpu"
+    """device that the SAE trains on, such as cuda; what is saved may be resumed on another"""
     backend: Literal["reference", "cpu", "triton"] | None = None
     """kernels (default: by device)"""
     checkpoint_every: Count = 500
@@ -151,8 +153,8 @@ class Config:
 
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place, logging
-        and checkpoints do not."""
-        free = {"out", "wandb", "log_every", "checkpoint_every", "cache"}
+        and checkpoints do not, the device by rounding only."""
+        free = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device"}
         pairs = (
             (f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)

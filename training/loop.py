@@ -21,7 +21,8 @@ from .checks import check
 from .config import Config
 from .interruption import deferred
 from .record import Record
-from .run import Run, Step
+from .run import Run
+from .step import Step
 
 SAMPLE_TOKENS = 100_000  # for scale, variance and geometric median
 
@@ -183,12 +184,12 @@ def _save(runs: list[Run], records: list[Record], folders: list[Path]) -> None:
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they
     are."""
-    config, final = run.config, run.final()
+    config, final = run.config, run.final().to(run.config.device)
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
     final.calibrate(
         batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F
     )
-    final = final.frozen()
+    final = final.frozen().to("cpu")
     changes = folder_.lengths(folder)[1:]
     final.origin = Origin(
         *hooks,

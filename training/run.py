@@ -7,7 +7,6 @@ import contextlib
 import math
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,41 +22,11 @@ from . import losses, updates
 from .config import Config
 from .counters import Counters
 from .scale import Scale, geometric_median, scale_of
+from .step import Step
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
-
-
-class Step(NamedTuple):
-    """What one step measured on its batch, in training form."""
-
-    loss: float
-    """what was descended"""
-    terms: dict[str, float]
-    """its parts by name, unweighted"""
-    l0: float
-    """pairs with non-zero value per token"""
-    dead: float
-    """share of F"""
-    dense: float
-    """share of F"""
-    certified: float | None
-    """share of the choices that the first screen certified (None: not screened)"""
-    lr: float
-    """learning rate"""
-
-    @property
-    def fvu(self) -> float:
-        """The reconstruction loss of the SAE's own code: a mean predictor scores 1."""
-        return self.terms["fvu"]
-
-    def row(self) -> dict[str, float]:
-        """Everything by name, flat."""
-        shares = {"l0": self.l0, "dead": self.dead, "dense": self.dense}
-        numbers = {"loss": self.loss, **self.terms, **shares}
-        numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
-        return {name: round(value, 8) for name, value in {**numbers, "lr": self.lr}.items()}
 
 
 class Run:
@@ -67,11 +36,11 @@ class Run:
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
         self.config = config
         self.scale = scale_of(first_BD, first_target_BD)
-        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1])
+        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1]).to(config.device)
         sample_BD = first_target_BD[:GEOMETRIC_MEDIAN_TOKENS] / self.scale.target
         self.sae.b_dec.data.copy_(geometric_median(sample_BD))
         if self.sae.learns_levels:
-            self._start_levels(first_BD[:LEVEL_TOKENS] / self.scale.input)
+            self._start_levels(first_BD[:LEVEL_TOKENS].to(config.device) / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
         self.optimiser = updates.for_run(config, self.sae)
         self.average = (
@@ -80,7 +49,7 @@ class Run:
             else {}
         )
         self.counters = Counters(config)
-        self.budget_F = budget(config, Zipf(), torch.zeros(config.features))
+        self.budget_F = budget(config, Zipf(), self.counters.density())
         self.n_done = 0
 
     @torch.no_grad()
@@ -103,12 +72,16 @@ class Run:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before
         any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            scaled_BD = x_BD / self.scale.input
-            target_BD = scaled_BD if target_BD is x_BD else target_BD / self.scale.target
+            device = self.config.device
+            scaled_BD = x_BD.to(device) / self.scale.input
+            same = target_BD is x_BD
+            target_BD = scaled_BD if same else target_BD.to(device) / self.scale.target
+            grad_BD = None if grad_BD is None else grad_BD.to(device)
             return self._step(updates.Batch(scaled_BD, target_BD, grad_BD))
 
     def _step(self, batch: updates.Batch) -> Step:
         config = self.config
+        updates.certified()  # what others have screened since the last step is none of this one's
         forward = self.optimiser.forward(self._spent(batch), self.scale.variance)
         certified = updates.certified()
         rare_F = self.counters.rare()
@@ -217,6 +190,8 @@ class Run:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
+        probe, device = tensors["probe"].clone(), self.config.device
+        tensors = {name: value.to(device) for name, value in tensors.items()}
         self.sae.load_state_dict(
             {k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")}
         )
@@ -227,7 +202,7 @@ class Run:
             value.copy_(tensors[f"average.{name}"])
         self.counters.load_state(tensors)
         self.budget_F = tensors.get("budget")
-        self.probe, self.n_done = tensors["probe"].clone(), int(tensors["n_done"])
+        self.probe, self.n_done = probe, int(tensors["n_done"])
         self.scale = Scale(*tensors["scale"].tolist())
 
 

@@ -87,7 +87,8 @@ class Autograd:
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-            self.adam.state[parameter] = {"step": torch.tensor(0.0), **zeros}
+            step = torch.tensor(0.0, device=parameter.device)  # where fused Adam looks for it
+            self.adam.state[parameter] = {"step": step, **zeros}
 
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, losses and error; the loss is kept for `update`."""

@@ -9,9 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from saelab import device as device_
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_object
-from saelab.models import device as device_
 from saelab.models import hub, tokens
 from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet

@@ -1,0 +1,97 @@
+"""Training on another device than the CPU, on a pretend one that refuses what a card refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import training
+from apps.cli import main
+from saelab import SAE
+from saelab.kernels import backend
+from tests.conftest import HOOK
+from tests.pretend import pretend_accelerator
+from training import rate
+from training import run as run_
+from training.counters import Counters
+
+FORMS = {
+    "topk": {},
+    "batchtopk": {"ema": 0.9},
+    "feature-choice": {"shares": "zipf", "mutual": 0.3},
+    "jumprelu": {},
+    "abstopk": {"loss": "matryoshka"},
+}
+
+
+@pytest.fixture
+def config(tiny_cache: Path, tmp_path: Path) -> training.Config:
+    """A short run, some of whose features die."""
+    options = {"features": 128, "k": 4, "tokens": 5120, "batch": 256, "dead_window": 512}
+    where = {"cache": str(tiny_cache), "out": str(tmp_path / "run"), "hook": HOOK}
+    return training.Config(**where, **options, backend="reference", calibration=2000)
+
+
+@pytest.mark.parametrize("sparsify", FORMS)
+def test_a_run_on_another_device_is_that_on_the_cpu(
+    sparsify: str, config: training.Config, tmp_path: Path
+):
+    config = replace(config, sparsify=sparsify, **FORMS[sparsify])
+    away = replace(config, out=str(tmp_path / "away"), device="meta")
+    with pretend_accelerator():
+        there = training.train(away)
+    with backend("reference"):  # as of any device without kernels of its own, levels included
+        here = training.train(config)
+        mine, theirs = (SAE.load(folder).state_dict() for folder in (there, here))
+    assert (there / "metrics.jsonl").read_bytes() == (here / "metrics.jsonl").read_bytes()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs) and mine
+
+
+def test_a_run_goes_on_where_it_was_interrupted_on_another_device(
+    config: training.Config, tmp_path: Path
+):
+    config = replace(config, checkpoint_every=8)
+    whole = training.train(config)
+
+    def interrupt(step: int, *_: object) -> None:
+        if step == 12:
+            raise KeyboardInterrupt
+
+    away = replace(config, out=str(tmp_path / "away"), device="meta")
+    with pretend_accelerator():
+        with pytest.raises(KeyboardInterrupt):
+            training.train(away, progress=interrupt)
+        training.train(away, resume=True)
+    mine, theirs = (rate.rows(path) for path in (tmp_path / "away", whole))
+    assert mine == theirs
+
+
+def test_a_tensor_that_stays_on_the_cpu_is_caught(
+    config: training.Config, monkeypatch: pytest.MonkeyPatch
+):
+    def astray(config: training.Config) -> Counters:
+        return Counters(replace(config, device="cpu"))
+
+    monkeypatch.setattr(run_, "Counters", astray)
+    with pretend_accelerator(), pytest.raises(RuntimeError, match="same device"):
+        training.train(replace(config, device="meta"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_here_is_refused_before_anything_is_made(
+    config: training.Config, capsys: pytest.CaptureFixture
+):
+    line = ["--cache", config.cache, "--out", config.out, "--hook", HOOK, "--device", "cuda"]
+    assert main(["train", *line]) == 2
+    assert "there is no device 'cuda' here" in capsys.readouterr().err.splitlines()[-1]
+    assert not Path(config.out).exists()
+
+
+def test_what_others_screened_is_not_counted_as_a_steps(config: training.Config):
+    first = training.train(
+        replace(config, sparsify="batchtopk")
+    )  # ends with a screened calibration
+    assert first.is_dir()
+    rows = rate.rows(training.train(replace(config, out=f"{config.out}-b")))
+    assert "certified_fraction" not in rows[0]

@@ -1,0 +1,34 @@
+"""What one training step measured on its batch."""
+
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """What one step measured on its batch, in training form."""
+
+    loss: float
+    """what was descended"""
+    terms: dict[str, float]
+    """its parts by name, unweighted"""
+    l0: float
+    """pairs with non-zero value per token"""
+    dead: float
+    """share of F"""
+    dense: float
+    """share of F"""
+    certified: float | None
+    """share of the choices that the first screen certified (None: not screened)"""
+    lr: float
+    """learning rate"""
+
+    @property
+    def fvu(self) -> float:
+        """The reconstruction loss of the SAE's own code: a mean predictor scores 1."""
+        return self.terms["fvu"]
+
+    def row(self) -> dict[str, float]:
+        """Everything by name, flat."""
+        shares = {"l0": self.l0, "dead": self.dead, "dense": self.dense}
+        numbers = {"loss": self.loss, **self.terms, **shares}
+        numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
+        return {name: round(value, 8) for name, value in {**numbers, "lr": self.lr}.items()}

@@ -90,7 +90,7 @@ def test_a_resharded_model_and_one_in_memory_are_the_runs_and_a_tuned_one_is_not
     whole.lm_head.weight.data[5, 5] += 1e-3
     whole.save_pretrained(place.folder / "tuned")
     shutil.copy(place.folder / "split" / "tokenizer.json", place.folder / "tuned")
-    with pytest.raises(UsageError, match=r"tuned is another model: its weights is \w{12}, not"):
+    with pytest.raises(UsageError, match=r"tuned is another model by its weights: \w{12}, not"):
         opening.open(place.run, place.folder / "tuned")
 
 
@@ -100,7 +100,7 @@ def test_another_model_of_the_same_width_is_refused_by_the_field_that_differs(
     other = make_model(tmp_path / "other", seed=1)
     for verb in ("eval", "index", "dark-matter", "supervise"):
         assert main([verb, str(place.run), "--model", str(other)]) == 2, verb
-        assert "is another model: its weights is" in capsys.readouterr().err, verb
+        assert "is another model by its weights:" in capsys.readouterr().err, verb
     tokenizer = place.model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
     with pytest.raises(UsageError, match="its tokenizer_hash is"):
@@ -148,7 +148,7 @@ def test_a_run_and_cache_of_schema_1_open_and_are_compared_by_file_hash(
     whole = AutoModelForCausalLM.from_pretrained(place.folder / "renamed")
     whole.save_pretrained(place.folder / "split", max_shard_size="20KB")
     shutil.copy(place.folder / "renamed" / "tokenizer.json", place.folder / "split")
-    with pytest.raises(UsageError, match="is another model: its revision is"):
+    with pytest.raises(UsageError, match="is another model by its revision:"):
         opening.open(place.run, place.folder / "split")  # old records know no values
 
 
@@ -195,7 +195,7 @@ def test_circuits_take_the_runs_own_model_and_refuse_an_sae_of_another(
 ):
     words = ["circuits", "--method", "codes", "--run", str(place.run), "--out", str(tmp_path / "o")]
     assert main([*words, "--model", bundled]) == 2
-    assert "and bundled is another model: its weights is" in capsys.readouterr().err
+    assert "and bundled is another model by its weights:" in capsys.readouterr().err
     assert main(words) == 2  # the tiny model has not the task's words
     assert "tiny" not in capsys.readouterr().err.split(": ")[0]
 

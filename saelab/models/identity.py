@@ -74,7 +74,7 @@ def check(model: Any, record: Identity, what: str) -> bool:
     if field := record.differs(here):
         theirs, mine = (str(getattr(one, field))[:12] for one in (here, record))
         raise UsageError(
-            f"{what} belongs to {record.name}, and {here.name} is another model: its {field} is "
+            f"{what} belongs to {record.name}, and {here.name} is another model by its {field}: "
             f"{theirs}, not {mine}; name the right one with --model"
         )
     return record.known and here.known

@@ -103,7 +103,7 @@ def test_another_model_of_the_same_width_is_refused_by_the_field_that_differs(
         assert "is another model by its weights:" in capsys.readouterr().err, verb
     tokenizer = place.model / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
-    with pytest.raises(UsageError, match="its tokenizer_hash is"):
+    with pytest.raises(UsageError, match="by its tokenizer_hash:"):
         opening.open(place.run)
 
 

@@ -1,4 +1,4 @@
-"""95% intervals by resampling documents.
+"""95% intervals by resampling documents; of one document alone there is none.
 
 Sums are a table [G, M], or tables by name [G, ...]; a statistic maps sums [..., M], or sums by name
 [..., ...], to [...]. Shapes: G documents, M summed quantities, R resamples.
@@ -37,6 +37,8 @@ def over_documents(
     The same weights for two quantities make their comparison paired: see `difference`.
     """
     value = float(statistic(total(sums)))
+    if _is_one(weights_RG):
+        return Estimate(value, null=null)
     return Estimate(value, *_percentiles(statistic(resampled(sums, weights_RG))), null)
 
 
@@ -54,6 +56,8 @@ def difference(
     >>> better.excludes_zero
     """
     value = float(statistic(total(mine)) - statistic(total(theirs)))
+    if _is_one(weights_RG):
+        return Estimate(value, null=0.0)
     pair = (statistic(resampled(sums, weights_RG)) for sums in (mine, theirs))
     return Estimate(value, *_percentiles(np.subtract(*pair)), 0.0)
 
@@ -69,6 +73,12 @@ def recentred(value: float, resampled_R: np.ndarray, null: float | None = None) 
     return Estimate(value, min(max(low, 0.0), value), max(min(high, 1.0), value), null)
 
 
+def _is_one(weights_RG: np.ndarray) -> bool:
+    """Whether there is one document: every resample is the sample, which says nothing of how far
+    another would lie from it."""
+    return weights_RG.shape[1] < 2
+
+
 def _percentiles(resampled_R: np.ndarray) -> tuple[float, float]:
     low, high = np.percentile(resampled_R, [2.5, 97.5])
     return float(low), float(high)
@@ -82,6 +92,8 @@ def share_over_documents(
 ) -> Estimate:
     """A share of features, such as that of the dead ones, `recentred`; sums [G, F] may be sparse
     and are resampled BLOCK at a time."""
+    if _is_one(weights_RG):
+        return Estimate(float(statistic(total(sums))), null=null)
     blocks = (weights_RG[first : first + BLOCK] for first in range(0, len(weights_RG), BLOCK))
     shares_R = np.concatenate([statistic(resampled(sums, block)) for block in blocks])
     return recentred(float(statistic(total(sums))), shares_R, null)

@@ -136,3 +136,15 @@ def test_document_sums_gather_what_belongs_together():
         torch.arange(100), {"x": torch.randn(100) + 5}, lambda s: s["x"] / 100, null=0.0
     )
     assert estimate.low < estimate.value < estimate.high and estimate.null == 0
+
+
+def test_one_document_has_no_interval_and_decides_nothing():
+    alone, n = weights(1), np.array([2.0])
+    one, other = {"x": np.array([3.0]), "n": n}, {"x": np.array([1.0]), "n": n}
+    assert over_documents(one, mean, alone, null=0.5) == Estimate(1.5, None, None, 0.5)
+    better = difference(one, other, mean, alone)
+    assert better.value == 1.0 and not better.excludes_zero
+    assert share_over_documents(one, mean, alone) == Estimate(1.5)
+    # Two documents have one, and of two that agree it may well exclude 0.
+    twice = [{name: part.repeat(2) for name, part in each.items()} for each in (one, other)]
+    assert difference(*twice, mean, weights(2)).excludes_zero

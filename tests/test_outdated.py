@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.cli import main
+from apps.cli import main, train
 from saelab import SAE
+from saelab.errors import UsageError
 from saelab.files import write_json
 from saelab.outdated import outdated
 from saelab.runs import RunFolder
@@ -42,3 +43,11 @@ def test_a_run_without_a_recorded_digest_accuses_nobody(run: RunFolder):
     del header["weights"]
     write_json(run.header, header)
     assert outdated(run) == []
+
+
+def test_a_damaged_result_does_not_spoil_a_training(run: RunFolder, capsys: pytest.CaptureFixture):
+    run.features.write_bytes(b"no index")
+    with pytest.raises(UsageError, match="not a feature index"):
+        outdated(run)
+    train._tell_outdated(run)
+    assert "earlier SAE" not in capsys.readouterr().err

@@ -8,6 +8,7 @@ in --out. An option given here replaces the recipe's.
     saelab train RECIPE.yaml --cache caches/a
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,7 @@ from tyro.conf import Fixed, Suppress
 import saelab
 from saelab import Config
 from saelab.door import beside
+from saelab.errors import FailedRun, UsageError
 from saelab.outdated import outdated
 from saelab.runs import RunFolder
 
@@ -98,10 +100,13 @@ def run(args: Args) -> int:
 
 
 def _tell_outdated(folder: RunFolder) -> None:
-    """Say on stderr which results are of the SAE that lay there before."""
-    if names := outdated(folder):
-        how = "`saelab eval`, `saelab index` and the like make them anew"
-        print(f"{folder.path}: of an earlier SAE are {', '.join(names)}; {how}", file=sys.stderr)
+    """Say on stderr which results are of the SAE that lay there before; a damaged one spoils no
+    training, it is named where it is read."""
+    with contextlib.suppress(FailedRun, UsageError):
+        if names := outdated(folder):
+            how = "`saelab eval`, `saelab index` and the like make them anew"
+            listed = ", ".join(names)
+            print(f"{folder.path}: of an earlier SAE are {listed}; {how}", file=sys.stderr)
 
 
 def summary(config: Config) -> tuple[dict, str]:

@@ -91,9 +91,9 @@ def test_an_architecture_agrees_with_hugging_face_and_a_damaged_one_is_refused(
     with pytest.raises(UsageError, match=r"lacks weights of a .*LM.*: ") as error:
         models.load(folder)
     assert lost.rsplit(".", 2)[-2] in str(error.value)
-    damaged = transformers_own(folder)  # what is refused here is random there, without a word
-    with torch.no_grad():
-        assert not torch.equal(damaged(TOKENS).logits, theirs)
+    # Plain transformers takes it: the weight has what initialisation, or memory, left there.
+    _, found = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert found["missing_keys"]
 
 
 def test_names_under_another_prefix_are_refused_with_the_prefix(folder):

@@ -30,6 +30,7 @@ saelab.bundled: saelab.documents
 saelab.device: saelab.errors
 saelab.digests: saelab.errors
 saelab.locks: saelab.errors
+saelab.ranks: saelab.errors
 saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics

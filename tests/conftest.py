@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.native import natively_where_there_is_a_card
+
 ROOT = Path(__file__).parents[1]
 HOOK = "blocks.0.hook_resid_post"
 SECOND_HOOK = "blocks.1.attn.hook_z"
 
 torch.set_num_threads(1)
-os.environ.setdefault("TRITON_INTERPRET", "1")
+natively_where_there_is_a_card()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests at a card's real sizes are skipped where there is none, and say so."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and there is none here")
 
 
 @pytest.fixture(scope="session")

@@ -2,17 +2,14 @@
 interpreted where there is no GPU."""
 
 import importlib
-import os
 from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from saelab import Code, kernels
 from tests.kernels.truth import Case
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 NAMES = list(kernels.HOMES)
 
@@ -33,12 +30,20 @@ def device(name: str) -> str:
     return next(has, "cpu")
 
 
+def there(name: str, *tensors: Tensor | None) -> list[Tensor | None]:
+    """The tensors where a backend's lie: every test that runs a backend takes its tensors from
+    here, so that it runs on the card where there is one."""
+    return [None if tensor is None else tensor.to(device(name)) for tensor in tensors]
+
+
 def choose(name: str, case: Case, sparsify, **options) -> Code:
-    """What a backend chooses, on the CPU. The reference chooses in float64, where it is exact."""
+    """What a backend chooses, brought to the CPU. The reference chooses in float64, where it is
+    exact."""
     module(name)
     dtype = torch.float64 if name == "reference" else torch.float32
-    x, W, b, grad, W_dec = (tensor.to(device(name), dtype) for tensor in case)
+    x, W, b, grad, W_dec = there(name, *(tensor.to(dtype) for tensor in case))
     boost = {"grad": grad, "W_dec": W_dec} if getattr(sparsify, "beta", 0) else {}
+    moved = dict(zip(options, there(name, *options.values()), strict=True))
     with kernels.backend(name):
-        code = kernels.choose(x, W, b, sparsify, **boost, **options)
+        code = kernels.choose(x, W, b, sparsify, **boost, **moved)
     return Code(code.starts.cpu(), code.features.cpu(), code.values.cpu(), code.n_features)

@@ -10,7 +10,9 @@ import torch
 from saelab import kernels
 from saelab.kernels import reference
 from saelab.sparsify import Choice, Threshold
+from tests import native
 from tests.kernels import backends, inputs, truth
+from tests.pretend import pretend_accelerator
 
 FUNCTIONS = [
     name
@@ -83,3 +85,28 @@ def test_a_feature_may_have_no_budget(name):
     budget = torch.arange(40) % 3
     code = backends.choose(name, case, sparsify, budget=budget)
     assert not truth.objections(code, truth.pairs(case, sparsify, budget=budget))
+
+
+def test_the_kernels_run_natively_where_there_is_a_card(monkeypatch):
+    for card, expected in ((True, {}), (False, {"TRITON_INTERPRET": "1"})):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda card=card: card)
+        environment: dict[str, str] = {}
+        native.natively_where_there_is_a_card(environment)
+        assert environment == expected
+        assert backends.device("triton") == ("cuda" if card else "cpu")
+    environment = {"TRITON_INTERPRET": "0"}  # whoever says otherwise is obeyed
+    native.natively_where_there_is_a_card(environment)
+    assert environment == {"TRITON_INTERPRET": "0"}
+
+
+def test_a_backends_tensors_lie_on_its_device_and_one_that_stays_behind_is_caught(monkeypatch):
+    home = kernels.Home(reference.__name__, ("meta",))
+    monkeypatch.setitem(kernels.HOMES, "away", home)
+    monkeypatch.setattr(backends, "device", lambda name: "meta")
+    case, sparsify = inputs.make("random", B=4, F=40, D=6), Choice(3)
+    with pretend_accelerator():
+        code = backends.choose("away", case, sparsify)
+        assert not truth.objections(code, truth.pairs(case, sparsify))
+        x, W, _ = backends.there("away", *case[:3])
+        with kernels.backend("away"), pytest.raises(RuntimeError, match="same device"):
+            kernels.choose(x, W, case.b, sparsify)

@@ -27,7 +27,7 @@ def test_numbers_that_are_not_finite_are_counted_and_located(
     sparsify, backend, place, name, count, bad
 ):
     backends.module(backend)
-    tensors = args()
+    tensors = backends.there(backend, *args())
     tensors[place].view(-1)[[5, 7]] = bad
     first = [5] if place == 2 else [0, 5]
     with kernels.backend(backend), pytest.raises(FloatingPointError) as error:
@@ -47,7 +47,7 @@ def test_a_gradient_that_is_not_finite_is_named():
 @pytest.mark.parametrize("backend", backends.NAMES)
 def test_what_does_not_fit_is_named_with_its_numbers(backend):
     backends.module(backend)
-    x, W, b = args()
+    x, W, b = backends.there(backend, *args())
     with kernels.backend(backend):
         with pytest.raises(ValueError, match=r"x has shape \[6, 7\], W_enc \[40, 8\]"):
             kernels.choose(x[:, :7], W, b, Choice(3))

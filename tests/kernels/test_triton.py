@@ -38,7 +38,8 @@ def test_a_screen_that_is_trusted_without_a_certificate_is_caught(monkeypatch):
 def gradients(name: str, dtype: torch.dtype) -> list[torch.Tensor]:
     case = inputs.make("structured", B=4, F=40, D=6)
     x, W_enc, b_enc, W_dec = (
-        t.to(DEVICE, dtype).requires_grad_() for t in (case.x, case.W, case.b, case.W_dec)
+        tensor.to(dtype).requires_grad_()
+        for tensor in backends.there("triton", case.x, case.W, case.b, case.W_dec)
     )
     with kernels.backend(name):
         code = kernels.choose(x.detach(), W_enc.detach(), b_enc.detach(), Choice(3, "batch"))
@@ -65,7 +66,7 @@ def test_fired_features_are_counted():
     code = backends.choose("triton", inputs.make("few_positive", B=4, F=40, D=6), Choice(3))
     with kernels.backend("triton"):
         sums, fired = kernels.column_sums(
-            kernels.Code(*(t.to(DEVICE) for t in (code.starts, code.features, code.values)), 40)
+            kernels.Code(*backends.there("triton", code.starts, code.features, code.values), 40)
         )
     assert torch.equal(fired.cpu(), (code.to_dense() != 0).sum(0))
     torch.testing.assert_close(sums.cpu(), code.to_dense().sum(0))

@@ -18,7 +18,7 @@ def check(config: Config) -> None:
     """
     for problem in problems(config):
         raise UsageError(problem)
-    device.check(config.device)
+    device.chosen(config.device)
 
 
 def problems(config: Config) -> Iterator[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from saelab import device
 from saelab.errors import UsageError
 from saelab.ranges import Count, Decay, Part, Positive, Seed, Share, Weight
 
@@ -95,8 +96,9 @@ class Config:
     """tokens whose activations set the inference levels of batch and feature budgets"""
     order_seed: Seed = 0
     """seed of the data order; runs trained in one pass share it"""
-    device: str = "cpu"
-    """device that the SAE trains on, such as cuda; what is saved may be resumed on another"""
+    device: str | None = None
+    """device that the SAE trains on, such as cuda:1 (default: cuda where there is one, else cpu);
+    what is saved may be resumed on another"""
     backend: Literal["reference", "cpu", "triton"] | None = None
     """kernels (default: by device)"""
     checkpoint_every: Count = 500
@@ -123,6 +125,11 @@ class Config:
         return (
             self.dead_window if self.dead_window is not None else min(10_000_000, self.tokens // 10)
         )
+
+    @property
+    def place(self) -> str:
+        """The device that it trains on here. Raises UsageError for one that is not."""
+        return device.chosen(self.device)
 
     @property
     def form(self) -> "Sparsify":

@@ -20,9 +20,9 @@ class Counters:
 
     def __init__(self, config: Config) -> None:
         self.window, self.below = config.window, config.aux_zipf
-        device = config.device
-        self.silent_F = torch.zeros(config.features, dtype=torch.int64, device=device)
-        self.density_F = torch.zeros(config.features, dtype=torch.float64, device=device)
+        place = config.place
+        self.silent_F = torch.zeros(config.features, dtype=torch.int64, device=place)
+        self.density_F = torch.zeros(config.features, dtype=torch.float64, device=place)
         self.n_tokens = 0
 
     def count(self, fired_F: Tensor, n_tokens: int) -> None:

@@ -184,7 +184,7 @@ def _save(runs: list[Run], records: list[Record], folders: list[Path]) -> None:
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they
     are."""
-    config, final = run.config, run.final().to(run.config.device)
+    config, final = run.config, run.final().to(run.config.place)
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
     final.calibrate(
         batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F

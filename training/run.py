@@ -36,11 +36,11 @@ class Run:
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
         self.config = config
         self.scale = scale_of(first_BD, first_target_BD)
-        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1]).to(config.device)
+        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1]).to(config.place)
         sample_BD = first_target_BD[:GEOMETRIC_MEDIAN_TOKENS] / self.scale.target
         self.sae.b_dec.data.copy_(geometric_median(sample_BD))
         if self.sae.learns_levels:
-            self._start_levels(first_BD[:LEVEL_TOKENS].to(config.device) / self.scale.input)
+            self._start_levels(first_BD[:LEVEL_TOKENS].to(config.place) / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
         self.optimiser = updates.for_run(config, self.sae)
         self.average = (
@@ -72,7 +72,7 @@ class Run:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before
         any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            device = self.config.device
+            device = self.sae.W_enc.device
             scaled_BD = x_BD.to(device) / self.scale.input
             same = target_BD is x_BD
             target_BD = scaled_BD if same else target_BD.to(device) / self.scale.target
@@ -190,7 +190,7 @@ class Run:
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        probe, device = tensors["probe"].clone(), self.config.device
+        probe, device = tensors["probe"].clone(), self.config.place
         tensors = {name: value.to(device) for name, value in tensors.items()}
         self.sae.load_state_dict(
             {k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")}

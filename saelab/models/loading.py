@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from saelab import device as device_
+from saelab.device import chosen
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_object
 from saelab.models import hub, tokens
@@ -106,7 +106,7 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
     if not isinstance(model, str | Path):
         return _held(model, tokenizer)
     located = locate(model)
-    device_.check(device)
+    device = chosen(device)
     try:
         with quiet():
             known = family_of(causal_class(located.folder)) is not None

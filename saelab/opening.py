@@ -158,12 +158,15 @@ def _check(opened: Opened) -> None:
 def _check_activations(model: Any, cache: Any, hook: str) -> None:
     """Raise UsageError if a model whose weights cannot be told does not give what the cache
     holds."""
+    from saelab.activations.stored import round_trip
     from saelab.models import running
 
     if cache.whole(hook):
         return
     chunk = next(cache.contexts(hook, "held_out"))
-    here_TD = running.read(model, chunk.tokens[:1], [hook])[hook].flatten(2)[0]
+    computed_TD = running.read(model, chunk.tokens[:1], [hook])[hook].flatten(2)[0]
+    # int8 loses more than that of a token with one huge dimension, and of the right model too.
+    here_TD = round_trip(computed_TD, cache.plan.dtype)
     held_TD = chunk.acts[0]
     rms = held_TD.square().mean().sqrt().clamp_min(1e-20)  # of zeros
     error = float((here_TD - held_TD).square().mean().sqrt() / rms)

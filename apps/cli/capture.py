@@ -58,8 +58,8 @@ class Args(Common):
     padding that does not count"""
     gradients: bool = False
     """also cache the loss's gradient at each hook point"""
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
-    """dtype on disk"""
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """dtype on disk; int8 with a scale for each token is half of float16"""
     text_field: str = "text"
     """field or column of records that holds the text"""
     strict: bool = False

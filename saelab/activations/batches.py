@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from saelab.activations.stored import Stored
+
 BLOCK = 16  # contexts that stay together until the buffer is shuffled
 BUFFER = 262_144  # tokens shuffled together
 
@@ -112,8 +114,7 @@ class Batches:
             rows = sum(block.n_tokens for block in mine)
             with self.files[shard].open() as file:
                 mask_CT = file.get_tensor("counted").bool() if self.files[shard].masked else None
-                for name, key in self.keys.items():
-                    acts_CTD = file.get_tensor(key)  # mapped, not read
+                for name, acts_CTD in self._tensors(file):
                     width = acts_CTD.shape[-1]
                     if name not in spare or len(spare[name]) < n_tokens:
                         spare[name] = torch.empty(n_tokens, width, dtype=acts_CTD.dtype)
@@ -121,6 +122,14 @@ class Batches:
             at += rows
         order_N = np.random.default_rng(job.seed).permutation(n_tokens)[job.first : job.end]
         return spare, torch.from_numpy(order_N)
+
+    def _floats(self, batch: Buffer) -> Buffer:
+        return {name: Stored.among(batch, name).float() for name in self.keys}
+
+    def _tensors(self, file: Any) -> Iterator[tuple[str, Tensor]]:
+        """What an open shard holds of the arrays, by the names that they are read by."""
+        for name, key in self.keys.items():
+            yield from Stored.read(file, key).tensors(name).items()
 
     def _buffers(self, start: int) -> Iterator[tuple[Buffer, Tensor]]:
         """Buffers and their orders; each is valid until the next one is asked for."""
@@ -136,7 +145,7 @@ class Batches:
             first = 0
             n_rest = len(next(iter(rest.values()))) if rest else 0
             for end in range(self.size - n_rest, len(order_N) + 1, self.size):
-                yield _joined(rest, _gather(whole, order_N[first:end]))
+                yield self._floats(_joined(rest, _gather(whole, order_N[first:end])))
                 rest, first = {}, end
             if first < len(order_N):
                 rest = _joined(rest, _gather(whole, order_N[first:]))
@@ -159,7 +168,7 @@ def _copy(acts_CTD: Tensor, mask_CT: Tensor | None, blocks: list[Block], into_ND
 
 
 def _gather(whole: Buffer, rows_N: Tensor) -> Buffer:
-    return {name: torch.index_select(tensor, 0, rows_N).float() for name, tensor in whole.items()}
+    return {name: torch.index_select(tensor, 0, rows_N) for name, tensor in whole.items()}
 
 
 def _joined(one: Buffer, other: Buffer) -> Buffer:

@@ -21,6 +21,7 @@ from saelab.activations.moments import Moments
 from saelab.activations.plan import Plan
 from saelab.activations.records import Contexts, Tokens
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
+from saelab.activations.stored import Stored
 from saelab.errors import UsageError
 from saelab.files import read_json
 from saelab.origin import Identity
@@ -147,7 +148,7 @@ class Cache:
                     tokens, documents = (
                         file.get_slice(key)[part].long() for key in ("tokens", "documents")
                     )
-                    acts = file.get_slice(name)[part].float()
+                    acts = Stored.read(file, name, part).float()
                     yield Contexts(tokens, acts, documents, self._mask(file, tokens, part))
 
     def _mask(self, file: Any, tokens_CT: Tensor, rows: slice) -> Tensor:
@@ -188,16 +189,18 @@ class Cache:
             yield Piece(shard["split"], tokens, owners, numbers, counted)
             first += len(tokens)
 
-    def take(self, hook: str, numbers_C: Tensor) -> Tensor:
-        """Activations [C, T, D] as they are stored of contexts by their number in `pieces`."""
-        name, rows, first = self.resolve(hook), [], 0
+    def take(self, hook: str, numbers_C: Tensor) -> Iterator[Tensor]:
+        """Activations [C, T, D] float32, in chunks, of contexts by their number in `pieces`,
+        ascending."""
+        name, first = self.resolve(hook), 0
         for shard in self.manifest["shards"]:
             here = numbers_C[(numbers_C >= first) & (numbers_C < first + shard["contexts"])]
             if len(here):
                 with self._open(shard) as file:
-                    rows.append(file.get_tensor(name)[here - first])
+                    stored = Stored.read(file, name)
+                    for rows in (here - first).split(CHUNK):
+                        yield stored[rows].float()
             first += shard["contexts"]
-        return torch.cat(rows)
 
     def _file(self, shard: dict) -> File:
         """A shard as batches read it."""

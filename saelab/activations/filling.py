@@ -3,23 +3,23 @@
 Shapes: C contexts, T positions, D width.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from saelab.activations.plan import DTYPES, Plan
+from saelab.activations.plan import Plan
 from saelab.activations.source import Piece, Source
+from saelab.activations.stored import Stored
 from saelab.errors import FailedRun, UsageError
 
 
-def empty(plan: Plan, name: str, shard: Piece) -> Tensor:
+def empty(plan: Plan, name: str, shard: Piece) -> Stored:
     """[C, T, D] for an array of a shard."""
-    return torch.empty(*shard.tokens.shape, plan.arrays[name], dtype=DTYPES[plan.dtype])
+    return Stored.empty((*shard.tokens.shape, plan.arrays[name]), plan.dtype)
 
 
-def fill(arrays: dict[str, Tensor], source: Source, shard: Piece) -> Iterator[int]:
+def fill(arrays: dict[str, Stored], source: Source, shard: Piece) -> Iterator[int]:
     """Copy what the source gives for a shard into its arrays [C, T, D], heads flattened; yields the
     number of contexts of each part.
 
@@ -31,18 +31,17 @@ def fill(arrays: dict[str, Tensor], source: Source, shard: Piece) -> Iterator[in
         if part.keys() != arrays.keys():
             raise UsageError(f"the source gives {sorted(part)}, its plan has {sorted(arrays)}")
         end = first + len(next(iter(part.values())))
-        for name, stored_CTD in arrays.items():
+        for name, stored in arrays.items():
             acts = part[name].flatten(2)
-            into = stored_CTD[first:end]
-            if acts.shape != (end - first, length, into.shape[-1]) or acts.shape != into.shape:
+            into = stored[first:end]
+            due = into.values.shape
+            if acts.shape != (end - first, length, due[-1]) or acts.shape != due:
                 raise UsageError(
                     f"{name} has an array of shape {list(part[name].shape)}: contexts {first} to "
-                    f"{end - 1} of {n_contexts} at {length} positions of width {into.shape[-1]} "
-                    "are due"
+                    f"{end - 1} of {n_contexts} at {length} positions of width {due[-1]} are due"
                 )
-            into.copy_(acts)
-            # What is not finite shows in the extremes, which are found 15 times as fast.
-            if not all(math.isfinite(extreme) for extreme in torch.aminmax(into)):
+            into.round(acts)
+            if not into.is_finite:
                 raise FailedRun(_overflow(name, acts, source.plan.dtype))
         yield end - first
         first = end

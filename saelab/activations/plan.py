@@ -19,7 +19,13 @@ SHARD_BYTES = 64_000_000
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
 # By whether a mask says which positions count: who does not know of it must not read them all.
 SCHEMAS = {False: "saelab/cache/1", True: "saelab/cache/2"}
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "int8": torch.int8,
+}
+SCALE = ".scale"  # an array of int8 NAME has a float32 array of that ending, a number per token
 PACKINGS = {
     "documents": "documents joined by the end-of-text token, cut into contexts that start with BOS;"
     " splits packed apart",
@@ -91,6 +97,10 @@ class Plan:
             raise UsageError(f"no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
         if self.pack not in PACKINGS:
             raise UsageError(f"no packing {self.pack!r}; there are {', '.join(PACKINGS)}")
+        if taken := sorted({name + SCALE for name in self.scaled} & self.arrays.keys()):
+            raise UsageError(
+                f"int8 keeps its scales in {taken[0]}, which is a hook here: rename it"
+            )
         if not self.model.get("name"):
             raise UsageError(
                 f"model={self.model} says no name: {{'name': 'mine'}} is enough for one of your own"
@@ -136,8 +146,14 @@ class Plan:
 
     @property
     def bytes_per_position(self) -> int:
-        """Bytes on disk of one position's activations and gradients."""
-        return sum(self.arrays.values()) * DTYPES[self.dtype].itemsize
+        """Bytes on disk of one position's activations and gradients, scales included."""
+        values = sum(self.arrays.values()) * DTYPES[self.dtype].itemsize
+        return values + len(self.scaled) * torch.float32.itemsize
+
+    @property
+    def scaled(self) -> list[str]:
+        """The arrays that have scales beside them."""
+        return list(self.arrays) if self.dtype == "int8" else []
 
     @property
     def moments_bytes(self) -> int:

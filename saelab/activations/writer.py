@@ -21,6 +21,7 @@ from saelab.activations.filling import empty, fill
 from saelab.activations.moments import of_rows
 from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Progress, Source, check_counted, shards
+from saelab.activations.stored import Stored
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_json, sweep, tidy, write_atomic, write_json
 from saelab.locks import only_writer
@@ -175,21 +176,24 @@ class Writer:
         digests.check(self.out, entry, manifest.REMEDY)  # damage is no other text
         return False
 
-    def count(self, shard: Piece, arrays: dict[str, Tensor]) -> None:
+    def count(self, shard: Piece, arrays: dict[str, Stored]) -> None:
         """Add a shard's tokens to its split's moments, some contexts at a time, which stay in the
         processor's cache."""
         for name in self.plan.hooks:
             for first in range(0, len(shard.tokens), COUNTED):
                 part = slice(first, first + COUNTED)
-                new = of_rows(arrays[name][part][shard.counted[part]])
+                new = of_rows(arrays[name][part][shard.counted[part]].float())
                 for moment, value in new.items():
                     key = f"{shard.split}/{name}/{moment}"
                     old = self.moments.get(key)
                     self.moments[key] = value if old is None else old.add_(value)
 
-    def add(self, number: int, shard: Piece, arrays: dict[str, Tensor]) -> None:
+    def add(self, number: int, shard: Piece, arrays: dict[str, Stored]) -> None:
         """Write shard `number` and the moments counted so far, then name both in the manifest."""
-        entry = self._save(f"{number:05d}.safetensors", arrays | self._columns(shard))
+        tensors = self._columns(shard)
+        for name, stored in arrays.items():
+            tensors |= stored.tensors(name)
+        entry = self._save(f"{number:05d}.safetensors", tensors)
         entry |= {"split": shard.split, "contexts": len(shard.tokens)}
         if self.plan.masked:
             entry["counted"] = int(shard.counted.sum())

@@ -110,7 +110,7 @@ def test_a_source_that_counts_otherwise_than_its_plan_is_refused(tmp_path: Path)
     [
         ({"pack": "mine"}, "no packing 'mine'; there are documents, one-per-context, given"),
         ({"model": {}}, r"model=\{\} says no name: \{'name': 'mine'\} is enough"),
-        ({"dtype": "int8"}, "no dtype 'int8'; there are float16"),
+        ({"dtype": "int4"}, "no dtype 'int4'; there are float16"),
     ],
 )
 def test_a_plan_that_no_cache_can_have_is_refused(change: dict, message: str):

@@ -101,7 +101,7 @@ def test_the_last_place_is_kept_for_a_split_that_has_nothing(command, tmp_path: 
         ({"tokens": 40}, "tokens=40 is less than two contexts of 32"),
         ({"context": 33}, "context=33 must lie between 2 and the model's 32"),
         ({"context": 0}, "context=0: give a whole number of at least 2"),
-        ({"dtype": "int8"}, "int8"),
+        ({"dtype": "int4"}, "int4"),
         ({"text": "missing.txt"}, "no such text file or folder: missing.txt"),
         ({"model": "/no/such/folder"}, "unknown model '/no/such/folder': no such folder"),
         ({"colour": "red"}, "--colour"),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.activations.cache import CHUNK, Cache
+from saelab.activations.cache import Cache
 from saelab.activations.source import Piece, Progress
 from saelab.analysis.dark_matter.decomposition import Map, split, targets
 from saelab.analysis.dark_matter.linear import Sums, solve
@@ -67,8 +67,8 @@ class Errors:
         """error, linear and nonlinear [C, T, D]; position 0 is filled like any other."""
         if self.map is None:
             self.map = _fit(self.sae, self.cache, self.hook, self.n_tokens, self.seed)
-        for acts_CTD in self.cache.take(self.hook, piece.numbers).split(CHUNK):
-            x_ND = acts_CTD.float().flatten(0, 1)
+        for acts_CTD in self.cache.take(self.hook, piece.numbers):
+            x_ND = acts_CTD.flatten(0, 1)
             error_ND = x_ND - self.sae(x_ND)
             linear_ND = self.map.error(x_ND)
             parts = (error_ND, linear_ND, error_ND - linear_ND)

@@ -32,6 +32,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _of_sizes(config)
     yield from _of_sparsifier(config)
     yield from _of_loss(config)
+    yield from _of_adam(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
 
@@ -81,3 +82,18 @@ def _of_loss(config: Config) -> Iterator[str]:
         if most:
             right = f"must rise, from 1 to at most {most}"
         yield f"prefixes={ends} {right}"
+
+
+def _of_adam(config: Config) -> Iterator[str]:
+    options = {"moments=bfloat16": config.moments != "float32", "lazy": config.lazy}
+    given = " and ".join(name for name, asked in options.items() if asked)
+    if given and config.dtype != "float32":
+        yield (
+            f"{given} keeps the parameters in float32, and dtype={config.dtype} rounds them: "
+            "give dtype=float32"
+        )
+    if config.lazy and not isinstance(config.form, Choice):
+        yield (
+            f"lazy waits for features that no pair gives a gradient, and {config.sparsify}'s "
+            "levels have one at every step: it goes with a budget, such as topk"
+        )

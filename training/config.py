@@ -75,6 +75,10 @@ class Config:
     """Adam's first moment decay"""
     beta2: Part = 0.999
     """Adam's second moment decay"""
+    moments: Literal["float32", "bfloat16"] = "float32"
+    """dtype of Adam's moments; bfloat16 is rounded stochastically"""
+    lazy: bool = False
+    """Adam leaves a feature as it is while it has no gradient"""
     clip: Positive | None = None
     """largest global norm of the gradient (default: unlimited)"""
     ema: Decay | None = None

@@ -180,6 +180,7 @@ class Run:
         tensors = {f"sae.{name}": value for name, value in self.sae.state_dict().items()}
         for name, pair in self.optimiser.moments().items():
             tensors |= {f"adam.{name}.first": pair[0], f"adam.{name}.second": pair[1]}
+        tensors |= {f"adam.{name}": value for name, value in self.optimiser.more().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors |= {} if self.budget_F is None else {"budget": self.budget_F}
         numbers = {
@@ -198,6 +199,8 @@ class Run:
         for name, pair in self.optimiser.moments().items():
             for moment, part in zip(pair, ("first", "second"), strict=True):
                 moment.copy_(tensors[f"adam.{name}.{part}"])
+        for name, value in self.optimiser.more().items():
+            value.copy_(tensors[f"adam.{name}"])
         for name, value in self.average.items():
             value.copy_(tensors[f"average.{name}"])
         self.counters.load_state(tensors)

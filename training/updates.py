@@ -17,7 +17,8 @@ from saelab.kernels import autograd
 from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Choice, Threshold
 
-from . import losses
+from . import adam, losses
+from .adam import Moments
 from .config import Config
 
 PENALTIES = {
@@ -25,10 +26,6 @@ PENALTIES = {
     "tanh": "tanh",
     "l1": "l1",
 }  # their names in metrics.jsonl, where l0 is the L0 itself
-# Of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one
-# number.
-LEVEL_RATE = 10.0
-Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 class Extra(NamedTuple):
@@ -64,7 +61,7 @@ class Forward(NamedTuple):
 
 class Updates(Protocol):
     """`forward` measures a batch, `update` steps on what it measured; `moments` are Adam's, by
-    parameter, to be saved."""
+    parameter, and `more` whatever else it remembers, to be saved."""
 
     def forward(self, batch: Batch, variance: float) -> Forward: ...
 
@@ -72,23 +69,17 @@ class Updates(Protocol):
 
     def moments(self) -> Moments: ...
 
+    def more(self) -> dict[str, Tensor]: ...
+
 
 class Autograd:
-    """torch's autograd and Adam, with materialised gradients: any backend, device, dtype, loss and
-    sparsifier."""
+    """torch's autograd and an Adam, with materialised gradients: any backend, device, dtype, loss
+    and sparsifier."""
 
     def __init__(self, config: Config, sae: SAE) -> None:
         self.config, self.sae = config, sae
         self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
-        groups = [{"params": [p]} for p in sae.parameters()]
-        self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
-        for parameter in sae.parameters():
-            zeros = {
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-            step = torch.tensor(0.0, device=parameter.device)  # where fused Adam looks for it
-            self.adam.state[parameter] = {"step": step, **zeros}
+        self.adam = adam.for_run(config, sae)
 
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, losses and error; the loss is kept for `update`."""
@@ -133,22 +124,27 @@ class Autograd:
             gradient_FE -= (gradient_FE * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
             if self.config.clip is not None:
                 torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
-            for group in self.adam.param_groups:
-                group["lr"] = rate * (LEVEL_RATE if group["params"][0] is sae.levels else 1)
-            for state in self.adam.state.values():
-                state["step"].fill_(number - 1)
-            self.adam.step()
-            self.adam.zero_grad()
-            sae.normalise_decoder()
+            moved = self.adam.step(rate, number)
+            sae.zero_grad()
+            _to_unit(sae, moved)
             if sae.levels is not None and sae.learns_levels:
                 sae.levels.clamp_min_(0)
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
-        states = {
-            name: self.adam.state[parameter] for name, parameter in self.sae.named_parameters()
-        }
-        return {name: (state["exp_avg"], state["exp_avg_sq"]) for name, state in states.items()}
+        return self.adam.moments()
+
+    def more(self) -> dict[str, Tensor]:
+        """What Adam remembers beside them."""
+        return self.adam.more()
+
+
+def _to_unit(sae: SAE, rows_R: Tensor | None) -> None:
+    """Unit norm for these rows of W_dec, or for all; a row that waits keeps its bits."""
+    if rows_R is None:
+        return sae.normalise_decoder()
+    moved_RE = sae.W_dec[rows_R]
+    sae.W_dec[rows_R] = moved_RE / moved_RE.norm(dim=1, keepdim=True).clamp_min(1e-20)
 
 
 class Fused:
@@ -195,6 +191,10 @@ class Fused:
             for name in self.first._fields
         }
 
+    def more(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
 
 def certified() -> float | None:
     """The share of choices since the last call that the CPU backend's first screen certified; None
@@ -221,6 +221,8 @@ def for_run(config: Config, sae: SAE) -> Updates:
         config.loss == "plain"
         and config.clip is None
         and config.dtype == "float32"
+        and config.moments == "float32"
+        and not config.lazy
         and sae.W_skip is None
     )
     on_cpu = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu"

@@ -258,6 +258,7 @@ VARIANTS = [
     {"sparsify": "feature-choice", "shares": "zipf", "mutual": 0.4, "ema": 0.9, "clip": 1.0},
     {"sparsify": "jumprelu", "loss": "matryoshka", "aux_zipf": 0.5, "dead_window": 1024},
     {"sparsify": "g-sae", "ema": 0.99, "dead_window": 512},
+    {"moments": "bfloat16", "lazy": True, "dead_window": 512},
 ]
 
 

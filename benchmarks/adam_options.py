@@ -1,0 +1,136 @@
+"""What Adam's options cost in quality: `python benchmarks/adam_options.py --cache DIR`, which goes
+on where it was stopped.
+
+At each shape and seed one run for each option, on the same batches, and their held-out FVU in
+inference form. An option's price is the relative difference of its FVU from plain Adam's of the
+same seed: a mean over the seeds with Student's interval. The cache is the demo's (`saelab demo`).
+
+In the first shape a feature has a quarter of a pair a step, as one of a million features has in
+batches of 4,096 with k = 64, and most rows wait. The second is the demo's at half its batch: eight
+pairs a feature and step, so hardly a row ever waits.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import training
+from apps.cli import bench
+from saelab import SAE
+from saelab.activations import Cache
+from saelab.statistics import over_seeds
+from training.reproduce.measure import quality, tokens
+
+RESULTS = Path(__file__).parent / "results" / "adam_options_epyc_zen4_2cores.json"
+HELD_OUT = 30_000
+
+
+class Shape(NamedTuple):
+    """A run's size."""
+
+    features: int
+    k: int
+    batch: int
+    steps: int
+
+
+SHAPES = (Shape(8192, 8, 256, 400), Shape(4096, 32, 1024, 300))
+SEEDS = (0, 1, 2)
+PLAIN = "plain"
+OPTIONS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "moments=bfloat16": {"moments": "bfloat16"},
+    "lazy": {"lazy": True},
+    "moments=bfloat16, lazy": {"moments": "bfloat16", "lazy": True},
+}
+
+
+def asked() -> list[dict[str, Any]]:
+    """Every run: shape, option, seed."""
+    return [
+        {**shape._asdict(), "option": option, "seed": seed}
+        for seed in SEEDS
+        for shape in SHAPES
+        for option in OPTIONS
+    ]
+
+
+def measured(run: dict[str, Any], cache: str) -> dict[str, Any]:
+    """Train it; held-out quality and milliseconds a step."""
+    hook = Cache(cache).hooks[0]
+    with tempfile.TemporaryDirectory(dir=Path(cache).parent) as folder:
+        config = training.Config(
+            cache=cache,
+            hook=hook,
+            out=f"{folder}/run",
+            features=run["features"],
+            k=run["k"],
+            batch=run["batch"],
+            tokens=run["steps"] * run["batch"],
+            checkpoint_every=run["steps"],
+            seed=run["seed"],
+            order_seed=run["seed"],
+            **OPTIONS[run["option"]],
+        )
+        started = time.perf_counter()
+        training.train(config)
+        ms = 1e3 * (time.perf_counter() - started) / run["steps"]
+        scored = quality(SAE.load(config.out), tokens(cache, hook, "held_out", HELD_OUT))
+    numbers = {name: round(value, 6) for name, value in scored._asdict().items()}
+    return {**run, **numbers, "ms": round(ms, 1)}
+
+
+def prices(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per shape and option: the relative difference of its FVU from plain Adam's of the same seed,
+    with an interval over seeds, and the share of dead features of both."""
+    made = []
+    for shape in SHAPES:
+        here = [row for row in rows if all(row[n] == v for n, v in shape._asdict().items())]
+        plain = {row["seed"]: row for row in here if row["option"] == PLAIN}
+        for option in list(OPTIONS)[1:]:
+            mine = {row["seed"]: row for row in here if row["option"] == option}
+            both = sorted(set(mine) & set(plain))
+            if not both:
+                continue
+            relative = over_seeds([mine[s]["fvu"] / plain[s]["fvu"] - 1 for s in both])
+            dead = over_seeds([mine[s]["dead"] - plain[s]["dead"] for s in both])
+            names = {"fvu, relative": relative, "dead features, difference": dead}
+            estimates = {
+                name: {"value": e.value, "low": e.low, "high": e.high} for name, e in names.items()
+            }
+            made.append({**shape._asdict(), "option": option, "seeds": len(both), **estimates})
+    return made
+
+
+def main() -> None:
+    """Train what the results lack, at most `--most` runs of it; write and print the prices."""
+    parser = argparse.ArgumentParser(description="What Adam's options cost in quality.")
+    parser.add_argument(
+        "--cache", help="the demo's cache; without it the results are only compared"
+    )
+    parser.add_argument("--most", type=int, help="runs to train before it stops")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
+    held = [[row[name] for name in asked()[0]] for row in rows]
+    missing = [run for run in asked() if list(run.values()) not in held]
+    for run in missing[: args.most] if args.cache else []:
+        rows.append(measured(run, args.cache))
+        print(rows[-1], flush=True)
+        result = {
+            "schema": "saelab/adam-options/1",
+            "machine": bench.explained(),
+            "dtype": "float32",
+            "prices": prices(rows),
+            "rows": rows,
+        }
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    for price in prices(rows):
+        print(price)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Adam over an SAE's parameters: torch's, or one that moves fewer bytes, with moments in bfloat16
+and rows that wait while they have no gradient.
+
+Shapes: F features, D width, R rows of a piece.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from saelab.sae import SAE
+
+from .config import Config
+
+# Of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one
+# number.
+LEVEL_RATE = 10.0
+EPSILON = 1e-8
+PIECE = 1 << 20  # numbers updated at a time, so that float32 copies of moments stay small
+Moments = dict[str, tuple[Tensor, Tensor]]
+
+
+class Adam(Protocol):
+    """`step` moves the parameters by their gradients; all that it remembers is in `moments`, by
+    parameter, and in `more`."""
+
+    def step(self, rate: float, number: int) -> Tensor | None: ...
+
+    def moments(self) -> Moments: ...
+
+    def more(self) -> dict[str, Tensor]: ...
+
+
+def for_run(config: Config, sae: SAE) -> Adam:
+    """torch's Adam, unless the configuration asks for bfloat16 moments or for waiting rows."""
+    thrifty = config.moments != "float32" or config.lazy
+    return Thrifty(config, sae) if thrifty else Torch(config, sae)
+
+
+class Torch:
+    """torch's fused Adam; moments have the parameters' dtype."""
+
+    def __init__(self, config: Config, sae: SAE) -> None:
+        self.sae = sae
+        groups = [{"params": [p]} for p in sae.parameters()]
+        self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
+        for parameter in sae.parameters():
+            zeros = {
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+            step = torch.tensor(0.0, device=parameter.device)  # where fused Adam looks for it
+            self.adam.state[parameter] = {"step": step, **zeros}
+
+    def step(self, rate: float, number: int) -> None:
+        """Move every parameter; number counts from 1."""
+        for group in self.adam.param_groups:
+            group["lr"] = rate * (LEVEL_RATE if group["params"][0] is self.sae.levels else 1)
+        for state in self.adam.state.values():
+            state["step"].fill_(number - 1)
+        self.adam.step()
+
+    def moments(self) -> Moments:
+        """By parameter name."""
+        states = {name: self.adam.state[p] for name, p in self.sae.named_parameters()}
+        return {name: (state["exp_avg"], state["exp_avg_sq"]) for name, state in states.items()}
+
+    def more(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class Thrifty:
+    """Adam for float32 parameters whose moments may be bfloat16, rounded stochastically, and whose
+    rows may wait.
+
+    A feature waits while W_enc's, b_enc's and W_dec's gradients are 0 in its row: its parameters
+    and moments are not touched. At its next gradient the moments have decayed by all the steps
+    since its last one, as dense Adam's have; the bias correction is that of the run's step, as
+    dense Adam's is. What a waiting row does not get is the way that dense Adam goes on moving it by
+    its decaying first moment.
+
+    Stochastic rounding takes the higher neighbour with the probability that makes the mean exact.
+    To nearest, a second moment would never decay: it loses 2^-10 of itself a step, and what is
+    under 2^-9 is rounded back. The random numbers depend on the seed and the step alone.
+    """
+
+    def __init__(self, config: Config, sae: SAE) -> None:
+        self.sae, self.betas, self.seed = sae, (config.beta1, config.beta2), config.seed
+        dtype = getattr(torch, config.moments)
+        self.pairs = {
+            name: (torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype))
+            for name, p in sae.named_parameters()
+        }
+        self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64) if config.lazy else None
+
+    @torch.no_grad()
+    def step(self, rate: float, number: int) -> Tensor | None:
+        """Move the parameters; number counts from 1. Returns the features that moved, ascending;
+        None for all."""
+        device = self.sae.W_enc.device
+        noise = torch.Generator(device).manual_seed(((self.seed << 32) + number) % 2**63)
+        rows_R, gaps_R = None, None
+        if self.last_F is not None:
+            rows_R = self._with_gradient()
+            gaps_R = number - self.last_F[rows_R]
+            self.last_F[rows_R] = number
+        for name, parameter in self.sae.named_parameters():
+            by_feature = name in ("W_enc", "b_enc", "W_dec")
+            own = rate * (LEVEL_RATE if parameter is self.sae.levels else 1)
+            for rows, gaps in _pieces(parameter, *((rows_R, gaps_R) if by_feature else ())):
+                self._move(name, parameter, rows, gaps, (own, number), noise)
+        return rows_R
+
+    def _with_gradient(self) -> Tensor:
+        """[R]: the features whose gradient is not 0 everywhere."""
+        sae = self.sae
+        some_F = torch.zeros_like(sae.b_enc, dtype=torch.bool)
+        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
+            assert parameter.grad is not None
+            some_F |= (parameter.grad.view(len(some_F), -1) != 0).any(1)
+        return some_F.nonzero()[:, 0]
+
+    def _move(
+        self,
+        name: str,
+        parameter: Tensor,
+        rows: Tensor | slice,
+        gaps: Tensor,
+        step: tuple[float, int],
+        noise: torch.Generator,
+    ) -> None:
+        """One step of some rows. gaps [R] or [1]: steps since each row's last one."""
+        (rate, number), (beta1, beta2), pair = step, self.betas, self.pairs[name]
+        assert parameter.grad is not None
+        gradient, first, second = (t[rows].float() for t in (parameter.grad, *pair))
+        steps = gaps.float().view(-1, *[1] * (parameter.ndim - 1))
+        first = first * beta1**steps + (1 - beta1) * gradient
+        second = second * beta2**steps + (1 - beta2) * gradient.square()
+        size, inverse = rate / (1 - beta1**number), (1 - beta2**number) ** -0.5
+        parameter[rows] -= size * first / (second.sqrt() * inverse + EPSILON)
+        for moment, exact in zip(pair, (first, second), strict=True):
+            moment[rows] = exact if moment.dtype == exact.dtype else rounded(exact, noise)
+
+    def moments(self) -> Moments:
+        """By parameter name."""
+        return self.pairs
+
+    def more(self) -> dict[str, Tensor]:
+        """The step at which each feature last moved."""
+        return {} if self.last_F is None else {"last": self.last_F}
+
+
+def _pieces(
+    parameter: Tensor, rows_R: Tensor | None = None, gaps_R: Tensor | None = None
+) -> Iterator[tuple[Tensor | slice, Tensor]]:
+    """(rows, steps since their last one) of all rows or those given, about PIECE numbers each."""
+    n = max(1, PIECE // max(1, parameter[0].numel()))
+    if rows_R is None or gaps_R is None:
+        for start in range(0, len(parameter), n):
+            yield slice(start, start + n), parameter.new_ones(1)
+        return
+    yield from zip(rows_R.split(n), gaps_R.split(n), strict=True)
+
+
+def rounded(exact: Tensor, noise: torch.Generator) -> Tensor:
+    """bfloat16 of finite float32 numbers, up or down at random so that the mean is exact.
+
+    Random bits below bfloat16's last place are added to the size before they are cut off.
+
+    >>> moment = rounded(exact, torch.Generator().manual_seed(0))
+    """
+    bits = exact.view(torch.int32)
+    below = torch.randint(
+        0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=noise
+    )
+    return ((bits + below) & -(1 << 16)).view(torch.float32).bfloat16()

@@ -66,8 +66,11 @@ def train(
         if first:
             for run, folder in zip(runs, folders, strict=True):
                 run.load_state(checkpoint.load(RunFolder(folder).checkpoints, first))
-        stream = shuffled(arrays, start=first)
-        with _records(folders, several, first) as records, deferred() as interrupted:
+        with (
+            _records(folders, several, first) as records,
+            deferred() as interrupted,
+            shuffled(arrays, start=first, device=several[0].place) as stream,
+        ):
             for number in range(first, several[0].n_steps):
                 x = next(stream)
                 step_results = [

@@ -2,12 +2,14 @@
 does not grow with the cache.
 
 An epoch is a shuffled order of blocks of contexts. Consecutive blocks fill a buffer, whose tokens
-are shuffled again and handed out in batches; while one buffer is used the next one is read. The
-order depends on seed, epoch and batch size alone, so that a batch number is all there is to resume
-from.
+are shuffled again and handed out in batches; a thread may read the next buffer while one is used.
+The order depends on seed, epoch and batch size alone, so that a batch number is all there is to
+resume from.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +18,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from saelab.activations.ahead import Ahead, Check
+from saelab.activations.buffers import PAGE, Arrays, Buffer, Way
 from saelab.activations.stored import Stored
 
 BLOCK = 16  # contexts that stay together until the buffer is shuffled
 BUFFER = 262_144  # tokens shuffled together
-
-Buffer = dict[str, Tensor]
 
 
 class File(NamedTuple):
@@ -58,8 +60,9 @@ class Batches:
     """Endless iterator over batches; `number` is that of the next one, `per_epoch` how many an
     epoch has.
 
-    Yields float32 [size, D], or (`single` False) a dict of them by name. Only tokens that count are
-    read; those of an epoch that do not fill a batch are left to other epochs.
+    Yields float32 [size, D] on the device, or (`single` False) a dict of them by name. Only tokens
+    that count are read; those of an epoch that do not fill a batch are left to other epochs. Within
+    `with batches:` a thread reads ahead, by default for a CUDA card; it ends with the block.
     """
 
     def __init__(
@@ -71,21 +74,45 @@ class Batches:
         seed: int,
         start: int,
         single: bool,
+        device: torch.device | str = "cpu",
+        ahead: bool | None = None,
     ) -> None:
         self.files, self.keys, self.size, self.seed, self.single = files, keys, size, seed, single
         self.blocks = [block for i, file in enumerate(files) for block in _blocks(i, file.counted)]
-        self.per_buffer = max(1, BUFFER // (BLOCK * max(1, context - 1)))
+        block_tokens = BLOCK * max(1, context - 1)
+        self.per_buffer = max(1, BUFFER // block_tokens)
+        self.per_page = max(1, PAGE // block_tokens)
         self.per_epoch = sum(block.n_tokens for block in self.blocks) // size
         self.number = start
-        self._stream = self._generate(start)
+        self.device = torch.device(device)
+        self.ahead = self.device.type == "cuda" if ahead is None else ahead
+        self.way = Way(self.device, beside=self.ahead)
+        self._thread: Ahead[Buffer] | None = None
+        self._stream = self._generate(self._filled(start, [self.way.buffer()], lambda: None))
 
     def __iter__(self) -> "Batches":
         return self
 
-    def __next__(self) -> Tensor | Buffer:  # type: ignore[override]
+    def __next__(self) -> Tensor | Arrays:  # type: ignore[override]
         batch = next(self._stream)
         self.number += 1
         return batch[next(iter(batch))] if self.single else batch
+
+    def __enter__(self) -> "Batches":
+        if self.ahead:
+            buffers = [self.way.buffer(), self.way.buffer()]
+            self._thread = Ahead(partial(self._filled, self.number, buffers), len(buffers))
+            self._stream = self._generate(self._thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread, if one reads ahead."""
+        if self._thread is not None:
+            self._thread.close()
+            self.way.wait()
 
     def _jobs(self, start: int) -> Iterator[_Job]:
         """The buffers from batch number `start` on, epoch after epoch."""
@@ -101,54 +128,56 @@ class Batches:
                 skip, left = max(0, skip - n_tokens), left - n_tokens
             epoch, within = epoch + 1, 0
 
-    def _read(self, job: _Job, spare: Buffer) -> tuple[Buffer, Tensor]:
-        """A buffer's tokens as they lie in the cache, and the shuffled order of those that the job
-        hands out.
+    def _filled(self, start: int, buffers: list[Buffer], check: Check) -> Iterator[Buffer]:
+        """The buffers from batch number `start` on; each is used again when all others have
+        been."""
+        for job, buffer in zip(self._jobs(start), cycle(buffers), strict=False):
+            with self.way.into(buffer):
+                self._fill(job, buffer, check)
+                buffer.filled.record()
+            yield buffer
 
-        They are copied into `spare`, a buffer read before, where it is large enough: fresh memory
-        costs more than the copy.
-        """
+    def _fill(self, job: _Job, buffer: Buffer, check: Check) -> None:
+        """A buffer's tokens as they lie in the cache, and the shuffled order of those that the job
+        hands out."""
         n_tokens, at = sum(block.n_tokens for block in job.blocks), 0
         for shard in sorted({block.shard for block in job.blocks}):
             mine = [block for block in job.blocks if block.shard == shard]
-            rows = sum(block.n_tokens for block in mine)
             with self.files[shard].open() as file:
                 mask_CT = file.get_tensor("counted").bool() if self.files[shard].masked else None
-                for name, acts_CTD in self._tensors(file):
-                    width = acts_CTD.shape[-1]
-                    if name not in spare or len(spare[name]) < n_tokens:
-                        spare[name] = torch.empty(n_tokens, width, dtype=acts_CTD.dtype)
-                    _copy(acts_CTD, mask_CT, mine, spare[name][at : at + rows])
-            at += rows
+                for first in range(0, len(mine), self.per_page):
+                    check()
+                    page = mine[first : first + self.per_page]
+                    end = at + sum(block.n_tokens for block in page)
+                    for name, acts_CTD in self._tensors(file):
+                        into_ND = self.way.room(buffer, name, n_tokens, acts_CTD)[at:end]
+                        self.way.copy(into_ND, partial(_copy, acts_CTD, mask_CT, page))
+                    at = end
         order_N = np.random.default_rng(job.seed).permutation(n_tokens)[job.first : job.end]
-        return spare, torch.from_numpy(order_N)
-
-    def _floats(self, batch: Buffer) -> Buffer:
-        return {name: Stored.among(batch, name).float() for name in self.keys}
+        buffer.order_N = torch.from_numpy(order_N).to(self.way.device)
 
     def _tensors(self, file: Any) -> Iterator[tuple[str, Tensor]]:
-        """What an open shard holds of the arrays, by the names that they are read by."""
+        """What an open shard holds of the arrays, mapped, by the names that they are read by."""
         for name, key in self.keys.items():
             yield from Stored.read(file, key).tensors(name).items()
 
-    def _buffers(self, start: int) -> Iterator[tuple[Buffer, Tensor]]:
-        """Buffers and their orders; each is valid until the next one is asked for."""
-        spare: Buffer = {}
-        for job in self._jobs(start):
-            spare, order_N = self._read(job, spare)
-            yield spare, order_N
+    def _floats(self, batch: Arrays) -> Arrays:
+        """A batch as it is computed with, made of what is stored where that lies."""
+        return {name: Stored.among(batch, name).float() for name in self.keys}
 
-    def _generate(self, start: int) -> Iterator[Buffer]:
+    def _generate(self, filled: Iterator[Buffer]) -> Iterator[Arrays]:
         # Tokens of a buffer's end that wait for the next buffer to fill their batch.
-        rest: Buffer = {}
-        for whole, order_N in self._buffers(start):
-            first = 0
+        rest: Arrays = {}
+        for buffer in filled:
+            buffer.filled.wait()
+            n_tokens, first = len(buffer.order_N), 0
             n_rest = len(next(iter(rest.values()))) if rest else 0
-            for end in range(self.size - n_rest, len(order_N) + 1, self.size):
-                yield self._floats(_joined(rest, _gather(whole, order_N[first:end])))
+            for end in range(self.size - n_rest, n_tokens + 1, self.size):
+                yield self._floats(_joined(rest, buffer.gather(first, end)))
                 rest, first = {}, end
-            if first < len(order_N):
-                rest = _joined(rest, _gather(whole, order_N[first:]))
+            if first < n_tokens:
+                rest = _joined(rest, buffer.gather(first, n_tokens))
+            buffer.left.record()
 
 
 def _blocks(shard: int, counted_C: np.ndarray) -> Iterator[Block]:
@@ -167,11 +196,7 @@ def _copy(acts_CTD: Tensor, mask_CT: Tensor | None, blocks: list[Block], into_ND
         torch.cat([acts_CTD[span][mask_CT[span]] for span in spans], out=into_ND)
 
 
-def _gather(whole: Buffer, rows_N: Tensor) -> Buffer:
-    return {name: torch.index_select(tensor, 0, rows_N) for name, tensor in whole.items()}
-
-
-def _joined(one: Buffer, other: Buffer) -> Buffer:
+def _joined(one: Arrays, other: Arrays) -> Arrays:
     return {name: torch.cat([one[name], other[name]]) for name in other} if one else other
 
 

@@ -214,32 +214,31 @@ class Cache:
         return File(open_, n_counted_C, masked)
 
     def batches(
-        self, hook: str | list[str], size: int, seed: int = 0, split: str = "train", start: int = 0
+        self,
+        hook: str | list[str],
+        size: int,
+        seed: int = 0,
+        split: str = "train",
+        start: int = 0,
+        **where: Any,
     ) -> Any:
         """Endless batches of `size` shuffled tokens [size, D] float32 from batch number `start` on;
-        see Batches.
+        see Batches, whose `device` and `ahead` may be given.
 
         hook: a name, or a list of names, which yields a dict by name of the same tokens'
         activations; NAME.grad is the gradient. Raises UsageError if the split has fewer than `size`
         tokens.
         """
         names = [hook] if isinstance(hook, str) else hook
-        keys = [
-            self.resolve(n.removesuffix(".grad")) + (".grad" if n.endswith(".grad") else "")
+        keys = {
+            n: self.resolve(n.removesuffix(".grad")) + (".grad" if n.endswith(".grad") else "")
             for n in names
-        ]
+        }
         if self.n_tokens(split) < size:
             raise UsageError(
                 f"a batch of {size} tokens is more than the {self.n_tokens(split)} {split} tokens "
                 f"of {self.path}"
             )
         files = [self._file(shard) for shard in self.shards(split)]
-        return Batches(
-            files,
-            dict(zip(names, keys, strict=True)),
-            self.context,
-            size,
-            seed,
-            start,
-            isinstance(hook, str),
-        )
+        order = (self.context, size, seed, start)
+        return Batches(files, keys, *order, isinstance(hook, str), **where)

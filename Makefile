@@ -4,7 +4,7 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench bounds clean
+.PHONY: demo test install lint format bench bounds gpu-check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
@@ -26,6 +26,10 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
+
+# What a card says, in at most 8 minutes; a machine that has one may have no network to install by.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py $(GPU)
 
 # The CPU kernels with every array index checked.
 bounds: $(VENV)/.installed-dev

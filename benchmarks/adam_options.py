@@ -37,7 +37,7 @@ class Shape(NamedTuple):
     steps: int
 
 
-SHAPES = (Shape(8192, 8, 256, 400), Shape(4096, 32, 1024, 300))
+SHAPES = (Shape(4096, 4, 256, 800), Shape(4096, 32, 1024, 300))
 SEEDS = (0, 1, 2)
 PLAIN = "plain"
 OPTIONS: dict[str, dict[str, Any]] = {

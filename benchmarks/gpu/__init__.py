@@ -1,0 +1,1 @@
+"""What a card does: the stages of `benchmarks/gpu_check.py`."""

@@ -1,0 +1,137 @@
+"""The training step by stage, beside what the product alone costs and beside the targets.
+
+Shapes: B tokens, F features, D width.
+"""
+
+from functools import partial
+from importlib import import_module
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.card import Card, Rows, attempt
+from saelab import kernels
+from saelab.sparsify import Choice, Sparsify
+from training.benchmark import Shape
+
+SCALE = 1e-3  # of the loss: any number
+TARGETS = {
+    "full step, H100": "12 ms at big",
+    "full step, H200": "10 ms at big",
+    "choose": "1.6 products + 1.5 ms",
+    "peak beyond parameters and moments": "25% of a [B, F] float32",
+}
+
+
+class Trained(NamedTuple):
+    """A fused step and what it takes: x [B, D], the sparsifier; or why there is none."""
+
+    module: ModuleType
+    fused: Any
+    x: Tensor
+    form: Sparsify
+    number: list[int]
+
+    def forward(self) -> Any:
+        """Choosing, decoding, latent gradients."""
+        return self.fused.forward(self.x, self.x, self.form, SCALE)
+
+    def update(self, forward: Any) -> None:
+        """One Adam step."""
+        self.number[0] += 1
+        self.fused.update(forward, self.module.Adam(1e-4, self.number[0]))
+
+    def full(self) -> None:
+        """Both."""
+        self.update(self.forward())
+
+
+def trained(
+    card: Card, shape: Shape, form: Sparsify, moments: torch.dtype = torch.float32
+) -> Trained:
+    """A fused step of random rows, without a copy of them beyond what it keeps."""
+    module = import_module("saelab.kernels.triton.step")
+    W_enc = card.rows(shape.features, shape.width, 0)
+    sizes = {"W_enc": W_enc.shape, "b_enc": W_enc.shape[:1], "W_dec": W_enc.shape}
+    sizes["b_dec"] = W_enc.shape[1:]
+    x = card.tokens(shape, W_enc)
+    zeros = {name: torch.zeros(size, device=card.device) for name, size in sizes.items()}
+    weights = module.Weights(W_enc, zeros["b_enc"], W_enc.clone(), zeros["b_dec"])
+    first, second = (
+        module.Weights(*(torch.zeros(s, device=card.device, dtype=moments) for s in sizes.values()))
+        for _ in range(2)
+    )
+    return Trained(module, module.Step(weights, first, second), x, form, [0])
+
+
+def step(card: Card) -> Rows:
+    """Milliseconds of choose, forward (choose, decode and gradients), update and the full step;
+    the product in half precision beside them."""
+    yield "targets", TARGETS
+    for name, shape in card.shapes().items():
+        mine = attempt(partial(trained, card, shape, Choice(shape.k)))
+        if isinstance(mine, dict):
+            yield name, mine
+            continue
+        product = _product(card, mine)
+        yield f"{name} product fp16, ms", product
+        for part, ms in _parts(card, mine):
+            yield f"{name} {part}", ms
+            if part == "full step, ms":
+                yield f"{name} full step, products", round(ms / product, 2)
+        whole = 4 * shape.batch * shape.features
+        peak = card.peak(mine.full)
+        yield f"{name} peak of a step, share of [B, F] float32", peak and round(peak / whole, 3)
+        yield f"{name} ms and launches by kernel", _profile(card, mine)
+        del mine
+        for over in ("batch", "feature"):
+            form = Choice(shape.k, over)
+            yield (
+                f"{name}, {over} budget, full step, ms",
+                attempt(partial(_full, card, shape, form)),
+            )
+
+
+def _full(card: Card, shape: Shape, form: Sparsify) -> float:
+    return card.milliseconds(trained(card, shape, form).full, repeats=5)
+
+
+def _product(card: Card, mine: Trained) -> float:
+    """Milliseconds of x W_enc^T in half precision into memory that is used again."""
+    x_BD, W_FD = mine.x.half(), mine.fused.weights.W_enc.half()
+    out_BF = x_BD.new_empty(len(x_BD), len(W_FD))
+    return card.milliseconds(lambda: torch.mm(x_BD, W_FD.T, out=out_BF))
+
+
+def _parts(card: Card, mine: Trained) -> Rows:
+    """Milliseconds of the parts of a step and of all of it."""
+    weights = mine.fused.weights
+
+    def choose() -> None:
+        with kernels.backend("triton"):
+            kernels.choose(mine.x, weights.W_enc, weights.b_enc, mine.form)
+
+    yield "choose, the copy of W_enc made anew, ms", card.milliseconds(choose)
+    yield "forward, ms", card.milliseconds(mine.forward)
+    forward = mine.forward()
+    yield "update, ms", card.milliseconds(lambda: mine.update(forward))
+    yield "full step, ms", card.milliseconds(mine.full)
+
+
+def _profile(card: Card, mine: Trained) -> dict[str, Any]:
+    """Milliseconds and launches of one step by kernel, the most expensive first."""
+    if not card.is_cuda:
+        return {}
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        mine.full()
+        card.wait()
+    events = sorted(profiled.key_averages(), key=lambda event: -event.self_device_time_total)
+    return {
+        event.key[:80]: [round(event.self_device_time_total / 1000, 3), event.count]
+        for event in events[:30]
+        if event.self_device_time_total
+    }

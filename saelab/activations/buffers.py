@@ -79,8 +79,3 @@ class Way:
         write(here_ND)
         rows_ND.copy_(here_ND, non_blocking=True)
         copied.record()
-
-    def wait(self) -> None:
-        """Until nothing is copied or read any more, after which memory may be given up."""
-        if self.is_cuda:
-            torch.cuda.synchronize(self.device)

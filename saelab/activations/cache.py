@@ -16,10 +16,11 @@ from torch import Tensor
 
 from saelab import digests
 from saelab.activations import manifest, registry, writer
-from saelab.activations.batches import Batches, File, counts
+from saelab.activations.batches import Batches
 from saelab.activations.moments import Moments
 from saelab.activations.plan import Plan
 from saelab.activations.records import Contexts, Tokens
+from saelab.activations.shuffled import File, Shuffled, counts
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
 from saelab.activations.stored import Stored
 from saelab.errors import UsageError
@@ -220,10 +221,11 @@ class Cache:
         seed: int = 0,
         split: str = "train",
         start: int = 0,
-        **where: Any,
+        device: torch.device | str = "cpu",
+        ahead: bool | None = None,
     ) -> Any:
         """Endless batches of `size` shuffled tokens [size, D] float32 from batch number `start` on;
-        see Batches, whose `device` and `ahead` may be given.
+        see Shuffled for their order, Batches for the thread.
 
         hook: a name, or a list of names, which yields a dict by name of the same tokens'
         activations; NAME.grad is the gradient. Raises UsageError if the split has fewer than `size`
@@ -240,5 +242,5 @@ class Cache:
                 f"of {self.path}"
             )
         files = [self._file(shard) for shard in self.shards(split)]
-        order = (self.context, size, seed, start)
-        return Batches(files, keys, *order, isinstance(hook, str), **where)
+        filler = Shuffled(files, keys, self.context, size, seed, device)
+        return Batches(filler, names, size, start, isinstance(hook, str), ahead)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from saelab.activations import Cache, batches
+from saelab.activations import Cache, batches, shuffled
 from saelab.activations.ahead import Ahead
 from saelab.activations.from_arrays import from_arrays
 from saelab.errors import FailedRun
@@ -41,7 +41,7 @@ def made(place: Path, n_contexts: int = 200) -> Cache:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
     """A cache of many buffers."""
-    monkeypatch.setattr(batches, "BUFFER", 300)
+    monkeypatch.setattr(shuffled, "BUFFER", 300)
     return made(tmp_path / "cache")
 
 
@@ -87,7 +87,7 @@ def test_memory_does_not_grow_with_the_cache(cache: Cache, tmp_path: Path, monke
             yield buffer
             held[-1] = max(held[-1], sum(rows.nbytes for rows in buffer.arrays.values()))
 
-    monkeypatch.setattr(batches, "cycle", kept)
+    monkeypatch.setattr(shuffled, "cycle", kept)
     for each in (cache, made(tmp_path / "large", 2000)):
         with stream(each, ahead=True) as read:
             digest(read, 60)
@@ -133,7 +133,7 @@ def test_what_went_wrong_is_said_again_and_a_closed_one_says_so():
 def test_the_thread_ends_within_a_second_while_it_reads(
     cache: Cache, monkeypatch, error: type[BaseException]
 ):
-    copied, copy, started = [], batches._copy, 0.0
+    copied, copy, started = [], shuffled._copy, 0.0
 
     def slow(*arguments: Any) -> None:
         copied.append(time.sleep(0.05))
@@ -141,8 +141,8 @@ def test_the_thread_ends_within_a_second_while_it_reads(
 
     with pytest.raises(error), stream(cache, ahead=True) as read:
         next(read)
-        monkeypatch.setattr(batches, "PAGE", 1)
-        monkeypatch.setattr(batches, "_copy", slow)
+        monkeypatch.setattr(shuffled, "PAGE", 1)
+        monkeypatch.setattr(shuffled, "_copy", slow)
         next(read)
         assert threads() == ["ahead"]
         started = time.monotonic()

@@ -89,9 +89,9 @@ def test_an_epoch_of_batches_is_a_shuffle_of_all_tokens_but_position_0(opened: C
 
 @pytest.mark.parametrize("start", [0, 1, 77, 150, 400])
 def test_batches_go_on_from_any_number(opened: Cache, start: int, monkeypatch: pytest.MonkeyPatch):
-    from saelab.activations import batches
+    from saelab.activations import shuffled
 
-    monkeypatch.setattr(batches, "BUFFER", 3_000)
+    monkeypatch.setattr(shuffled, "BUFFER", 3_000)
     straight, skipped = (
         opened.batches(HOOK, 100, seed=1),
         opened.batches(HOOK, 100, seed=1, start=start),

@@ -33,6 +33,28 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     _fsync(path.parent)
 
 
+def append(path: Path, line: bytes) -> None:
+    """Add a line to the end of a file, which is made if need be, and fsync it; on any error the
+    file is as long as it was. A kill may leave the line half written.
+
+    append(Path("a.jsonl"), b'{"a": 1}\\n')
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    length = os.fstat(descriptor).st_size
+    try:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    except BaseException:
+        os.ftruncate(descriptor, length)
+        raise
+    finally:
+        os.close(descriptor)
+    if not length:
+        _fsync(path.parent)
+
+
 @contextlib.contextmanager
 def _private(path: Path) -> Iterator[Path]:
     """A folder beside `path` for whatever a writer makes on the way, such as temporary files of its

@@ -154,3 +154,21 @@ def check_alike(what: str, values: Mapping[str, Any]) -> None:
                     f"the ranks disagree on {what}: {name} is {mine!r} on rank 0 and {other!r} on "
                     f"rank {number}; start all with the same command"
                 )
+
+
+def told_to_first(payload: bytes) -> list[bytes]:
+    """What each rank says, by rank, on rank 0; nothing on the others."""
+    if world() == 1:
+        return [payload]
+    import torch
+    import torch.distributed as dist
+
+    mine = torch.tensor([len(payload)])
+    every = [torch.zeros_like(mine) for _ in range(world())]
+    dist.all_gather(every, mine)
+    lengths = [int(length) for length in every]
+    padded = bytearray(payload.ljust(max(1, *lengths), b"\0"))
+    mine = torch.frombuffer(padded, dtype=torch.uint8)
+    every = [torch.empty_like(mine) for _ in lengths] if rank() == 0 else []
+    dist.gather(mine, every or None)
+    return [one[:length].numpy().tobytes() for one, length in zip(every, lengths, strict=False)]

@@ -39,7 +39,7 @@ saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.or
 saelab.tasks: saelab.bundled saelab.errors
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.locks saelab.models saelab.origin saelab.ranges saelab.textfiles
+    saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify

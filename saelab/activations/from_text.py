@@ -158,6 +158,11 @@ class FromText:
         """Whether the text needs no network."""
         return is_here(self.plan.text)
 
+    @property
+    def device(self) -> str:
+        """Where the model's activations lie."""
+        return str(self.model.cfg.device)
+
     def pieces(self) -> Iterator[Piece]:
         """Contexts, one by one, until the plan's tokens are reached.
 

@@ -1,4 +1,4 @@
-"""The manifest of a finished cache: read and checked."""
+"""The manifest of a cache, and the lines beside it that name its shards: read and checked."""
 
 import hashlib
 import re
@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from saelab import digests
-from saelab.activations.plan import SCHEMAS, Plan
+from saelab.activations import lines
+from saelab.activations.lines import REMEDY
+from saelab.activations.plan import OLD_SCHEMAS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS
 from saelab.errors import FailedRun, UsageError
 from saelab.files import is_trace, meant, read_object
 from saelab.origin import Identity
 from saelab.ranges import Count, OrNone, fits
 
-FIELDS = ("model", "settings", "hooks", "shards", "moments", "documents", "complete")
-REMEDY = "delete the cache and capture again"
-SHARD = re.compile(r"\d{5}\.safetensors|moments-\d{5}\.safetensors")
+FIELDS = ("model", "settings", "hooks", "moments", "documents", "complete")
+SHARD = re.compile(r"(moments-)?\d{5,}\.safetensors")
 
 
 def check_place(out: Path) -> None:
@@ -69,21 +70,36 @@ def written(folder: Path) -> dict[str, Any]:
             "`saelab capture`"
         )
     manifest = read_object(folder / "manifest.json")
-    if manifest.get("schema") not in SCHEMAS.values():
+    known = [*OLD_SCHEMAS, *SCHEMAS.values()]
+    if manifest.get("schema") not in known:
         raise UsageError(
-            f"{folder} has schema {manifest.get('schema')!r}, this version reads "
-            f"{' and '.join(SCHEMAS.values())}"
+            f"{folder} has schema {manifest.get('schema')!r}, this version reads {', '.join(known)}"
         )
-    if lacking := [name for name in FIELDS if name not in manifest]:
+    of_shards = "shards" if manifest["schema"] in OLD_SCHEMAS else "shard_lines"
+    if lacking := [name for name in (*FIELDS, of_shards) if name not in manifest]:
         raise FailedRun(f"{folder / 'manifest.json'} lacks {', '.join(lacking)}; {REMEDY}")
+    if of_shards == "shard_lines":
+        manifest |= _of_lines(folder, manifest)
     with meant(folder / "manifest.json", REMEDY):
         check_fields(manifest)
     return manifest
 
 
+def _of_lines(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The fields `shards`, and of an unfinished cache `moments`, as the lines beside the manifest
+    say."""
+    if manifest["complete"]:
+        with meant(folder / "manifest.json", REMEDY):
+            digests.check(folder, manifest["shard_lines"], REMEDY)
+    said = lines.read(folder)
+    moments = manifest["moments"] if manifest["complete"] else said.moments
+    return {"shards": said.shards, "moments": moments}
+
+
 def entries(manifest: dict[str, Any]) -> list[dict]:
     """The entries of all files that are there so far."""
-    every = [*manifest["shards"], manifest["moments"], manifest["documents"]]
+    every = [manifest.get("shard_lines"), *manifest["shards"]]
+    every += [manifest["moments"], manifest["documents"]]
     return [entry for entry in every if entry]
 
 

@@ -4,10 +4,13 @@ follow.
 Shapes: N tokens, D width.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from saelab.activations.stored import Stored
 
 
 class Moments(NamedTuple):
@@ -19,6 +22,9 @@ class Moments(NamedTuple):
     second: Tensor
 
 
+COUNTED = 16  # contexts whose moments are added up at once: few stay in the processor's cache
+
+
 def of_rows(rows_ND: Tensor) -> dict[str, Tensor]:
     """n, sum x and sum x x^T in float64 at float32's price: of x - m, with m the rows' mean, the
     product in float32 is exact to 1e-6 of the covariance, and what m adds is put back exactly."""
@@ -28,7 +34,23 @@ def of_rows(rows_ND: Tensor) -> dict[str, Tensor]:
     rest_D, mean_D = centred_ND.sum(0, dtype=torch.float64), mean_D.double()
     cross_DD = torch.outer(rest_D + 0.5 * len(rows_ND) * mean_D, mean_D)
     return {
-        "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64),
+        "n": torch.tensor(float(len(rows_ND)), dtype=torch.float64, device=rows_ND.device),
         "sum": rest_D + len(rows_ND) * mean_D,
         "second": (centred_ND.T @ centred_ND).double() + cross_DD + cross_DD.T,
     }
+
+
+def add(sums: dict[str, Tensor], prefix: str, new: Mapping[str, Tensor]) -> None:
+    """Add sums, float64, to those that have the prefix before their names, in place; what there is
+    none of yet stays where it lies."""
+    for name, value in new.items():
+        old = sums.get(prefix + name)
+        sums[prefix + name] = value if old is None else old.add_(value.to(old.device))
+
+
+def add_contexts(sums: dict[str, Tensor], hook: str, acts: Stored, counted_CT: Tensor) -> None:
+    """Add the moments of at most COUNTED contexts [C, T, D] of a shard, on the device where they
+    lie, to its sums HOOK/{n,sum,second}. As they are added up in the same parts, a shard's sums are
+    the same bits whoever makes them there."""
+    rows = acts[counted_CT.to(acts.values.device)]
+    add(sums, f"{hook}/", of_rows(rows.float()))

@@ -6,7 +6,7 @@ Shapes: C contexts, T positions, D width.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,14 @@ from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone, strict
 
 SHARD_BYTES = 64_000_000
+HEADER_BYTES = 512  # more than an array takes in a shard's header
 SHARD_STEP = 16  # shards hold whole groups of so many contexts, as forward passes and batches do
 # By whether a mask says which positions count: who does not know of it must not read them all.
-SCHEMAS = {False: "saelab/cache/1", True: "saelab/cache/2"}
+SCHEMAS = {False: "saelab/cache/3", True: "saelab/cache/4"}
+OLD_SCHEMAS = ("saelab/cache/1", "saelab/cache/2")  # whose manifest lists the shards itself
+# The moments are written once for so many times their size of shards: they add at most that part to
+# what is written, and a killed capture reads at most that much again.
+MOMENTS_SHARE = 16
 DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -63,6 +68,8 @@ class Plan:
     """T, every position included"""
     n_held_out: OrNone = 0
     """of these, positions held out (0: as the documents fall, about one in 20)"""
+    n_bytes: OrNone = 0
+    """of all shards together, which decided n_tokens (0: they were asked for)"""
     text_field: str = ""
     """field of the text's records"""
     gradients: bool = False
@@ -106,9 +113,33 @@ class Plan:
                 f"model={self.model} says no name: {{'name': 'mine'}} is enough for one of your own"
             )
         if not self.shard_contexts:
-            fitting = SHARD_BYTES // (self.bytes_per_position * self.context)
-            size = max(SHARD_STEP, fitting // SHARD_STEP * SHARD_STEP)
-            object.__setattr__(self, "shard_contexts", size)
+            object.__setattr__(self, "shard_contexts", self._fitting(SHARD_BYTES))
+
+    def _fitting(self, n_bytes: int) -> int:
+        """How many contexts a shard of so many bytes holds."""
+        fitting = n_bytes // (self.bytes_per_position * self.context)
+        return max(SHARD_STEP, fitting // SHARD_STEP * SHARD_STEP)
+
+    def in_shards_of(self, n_bytes: int) -> "Plan":
+        """The same in shards of at most so many bytes, where they hold SHARD_STEP contexts."""
+        return replace(self, shard_contexts=self._fitting(n_bytes))
+
+    def within(self, n_bytes: int) -> "Plan":
+        """The same of as many whole contexts as shards of so many bytes in all hold, at most as
+        many as it has. Raises UsageError where that leaves one of the splits nothing."""
+        a_context = self.context * self.position_bytes
+        header = HEADER_BYTES * (len(self.arrays) + 4)
+        # Every full shard has a header, and the last one of each split.
+        room = max(0, n_bytes - 2 * header) * self.shard_contexts
+        n_contexts = room // (a_context * self.shard_contexts + header)
+        n_tokens = min(self.n_tokens, n_contexts * self.context)
+        if n_tokens < max(2 * self.context, self.n_held_out + self.context):
+            least = max(2, -(-self.n_held_out // self.context) + 1)
+            raise UsageError(
+                f"bytes={n_bytes:,} hold {n_contexts} contexts of {a_context:,} bytes, "
+                f"{least} are the least: give more bytes, fewer hooks or a smaller --context"
+            )
+        return replace(self, n_tokens=n_tokens, n_bytes=n_bytes)
 
     @classmethod
     def read(cls, manifest: Mapping[str, Any]) -> "Plan":
@@ -156,12 +187,28 @@ class Plan:
         return list(self.arrays) if self.dtype == "int8" else []
 
     @property
+    def position_bytes(self) -> int:
+        """Bytes on disk of one position: activations and gradients, its token, the number of its
+        document, and whether it counts."""
+        return self.bytes_per_position + 8 + self.masked
+
+    @property
+    def shard_bytes(self) -> int:
+        """Size of a full shard, but for its header."""
+        return self.shard_contexts * self.context * self.position_bytes
+
+    @property
     def moments_bytes(self) -> int:
         """Size of the second moments of both splits."""
         return sum((w**2 + w + 1) * 8 for w in (h["width"] for h in self.hooks.values())) * 2
 
     @property
+    def moments_every(self) -> int:
+        """After how many shards the moments are written."""
+        return -(-MOMENTS_SHARE * self.moments_bytes // self.shard_bytes)
+
+    @property
     def needed_bytes(self) -> int:
         """Size of the finished cache: activations, gradients, tokens, document numbers, moments."""
         n_positions = -(-self.n_tokens // self.context) * self.context
-        return n_positions * (self.bytes_per_position + 8 + self.masked) + self.moments_bytes
+        return n_positions * self.position_bytes + self.moments_bytes

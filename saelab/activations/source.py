@@ -74,8 +74,14 @@ class Source(Protocol):
 
     def acts(self, piece: Piece) -> Iterable[dict[str, Tensor]]:
         """Activations [c, T, ...] of the piece's contexts by name of `Plan.arrays`, in parts of any
-        size that follow each other. Asked once for each shard that is not there yet."""
+        size that follow each other, on any device, which an attribute `device` names if it is not
+        the CPU. Asked once for each shard that is not there yet."""
         ...
+
+
+def is_here(source: Source) -> bool:
+    """Whether reading the source again needs no network."""
+    return getattr(source, "is_here", True)
 
 
 def join(pieces: list[Piece]) -> Piece:

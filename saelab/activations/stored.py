@@ -71,6 +71,11 @@ class Stored:
         scale = {} if self.scale is None else {name + SCALE: self.scale}
         return {name: self.values, **scale}
 
+    def to(self, device: torch.device | str) -> "Stored":
+        """The same on a device."""
+        scale = None if self.scale is None else self.scale.to(device)
+        return Stored(self.values.to(device), scale)
+
     def __getitem__(self, rows: Any) -> "Stored":
         return Stored(self.values[rows], None if self.scale is None else self.scale[rows])
 

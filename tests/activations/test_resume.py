@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from saelab import locks, models
-from saelab.activations import Cache
+from saelab.activations import Cache, lines
+from saelab.activations.folder import Folder
 from saelab.activations.from_text import from_text
 from saelab.activations.writer import write
 from saelab.errors import FailedRun, UsageError
@@ -54,14 +55,60 @@ def test_a_killed_capture_resumes_to_the_same_bytes(
     assert contents(job(out)) == whole
 
 
-def test_a_resume_that_starts_over_in_the_middle_would_be_caught(job, whole, tmp_path: Path):
-    out = tmp_path / "c"
-    run_and_kill(lambda progress: job(out, progress), 20, 0.0)
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["shards"], "killed before the first shard: the twin would prove nothing"
-    manifest["shards"] = manifest["shards"][:-1]
-    write_json(out / "manifest.json", manifest)
-    assert contents(job(out)) != whole  # the last shard's tokens are counted twice in the moments
+def stopped(whole: dict[str, bytes], out: Path, n_shards: int) -> Path:
+    """What a capture leaves that is killed behind the line of a shard, with the moments of no more
+    than these shards."""
+    out.mkdir()
+    for name, content in whole.items():
+        if name[:5].isdigit():
+            (out / name).write_bytes(content)
+    manifest = json.loads(whole["manifest.json"])
+    nothing = dict.fromkeys(("shard_lines", "moments", "documents"))
+    write_json(out / "manifest.json", {**manifest, **nothing, "complete": False})
+    every = whole[lines.FILE].splitlines(keepends=True)
+    shards = [number for number, line in enumerate(every) if line.startswith(b'{"shard"')]
+    (out / lines.FILE).write_bytes(b"".join(every[: shards[n_shards - 1] + 1]))
+    return out
+
+
+def test_moments_of_shards_behind_the_last_ones_written_are_made_again(
+    job, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert lines.read(stopped(whole, tmp_path / "c", 1)).n_counted == 0
+    assert contents(job(tmp_path / "c")) == whole
+    # A resume that does not read them again, and one that counts them twice, would be caught.
+    recount = Folder.recount
+    for twin in (lambda *_: None, lambda *args: (recount(*args), recount(*args))):
+        monkeypatch.setattr(Folder, "recount", twin)
+        out = stopped(whole, tmp_path / f"twin of {id(twin)}", 1)
+        assert contents(job(out)) != whole
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1])
+def test_a_torn_last_line_is_dropped_and_its_shard_made_again(
+    job, whole, tmp_path: Path, kept: int
+):
+    out = stopped(whole, tmp_path / "c", 2)
+    first, last = (out / lines.FILE).read_bytes().splitlines(keepends=True)
+    for torn in (last[:kept], last[:-9] + b"\0" * 8 + b"\n"):
+        (out / lines.FILE).write_bytes(first + torn)
+        assert len(lines.read(out).shards) == 1 and lines.read(out).n_bytes == len(first)
+    with pytest.raises(UsageError, match="unfinished"):
+        Cache(out)
+    assert contents(job(out)) == whole
+
+
+def test_a_damaged_line_before_the_last_is_refused_by_name(job, whole, tmp_path: Path):
+    out = stopped(whole, tmp_path / "c", 2)
+    first, last = (out / lines.FILE).read_bytes().splitlines(keepends=True)
+    wrong = [first[:at] + bytes([first[at] ^ 4]) + first[at + 1 :] for at in range(len(first))]
+    wrong += [first[:-2] + b"\n", b"\n", b"", first + first]
+    for damaged in wrong:
+        (out / lines.FILE).write_bytes(damaged + last + last)
+        with pytest.raises(FailedRun, match=r"line \d of .*shards\.jsonl (is|was) "):
+            lines.read(out)
+    with pytest.raises(FailedRun, match=r"line 2 of .*shards\.jsonl is damaged"):
+        job(out)
 
 
 @pytest.mark.parametrize("name", ["moments-", "00000."])
@@ -69,9 +116,9 @@ def test_damage_of_an_unfinished_capture_is_named_and_not_gone_on_with(
     job, tmp_path: Path, name: str
 ):
     out = tmp_path / "c"
-    run_and_kill(lambda progress: job(out, progress), 20, 0.0)
-    manifest = json.loads((out / "manifest.json").read_text())
-    (entry,) = (e for e in (*manifest["shards"], manifest["moments"]) if name in e["file"])
+    run_and_kill(lambda progress: job(out, progress), 26, 0.0)
+    held = lines.read(out)
+    (entry,) = (e for e in (*held.shards, held.moments) if e and name in e["file"])
     file = out / entry["file"]
     written = bytearray(file.read_bytes())
     written[-1] ^= 4

@@ -86,14 +86,14 @@ def test_a_cache_holds_the_positions_that_count(tmp_path: Path):
     cache = Cache.write(tmp_path / "c", lines)
     cache.verify()
     assert holds_what_counts(cache, lines)
-    assert json.loads((tmp_path / "c" / "manifest.json").read_text())["schema"] == "saelab/cache/2"
+    assert json.loads((tmp_path / "c" / "manifest.json").read_text())["schema"] == "saelab/cache/4"
 
 
 def test_a_cache_whose_padding_counts_is_caught(tmp_path: Path):
     lines = Lines()
     cache = Cache.write(tmp_path / "c", Lines(masked=False))
     assert not holds_what_counts(cache, lines)
-    assert cache.manifest["schema"] == "saelab/cache/1"
+    assert cache.manifest["schema"] == "saelab/cache/3"
 
 
 def test_a_source_that_counts_otherwise_than_its_plan_is_refused(tmp_path: Path):

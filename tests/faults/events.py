@@ -1,4 +1,4 @@
-"""File events: openings for writing, renames, fsyncs and unlinkings, counted or died at."""
+"""File events: openings for writing, renames, fsyncs, cuts and unlinkings, counted or died at."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ from typing import Any
 from tests.faults.verbs import Verb, ended
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-EVENTS = ("os.rename", "os.remove", "sqlite3.connect")
+EVENTS = ("os.rename", "os.remove", "os.truncate", "sqlite3.connect")
 
 
 def on_file_events(act: Callable[[], object], folder: Path) -> None:
-    """Let `act` be called before every opening for writing, renaming, fsync and unlinking below a
-    folder, in this process and for ever."""
+    """Let `act` be called before every opening for writing, renaming, fsync, cut and unlinking
+    below a folder, in this process and for ever."""
 
     def inside(path: Any) -> bool:
         if not isinstance(path, str | os.PathLike):

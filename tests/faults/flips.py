@@ -78,6 +78,7 @@ KINDS = (
     Kind("shard", "cache/0*.safetensors", _cache),
     Kind("moments", "cache/moments-*.safetensors", _cache),
     Kind("manifest", "cache/manifest.json", _cache),
+    Kind("shard lines", "cache/shards.jsonl", _cache),
     Kind("documents", "cache/documents.json", _cache),
     Kind("report", "run/report.json", lambda p: _without_digest(RunFolder(p / "run").documents())),
 )

@@ -21,7 +21,7 @@ def place(tiny_cache: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_no_flip_or_cut_changes_a_result_in_silence(place: Path):
-    counts = trials(place, 32, seed=1)
+    counts = trials(place, 36, seed=1)
     assert sum(row["flip"] for row in counts.values()) >= 16
     assert all(row["refused"] + row["equal"] == row.total() / 2 == 4 for row in counts.values())
 

@@ -114,8 +114,8 @@ def _cache(path: Path, verify: bool) -> Inspected:
         return Inspected("cache", False, {}, [own])
     try:
         held = manifest.written(path)
-    except FailedRun as error:
-        return Inspected("cache", False, {}, [_of_damaged_lines(path, error), own])
+    except FailedRun as error:  # of the lines beside it, perhaps
+        return Inspected("cache", False, {}, [own._replace(digest="wrong", problem=str(error))])
     files = [_entry(path, entry, verify) for entry in manifest.entries(held)]
     facts = {
         "model": held["model"].get("name"),
@@ -127,17 +127,6 @@ def _cache(path: Path, verify: bool) -> Inspected:
         "shards": len(held["shards"]),
     }
     return Inspected("cache", held["complete"], facts, [own, *files])
-
-
-def _of_damaged_lines(folder: Path, error: FailedRun) -> File:
-    """The file that names a cache's shards, where these cannot be read for that."""
-    from saelab.activations import lines
-
-    path = folder / lines.FILE
-    if lines.FILE not in str(error):
-        raise error
-    size = path.stat().st_size if path.is_file() else None
-    return File(lines.FILE, size, "wrong", str(error))
 
 
 # --- runs ----------------------------------------------------------------------------------------

@@ -4,16 +4,32 @@ tokens as a single batch.
 Shapes: B tokens, F features, D width, N pairs.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from saelab import kernels
 from saelab.budgets import whole
+from saelab.errors import UsageError
 from saelab.kernels.reference import equal_budget
 from saelab.sparsify import Choice, Threshold
 
 ROWS = 1024  # tokens coded at a time
 MARGIN = 1e-5  # by which a level lies below the smallest score that it lets through, relative
+
+
+def first_tokens(batches: Iterable[Tensor], n_tokens: int) -> list[Tensor]:
+    """The first n_tokens rows of batches [B, D]. Raises UsageError where there is none."""
+    pieces, n_read = [], 0
+    for x_BD in batches:
+        pieces.append(x_BD[: n_tokens - n_read])
+        n_read += len(pieces[-1])
+        if n_read >= n_tokens:
+            break
+    if not n_read:
+        raise UsageError("calibration got no tokens")
+    return pieces
 
 
 def levels(

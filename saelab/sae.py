@@ -4,19 +4,20 @@ Shapes: B tokens, F features, D width, N pairs.
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from saelab import jump, kernels, sparsify
-from saelab.calibration import levels
+from saelab import initial, jump, kernels, sparsify
+from saelab.calibration import first_tokens, levels
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import autograd
 from saelab.origin import Origin
 from saelab.sparsify import Choice, Sparsify, Threshold
+from saelab.token_norm import TokenNorm, normalised, unit_gradient
 
 CALIBRATION_TOKENS = 500_000
 
@@ -49,30 +50,59 @@ class SAE(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if isinstance(sparsify, Choice) and sparsify.k > n_features:
-            raise UsageError(f"k={sparsify.k} is more than n_features={n_features}")
         if d_out not in (None, d_model) and not transcoder:
             raise UsageError(
                 f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it"
             )
+        weights = initial.weights(d_model, n_features, d_out or d_model, not transcoder, seed)
+        if isinstance(sparsify, Threshold) and sparsify.bandwidth:
+            weights["levels"] = torch.full((n_features,), sparsify.level)
+        if skip:
+            weights["W_skip"] = torch.zeros(d_out or d_model, d_model)
+        self._hold(weights, sparsify, transcoder)
+
+    def _hold(self, weights: Mapping[str, Tensor], sparsify: Sparsify, transcoder: bool) -> None:
+        n_features = len(weights["W_enc"])
+        if isinstance(sparsify, Choice) and sparsify.k > n_features:
+            raise UsageError(f"k={sparsify.k} is more than n_features={n_features}")
         self.sparsify, self.transcoder = sparsify, transcoder
-        rows_FD = _unit_rows(n_features, d_out or d_model, seed)
-        self.W_dec = nn.Parameter(rows_FD)
-        # An autoencoder starts tied.
-        own = _unit_rows(n_features, d_model, seed + 1) if transcoder else rows_FD.clone()
-        self.W_enc = nn.Parameter(own)
-        self.b_enc = nn.Parameter(torch.zeros(n_features))
-        self.b_dec = nn.Parameter(torch.zeros(d_out or d_model))
-        self.W_skip = nn.Parameter(torch.zeros(d_out or d_model, d_model)) if skip else None
+        self.token_norm: TokenNorm = ""
+        self.W_dec, self.W_enc = nn.Parameter(weights["W_dec"]), nn.Parameter(weights["W_enc"])
+        self.b_enc, self.b_dec = nn.Parameter(weights["b_enc"]), nn.Parameter(weights["b_dec"])
+        self.W_skip = nn.Parameter(weights["W_skip"]) if "W_skip" in weights else None
         self.levels: Tensor | None
+        levels = weights.get("levels")
         if self.learns_levels:
-            self.levels = nn.Parameter(torch.full((n_features,), sparsify.level))  # type: ignore[union-attr]
+            self.levels = nn.Parameter(levels)  # type: ignore[arg-type]
         else:
-            self.register_buffer("levels", None)
+            self.register_buffer("levels", levels)
         self.origin = Origin()
 
+    @classmethod
+    def of(
+        cls,
+        weights: Mapping[str, Tensor],
+        sparsify: Sparsify,
+        *,
+        transcoder: bool = False,
+        token_norm: TokenNorm = "",
+    ) -> "SAE":
+        """The SAE of given tensors, which are not copied: W_enc, b_enc, W_dec, b_dec; levels and
+        W_skip where it has them.
+
+        token_norm: how each token is normalised before it is encoded; `reconstruct` undoes it,
+        `decode` alone does not.
+
+        >>> tensors = safetensors.torch.load_file("sae.safetensors")
+        >>> sae = SAE.of(tensors, Choice(32))
+        """
+        sae = cls.__new__(cls)
+        nn.Module.__init__(sae)
+        sae._hold(weights, sparsify, transcoder)
+        sae.token_norm = token_norm
+        return sae
+
     def __repr__(self) -> str:
-        sizes = f"{self.d_model} -> {self.n_features} -> {len(self.b_dec)}"
         form = sparsify.word(self.sparsify)
         if self.origin.sparsify:  # what it was trained as says more than its inference form
             form = f"{self.origin.sparsify} k={self.origin.k}"
@@ -81,7 +111,7 @@ class SAE(nn.Module):
         kind = "transcoder" if self.transcoder else "SAE"
         kind += " with a skip" if self.W_skip is not None else ""
         where = f", {self.origin}" if self.origin.hook else ""
-        return f"{kind}({sizes}, {form}{where})"
+        return f"{kind}({self.d_model} -> {self.n_features} -> {len(self.b_dec)}, {form}{where})"
 
     @property
     def d_model(self) -> int:
@@ -106,7 +136,7 @@ class SAE(nn.Module):
         above 0. budget [F]: pairs per feature of this batch. Raises ValueError for a width other
         than d_model.
         """
-        x_BD = x.reshape(-1, x.shape[-1])
+        x_BD = normalised(x.reshape(-1, x.shape[-1]), self.token_norm).x
         if grad is not None:
             grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
@@ -130,14 +160,15 @@ class SAE(nn.Module):
         return code
 
     def decode(self, code: Code) -> Tensor:
-        """x_hat [B, D_out] of a code (a skip connection, which needs x, is added by calling the
-        SAE)."""
+        """x_hat [B, D_out] of a code. A skip connection and a token's normalisation, which need x,
+        are added and undone by calling the SAE."""
         return autograd.decode(code, self.W_dec) + self.b_dec
 
     def reconstruct(self, x: Tensor, grad: Tensor | None = None) -> tuple[Tensor, Code]:
         """x_hat [..., D_out] of x [..., D], skip included, and the code it is made from."""
         code = self.encode(x, grad)
-        x_hat_BD = autograd.decode(code, self.W_dec) + self.base(x.reshape(-1, self.d_model))
+        given = normalised(x.reshape(-1, self.d_model), self.token_norm)
+        x_hat_BD = given.undo(autograd.decode(code, self.W_dec) + self.base(given.x))
         return x_hat_BD.reshape(*x.shape[:-1], -1), code
 
     def base(self, x_BD: Tensor) -> Tensor:
@@ -153,19 +184,6 @@ class SAE(nn.Module):
     def normalise_decoder(self) -> None:
         """Scale the rows of W_dec to unit norm."""
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-20)
-
-    @torch.no_grad()
-    def fold_scale(self, scale: float, scale_out: float | None = None) -> None:
-        """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones;
-        values grow by the target's."""
-        out = scale if scale_out is None else scale_out
-        self.W_enc *= out / scale
-        self.b_enc *= out
-        self.b_dec *= out
-        if self.W_skip is not None:
-            self.W_skip *= out / scale
-        if self.levels is not None:
-            self.levels *= out
 
     @torch.no_grad()
     def calibrate(
@@ -184,16 +202,8 @@ class SAE(nn.Module):
         """
         if isinstance(self.sparsify, Threshold) or self.sparsify.over == "token":
             return
-        pieces, n_read = [], 0
-        for x_BD in batches:
-            pieces.append(x_BD[: n_tokens - n_read])
-            n_read += len(pieces[-1])
-            if n_read >= n_tokens:
-                break
-        if not n_read:
-            raise UsageError("calibration got no tokens")
         shift = 0 if self.transcoder else self.b_dec
-        centred = [x_BD.to(self.W_enc) - shift for x_BD in pieces]
+        centred = [x_BD.to(self.W_enc) - shift for x_BD in first_tokens(batches, n_tokens)]
         self.levels = levels(centred, self.W_enc, self.b_enc, self.sparsify, share)
 
     def frozen(self) -> "SAE":
@@ -235,15 +245,3 @@ class SAE(nn.Module):
         from saelab import formats
 
         return formats.load(directory)
-
-
-def unit_gradient(grad_BD: Tensor) -> Tensor:
-    """Each token's gradient divided by its root mean square, so that beta means the same at every
-    token and layer."""
-    return grad_BD / grad_BD.square().mean(1, keepdim=True).sqrt().clamp_min(1e-20)
-
-
-def _unit_rows(n_rows: int, width: int, seed: int) -> Tensor:
-    return nn.functional.normalize(
-        torch.randn(n_rows, width, generator=torch.Generator().manual_seed(seed)), dim=1
-    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from saelab import SAE, Choice, budgets, digests, kernels, sparsify
+from saelab import SAE, Choice, budgets, digests, kernels, scaling, sparsify
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_json
 from saelab.origin import Identity, Origin
@@ -92,7 +92,7 @@ def test_an_uncalibrated_batch_budget_has_no_inference_form():
 def test_folding_the_scale_back_gives_an_sae_of_raw_activations(x):
     sae = new()
     raw = new()
-    raw.fold_scale(3.0)
+    scaling.fold(raw, 3.0)
     torch.testing.assert_close(raw(3.0 * x), 3.0 * sae(x))
 
 

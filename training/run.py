@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from saelab import scaling
 from saelab.budgets import Zipf, fit_zipf, whole
 from saelab.calibration import levels
 from saelab.errors import FailedRun
@@ -172,7 +173,7 @@ class Run:
         sae = new_sae(replace(self.config, dtype="float32"), self.sae.d_model, len(self.sae.b_dec))
         sae.load_state_dict({**self.sae.state_dict(), **self.average})
         sae.normalise_decoder()
-        sae.fold_scale(self.scale.input, self.scale.target)
+        scaling.fold(sae, self.scale.input, self.scale.target)
         return sae
 
     def state(self) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from saelab import scaling
 from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.sae import SAE
@@ -105,5 +106,5 @@ def frozen_decoder(
     if n_done < n_steps:
         raise UsageError(f"{n_steps} steps need as many batches, there were {n_done}")
     twin.requires_grad_(True)
-    twin.fold_scale(scale)
+    scaling.fold(twin, scale)
     return twin

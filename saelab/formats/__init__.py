@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelab.errors import UsageError
-from saelab.formats import native
+from saelab.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    gemma_scope,
+    linear_layers,
+    llama_scope,
+    llamascopium,
+    native,
+    openai,
+    saelens,
+    saev,
+    sparsify,
+)
 
 if TYPE_CHECKING:
     from saelab.sae import SAE
@@ -35,9 +47,55 @@ class Format(NamedTuple):
     """write(sae, path, **options); None if this form can only be read"""
 
 
-FORMATS = {
-    "saelab": Format("saelab", "sae.json", native.recognise, native.read, native.write),
-}
+DEPTH = 4  # folders that a folder of many is searched for them
+
+ROWS = (
+    Format("saelab", "sae.json", native.recognise, native.read, native.write),
+    Format("saelens", "cfg.json and sae_weights.safetensors", saelens.recognise, saelens.read),
+    Format("sparsify", "cfg.json and sae.safetensors", sparsify.recognise, sparsify.read),
+    Format("dictionary_learning", "ae.pt", dictionary_learning.recognise, dictionary_learning.read),
+    Format("openai", "a .pt with pre_bias", openai.recognise, openai.read),
+    Format(
+        "gemma_scope",
+        "params.npz or params.safetensors",
+        gemma_scope.recognise,
+        gemma_scope.read,
+    ),
+    Format(
+        "llama_scope",
+        "hyperparams.json and checkpoints/final.safetensors",
+        llama_scope.recognise,
+        llama_scope.read,
+    ),
+    Format(
+        "r1_distill",
+        "config.json and sae_weights.safetensors with log_jumprelu_threshold",
+        llama_scope.recognise_distilled,
+        llama_scope.read_distilled,
+    ),
+    Format("qwen_scope", "layerN.sae.pt", linear_layers.recognise_qwen, linear_layers.read_qwen),
+    Format(
+        "goodfire",
+        "a .pt with encoder_linear",
+        linear_layers.recognise_goodfire,
+        linear_layers.read_goodfire,
+    ),
+    Format(
+        "deepseek",
+        "a .pt with encoder and decoder",
+        linear_layers.recognise_deepseek,
+        linear_layers.read_deepseek,
+    ),
+    Format("circuit_tracer", "layer_N.safetensors", circuit_tracer.recognise, circuit_tracer.read),
+    Format(
+        "llamascopium",
+        "config.json with sae_type, and weights",
+        llamascopium.recognise,
+        llamascopium.read,
+    ),
+    Format("saev", "a .pt that begins with a line of JSON", saev.recognise, saev.read),
+)
+FORMATS = {form.name: form for form in ROWS}
 
 
 def register(form: Format) -> None:
@@ -52,25 +110,58 @@ def register(form: Format) -> None:
 
 
 def known(place: Path) -> Format | None:
-    """The form of a folder or file itself; None if it has no known one, or does not exist."""
-    forms = FORMATS.values() if place.exists() else ()
-    return next((form for form in forms if form.recognise(place)), None)
+    """The form of a folder or file itself; None if it has no known one, or does not exist. Raises
+    UsageError where two forms know it."""
+    matching = [form for form in FORMATS.values() if place.exists() and form.recognise(place)]
+    if len(matching) > 1:
+        names = " and ".join(form.name for form in matching)
+        raise UsageError(f"{place} could be of the forms {names}: say which with --format")
+    return matching[0] if matching else None
 
 
-def load(path: Path | str) -> "SAE":
+def load(path: Path | str, form: str | None = None) -> "SAE":
     """The SAE of a folder or file of any known form, or of a run that holds one in `sae/`.
 
-    Raises UsageError where nothing known lies, with what was seen and what is known; whatever the
-    form's own reader raises.
+    form: the name of its form, where two know it. Raises UsageError where nothing known lies, with
+    what was seen and what is known, and for a folder of several SAEs, with their names; whatever
+    the form's own reader raises.
 
         sae = formats.load("runs/demo")
+        sae = formats.load("gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")
     """
     path = Path(path)
+    if form is not None:
+        return _named(form).read(path)
     for place in (path, path / "sae"):
-        if form := known(place):
-            return form.read(place)
-    forms = ", ".join(f"{form.name} ({form.files})" for form in FORMATS.values())
+        if row := known(place):
+            return row.read(place)
+    if inside := several(path):
+        names = ", ".join(inside[:8]) + ", ..." * (len(inside) > 8)
+        raise UsageError(
+            f"{path} holds {len(inside)} SAEs, and one is wanted: {path / inside[0]} would be "
+            f"one ({names})"
+        )
+    forms = ", ".join(f"{row.name} ({row.files})" for row in FORMATS.values())
     raise UsageError(f"{path} holds no SAE: {seen(path)}; known are {forms}")
+
+
+def _named(form: str) -> Format:
+    if form not in FORMATS:
+        raise UsageError(f"no format {form!r}; there are {', '.join(FORMATS)}")
+    return FORMATS[form]
+
+
+def several(path: Path, depth: int = DEPTH) -> list[str]:
+    """The folders and files below a folder that are SAEs, as they would be named from it."""
+    if not path.is_dir() or not depth:
+        return []
+    inside: list[str] = []
+    for entry in sorted(path.iterdir()):
+        if known(entry):
+            inside.append(entry.name)
+        else:
+            inside += [f"{entry.name}/{name}" for name in several(entry, depth - 1)]
+    return inside
 
 
 def save(sae: "SAE", path: Path | str, form: str = "saelab", **options: Any) -> None:

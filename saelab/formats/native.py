@@ -5,7 +5,7 @@ Shapes: B probe rows, D width.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,7 @@ from saelab.files import meant, read_object, write_atomic, write_json
 from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
+from saelab.token_norm import TokenNorm
 
 HEADER, WEIGHTS = "sae.json", "sae.safetensors"
 SCHEMA = "saelab/sae/2"
@@ -55,6 +56,7 @@ def write(sae: SAE, path: Path, probe: Tensor | None = None) -> None:
         "sparsify": sparsify.to_dict(sae.sparsify),
         "transcoder": sae.transcoder,
         "skip": sae.W_skip is not None,
+        **({"token_norm": sae.token_norm} if sae.token_norm else {}),
         "origin": sae.origin.to_dict(),
     }
     write_atomic(path / WEIGHTS, lambda temporary: save_file(tensors, temporary))
@@ -78,15 +80,36 @@ def read(path: Path) -> SAE:
 
 def _made(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[SAE, Tensor, Tensor]:
     """The SAE that a header describes, with its probe and the probe's error."""
-    shape = {name: header[name] for name in ("d_out", "transcoder", "skip")}
     form = sparsify.from_dict(header["sparsify"])
-    sae = SAE(header["d_model"], header["n_features"], form, **shape).to(tensors["W_enc"].dtype)
     probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
-    if not sae.learns_levels:
-        sae.levels = tensors.get("levels")
-    sae.load_state_dict(tensors)
+    sizes = header["n_features"], header["d_model"], header["d_out"]
+    _check_shapes(tensors, sizes, header["skip"])
+    token_norm = _token_norm(header.get("token_norm", ""))
+    sae = SAE.of(tensors, form, transcoder=header["transcoder"], token_norm=token_norm)
     sae.origin = Origin.from_dict(header[ORIGINS[header["schema"]]])
     return sae, probe, expected
+
+
+def _check_shapes(tensors: dict[str, Tensor], sizes: tuple[int, int, int], skip: bool) -> None:
+    """Raise ValueError for tensors that are not what the header says."""
+    n_features, d_model, d_out = sizes
+    shapes = {
+        "W_enc": (n_features, d_model),
+        "b_enc": (n_features,),
+        "W_dec": (n_features, d_out),
+        "b_dec": (d_out,),
+        **({"W_skip": (d_out, d_model)} if skip else {}),
+        **({"levels": (n_features,)} if "levels" in tensors else {}),
+    }
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != shapes:
+        raise ValueError(f"tensors of shapes {found}, not {shapes}")
+
+
+def _token_norm(name: str) -> TokenNorm:
+    if name not in get_args(TokenNorm):
+        raise ValueError(f"no token normalisation {name!r}")
+    return name  # type: ignore[return-value]
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from saelab import scaling
 from saelab.analysis.circuits.heads.stream import by_head
 from saelab.errors import UsageError
 from saelab.models import running
@@ -76,7 +77,7 @@ def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
             loss.backward()
             optimiser.step()
             sae.normalise_decoder()
-    sae.fold_scale(scale)
+    scaling.fold(sae, scale)
     return sae.requires_grad_(False)
 
 

@@ -8,8 +8,20 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from saelab.errors import UsageError
+
 TokenNorm = Literal["", "layer_norm", "constant_norm_rescale"]
 EPSILON = 1e-5  # added to the standard deviation itself, as SAELens and OpenAI do
+
+
+def check_additive(kind: TokenNorm) -> None:
+    """Raise UsageError for an SAE whose reconstruction is no sum of fixed parts, one for each
+    feature: what takes it apart would be wrong by each token's own scale."""
+    if kind:
+        raise UsageError(
+            f"this SAE normalises each token by itself ({kind}): its reconstruction is no sum of "
+            "fixed parts, and is not taken apart here"
+        )
 
 
 class Normalised(NamedTuple):

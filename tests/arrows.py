@@ -42,22 +42,27 @@ saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors
     saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
-saelab.calibration: saelab.budgets saelab.kernels saelab.sparsify
-saelab.sae: saelab.calibration saelab.code saelab.errors saelab.jump saelab.kernels saelab.origin
-    saelab.sparsify
+saelab.initial:
+saelab.token_norm: saelab.errors
+saelab.calibration: saelab.budgets saelab.errors saelab.kernels saelab.sparsify
+saelab.sae: saelab.calibration saelab.code saelab.errors saelab.initial saelab.jump saelab.kernels
+    saelab.origin saelab.sparsify saelab.token_norm
+saelab.scaling: saelab.sae
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
+    saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
-    saelab.matching saelab.models saelab.origin saelab.sae saelab.sparsify saelab.statistics
-    saelab.tasks
+    saelab.matching saelab.models saelab.origin saelab.sae saelab.scaling saelab.sparsify
+    saelab.statistics saelab.tasks saelab.token_norm
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.matching saelab.sae saelab.spelling
 saelab.formats: saelab.digests saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
+    saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.errors saelab.kernels saelab.sae
+    saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
-    saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics
+    saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics saelab.token_norm
 saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
-    saelab.sae saelab.statistics saelab.tasks
+    saelab.sae saelab.statistics saelab.tasks saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
@@ -65,14 +70,14 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.featur
 saelab.opening: saelab.activations saelab.digests saelab.errors saelab.formats saelab.models
     saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.sparsify
+    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify
     saelab.statistics saelab.tasks
 saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.device
     saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.origin
-    saelab.ranges saelab.runs saelab.sae saelab.sparsify
+    saelab.ranges saelab.runs saelab.sae saelab.scaling saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -14,6 +14,7 @@ from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.models import resolve_hook
 from saelab.sae import SAE
+from saelab.token_norm import check_additive
 
 
 class Site(NamedTuple):
@@ -46,6 +47,7 @@ def fired(code: Code, length: int) -> Code:
 def split(sae: SAE, x_CTD: Tensor, target_CTE: Tensor) -> Parts:
     """The parts of the activations an SAE explains (a transcoder: the target's; a skip connection
     counts to the error)."""
+    check_additive(sae.token_norm)
     code = fired(sae.encode(x_CTD), x_CTD.shape[1])
     shift_CTE = sae.b_dec.expand(target_CTE.shape).clone()
     shift_CTE[:, 0] = 0
@@ -61,6 +63,7 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
     """
     places = []
     for sae in saes:
+        check_additive(sae.token_norm)
         read, write = (resolve_hook(model, name) for name in sae.origin.hooks)
         places.append(Site(read, write, sae))
     names = list(dict.fromkeys(name for site in places for name in (site.read, site.write)))

@@ -20,6 +20,7 @@ from saelab.models import losses, running
 from saelab.sae import SAE
 from saelab.statistics import Estimate, over_documents, weights
 from saelab.tasks import Task, measure
+from saelab.token_norm import check_additive
 
 Mode = Literal["add", "clamp", "ablate"]
 MODES = ("add", "clamp", "ablate")
@@ -71,6 +72,7 @@ def _check(sae: SAE, edits: Sequence[Edit]) -> None:
 def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
     """[C, T, D_out]: what the edits add to the activation that the SAE explains; 0 at position 0.
     The SAE's error stays."""
+    check_additive(sae.token_norm)
     features = torch.tensor([edit.feature for edit in edits])
     code = sae.encode(x_CTD)
     active = [torch.where(code.features == f, code.values, 0) for f in features]

@@ -76,7 +76,11 @@ def training_tokens(cache: Cache, hook: str, seed: int = 0) -> Iterator[Tensor]:
 def _may_fire(sae: SAE, x_BD: Tensor, fired_F: Tensor) -> Tensor:
     """[B] bool: False only where no feature that has not fired can be among the token's pairs."""
     form = sae.sparsify
-    if not bool(fired_F.any()) or (isinstance(form, Choice) and form.over != "token"):
+    if (
+        not bool(fired_F.any())
+        or sae.token_norm
+        or (isinstance(form, Choice) and form.over != "token")
+    ):
         return torch.ones(len(x_BD), dtype=torch.bool)
     rest_BU, slack_B = _scores(sae, x_BD, fired_F == 0), ROUNDING * x_BD.norm(dim=1)
     if isinstance(form, Threshold):

@@ -4,10 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from saelab import SAE, formats
+from saelab.analysis import parts
+from saelab.errors import UsageError
 from tests.formats.files import WRITTEN
-from tests.formats.measuring import expected, measured, off
+from tests.formats.measuring import TOKENS, expected, measured, off
+from tests.formats.weights import D
 
 CLOSE = 1e-5
 
@@ -60,3 +64,12 @@ def test_the_place_that_a_file_names_is_a_hook_point(name: str, tmp_path: Path):
     origin = SAE.load(WRITTEN[name](tmp_path / "published").path).origin
     model = origin.model.name if origin.model else None
     assert (*origin.hooks, model) == PLACES[name]
+
+
+def test_an_sae_that_normalises_tokens_is_not_taken_apart(tmp_path: Path):
+    file = WRITTEN["saelens_layer_norm"](tmp_path / "published")
+    sae = SAE.load(file.path)
+    with pytest.raises(UsageError, match=r"normalises each token by itself \(layer_norm\)"):
+        parts.split(sae, torch.zeros(1, 3, D), torch.zeros(1, 3, D))
+    x_BD = torch.from_numpy(TOKENS)
+    assert off(sae.decode(sae.encode(x_BD)).detach().numpy(), expected(file)[0]) > 1e-2

@@ -18,6 +18,7 @@ from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import sddmm
 from saelab.sae import SAE
+from saelab.token_norm import check_additive
 
 CHUNK = 1 << 24  # numbers of an intermediate product held at once
 
@@ -46,6 +47,7 @@ def head_shares(sae: SAE, n_heads: int) -> Tensor:
 
 def bias(sae: SAE, features_N: Tensor) -> Tensor:
     """[N]: b_enc - b_dec . W_enc, the part of a pre-activation that no input contributes."""
+    check_additive(sae.token_norm)
     W_ND = sae.W_enc.detach()[features_N]
     shift_N = 0 if sae.transcoder else W_ND @ sae.b_dec.detach()
     return sae.b_enc.detach()[features_N] - shift_N
@@ -55,6 +57,7 @@ def bias(sae: SAE, features_N: Tensor) -> Tensor:
 def by_head(sae: SAE, z_BHE: Tensor, code: Code) -> Tensor:
     """[N, H]: z_h . W_enc[f, slice h] for every pair of the code; with `bias` each row adds up to
     the pair's pre-activation."""
+    check_additive(sae.token_norm)
     W_FHE = _by_heads(sae.W_enc.detach(), z_BHE.shape[1])
     return _chunked(code, z_BHE[0].numel(), lambda b, f: (z_BHE[b] * W_FHE[f]).sum(2))
 

@@ -16,6 +16,7 @@ from saelab.analysis.pursuit import pursue
 from saelab.sae import SAE
 from saelab.statistics import Estimate
 from saelab.statistics.sums import of_tokens
+from saelab.token_norm import check_additive
 
 PIECE = 8192  # tokens encoded at a time
 
@@ -42,6 +43,7 @@ def reconstruct(sae: SAE, x: Tensor) -> Tensor:
 def pursued(sae: SAE, x: Tensor, method: str) -> Tensor:
     """x_hat [N, D] by pursuit over the SAE's decoder, with as many steps for each token as its
     encoder fires features."""
+    check_additive(sae.token_norm)
     pieces = []
     for piece in x.split(PIECE):
         code = sae.encode(piece)

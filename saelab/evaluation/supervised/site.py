@@ -16,6 +16,7 @@ from saelab.evaluation.supervised.dictionary import Dictionary, Features
 from saelab.models import resolve_hook
 from saelab.sae import SAE
 from saelab.tasks import Task
+from saelab.token_norm import check_additive
 
 FROZEN_STEPS, FROZEN_BATCH = 200, 512
 
@@ -56,7 +57,9 @@ def visit(model: Any, hook: str, fit: Task, test: Task, positions: list[str] | N
 
 
 def of_sae(sae: SAE) -> Dictionary:
-    """An SAE as a dictionary, which looks at no label."""
+    """An SAE as a dictionary, which looks at no label. Raises UsageError for one that normalises
+    each token."""
+    check_additive(sae.token_norm)
 
     @torch.no_grad()
     def say(acts_PD: Tensor, labels: dictionary.Labels) -> Features:

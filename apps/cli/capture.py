@@ -3,13 +3,14 @@ own arrays.
 
     saelab capture --hook blocks.2.hook_out --tokens 2M --out caches/a
     saelab capture --arrays acts.npy --ids tokens.npy --out caches/mine
+    saelab capture --check runs/demo
 """
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import UseAppendAction, arg
 
@@ -17,6 +18,7 @@ from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone, Several
 from saelab.textfiles import skipped
 
+from . import capture_check, capture_estimate
 from .common import Common, Folder, document, show, unsaid
 from .progress import bar
 
@@ -77,12 +79,23 @@ class Args(Common):
     """device the model runs on"""
     dry_run: bool = False
     """print bytes, seconds, peak memory and the first context; write nothing"""
+    check: Folder = None
+    """print instead what each dtype adds to the FVU and cross-entropy of this run's SAE; write
+    nothing"""
+    cache: Folder = None
+    """with --check: where the run's cache lies now (default: where the run says)"""
 
 
 def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
+    if args.check is not None:
+        return capture_check.run(args, args.check)
+    if args.cache is not None:
+        raise UsageError("--cache goes with --check: a capture writes to --out")
     if args.dry_run:
-        return _estimate(args)
+        if args.arrays is not None:
+            raise UsageError("--dry-run times a model: --arrays has none")
+        return capture_estimate.show_estimate(args, _of_text(args))
     source = _of_text(args) if args.arrays is None else _of_arrays(args)
     from saelab.activations import Cache
 
@@ -106,42 +119,10 @@ def run(args: Args) -> int:
         already_there=not seen,
         cut=cache.manifest.get("cut", 0),
         skipped=cache.manifest.get("skipped", {}),
+        outliers=capture_check.outliers_of(cache),
     )
     show(result, args.json, summary(result, source.plan.n_tokens))
     return 0
-
-
-def _estimate(args: Args) -> int:
-    """Print what the capture would cost."""
-    if args.arrays is not None:
-        raise UsageError("--dry-run times a model: --arrays has none")
-    source = _of_text(args)
-    from saelab.activations.estimate import estimate
-
-    guess, words = estimate(source), _first_context(source)
-    text = (
-        f"the first context, its tokens between bars: {'│'.join(map(_visible, words))}\n"
-        f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
-        f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
-    )
-    result = document("capture-estimate", args.seed, **guess, first_context=words)
-    show(result, args.json, text)
-    return 0
-
-
-def _first_context(source: "FromText") -> list[str]:
-    """What the tokens of the first context read."""
-    from saelab.spelling import pieces, spell
-
-    tokenizer: Any = source.model.tokenizer
-    words = pieces(tokenizer, source.model.cfg.d_vocab)
-    first = next(source.pieces(), None)
-    ids = [] if first is None else first.tokens[0].tolist()
-    return spell([words[token] for token in ids])
-
-
-def _visible(word: str) -> str:
-    return word.replace("\n", "↵").replace("\t", "⇥")
 
 
 def _of_text(args: Args) -> "FromText":
@@ -228,6 +209,11 @@ def summary(result: dict, asked: int) -> str:
     if result["cut"]:
         lines.append(f"{result['cut']:,} documents were longer than a context and were cut")
     lines += skipped.lines(result)
+    lines += [
+        f"int8 is advised against at {hook}: {capture_check.large(outliers)}"
+        for hook, outliers in result["outliers"].items()
+        if outliers
+    ]
     if result["positions"] < asked:
         lines.append(
             f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"

@@ -21,6 +21,11 @@ class Moments(NamedTuple):
     sum: Tensor
     second: Tensor
 
+    @property
+    def rms(self) -> Tensor:
+        """[D]: root mean square of each dimension."""
+        return (self.second.diagonal() / self.n).sqrt()
+
 
 COUNTED = 16  # contexts whose moments are added up at once: few stay in the processor's cache
 

@@ -40,6 +40,12 @@ PACKINGS = {
 }
 
 
+def stored_bytes(width: int, dtype: str) -> int:
+    """Bytes on disk of one position's activation."""
+    scale = torch.float32.itemsize if dtype == "int8" else 0
+    return width * DTYPES[dtype].itemsize + scale
+
+
 def hook(
     shape: Sequence[int], aliases: Sequence[str] = (), part_of: str | None = None
 ) -> dict[str, Any]:
@@ -104,7 +110,8 @@ class Plan:
             raise UsageError(f"no dtype {self.dtype!r}; there are {', '.join(DTYPES)}")
         if self.pack not in PACKINGS:
             raise UsageError(f"no packing {self.pack!r}; there are {', '.join(PACKINGS)}")
-        if taken := sorted({name + SCALE for name in self.scaled} & self.arrays.keys()):
+        taken = [name + SCALE for name in self.arrays if name + SCALE in self.arrays]
+        if taken and self.dtype == "int8":
             raise UsageError(
                 f"int8 keeps its scales in {taken[0]}, which is a hook here: rename it"
             )
@@ -178,13 +185,7 @@ class Plan:
     @property
     def bytes_per_position(self) -> int:
         """Bytes on disk of one position's activations and gradients, scales included."""
-        values = sum(self.arrays.values()) * DTYPES[self.dtype].itemsize
-        return values + len(self.scaled) * torch.float32.itemsize
-
-    @property
-    def scaled(self) -> list[str]:
-        """The arrays that have scales beside them."""
-        return list(self.arrays) if self.dtype == "int8" else []
+        return sum(stored_bytes(width, self.dtype) for width in self.arrays.values())
 
     @property
     def position_bytes(self) -> int:

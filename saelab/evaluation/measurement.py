@@ -22,7 +22,7 @@ CONTEXTS = 16  # measured at once, at most
 FLOATS = 1 << 28  # of activations of all rows together, at once: 1 GB
 
 
-def _per_token(x_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor) -> dict[str, Tensor]:
+def per_token(x_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor) -> dict[str, Tensor]:
     """The sums of `metrics` that belong to tokens."""
     norms_N = x_ND.norm(dim=1) * x_hat_ND.norm(dim=1)
     return {
@@ -93,7 +93,7 @@ class Measurement:
             if name == "sae" and code is not None:
                 self.fired[name].add(owner_N, code)
         for name, (x_hat_ND, l0_N) in measured.items():
-            self.sums[name].add(owner_N, _per_token(target_ND, x_hat_ND, l0_N))
+            self.sums[name].add(owner_N, per_token(target_ND, x_hat_ND, l0_N))
         self.fired["random_init"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
         if splice is None:
             return
@@ -113,8 +113,13 @@ class Measurement:
         return None, {name: acts[name].flatten(2) for name in names}
 
     def at_once(self, context: int) -> int:
-        """How many contexts are measured at once: each row holds what it puts in place and how
-        the run ends with it."""
-        fits = running.contexts_per_pass(self.model, context, logits=not heads.head(self.model))
-        width = 2 * (len(self.rows) + 2) * self.model.cfg.d_model
-        return max(1, min(CONTEXTS, fits, FLOATS // (width * context)))
+        """How many contexts are measured at once."""
+        return at_once(self.model, context, len(self.rows))
+
+
+def at_once(model: Any, context: int, n_rows: int) -> int:
+    """How many contexts are measured at once: each row holds what it puts in place and how the run
+    ends with it."""
+    fits = running.contexts_per_pass(model, context, logits=not heads.head(model))
+    width = 2 * (n_rows + 2) * model.cfg.d_model
+    return max(1, min(CONTEXTS, fits, FLOATS // (width * context)))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from saelab.activations.source import Source
     from saelab.activations.text import Text
 
+UNCHECKED = ("hook", "arrays", "ids", "gradients", "dry_run")  # what --check says by itself
+
 
 @dataclass(frozen=True)
 class Args(Common):
@@ -89,13 +91,13 @@ class Args(Common):
 def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
     if args.check is not None:
-        return capture_check.run(args, args.check)
+        return _check(args, args.check)
     if args.cache is not None:
         raise UsageError("--cache goes with --check: a capture writes to --out")
     if args.dry_run:
         if args.arrays is not None:
             raise UsageError("--dry-run times a model: --arrays has none")
-        return capture_estimate.show_estimate(args, _of_text(args))
+        return capture_estimate.run(_of_text(args), args.seed, args.json)
     source = _of_text(args) if args.arrays is None else _of_arrays(args)
     from saelab.activations import Cache
 
@@ -123,6 +125,23 @@ def run(args: Args) -> int:
     )
     show(result, args.json, summary(result, source.plan.n_tokens))
     return 0
+
+
+def _check(args: Args, folder: Path) -> int:
+    if given := [name for name in UNCHECKED if getattr(args, name)]:
+        raise UsageError(
+            f"--check reads the model, hook and text of {folder}: --{given[0].replace('_', '-')} "
+            "does not go with it"
+        )
+    return capture_check.run(
+        folder,
+        None if args.model == "bundled" else args.model,
+        args.cache,
+        device=args.device,
+        n_tokens=args.tokens,
+        seed=args.seed,
+        as_json=args.json,
+    )
 
 
 def _of_text(args: Args) -> "FromText":

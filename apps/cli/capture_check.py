@@ -7,49 +7,46 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saelab.errors import UsageError
-
 from .common import cell, document, finished, show
 from .progress import bar
 
 if TYPE_CHECKING:
     from saelab.activations import Cache
 
-    from .capture import Args
-
-OTHERS = ("hook", "arrays", "ids", "gradients", "dry_run")
 NAMED = 4  # dimensions named to people; the document names all
 
 
-def run(args: "Args", folder: Path) -> int:
-    """Measure with a progress bar on stderr; print a table."""
-    if given := [name for name in OTHERS if getattr(args, name)]:
-        raise UsageError(
-            f"--check reads the model, hook and text of {folder}: --{given[0].replace('_', '-')} "
-            "does not go with it"
-        )
+def run(
+    folder: Path,
+    model: str | None,
+    cache: Path | None,
+    *,
+    device: str,
+    n_tokens: int,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Measure with a progress bar on stderr; print a table. model, cache: where they lie now."""
     (folder,) = finished("capture --check", [folder])
     from saelab import models, opening
     from saelab.activations.plan import stored_bytes
     from saelab.evaluation import rounding
 
-    model = None if args.model == "bundled" else args.model
-    load = partial(models.load, device=args.device)
-    opened = opening.open(folder, model, args.cache, load=load)
-    n_tokens = min(args.tokens, rounding.TOKENS, opened.cache.n_tokens("held_out"))
+    opened = opening.open(folder, model, cache, load=partial(models.load, device=device))
+    n_tokens = min(n_tokens, rounding.TOKENS, opened.cache.n_tokens("held_out"))
     with bar(n_tokens, "token", str(folder)) as shown:
         fields = rounding.check(
             opened.sae,
             opened.cache,
             opened.model,
             n_tokens=n_tokens,
-            seed=args.seed,
+            seed=seed,
             progress=shown.to,
         )
     for name, each in fields["dtypes"].items():
         each["bytes_per_position"] = stored_bytes(opened.sae.d_model, name)
-    result = document("capture-check", args.seed, run=str(folder), **fields)
-    show(result, args.json, table(result))
+    result = document("capture-check", seed, run=str(folder), **fields)
+    show(result, as_json, table(result))
     return 0
 
 

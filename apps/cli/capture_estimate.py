@@ -7,10 +7,8 @@ from .common import document, show
 if TYPE_CHECKING:
     from saelab.activations.from_text import FromText
 
-    from .capture import Args
 
-
-def show_estimate(args: "Args", source: "FromText") -> int:
+def run(source: "FromText", seed: int, as_json: bool) -> int:
     """Print what the capture would cost."""
     from saelab.activations.estimate import estimate
 
@@ -20,8 +18,8 @@ def show_estimate(args: "Args", source: "FromText") -> int:
         f"{guess['bytes']:,.0f} bytes, {guess['seconds']:.0f} s, "
         f"{guess['peak_memory_bytes'] / 1e9:.1f} GB of memory"
     )
-    result = document("capture-estimate", args.seed, **guess, first_context=words)
-    show(result, args.json, text)
+    result = document("capture-estimate", seed, **guess, first_context=words)
+    show(result, as_json, text)
     return 0
 
 

@@ -101,7 +101,9 @@ def memory() -> str:
         for n, batch in ((1, 8192), (8, 65536), (64, 65536))
         for name, size in (("float32", 4), ("bfloat16", 2))
     ]
-    plans.append(("d = 2304, 1 rank, bfloat16", WHOLE._replace(width=2304, batch=8192)))
+    small = WHOLE._replace(width=2304, batch=8192)
+    plans.append(("d = 2304, 1 rank, bfloat16", small))
+    plans.append(("the same through autograd", small._replace(fused=False)))
     rows = [
         [name, *(f"{part / 2**30:.1f}" for part in scaling.memory(plan).values()),
          f"{sum(scaling.memory(plan).values()) / 2**30:.0f}"]

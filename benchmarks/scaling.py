@@ -34,7 +34,7 @@ CARDS = {
 
 class Plan(NamedTuple):
     """A training run. moments: bytes of one of Adam's numbers; wire: bytes of a number of an
-    activation on the network."""
+    activation on the network; fused: whether no gradient of a weight is ever held whole."""
 
     width: int
     features: int
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     ranks: int = 1
     moments: int = FLOAT
     wire: int = FLOAT
+    fused: bool = True
 
     @property
     def steps(self) -> float:
@@ -121,14 +122,15 @@ def gpu_hours(plan: Plan, card: Ceilings) -> float:
 
 
 def memory(plan: Plan) -> dict[str, float]:
-    """Bytes that a rank holds: W_enc, b_enc, W_dec, b_dec and two moments of each; the
-    half-precision copy of W_enc; what a batch needs."""
+    """Bytes that a rank holds: W_enc, b_enc, W_dec, b_dec and two moments of each; their gradients
+    where autograd makes them, else the half-precision copy of W_enc; what a batch needs."""
     weights = 2 * plan.rows * plan.width + plan.rows + plan.width
     numbers = plan.batch * plan.width
     return {
         "parameters": weights * FLOAT,
         "moments": 2 * weights * plan.moments,
-        "copy of W_enc": plan.rows * plan.width * HALF,
+        "gradients": 0 if plan.fused else weights * FLOAT,
+        "copy of W_enc": plan.rows * plan.width * HALF if plan.fused else 0,
         "batch: x, its half, x_hat, G": numbers * (3 * FLOAT + HALF),
         "lists of candidates": plan.batch * plan.k * LIST * 8,
     }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.gpu import correct
+from benchmarks.gpu import correct, targets
 from benchmarks.gpu.card import Card
 from saelab import Code
 from saelab.sparsify import Choice
@@ -41,6 +41,7 @@ def test_the_tiny_form_runs_to_its_end_where_much_is_not_installed(tmp_path: Pat
     pairs = [row for row in result["stages"]["correct"]["rows"].values() if "of" in row]
     assert len(pairs) == 9 and sum(row["of"] for row in pairs) > 90
     assert "not installed here: transformer_lens" in str(result["stages"]["verbs"]["rows"])
+    assert result["targets"][0]["what"].startswith("pairs") and result["targets"][0]["met"] is True
 
 
 def rows(*given: tuple[str, object], then: Callable[[], object] = bool) -> Callable:
@@ -135,6 +136,30 @@ def test_a_wrong_pair_and_a_wrong_value_are_seen():
     assert correct.compared(other, right)[correct.WRONG] == 2
     off = correct.compared(right.with_values(right.values * (1 + 2.0**-20)), right)
     assert off["value error, roundings"] == pytest.approx(16, rel=0.01)
+
+
+MEASURED = {
+    "correct": {"a": {"pairs wrong": 0, "of": 9}, "gradients": {"dx": 1.0}},
+    "step": {"big product fp16, ms": 3.5, "big full step, ms": 11.0, "big choose, ms": 7.2},
+    "syncs": {"topk": {"syncs": 4}, "batch": {"syncs": 11}},
+    "peers": {"theirs": {"ms": 23.0}, "another": {"ms": 30.0}, "absent": {"skipped": "not here"}},
+}
+
+
+def test_what_is_wanted_stands_beside_what_was_measured():
+    made = {t.what: t for t in targets.targets(MEASURED, "NVIDIA H100 80GB HBM3")}
+    met = [target.met for target in made.values()]
+    assert met == [True, True, True, False, None, False, None, None]
+    assert made["full step at big, of the best peer's"].measured == pytest.approx(11 / 23)
+    assert made["choose at big, ms: 1.6 products + 1.5"].most == pytest.approx(1.6 * 3.5 + 1.5)
+    on_h200 = targets.targets(MEASURED, "NVIDIA H200")
+    assert [target.met for target in on_h200][:2] == [True, False]
+
+
+def test_a_number_that_is_missing_or_failed_meets_no_target():
+    assert not any(target.met for target in targets.targets({}, "NVIDIA H100"))
+    rows = {**MEASURED["correct"], "another form": {"failed": "why"}}
+    assert targets.targets({"correct": rows}, None)[0].met is None
 
 
 def test_every_stage_is_a_function_of_its_module():

@@ -96,6 +96,9 @@ def test_parameters_and_moments_take_what_is_predicted(trained, moments: str, si
     assert sum(p.nbytes for p in run.sae.parameters()) == held["parameters"]
     pairs = run.optimiser.moments().values()
     assert sum(moment.nbytes for pair in pairs for moment in pair) == held["moments"]
+    run.sae(x).square().sum().backward()
+    gradients = sum(p.grad.nbytes for p in run.sae.parameters())
+    assert gradients == scaling.memory(plan._replace(fused=False))["gradients"]
 
 
 def test_a_checkpoint_has_the_predicted_size_and_without_its_moments_has_not(

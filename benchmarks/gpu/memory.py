@@ -17,7 +17,6 @@ GIB = 2**30
 def memory(card: Card) -> Rows:
     """Full steps with moments in float32 and in bfloat16, at growing sizes: milliseconds, peak, or
     why not."""
-    yield "target", "F = 1,048,576 at D = 2304 within 78 GiB with bf16 moments"
     sizes = SIZES if card.is_cuda else ((16, 128),)
     for width, n_features in sizes:
         for moments in (torch.float32, torch.bfloat16):

@@ -17,12 +17,6 @@ from saelab.sparsify import Choice, Sparsify
 from training.benchmark import Shape
 
 SCALE = 1e-3  # of the loss: any number
-TARGETS = {
-    "full step, H100": "12 ms at big",
-    "full step, H200": "10 ms at big",
-    "choose": "1.6 products + 1.5 ms",
-    "peak beyond parameters and moments": "25% of a [B, F] float32",
-}
 
 
 class Trained(NamedTuple):
@@ -54,22 +48,20 @@ def trained(
     """A fused step of random rows, without a copy of them beyond what it keeps."""
     module = import_module("saelab.kernels.triton.step")
     W_enc = card.rows(shape.features, shape.width, 0)
-    sizes = {"W_enc": W_enc.shape, "b_enc": W_enc.shape[:1], "W_dec": W_enc.shape}
-    sizes["b_dec"] = W_enc.shape[1:]
-    x = card.tokens(shape, W_enc)
-    zeros = {name: torch.zeros(size, device=card.device) for name, size in sizes.items()}
-    weights = module.Weights(W_enc, zeros["b_enc"], W_enc.clone(), zeros["b_dec"])
+    sizes = (W_enc.shape, W_enc.shape[:1], W_enc.shape, W_enc.shape[1:])
+    b_enc, b_dec = (torch.zeros(size, device=card.device) for size in sizes[1::2])
+    weights = module.Weights(W_enc, b_enc, W_enc.clone(), b_dec)
     first, second = (
-        module.Weights(*(torch.zeros(s, device=card.device, dtype=moments) for s in sizes.values()))
+        module.Weights(*(torch.zeros(size, device=card.device, dtype=moments) for size in sizes))
         for _ in range(2)
     )
+    x = card.tokens(shape, W_enc)
     return Trained(module, module.Step(weights, first, second), x, form, [0])
 
 
 def step(card: Card) -> Rows:
     """Milliseconds of choose, forward (choose, decode and gradients), update and the full step;
     the product in half precision beside them."""
-    yield "targets", TARGETS
     for name, shape in card.shapes().items():
         mine = attempt(partial(trained, card, shape, Choice(shape.k)))
         if isinstance(mine, dict):

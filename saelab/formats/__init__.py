@@ -21,6 +21,7 @@ from saelab.formats import (
     native,
     openai,
     saelens,
+    saelens_writing,
     saev,
     sparsify,
 )
@@ -51,10 +52,28 @@ DEPTH = 4  # folders that a folder of many is searched for them
 
 ROWS = (
     Format("saelab", "sae.json", native.recognise, native.read, native.write),
-    Format("saelens", "cfg.json and sae_weights.safetensors", saelens.recognise, saelens.read),
-    Format("sparsify", "cfg.json and sae.safetensors", sparsify.recognise, sparsify.read),
-    Format("dictionary_learning", "ae.pt", dictionary_learning.recognise, dictionary_learning.read),
-    Format("openai", "a .pt with pre_bias", openai.recognise, openai.read),
+    Format(
+        "saelens",
+        "cfg.json and sae_weights.safetensors",
+        saelens.recognise,
+        saelens.read,
+        saelens_writing.write,
+    ),
+    Format(
+        "sparsify",
+        "cfg.json and sae.safetensors",
+        sparsify.recognise,
+        sparsify.read,
+        sparsify.write,
+    ),
+    Format(
+        "dictionary_learning",
+        "ae.pt",
+        dictionary_learning.recognise,
+        dictionary_learning.read,
+        dictionary_learning.write,
+    ),
+    Format("openai", "a .pt with pre_bias", openai.recognise, openai.read, openai.write),
     Format(
         "gemma_scope",
         "params.npz or params.safetensors",

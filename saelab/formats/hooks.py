@@ -68,3 +68,26 @@ def of_place(place: str, model: str = "") -> str:
     if side not in ("input", "output"):
         raise UsageError(f"{place!r} is no MODULE.input or MODULE.output: give --hook")
     return of_module(module, side, model)
+
+
+# The names that TransformerLens 2 and 3 know, by the last part of ours.
+TRANSFORMER_LENS = {
+    "hook_in": "hook_resid_pre",
+    "hook_out": "hook_resid_post",
+    "attn.hook_out": "hook_attn_out",
+    "mlp.hook_out": "hook_mlp_out",
+    "ln2.hook_out": "ln2.hook_normalized",
+}
+INSIDE = re.compile(r"blocks\.(\d+)\.(.+)")
+
+
+def for_transformer_lens(name: str) -> str:
+    """A hook point by the name that tools of TransformerLens 2 and 3 know.
+
+    >>> for_transformer_lens("blocks.3.hook_out")
+    'blocks.3.hook_resid_post'
+    """
+    inside = INSIDE.fullmatch(name)
+    if inside is None or inside[2] not in TRANSFORMER_LENS:
+        return name
+    return f"blocks.{inside[1]}.{TRANSFORMER_LENS[inside[2]]}"

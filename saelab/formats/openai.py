@@ -1,11 +1,15 @@
 """OpenAI's sparse_autoencoder: one .pt per layer."""
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from saelab.errors import UsageError
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, made
+from saelab.formats.refusing import final, refuse
 from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
@@ -46,3 +50,42 @@ def read(path: Path) -> SAE:
         ),
     )
     return made(source)
+
+
+def write(sae: SAE, path: Path) -> None:
+    """Write a ReLU SAE, or a TopK one that normalises each token, as `path`. Raises UsageError for
+    anything else.
+
+    >>> formats.save(sae, "layer_3.pt", "openai")
+    """
+    sae = final(sae, "openai")
+    refuse(sae, "openai", _other(sae))
+    topk = isinstance(sae.sparsify, Choice)
+    options = (
+        {"k": sae.sparsify.k, "postact_fn": "ReLU"} if isinstance(sae.sparsify, Choice) else {}
+    )
+    unset = torch.zeros(sae.n_features)
+    held = {
+        "pre_bias": sae.b_dec,
+        "encoder.weight": sae.W_enc,
+        "latent_bias": sae.b_enc,
+        "decoder.weight": sae.W_dec.T,
+        "stats_last_nonzero": unset.long(),
+        "latents_activation_frequency": unset,
+        "latents_mean_square": unset,
+        "activation": "TopK" if options else "ReLU",
+        **({"activation_state_dict": options} if options else {}),
+    }
+    tensors.write_pickle(held, path)
+
+
+def _other(sae: SAE) -> Iterator[str]:
+    form = sae.sparsify
+    if sae.transcoder or sae.W_skip is not None:
+        yield "it is a transcoder, or has a skip"
+    if isinstance(form, Choice) and sae.token_norm != "layer_norm":
+        yield "a top-k there normalises each token by mean and standard deviation, this does not"
+    if isinstance(form, Threshold) and (sae.levels is not None or form.level or sae.token_norm):
+        yield "it has thresholds or normalises tokens, and only a plain ReLU is held beside TopK"
+    if form.signed:
+        yield "its values are signed"

@@ -1,5 +1,7 @@
 """EleutherAI's sparsify: `cfg.json` and `sae.safetensors`, in a folder named after the module."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from saelab.files import read_object
 from saelab.formats import hooks, tensors
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, made
+from saelab.formats.refusing import final, of_sign, of_skip, of_tokens, of_width, refuse
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
@@ -72,3 +75,34 @@ def _run(path: Path) -> dict[str, Any]:
         if (folder / "config.json").is_file():
             return read_object(folder / "config.json")
     return {}
+
+
+def write(sae: SAE, path: Path) -> None:
+    """Write a TopK SAE or transcoder. Raises UsageError for anything else.
+
+    >>> formats.save(sae, "run/layers.3", "sparsify")
+    """
+    sae = final(sae, "sparsify")
+    reasons = chain(of_tokens(sae), of_skip(sae), of_width(sae), of_sign(sae), _no_topk(sae))
+    refuse(sae, "sparsify", reasons)
+    assert isinstance(sae.sparsify, Choice)
+    skip = {} if sae.W_skip is None else {"W_skip": sae.W_skip}
+    held = {"encoder.weight": sae.W_enc, "encoder.bias": sae.b_enc, "W_dec": sae.W_dec}
+    tensors.write_safetensors({**held, "b_dec": sae.b_dec, **skip}, path / WEIGHTS)
+    cfg = {
+        "activation": "topk",
+        "expansion_factor": max(1, sae.n_features // sae.d_model),
+        "normalize_decoder": not sae.transcoder,
+        "num_latents": sae.n_features,
+        "k": sae.sparsify.k,
+        "multi_topk": False,
+        "skip_connection": sae.W_skip is not None,
+        "transcode": sae.transcoder,
+        "d_in": sae.d_model,
+    }
+    tensors.write_fields(cfg, path / HEADER)
+
+
+def _no_topk(sae: SAE) -> Iterator[str]:
+    if not isinstance(sae.sparsify, Choice):
+        yield "it has thresholds, and only a top-k is held there"

@@ -1,6 +1,7 @@
 """The tensors of others' files: safetensors and .pt mapped, .npz a member at a time; nothing that
 could run code is read."""
 
+import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -9,10 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab.errors import FailedRun, UsageError
+from saelab.files import write_atomic
 from saelab.formats.matrices import Member
 
 PICKLES = (".pt", ".pth")
@@ -93,3 +95,24 @@ def need(tensors: Mapping[str, Any], wanted: tuple[str, ...], path: Path) -> Non
 def number(value: float) -> Tensor:
     """One number, as the files keep one for all features."""
     return torch.tensor(float(value), dtype=torch.float64)
+
+
+def write_safetensors(held: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name, atomically."""
+    whole = {name: value.detach().cpu().contiguous() for name, value in held.items()}
+    write_atomic(path, lambda temporary: save_file(whole, temporary))
+
+
+def write_pickle(held: Mapping[str, Any], path: Path) -> None:
+    """Write tensors, numbers and words by name as `torch.save` does, atomically."""
+    whole = {
+        name: value.detach().cpu().contiguous() if isinstance(value, Tensor) else value
+        for name, value in held.items()
+    }
+    write_atomic(path, lambda temporary: torch.save(whole, temporary))
+
+
+def write_fields(fields: Mapping[str, Any], path: Path) -> None:
+    """Write the JSON that lies beside tensors, atomically."""
+    text = json.dumps(fields, indent=1)
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,49 @@
+"""What a form of others cannot hold, said before anything is written."""
+
+from collections.abc import Iterator
+
+from saelab.errors import UsageError
+from saelab.sae import SAE
+from saelab.sparsify import Choice, Sparsify, Threshold, word
+
+
+def final(sae: SAE, form: str) -> SAE:
+    """The SAE in the inference form that others read. Raises UsageError for one whose levels are
+    not calibrated."""
+    if isinstance(sae.sparsify, Threshold) and not sae.learns_levels:
+        return sae
+    return sae.frozen()
+
+
+def refuse(sae: SAE, form: str, reasons: Iterator[str]) -> None:
+    """Raise UsageError naming the first thing of an SAE that a form has no place for."""
+    if reason := next(reasons, None):
+        raise UsageError(f"{sae!r} cannot be written as {form}: {reason}")
+
+
+def of_tokens(sae: SAE) -> Iterator[str]:
+    """Why a form without a normalisation of tokens cannot hold it."""
+    if sae.token_norm:
+        yield f"it normalises each token ({sae.token_norm}), which that form does not"
+
+
+def of_skip(sae: SAE) -> Iterator[str]:
+    """Why a form whose skips are transcoders' alone cannot hold it."""
+    if sae.W_skip is not None and not sae.transcoder:
+        yield "it is an autoencoder with a skip, which only transcoders have there"
+
+
+def of_width(sae: SAE) -> Iterator[str]:
+    """Why a form whose outputs are as wide as its inputs cannot hold it."""
+    if len(sae.b_dec) != sae.d_model:
+        yield f"it reads {sae.d_model} numbers and writes {len(sae.b_dec)}"
+
+
+def of_sign(sae: SAE) -> Iterator[str]:
+    """Why a form without signed values cannot hold it."""
+    if sae.sparsify.signed:
+        yield f"its values are signed ({_name(sae.sparsify)})"
+
+
+def _name(form: Sparsify) -> str:
+    return word(form) if isinstance(form, Choice) else "a signed threshold"

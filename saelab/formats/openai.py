@@ -60,10 +60,8 @@ def write(sae: SAE, path: Path) -> None:
     """
     sae = final(sae, "openai")
     refuse(sae, "openai", _other(sae))
-    topk = isinstance(sae.sparsify, Choice)
-    options = (
-        {"k": sae.sparsify.k, "postact_fn": "ReLU"} if isinstance(sae.sparsify, Choice) else {}
-    )
+    form = sae.sparsify
+    options = {"k": form.k, "postact_fn": "ReLU"} if isinstance(form, Choice) else {}
     unset = torch.zeros(sae.n_features)
     held = {
         "pre_bias": sae.b_dec,

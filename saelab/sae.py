@@ -105,7 +105,8 @@ class SAE(nn.Module):
     def __repr__(self) -> str:
         form = sparsify.word(self.sparsify)
         if self.origin.sparsify:  # what it was trained as says more than its inference form
-            form = f"{self.origin.sparsify} k={self.origin.k}"
+            k = "" if self.origin.k is None else f" k={self.origin.k}"
+            form = f"{self.origin.sparsify}{k}"
         elif isinstance(self.sparsify, Threshold) and self.levels is not None:
             form = "jumprelu"
         kind = "transcoder" if self.transcoder else "SAE"

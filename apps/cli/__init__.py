@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import keyword
 import re
 import signal
 import sys
@@ -22,6 +23,8 @@ VERBS = {
     "circuits": "find the heads that carry out a task, and compare with the truth",
     "supervise": "compare SAEs with supervised dictionaries on a task",
     "dark-matter": "split what SAEs miss into linear and nonlinear error",
+    "import": "take a published SAE over into a run",
+    "export": "write SAEs as other tools read them",
     "info": "say what a folder or file is, and whether it is whole",
     "browse": "open the feature browser",
     "reproduce": "measure a paper's claims and say which hold",
@@ -76,7 +79,7 @@ def parse(verb: str, argv: list[str]):
 
     from .common import registry, unwritable
 
-    module = importlib.import_module(f".{verb.replace('-', '_')}", __name__)
+    module = importlib.import_module(f".{_module(verb)}", __name__)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -96,6 +99,10 @@ def parse(verb: str, argv: list[str]):
     for problem in (*outside(args), *unwritable(args)):
         raise UsageError(problem)
     return module, args
+
+
+def _module(verb: str) -> str:
+    return f"{verb}_" if keyword.iskeyword(verb) else verb.replace("-", "_")
 
 
 def _short(text: str) -> str:

@@ -4,7 +4,7 @@ All of a form's conventions become numbers of one value, `Published`, and one fu
 follows from them, in float64 and rounded once. Shapes: F features, D width in, E width out.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -111,8 +111,24 @@ def made(source: Published) -> SAE:
     sae = SAE.of(
         weights, source.sparsify, transcoder=source.transcoder, token_norm=source.token_norm
     )
-    sae.origin = source.origin
+    more = {**source.origin.more, "applied": _applied(source, n_F)}
+    sae.origin = replace(source.origin, more=more)
     return sae
+
+
+def _applied(source: Published, n_F: Tensor) -> list[str]:
+    """What was done to the weights, in words."""
+    kept = not _rows_are_free(source) and bool(((_norms(source.W_dec) - 1).abs() > UNIT).any())
+    done = {
+        "b_dec folded into b_enc": not (source.centred or source.transcoder),
+        "decoder rows scaled to unit norm": bool((n_F != 1).any()),
+        "decoder rows keep their norms, which its top-k does not look at": kept,
+        "its gate is a threshold": source.gain is not None,
+        f"inputs scaled by {source.scale[0]:.6g}, folded": source.scale != (1.0, 1.0),
+        f"each token normalised: {source.token_norm}": bool(source.token_norm),
+        "the mean over its width, which its model left out, is added by a skip": source.mean_free,
+    }
+    return [what for what, is_so in done.items() if is_so]
 
 
 def _levels(source: Published, n_F: Tensor) -> Tensor:

@@ -234,5 +234,5 @@ def _origin(cfg: Cfg, path: Path) -> Origin:
         k=None if k is None else round(k),
         source=str(path),
         format="saelens",
-        more={"version": version, **{name: said[name] for name in KEPT if said.get(name)}},
+        more={"version": version, **{name: said[name] for name in KEPT if said.get(name) is not None}},
     )

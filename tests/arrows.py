@@ -55,8 +55,8 @@ saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.document
     saelab.statistics saelab.tasks saelab.token_norm
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.matching saelab.sae saelab.spelling
-saelab.formats: saelab.digests saelab.errors saelab.files saelab.origin saelab.sae saelab.sparsify
-    saelab.token_norm
+saelab.formats: saelab.digests saelab.errors saelab.files saelab.models saelab.origin saelab.sae
+    saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
@@ -87,9 +87,9 @@ apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saela
     saelab.outdated saelab.runs saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening
-    saelab.outdated saelab.ranges saelab.runs saelab.sae saelab.spelling saelab.statistics
-    saelab.tasks saelab.textfiles training training.recipes training.reproduce
+    saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models
+    saelab.opening saelab.outdated saelab.ranges saelab.runs saelab.sae saelab.spelling
+    saelab.statistics saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

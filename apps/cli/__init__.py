@@ -79,7 +79,7 @@ def parse(verb: str, argv: list[str]):
 
     from .common import registry, unwritable
 
-    module = importlib.import_module(f".{_module(verb)}", __name__)
+    module = importlib.import_module(f".{module_of(verb)}", __name__)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -101,7 +101,8 @@ def parse(verb: str, argv: list[str]):
     return module, args
 
 
-def _module(verb: str) -> str:
+def module_of(verb: str) -> str:
+    """The name of a verb's module."""
     return f"{verb}_" if keyword.iskeyword(verb) else verb.replace("-", "_")
 
 

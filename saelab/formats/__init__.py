@@ -14,6 +14,7 @@ from saelab.errors import UsageError
 from saelab.formats import (
     circuit_tracer,
     dictionary_learning,
+    dictionary_learning_writing,
     gemma_scope,
     linear_layers,
     llama_scope,
@@ -71,7 +72,7 @@ ROWS = (
         "ae.pt",
         dictionary_learning.recognise,
         dictionary_learning.read,
-        dictionary_learning.write,
+        dictionary_learning_writing.write,
     ),
     Format("openai", "a .pt with pre_bias", openai.recognise, openai.read, openai.write),
     Format(

@@ -5,7 +5,7 @@ follows from them, in float64 and rounded once. Shapes: F features, D width in, 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -129,6 +129,14 @@ def _applied(source: Published, n_F: Tensor) -> list[str]:
         "the mean over its width, which its model left out, is added by a skip": source.mean_free,
     }
     return [what for what, is_so in done.items() if is_so]
+
+
+def gated(W_enc: Matrix, r_mag: Tensor, b_mag: Tensor, b_gate: Tensor) -> dict[str, Any]:
+    """A gated encoder as a threshold: relu(e^r u + b_mag) where u + b_gate > 0 is e^r u + b_mag
+    where that exceeds b_mag - e^r b_gate and 0."""
+    gain = r_mag.double().exp()
+    levels = (b_mag.double() - gain * b_gate.double()).clamp_min(0)
+    return {"W_enc": W_enc, "b_enc": b_mag, "gain": gain, "levels": levels, "sparsify": Threshold()}
 
 
 def _levels(source: Published, n_F: Tensor) -> Tensor:

@@ -14,9 +14,8 @@ from torch import Tensor
 from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import tensors
-from saelab.formats.dictionary_learning import gated
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published, gated, made
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
@@ -225,6 +224,7 @@ def _origin(cfg: Cfg, path: Path) -> Origin:
     said, trained = cfg.said, cfg.said.get("training_architecture") or cfg.architecture
     details = said.get("training_architecture_details") or {}
     k = said.get("k") or details.get("k")
+    kept = {name: said[name] for name in KEPT if said.get(name) is not None}
     version = said.get("sae_lens_version") or said.get("sae_lens_training_version")
     return Origin(
         hook=str(said.get("hook_name") or ""),
@@ -234,5 +234,5 @@ def _origin(cfg: Cfg, path: Path) -> Origin:
         k=None if k is None else round(k),
         source=str(path),
         format="saelens",
-        more={"version": version, **{name: said[name] for name in KEPT if said.get(name) is not None}},
+        more={"version": version, **kept},
     )

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
-from apps.cli import VERBS, main
+from apps.cli import VERBS, main, module_of
 from saelab.ranges import Range, hints, ranges
 
 
@@ -22,14 +22,14 @@ def options() -> list[tuple[str, str]]:
     """(verb, field) of every number on every command line."""
     rows = []
     for verb in VERBS:
-        args = importlib.import_module(f"apps.cli.{verb.replace('-', '_')}").Args
+        args = importlib.import_module(f"apps.cli.{module_of(verb)}").Args
         rows += [(verb, name) for name, hint in hints(args).items() if numeric(hint)]
     return rows
 
 
 def field(verb: str, name: str) -> Any:
     """The type of a field."""
-    return hints(importlib.import_module(f"apps.cli.{verb.replace('-', '_')}").Args)[name]
+    return hints(importlib.import_module(f"apps.cli.{module_of(verb)}").Args)[name]
 
 
 def wrong(hint: Any) -> list[str]:
@@ -48,7 +48,7 @@ def test_there_are_numbers_of_every_verb_that_has_some():
 def test_a_number_that_cannot_be_meant_is_refused_at_the_door(
     verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    module = importlib.import_module(f"apps.cli.{verb.replace('-', '_')}")
+    module = importlib.import_module(f"apps.cli.{module_of(verb)}")
     monkeypatch.setattr(module, "run", lambda args: pytest.fail("it ran"))
     monkeypatch.chdir(tmp_path)
     words = wrong(field(verb, name))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.cli import VERBS
+from apps.cli import VERBS, module_of
 from tests.fuzz.mutate import Ends
 
 N = 40  # command lines of each verb
@@ -29,7 +29,7 @@ VALUES += [
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_command_lines(verb: str, tiny_run: Path, tmp_path: Path, monkeypatch, capsys):
-    module = importlib.import_module(f"apps.cli.{verb.replace('-', '_')}")
+    module = importlib.import_module(f"apps.cli.{module_of(verb)}")
     monkeypatch.setattr(module, "run", lambda args: 0)
     monkeypatch.chdir(tmp_path)
     ends, rng = Ends(capsys), random.Random(verb)

@@ -69,7 +69,8 @@ class Source(Protocol):
     def pieces(self) -> Iterator[Piece]:
         """The contexts in order, in pieces of any size, the same ones at every call: a killed
         write reads them again, and a finished cache is compared with them, unless the source has
-        an attribute `is_here` that is False."""
+        an attribute `is_here` that is False. They are read in a thread, some way ahead of what
+        `acts` is asked for."""
         ...
 
     def acts(self, piece: Piece) -> Iterable[dict[str, Tensor]]:

@@ -1,18 +1,21 @@
-"""Writing a cache: contexts are gathered into shards, one is computed while others are written.
+"""Writing a cache: contexts are gathered into shards; while one is computed, others are written and
+the next one's text is read and tokenised in a thread.
 
 Several ranks write one cache: shard i is made by rank i modulo their number, and rank 0 alone
 writes what says so, in the order of the shards. Whoever made them, the bytes are the same.
 """
 
 import contextlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from saelab import ranks
+from saelab.activations.ahead import Ahead, Check
 from saelab.activations.background import PATIENCE, InOrder
 from saelab.activations.filling import Filled
 from saelab.activations.folder import Folder, Made
-from saelab.activations.source import Progress, Source, check_counted, is_here, shards
+from saelab.activations.source import Piece, Progress, Source, check_counted, is_here, shards
 from saelab.errors import UsageError
 from saelab.files import read_json, tidy
 from saelab.locks import only_writer
@@ -68,6 +71,17 @@ def _check_unchanged(source: Source, out: Path) -> None:
         )
 
 
+def _shards(source: Source, check: Check) -> Iterator[Piece]:
+    """The contexts of each shard. check: raises where the rest is not wanted."""
+
+    def pieces() -> Iterator[Piece]:
+        for piece in source.pieces():
+            check()
+            yield piece
+
+    return shards(pieces(), source.plan.shard_contexts)
+
+
 def _write(folder: Folder, source: Source, progress: Progress | None) -> None:
     if ranks.rank() == 0:
         folder.recount(getattr(source, "device", "cpu"))
@@ -75,8 +89,10 @@ def _write(folder: Folder, source: Source, progress: Progress | None) -> None:
     n_shards = n_positions = 0
     mine: Made | None = None
     # A rank that fails does not wait for the others, which may be waiting for it.
-    with InOrder(PATIENCE if ranks.world() > 1 else None) as background:
-        for number, shard in enumerate(shards(source.pieces(), source.plan.shard_contexts)):
+    patience = PATIENCE if ranks.world() > 1 else None
+    ahead = Ahead(partial(_shards, source))
+    with contextlib.closing(ahead), InOrder(patience) as background:
+        for number, shard in enumerate(ahead):
             check_counted(source.plan, shard)
             before, n_shards = n_positions, number + 1
             if number % ranks.world() == ranks.rank() and not folder.holds(number, shard):

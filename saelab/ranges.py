@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 T = TypeVar("T")
 LARGEST = 2**63 - 1  # what a tensor's index holds
 FACTORS = {"k": 10**3, "m": 10**6, "b": 10**9}
+SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,26 @@ def number(text: str, suffixes: bool = True) -> int:
     if not value.is_finite() or abs(value) > LARGEST or value != int(value):
         raise ValueError(f"{text!r} is no whole number such as {like}")
     return int(value)
+
+
+class Bytes(int):
+    """A number of bytes."""
+
+    @classmethod
+    def read(cls, text: str) -> "Bytes":
+        """What a text spells: 2GB, 1.5 TB, or a number of bytes as `number` reads it. Raises
+        ValueError for another text.
+
+        >>> Bytes.read("1.5GB")
+        1500000000
+        """
+        factor = SIZES.get(text[-2:].lower(), 0)
+        if not factor:
+            return cls(number(text))
+        try:
+            return cls(number(str(Decimal(text[:-2].strip()) * factor), suffixes=False))
+        except (ArithmeticError, ValueError):
+            raise ValueError(f"{text!r} is no size such as 500MB, 2GB or 1.5TB") from None
 
 
 def fits(hint: Any, value: Any) -> bool:

@@ -88,7 +88,7 @@ apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saela
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models
-    saelab.opening saelab.outdated saelab.ranges saelab.runs saelab.sae saelab.spelling
+    saelab.opening saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling
     saelab.statistics saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 

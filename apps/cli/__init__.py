@@ -33,7 +33,11 @@ VERBS = {
 
 
 LONG = 1000  # characters of a message
-NUMBERS = {"N": "whole number", "FLOAT": "number"}  # by tyro's word for them
+NUMBERS = {
+    "N": "whole number such as 2000000, 500k or 2M",
+    "SIZE": "size such as 500MB, 2GB or 1.5TB",
+    "FLOAT": "number",
+}  # by tyro's word for them
 
 
 def usage() -> str:
@@ -159,6 +163,10 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         from saelab.errors import UsageError
+        from saelab.ranks import Told
+
+        if isinstance(error, Told):
+            return 1
 
         text = _short(" ".join(str(error).split())) or type(error).__name__
         kind = (

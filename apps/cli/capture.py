@@ -4,21 +4,23 @@ own arrays.
     saelab capture --hook blocks.2.hook_out --tokens 2M --out caches/a
     saelab capture --arrays acts.npy --ids tokens.npy --out caches/mine
     saelab capture --check runs/demo
+    torchrun --nproc-per-node 4 --no-python saelab capture --bytes 2TB --shard-mb 1024 ...
 """
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction, arg
 
+from saelab import ranks
 from saelab.errors import UsageError
-from saelab.ranges import Count, OrNone, Several
-from saelab.textfiles import skipped
+from saelab.ranges import LARGEST, Bytes, Count, OrNone, Range, Several
 
 from . import capture_check, capture_estimate
+from .capture_summary import summary
 from .common import Common, Folder, document, show, unsaid
 from .progress import bar
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from saelab.activations.source import Source
     from saelab.activations.text import Text
 
-UNCHECKED = ("hook", "arrays", "ids", "gradients", "dry_run")  # what --check says by itself
+UNCHECKED = "hook arrays ids gradients dry_run bytes shard_mb".split()  # --check says by itself
+TOKENS = 2_000_000  # positions, where nobody says how many
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,12 @@ class Args(Common):
     ids: Folder = None
     """with --arrays: a .safetensors file with any of tokens, owners (document of each row or
     context) and counted, or a .npy file of tokens"""
-    tokens: Count = 2_000_000
-    """positions to cache, such as 2000000, 500k or 2M; about 5% are held out"""
+    tokens: Annotated[Count | None, unsaid] = None
+    """positions to cache, such as 2000000, 500k or 2M; about 5% are held out (default: 2M, or as
+    many as --bytes holds)"""
+    bytes: Annotated[Bytes | None, Range(1, whole=True), unsaid] = None
+    """size of all shards together, such as 500MB, 2GB or 1TB: the cache ends before it, with both
+    splits (default: what --tokens take)"""
     held_out: Annotated[OrNone, arg(help_behavior_hint="")] = 0
     """of these, positions to hold out, of as many documents as it takes (default: as the documents
     fall)"""
@@ -64,6 +71,9 @@ class Args(Common):
     """also cache the loss's gradient at each hook point"""
     dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     """dtype on disk; int8 with a scale for each token is half of float16"""
+    shard_mb: Annotated[int | None, Range(1, 4096, whole=True), unsaid] = None
+    """megabytes of activations in a shard's file, of which three are in memory at once (default:
+    64)"""
     text_field: str = "text"
     """field or column of records that holds the text"""
     strict: bool = False
@@ -87,6 +97,12 @@ class Args(Common):
     cache: Folder = None
     """with --check: where the run's cache lies now (default: where the run says)"""
 
+    @property
+    def n_tokens(self) -> int:
+        """Positions that are asked for, or at most."""
+        unsaid = TOKENS if self.bytes is None else LARGEST
+        return self.tokens or unsaid
+
 
 def run(args: Args) -> int:
     """Capture with a progress bar on stderr; print what was written."""
@@ -97,8 +113,13 @@ def run(args: Args) -> int:
     if args.dry_run:
         if args.arrays is not None:
             raise UsageError("--dry-run times a model: --arrays has none")
-        return capture_estimate.run(_of_text(args), args.seed, args.json)
-    source = _of_text(args) if args.arrays is None else _of_arrays(args)
+        return capture_estimate.run(_source(args), args.seed, args.json)
+    with ranks.joined(remedy="repeat the command to resume"):
+        return _capture(args)
+
+
+def _capture(args: Args) -> int:
+    source = _source(args)
     from saelab.activations import Cache
 
     started, seen = time.perf_counter(), []
@@ -109,6 +130,8 @@ def run(args: Args) -> int:
             shown.to(n_tokens)
 
         cache = Cache.write(args.out, source, progress)
+    if ranks.rank():
+        return 0
     result = document(
         "capture",
         args.seed,
@@ -138,10 +161,20 @@ def _check(args: Args, folder: Path) -> int:
         None if args.model == "bundled" else args.model,
         args.cache,
         device=args.device,
-        n_tokens=args.tokens,
+        n_tokens=args.n_tokens,
         seed=args.seed,
         as_json=args.json,
     )
+
+
+def _source(args: Args) -> Any:
+    """What fills the cache, in the shards that are asked for."""
+    source = _of_text(args) if args.arrays is None else _of_arrays(args)
+    if args.shard_mb:
+        source.plan = source.plan.in_shards_of(args.shard_mb * 10**6)
+    if args.bytes:
+        source.plan = source.plan.within(args.bytes)
+    return source
 
 
 def _of_text(args: Args) -> "FromText":
@@ -151,12 +184,13 @@ def _of_text(args: Args) -> "FromText":
         raise UsageError("--ids goes with --arrays: a text has its own tokens")
     if not args.hook:
         raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
-    if args.held_out >= args.tokens:
+    n_tokens = args.n_tokens
+    if args.held_out >= n_tokens:
         raise UsageError(
-            f"held_out={args.held_out} of tokens={args.tokens} leaves none to train on: give fewer"
+            f"held_out={args.held_out} of tokens={n_tokens} leaves none to train on: give fewer"
         )
     text = _checked(args)
-    model = models.load(args.model, args.device)
+    model = models.load(args.model, ranks.device(args.device))
     if model.unread:
         unread = ", ".join(model.unread)
         print(f"left unread, the model has no place for them: {unread}", file=sys.stderr)
@@ -166,7 +200,7 @@ def _of_text(args: Args) -> "FromText":
         model,
         text,
         args.hook,
-        args.tokens,
+        n_tokens,
         context=args.context,
         n_held_out=args.held_out,
         gradients=args.gradients,
@@ -202,39 +236,11 @@ def _of_arrays(args: Args) -> "Source":
             "--parse-special, --strict, --bos and --uncounted are of texts: --arrays has its ids"
         )
 
+    if args.bytes is not None:
+        raise UsageError("--bytes is of texts: all rows of --arrays are taken")
     if args.gradients:
         raise UsageError("--gradients need a model: --arrays has none")
     assert args.arrays is not None
     arrays = read(args.arrays, args.hook)
     ids = None if args.ids is None else read(args.ids, name="tokens")
     return from_arrays(arrays, ids, context=args.context, dtype=args.dtype, text=args.arrays.name)
-
-
-def summary(result: dict, asked: int) -> str:
-    """The result for people: what was written, and whether the text gave fewer positions than asked
-    for."""
-    tokens = result["tokens"]
-    lines = [
-        f"{result['cache']}: {tokens['train']:,} training and {tokens['held_out']:,} held-out "
-        f"tokens at {', '.join(result['hooks'])}, {result['bytes'] / 1e6:,.0f} MB"
-    ]
-    if result["already_there"]:
-        lines.append("nothing to do: this cache was complete")
-    else:
-        lines[0] += (
-            f", {result['seconds']:.0f} s "
-            f"({result['positions'] / max(result['seconds'], 0.1):,.0f} positions/s)"
-        )
-    if result["cut"]:
-        lines.append(f"{result['cut']:,} documents were longer than a context and were cut")
-    lines += skipped.lines(result)
-    lines += [
-        f"int8 is advised against at {hook}: {capture_check.large(outliers)}"
-        for hook, outliers in result["outliers"].items()
-        if outliers
-    ]
-    if result["positions"] < asked:
-        lines.append(
-            f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"
-        )
-    return "\n".join([*lines, f"next: saelab train --cache {result['cache']} --out runs/NAME"])

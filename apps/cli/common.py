@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from saelab.errors import UsageError
-from saelab.ranges import Seed, number
+from saelab.ranges import Bytes, Seed, number
 
 registry = ConstructorRegistry()
 
@@ -28,6 +28,20 @@ def whole(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         metavar="N",
         instance_from_str=lambda words: number(words[0]),
         is_instance=lambda value: isinstance(value, int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@registry.primitive_rule
+def size(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+    """How sizes are read: 500MB, 2GB, 1.5TB."""
+    if kind.type is not Bytes:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="SIZE",
+        instance_from_str=lambda words: Bytes.read(words[0]),
+        is_instance=lambda value: isinstance(value, Bytes),
         str_from_instance=lambda value: [str(value)],
     )
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from saelab import ranks
+
 EVERY = 30.0  # seconds
 
 
@@ -28,7 +30,8 @@ class Bar:
         self.n, self.first, self.since = 0, 0, clock()
         options: dict[str, Any] = {"unit": unit, "unit_scale": True, "desc": what or None}
         # Where stderr is no terminal, tqdm shows nothing.
-        self.tqdm = tqdm(total=total, file=sys.stderr, disable=None, **options)
+        hidden = True if ranks.rank() else None
+        self.tqdm = tqdm(total=total, file=sys.stderr, disable=hidden, **options)
 
     def to(self, n: int, **numbers: str) -> None:
         """Say that `n` units are done; numbers: what to show beside them on a terminal."""
@@ -96,9 +99,9 @@ _teller: Teller | None = None
 @contextmanager
 def telling(verb: str, every: float = EVERY) -> Iterator[None]:
     """Within the block, what `bar` and `stage` say goes to stderr as plain lines, where that is no
-    terminal."""
+    terminal. Of several ranks the first one tells."""
     global _teller
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() or ranks.rank():
         yield
         return
     _teller = teller = Teller(verb, every)

@@ -9,7 +9,9 @@ import time
 
 import torch
 
+from saelab.activations.background import AHEAD
 from saelab.activations.from_text import FromText
+from saelab.activations.plan import Plan
 from saelab.activations.source import Piece, all_but_first
 from saelab.models import running
 
@@ -32,10 +34,18 @@ def estimate(source: FromText) -> dict[str, float]:
         list(source.acts(piece))
         passes.append(time.perf_counter() - started)
     seconds = min(passes) / tokens_CT.numel() * plan.n_tokens
-    # One shard is written while the next is computed.
-    n_contexts = min(plan.shard_contexts, -(-plan.n_tokens // plan.context))
-    n_positions = n_contexts * plan.context
     unit = 1 if sys.platform == "darwin" else 1024
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    memory = used + 2 * n_positions * plan.bytes_per_position + 2 * plan.moments_bytes
-    return {"bytes": plan.needed_bytes, "seconds": seconds, "peak_memory_bytes": memory}
+    peak = used + memory(plan)
+    return {"bytes": plan.needed_bytes, "seconds": seconds, "peak_memory_bytes": peak}
+
+
+def memory(plan: Plan) -> int:
+    """Bytes that writing a cache takes beside what computes it, however large it becomes: a shard
+    is filled while AHEAD others wait and one is written, each with the moments of its split."""
+    in_all = -(-plan.n_tokens // plan.context)
+    n_contexts = min(in_all, (AHEAD + 2) * plan.shard_contexts)
+    n_shards = -(-n_contexts // plan.shard_contexts)
+    moments = n_shards * plan.moments_bytes // 2
+    # The sums of all shards, and what adding one group of contexts takes.
+    return n_contexts * plan.context * plan.position_bytes + moments + 2 * plan.moments_bytes

@@ -123,12 +123,13 @@ class Plan:
             object.__setattr__(self, "shard_contexts", self._fitting(SHARD_BYTES))
 
     def _fitting(self, n_bytes: int) -> int:
-        """How many contexts a shard of so many bytes holds."""
+        """How many contexts a shard of so many bytes of activations holds."""
         fitting = n_bytes // (self.bytes_per_position * self.context)
         return max(SHARD_STEP, fitting // SHARD_STEP * SHARD_STEP)
 
     def in_shards_of(self, n_bytes: int) -> "Plan":
-        """The same in shards of at most so many bytes, where they hold SHARD_STEP contexts."""
+        """The same in shards of at most so many bytes of activations, where these hold SHARD_STEP
+        contexts."""
         return replace(self, shard_contexts=self._fitting(n_bytes))
 
     def within(self, n_bytes: int) -> "Plan":

@@ -249,7 +249,8 @@ def test_debug_shows_the_traceback(tmp_path: Path):
         ),
         (
             ["browse", "--port", "x"],
-            "saelab browse: Error parsing --port: 'x' is no whole number; see saelab browse --help",
+            "saelab browse: Error parsing --port: 'x' is no whole number such as 2000000, 500k or "
+            "2M; see saelab browse --help",
         ),
     ],
 )

@@ -122,4 +122,4 @@ def test_python_callers_are_checked_too(tiny_cache: Path, tmp_path: Path):
     wrong = training.Config(cache=str(tiny_cache), out=str(tmp_path / "r"), hook=HOOK, log_every=0)
     with pytest.raises(ValueError, match="log_every=0: give a whole number of at least 1"):
         training.train(wrong)
-    assert capture.Args().tokens == 2_000_000 and list(tmp_path.iterdir()) == []
+    assert capture.Args().n_tokens == 2_000_000 and list(tmp_path.iterdir()) == []

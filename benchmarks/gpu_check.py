@@ -41,7 +41,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (
-    Stage("native", 90),
+    Stage("native", 110),
     Stage("ceilings", 40),
     Stage("correct", 80),
     Stage("redone", 45),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.gpu import correct, targets
+from benchmarks.gpu import correct, native, targets
 from benchmarks.gpu.card import Card
 from saelab import Code
 from saelab.sparsify import Choice
@@ -160,6 +160,25 @@ def test_a_number_that_is_missing_or_failed_meets_no_target():
     assert not any(target.met for target in targets.targets({}, "NVIDIA H100"))
     rows = {**MEASURED["correct"], "another form": {"failed": "why"}}
     assert targets.targets({"correct": rows}, None)[0].met is None
+
+
+LINES = """
+tests/kernels/test_triton.py::test_one[triton-Choice(k=3, over='batch')] PASSED [ 10%]
+[gw3] [ 20%] PASSED tests/kernels/test_triton.py::test_two
+[gw0] [ 30%] FAILED tests/kernels/test_triton.py::test_three
+[gw1] [ 40%] SKIPPED tests/kernels/test_triton.py::test_four
+FAILED tests/kernels/test_triton.py::test_three - AssertionError: 3 pairs are wrong
+==== 1 failed, 2 passed, 1 skipped in 3.21s ====
+"""
+
+
+def test_tests_that_fail_on_the_card_are_named_with_why():
+    made = dict(native.verdicts(LINES.splitlines(keepends=True)))
+    assert made["tests"] == {"PASSED": 2, "FAILED": 1, "SKIPPED": 1}
+    (failed,) = [row for name, row in made.items() if "test_three" in name]
+    assert "3 pairs are wrong" in failed["failed"]
+    early = native.verdicts(LINES.splitlines(keepends=True)[:4])  # known before the summary is
+    assert any("test_three" in name for name, _ in early)
 
 
 def test_every_stage_is_a_function_of_its_module():

@@ -1,29 +1,36 @@
 """The kernels' tests, compiled for this card instead of interpreted."""
 
-import importlib.util
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.gpu.card import Card, Rows
 
 ROOT = Path(__file__).parents[2]
 CHOSEN = "(triton or gpu) and not compile"  # what is compiled for cards that are absent is CI's
+WORKERS = 8  # that compile side by side; each holds half a GiB of the card
+VERDICT = re.compile(r"\b(PASSED|FAILED|ERROR|SKIPPED) +(tests/\S+)|(tests/\S+.*) (PASSED|FAILED)")
 
 
 def native(card: Card) -> Rows:
-    """How many tests of the Triton kernels passed, and the lines of those that did not."""
+    """How many tests of the Triton kernels passed so far, and those that did not."""
     if card.tiny:
         yield "skipped", "the test suite runs them interpreted"
         return
-    if importlib.util.find_spec("pytest") is None:
+    if find_spec("pytest") is None:
         yield "skipped", "pytest is not installed here"
         return
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", CHOSEN]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-k", CHOSEN, "tests/kernels"]
+    command += ["-p", "no:cacheprovider", "-p", "no:benchmark"]
+    command += ["-n", str(WORKERS)] if find_spec("xdist") else []
     environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
     with subprocess.Popen(
-        [*command, "tests/kernels"],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -31,8 +38,25 @@ def native(card: Card) -> Rows:
         env=environment,
     ) as tests:
         assert tests.stdout is not None
-        for line in tests.stdout:
+        yield from verdicts(tests.stdout)
+    yield "exit code is 0", tests.returncode == 0
+
+
+def verdicts(lines: Iterable[str]) -> Rows:
+    """Rows of pytest's lines: every 50 tests how many passed, each that failed at once and, in the
+    summary, why."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        if not (found := VERDICT.search(line)):
+            continue
+        verdict, name = found[1] or found[4], found[2] or found[3]
+        if line.startswith(("FAILED", "ERROR")):  # the summary says why
             print(line, end="", flush=True)
-            if line.startswith(("FAILED", "ERROR")) or " passed" in line or " failed" in line:
-                yield line.split(" - ")[0].strip(), line.strip()[:300]
-    yield "exit code", tests.returncode
+            yield f"failed: {name}", {"failed": line.strip()[:300]}
+            continue
+        counts[verdict] += 1
+        if verdict in ("FAILED", "ERROR"):
+            yield f"failed: {name}", {"failed": "see the summary"}
+        elif counts.total() % 50 == 0:
+            yield "tests", dict(counts)
+    yield "tests", dict(counts)

@@ -94,6 +94,6 @@ def _of_adam(config: Config) -> Iterator[str]:
         )
     if config.lazy and not isinstance(config.form, Choice):
         yield (
-            f"lazy waits for features that no pair gives a gradient, and {config.sparsify}'s "
-            "levels have one at every step: it goes with a budget, such as topk"
+            "lazy leaves features as they are that a budget gives no pair: it goes with topk and "
+            f"other budgets, not with {config.sparsify}"
         )

@@ -96,7 +96,7 @@ def test_what_does_not_go_together_is_refused():
     for options, sentence in (
         ({"dtype": "bfloat16", "lazy": True}, "lazy keeps the parameters in float32"),
         ({"dtype": "bfloat16", "moments": "bfloat16"}, "moments=bfloat16 keeps the parameters"),
-        ({"sparsify": "jumprelu", "lazy": True}, "lazy waits for features that no pair gives"),
+        ({"sparsify": "jumprelu", "lazy": True}, "lazy leaves features as they are that a budget"),
     ):
         with pytest.raises(UsageError, match=sentence):
             check(replace(CONFIG, **options))

@@ -62,7 +62,14 @@ def _home(tensor: Tensor) -> Home:
 
 
 def _backend(tensor: Tensor) -> ModuleType:
-    return importlib.import_module(_home(tensor).module)
+    home = _home(tensor)
+    try:
+        return importlib.import_module(home.module)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("saelab"):
+            raise
+        message = f"{home.module} needs {error.name}, which is not installed: pip install"
+        raise ModuleNotFoundError(f"{message} {error.name}", name=error.name) from None
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

@@ -110,3 +110,15 @@ def test_a_backends_tensors_lie_on_its_device_and_one_that_stays_behind_is_caugh
         x, W, _ = backends.there("away", *case[:3])
         with kernels.backend("away"), pytest.raises(RuntimeError, match="same device"):
             kernels.choose(x, W, case.b, sparsify)
+
+
+def test_a_library_that_a_backend_lacks_is_named_with_the_remedy(monkeypatch, tmp_path):
+    (tmp_path / "lacking_backend.py").write_text("import quite_absent")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(kernels.HOMES, "lacking", kernels.Home("lacking_backend"))
+    sentence = (
+        "lacking_backend needs quite_absent, which is not installed: pip install quite_absent"
+    )
+    code = kernels.Code(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), 1)
+    with kernels.backend("lacking"), pytest.raises(ModuleNotFoundError, match=sentence):
+        kernels.spmm(code, torch.ones(1, 2))

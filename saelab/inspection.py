@@ -129,7 +129,7 @@ def _cache(path: Path, verify: bool) -> Inspected:
     return Inspected("cache", held["complete"], facts, [own, *files])
 
 
-# --- runs ----------------------------------------------------------------------------------------
+# --- runs and SAEs -------------------------------------------------------------------------------
 
 
 def _run(run: RunFolder, verify: bool) -> Inspected:
@@ -143,12 +143,15 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
         *documents.values(),
         *([index] if index else ()),
     ]
+    kept = _cache(run.cache, verify) if (run.cache / "manifest.json").is_file() else None
+    files += [file._replace(file=f"cache/{file.file}") for file in kept.files] if kept else []
     readable = [path for path, file in documents.items() if not file.problem]
     facts = {
         **_header(run.sae),
         "step": int(checkpoints[-1].stem.removeprefix("step-")) if checkpoints else None,
         "reports": {path.name: kind_of(read(path)) for path in readable if path != run.training},
         "index": schema,
+        "kept cache": kept.facts if kept else None,
         "of another SAE": [] if any(file.problem for file in files) else outdated(run),
     }
     return Inspected("run", run.has_sae(), facts, files)
@@ -156,7 +159,7 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
 
 def _edited(run: RunFolder) -> Iterator[File]:
     """The files that people may edit, which have no digest: they are parsed."""
-    for path, parse in ((run.config, _fields), (run.metrics, _rows)):
+    for path, parse in ((run.config, _fields), (run.metrics, _rows), (run.windows, _rows)):
         if path.is_file():
             yield _look(path, path.name, partial(parse, path))._replace(digest="none")
 
@@ -170,9 +173,6 @@ def _fields(path: Path) -> None:
 
 def _rows(path: Path) -> None:
     read_rows(path)
-
-
-# --- SAEs ----------------------------------------------------------------------------------------
 
 
 def _header(folder: Path) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class RunFolder:
         self.sae = self.path / "sae"
         self.header = self.sae / "sae.json"
         self.checkpoints = self.path / "checkpoints"
+        self.cache = self.path / "cache"
+        self.windows = self.path / "windows.jsonl"
         self.features = self.path / "features.db"
         self.report = self.path / "report.json"
         self.dark_matter = self.path / "dark-matter.json"

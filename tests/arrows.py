@@ -76,8 +76,8 @@ saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.device
-    saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.origin
-    saelab.ranges saelab.runs saelab.sae saelab.scaling saelab.sparsify
+    saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.models
+    saelab.origin saelab.ranges saelab.runs saelab.sae saelab.scaling saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -9,6 +9,10 @@ from saelab.sparsify import Choice
 
 from .config import Config
 
+OF_LIVE = ("model", "text", "text_field", "context", "ring", "keep")
+# What runs that are trained together have only one of.
+ONE_PASS = ("cache", "live", *OF_LIVE, "batch", "tokens", "order_seed", "checkpoint_every")
+
 
 def check(config: Config) -> None:
     """Raise UsageError, with the numbers, for fields that cannot go together.
@@ -24,8 +28,7 @@ def check(config: Config) -> None:
 def problems(config: Config) -> Iterator[str]:
     """What is wrong, and what would be right, with the numbers. Raises UsageError for a sparsifier
     that does not exist."""
-    if not config.cache:
-        yield "no cache named: --cache DIR (make one with `saelab capture`)"
+    yield from _of_data(config)
     if not config.out:
         yield "no run folder named: --out RUN"
     yield from outside(config)
@@ -35,6 +38,30 @@ def problems(config: Config) -> Iterator[str]:
     yield from _of_adam(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
+
+
+def _of_data(config: Config) -> Iterator[str]:
+    """What the run trains on: a cache, or a model and a text."""
+    if not config.live:
+        if not config.cache:
+            yield (
+                "no cache named: --cache DIR (make one with `saelab capture`), or --live for none"
+            )
+        for name in OF_LIVE:
+            if (value := getattr(config, name)) != getattr(Config, name):
+                yield f"{name}={value} is for --live: a cache has its own"
+        return
+    if config.cache:
+        yield f"cache={config.cache} and live exclude each other: give one of them"
+    if config.hook is None:
+        yield "no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post"
+    if config.ring < config.batch:
+        yield f"ring={config.ring} is less than one batch: --ring {config.batch} or more"
+    if config.keep < 2 * config.batch:
+        yield (
+            f"keep={config.keep} is less than two batches of {config.batch}: "
+            f"--keep {2 * config.batch} or more"
+        )
 
 
 def _of_sizes(config: Config) -> Iterator[str]:

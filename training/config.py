@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from saelab import device
 from saelab.errors import UsageError
-from saelab.ranges import Count, Decay, Part, Positive, Seed, Share, Weight
+from saelab.ranges import Count, Decay, Part, Positive, Seed, Several, Share, Weight
 
 from . import rate, recipe
 
@@ -30,6 +30,23 @@ class Config:
     """hook point to train on (default: the cache's only one)"""
     target: str | None = None
     """hook point to predict instead of the input: makes a transcoder"""
+    live: bool = False
+    """train without a cache, on a model that runs over a text meanwhile; what follows up to `keep`
+    is for this alone"""
+    model: str = "bundled"
+    """bundled, a folder in Hugging Face layout, or a hub name"""
+    text: str = "stdlib"
+    """stdlib, bundled-mix, a file or folder, or a hub dataset; at its end it begins anew, shuffled
+    otherwise"""
+    text_field: str = "text"
+    """field or column of records that holds the text"""
+    context: Several | None = None
+    """positions per context (default: the model's, at most 1024)"""
+    ring: Count = 262_144
+    """positions whose activations are on the device, and are shuffled, together"""
+    keep: Count = 1_000_000
+    """positions, from the text's beginning, of the cache that is kept in the run's folder for later
+    verbs, and for the levels of batch and feature budgets"""
     sparsify: str = "topk"
     """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu;
     or, with signed or gradient scores, signed-, gradient- or signed-gradient- before topk,
@@ -166,6 +183,7 @@ class Config:
         """`field: mine / other's` for each field that changes the result; the run's place, logging
         and checkpoints do not, the device by rounding only."""
         free = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device"}
+        free |= {"model", "text"}  # wherever they lie: what they are is compared
         pairs = (
             (f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)

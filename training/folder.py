@@ -64,13 +64,23 @@ def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: boo
             )
         _check_data(folder, cache)
     else:
-        refuse_occupied(folder)
+        refuse_occupied(folder, config.live)
 
 
-def refuse_occupied(folder: Path) -> None:
-    """Raise UsageError for a folder that holds more than the traces of a killed start."""
+def check_places(configs: Sequence[Config], resume: bool) -> None:
+    """Raise UsageError for a folder that holds something else than what may be resumed, before the
+    work that comes ahead of a run without a cache."""
+    for config in configs:
+        if not (resume and RunFolder(config.out).config.exists()):
+            refuse_occupied(Path(config.out), config.live)
+
+
+def refuse_occupied(folder: Path, live: bool = False) -> None:
+    """Raise UsageError for a folder that holds more than the traces of a killed start; of a run
+    without a cache its kept one is such a trace."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    if held := [path for path in paths if not _of_a_killed_start(path)]:
+    kept = RunFolder(folder).cache if live else None
+    if held := [path for path in paths if path != kept and not _of_a_killed_start(path)]:
         what = "another run" if RunFolder(folder).config in held else "other files"
         raise UsageError(
             f"{folder} already holds {what}: choose another --out, or --resume to go on with it"

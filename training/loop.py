@@ -15,9 +15,9 @@ from saelab.errors import FailedRun, UsageError
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 
-from . import checkpoint
+from . import checkpoint, live
 from . import folder as folder_
-from .checks import check
+from .checks import ONE_PASS, check
 from .config import Config
 from .interruption import deferred
 from .record import Record
@@ -35,6 +35,7 @@ def train(
     resume: bool = False,
     extend: bool = False,
     progress: Progress | None = None,
+    keeping: Callable[[int], object] | None = None,
 ) -> Path | list[Path]:
     """Train one SAE per config in a single pass over their common cache; returns the run folder, or
     a list of them.
@@ -43,23 +44,25 @@ def train(
     uninterrupted run's, bit for bit on a CPU. extend: with resume, `tokens` may differ from those
     that the run was begun with: it goes on under the schedule of the new length, which is not what
     a run of that length from the start would be, and is recorded. progress(step, n_steps, what
-    each run measured) is called after every step. Raises UsageError for configs that cannot share
-    a pass, a run folder that is occupied or that another process writes, a checkpoint of another
-    configuration or other activations; KeyboardInterrupt for Ctrl-C and SIGTERM, once the step is
-    done and its checkpoint written.
+    each run measured) is called after every step, keeping(positions) while the cache is written
+    that runs without one keep. Raises UsageError for configs that cannot share a pass, a run folder
+    that is occupied or that another process writes, a checkpoint of another configuration or other
+    activations; KeyboardInterrupt for Ctrl-C and SIGTERM, once the step is done and its checkpoint
+    written.
 
     >>> folder = train(Config(cache="caches/a", out="runs/a", k=32))
     >>> sae = SAE.load(folder)
     """
     several = [configs] if isinstance(configs, Config) else list(configs)
-    cache = _common_cache(several)
+    _check_alike(several)
+    cache, source = live.begin(several, resume, keeping) if several[0].live else _cache(several)
     hooks = [_hooks(config, cache) for config in several]
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
     ]
     names = sorted({name for pair in hooks for name in pair})
     arrays = [*names, *sorted({name for name in gradients if name})]
-    shuffled = partial(cache.batches, size=several[0].batch, seed=several[0].order_seed)
+    shuffled = partial(source.batches, size=several[0].batch, seed=several[0].order_seed)
     with folder_.opened(several, cache, resume, extend) as (folders, first, keep):
         sample = _sample(shuffled(names), several[0].batch, cache.n_tokens())
         runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
@@ -91,14 +94,13 @@ def train(
     return folders[0] if isinstance(configs, Config) else folders
 
 
-def _common_cache(configs: list[Config]) -> Cache:
-    """The cache that all configs name. Raises UsageError if they differ in what a pass
-    has only one of."""
+def _check_alike(configs: list[Config]) -> None:
+    """Raise UsageError if the runs differ in what a pass has only one of."""
     if not configs:
         raise UsageError("no runs to train")
     for config in configs:
         check(config)
-        for name in ("cache", "batch", "tokens", "order_seed", "checkpoint_every"):
+        for name in ONE_PASS:
             mine, theirs = getattr(config, name), getattr(configs[0], name)
             if mine != theirs:
                 raise UsageError(
@@ -106,13 +108,17 @@ def _common_cache(configs: list[Config]) -> Cache:
                 )
     if len({config.out for config in configs}) < len(configs):
         raise UsageError("runs of one pass need run folders of their own")
+
+
+def _cache(configs: list[Config]) -> tuple[Cache, Cache]:
+    """The cache that all configs name, which is what they train on as well."""
     cache, size = Cache(configs[0].cache), configs[0].batch
     if size > cache.n_tokens():
         raise UsageError(
             f"batch={size} is more than the {cache.n_tokens()} training tokens of {cache.path}: "
             f"give at most --batch {cache.n_tokens()}"
         )
-    return cache
+    return cache, cache
 
 
 def _hooks(config: Config, cache: Cache) -> tuple[str, str]:
@@ -139,7 +145,7 @@ def _gradient(config: Config, cache: Cache, target: str) -> str | None:
 def _sample(batches: Any, batch: int, n_tokens: int) -> dict[str, torch.Tensor]:
     """The first SAMPLE_TOKENS tokens of the shuffled stream, per hook."""
     pieces = [next(batches) for _ in range(max(1, min(SAMPLE_TOKENS, n_tokens) // batch))]
-    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    return {name: torch.cat([piece[name].cpu() for piece in pieces]) for name in pieces[0]}
 
 
 @contextlib.contextmanager

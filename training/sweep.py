@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from saelab.errors import UsageError
 
+from .checks import ONE_PASS
 from .config import Config
 
 
@@ -57,7 +58,7 @@ def of(values: Mapping[str, Any]) -> Sweep:
     for field, value in over.items():
         if not value:
             raise UsageError(f"{field} is a list without entries: give it at least one value")
-        if field in ("cache", "batch", "tokens", "order_seed", "checkpoint_every", "out"):
+        if field in (*ONE_PASS, "out"):
             raise UsageError(
                 f"{field} cannot be a list: runs of a sweep share one pass over one cache; start "
                 "one sweep for each"

@@ -1,11 +1,14 @@
-"""Train a sparse autoencoder, or several in one pass, on a cache of activations.
+"""Train a sparse autoencoder, or several in one pass, on a cache of activations or, with --live, on
+a model that runs meanwhile.
 
 `saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it
 gives as a list makes a run of each value, several lists make their product; each run gets a folder
-in --out. An option given here replaces the recipe's.
+in --out. An option given here replaces the recipe's. --hook may be given several times, which makes
+a run of each.
 
     saelab train --cache caches/a --out runs/a --k 32
     saelab train RECIPE.yaml --cache caches/a
+    saelab train --live --model bundled --text stdlib --hook blocks.1.hook_resid_post --out runs/b
 """
 
 import contextlib
@@ -13,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Fixed, Suppress
 
@@ -25,7 +28,7 @@ from saelab.outdated import outdated
 from saelab.runs import RunFolder
 
 from .common import document, show
-from .progress import bar
+from .progress import Bar, bar
 
 
 @dataclass(frozen=True)
@@ -56,29 +59,49 @@ def default(argv: list[str]) -> Args:
     """The recipe's values if the first argument names one (it is then removed from argv), else the
     defaults."""
     given = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    if not argv or argv[0].startswith("-"):
-        return Args(extend="tokens" in given)
-    recipe = beside("training.recipes").sweep(argv.pop(0))
-    return Args(
-        **vars(recipe.base),
-        extend="tokens" in given,
-        over={name: values for name, values in recipe.over.items() if name not in given},
-    )
+    values, over = {}, {}
+    if argv and not argv[0].startswith("-"):
+        recipe = beside("training.recipes").sweep(argv.pop(0))
+        values = vars(recipe.base)
+        over = {name: several for name, several in recipe.over.items() if name not in given}
+    if len(hooks := _repeated(argv, "--hook")) > 1:
+        values, over = {**values, "hook": hooks[0]}, {**over, "hook": tuple(hooks)}
+    return Args(**values, extend="tokens" in given, over=over)
 
 
-def train_showing_progress(configs: Sequence[Config], **options: bool) -> None:
+def _repeated(argv: list[str], option: str) -> list[str]:
+    """The values of an option that is given more than once, which is then removed from argv."""
+    places = [i for i, word in enumerate(argv) if word.partition("=")[0] == option]
+    if len(places) < 2 or argv[-1] == option:
+        return []
+    values = []
+    for place in reversed(places):
+        _, equals, value = argv.pop(place).partition("=")
+        values.append(value if equals else argv.pop(place))
+    return values[::-1]
+
+
+def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
     """Train with a progress bar on stderr; warn there of runs that were too short."""
-    with bar(configs[0].n_steps, "step") as shown:
+    first, bars, shown = configs[0], contextlib.ExitStack(), {}
 
-        def progress(step: int, n_steps: int, steps: list) -> None:
-            shown.to(
-                step,
-                fvu=f"{steps[0].fvu:.3f}",
-                l0=f"{steps[0].l0:.1f}",
-                dead=f"{steps[0].dead:.1%}",
-            )
+    def at(total: int, unit: str, what: str) -> Bar:
+        if what not in shown:  # the one before it, if there is one, has come to its end
+            bars.close()
+            shown[what] = bars.enter_context(bar(total, unit, what))
+        return shown[what]
 
-        saelab.train(configs, progress=progress, **options)
+    def keeping(n_tokens: int) -> None:
+        at(first.keep, "token", "kept cache").to(n_tokens)
+
+    def progress(step: int, n_steps: int, steps: list) -> None:
+        numbers = {"fvu": f"{steps[0].fvu:.3f}", "l0": f"{steps[0].l0:.1f}"}
+        at(n_steps, "step", "").to(step, **numbers, dead=f"{steps[0].dead:.1%}")
+
+    with bars:
+        if not first.live:
+            at(first.n_steps, "step", "")
+        saelab.train(configs, progress=progress, keeping=keeping, **options)
     for config in configs:
         warn(config)
 

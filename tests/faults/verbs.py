@@ -41,6 +41,12 @@ VERBS = (
         events=True,
     ),
     Verb(
+        "live",
+        f"train --live --model ../model --text ../text --hook {HOOK} --out run --tokens 2560 "
+        f"--ring 600 --keep 2000 {TRAIN}",
+        events=True,
+    ),
+    Verb(
         "capture",
         f"capture --model ../model --text ../text --hook {HOOK} --tokens 4k --out cache",
         events=True,

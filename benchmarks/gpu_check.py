@@ -75,16 +75,20 @@ def run(stage: Stage, card: Any, limit: float) -> Outcome:
             target=write_rows, args=(f"{HERE}.{stage.name}", stage.name, card, rows)
         )
         process.start()
-        process.join(limit)
-        state = "finished" if process.exitcode == 0 else "failed"
-        if process.is_alive():
-            state = f"stopped after {limit:.0f} s"
-            _end(process.pid)
-            process.join()
-        elif process.exitcode and process.exitcode < 0:
-            state = f"failed: ended by {signal.Signals(-process.exitcode).name}"
-        lines = rows.read_text(encoding="utf-8").splitlines()
-    return Outcome(state, round(time.perf_counter() - started, 1), dict(map(json.loads, lines)))
+        try:
+            process.join(limit)
+            state = "finished" if process.exitcode == 0 else "failed"
+            if process.is_alive():
+                state = f"stopped after {limit:.0f} s"
+            elif process.exitcode and process.exitcode < 0:
+                state = f"failed: ended by {signal.Signals(-process.exitcode).name}"
+        finally:  # Ctrl-C too: the process has a session of its own, and does not hear it
+            if process.is_alive():
+                _end(process.pid)
+                process.join()
+        lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+    whole = [json.loads(line) for line in lines if line.endswith("\n")]  # not one it died in
+    return Outcome(state, round(time.perf_counter() - started, 1), dict(whole))
 
 
 def _end(pid: int | None) -> None:

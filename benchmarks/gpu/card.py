@@ -110,8 +110,21 @@ def attempt(work: Callable[[], Any]) -> Any:
     """What a call gives; in its place why it failed, or what is not installed here."""
     try:
         return work()
-    except ModuleNotFoundError as error:
-        return {"skipped": f"{error.name} is not here"}
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        return {"failed": f"{type(error).__name__}: {lines[0][:200]}"}
+        return reason(error)
+
+
+def guarded(name: str, rows: Rows) -> Rows:
+    """The rows up to one that fails, whose reason is the last of them: others may still come."""
+    try:
+        yield from rows
+    except Exception as error:
+        yield name, reason(error)
+
+
+def reason(error: Exception) -> dict[str, str]:
+    """Why something failed, or what is not installed here, as a row."""
+    if isinstance(error, ModuleNotFoundError):
+        return {"skipped": f"{error.name} is not here"}
+    lines = str(error).strip().splitlines() or [""]
+    return {"failed": f"{type(error).__name__}: {lines[0][:200]}"}

@@ -1,6 +1,6 @@
 """How many tokens the first screen does not certify, and what a choice costs with them."""
 
-from benchmarks.gpu.card import Card, Rows
+from benchmarks.gpu.card import Card, Rows, guarded
 from saelab import kernels
 from saelab.sparsify import Choice
 from training.benchmark import Shape
@@ -9,7 +9,7 @@ from training.benchmark import Shape
 def redone(card: Card) -> Rows:
     """Per shape and budget: the share of choices that had to be done again."""
     for name, shape in card.shapes().items():
-        yield from _of(card, name, shape)
+        yield from guarded(name, _of(card, name, shape))
 
 
 def _of(card: Card, name: str, shape: Shape) -> Rows:

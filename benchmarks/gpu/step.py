@@ -1,4 +1,4 @@
-"""The training step by stage, beside what the product alone costs and beside the targets.
+"""The training step by stage, beside what the product alone costs.
 
 Shapes: B tokens, F features, D width.
 """
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.card import Card, Rows, attempt
+from benchmarks.gpu.card import Card, Rows, attempt, guarded
 from saelab import kernels
 from saelab.sparsify import Choice, Sparsify
 from training.benchmark import Shape
@@ -20,7 +20,7 @@ SCALE = 1e-3  # of the loss: any number
 
 
 class Trained(NamedTuple):
-    """A fused step and what it takes: x [B, D], the sparsifier; or why there is none."""
+    """A fused step and what it takes: x [B, D], the sparsifier; the number of steps so far."""
 
     module: ModuleType
     fused: Any
@@ -63,27 +63,23 @@ def step(card: Card) -> Rows:
     """Milliseconds of choose, forward (choose, decode and gradients), update and the full step;
     the product in half precision beside them."""
     for name, shape in card.shapes().items():
-        mine = attempt(partial(trained, card, shape, Choice(shape.k)))
-        if isinstance(mine, dict):
-            yield name, mine
-            continue
-        product = _product(card, mine)
-        yield f"{name} product fp16, ms", product
-        for part, ms in _parts(card, mine):
-            yield f"{name} {part}", ms
-            if part == "full step, ms":
-                yield f"{name} full step, products", round(ms / product, 2)
-        whole = 4 * shape.batch * shape.features
-        peak = card.peak(mine.full)
-        yield f"{name} peak of a step, share of [B, F] float32", peak and round(peak / whole, 3)
-        yield f"{name} ms and launches by kernel", _profile(card, mine)
-        del mine
+        yield from guarded(name, _stages(card, name, shape))
         for over in ("batch", "feature"):
-            form = Choice(shape.k, over)
-            yield (
-                f"{name}, {over} budget, full step, ms",
-                attempt(partial(_full, card, shape, form)),
-            )
+            label = f"{name}, {over} budget, full step, ms"
+            yield label, attempt(partial(_full, card, shape, Choice(shape.k, over)))
+
+
+def _stages(card: Card, name: str, shape: Shape) -> Rows:
+    mine = trained(card, shape, Choice(shape.k))
+    product = _product(card, mine)
+    yield f"{name} product fp16, ms", product
+    for part, ms in _parts(card, mine):
+        yield f"{name} {part}", ms
+    yield f"{name} full step, products", round(ms / product, 2)  # the last part is all of it
+    whole = 4 * shape.batch * shape.features
+    peak = card.peak(mine.full)
+    yield f"{name} peak of a step, share of [B, F] float32", peak and round(peak / whole, 3)
+    yield f"{name} ms and launches by kernel", _profile(card, mine)
 
 
 def _full(card: Card, shape: Shape, form: Sparsify) -> float:

@@ -1,8 +1,10 @@
 """The plan's arithmetic against what is counted and measured on small runs; the document's tables
 are what the arithmetic gives."""
 
+import importlib
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,24 @@ def test_the_documents_tables_are_what_the_arithmetic_gives():
     assert stale != document and scale.renewed(stale) == document
     with pytest.raises(ValueError, match="no place for the table ceilings"):
         scale.renewed("")
+
+
+def unknown(document: str) -> list[str]:
+    """The options that a document's commands give to verbs that do not have them."""
+    blocks = re.findall(r"```\n(.*?)```", document, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    missing = []
+    for verb, options in (re.fullmatch(r".*saelab (\S+) (.*)", line).groups() for line in lines):
+        known = {field.name for field in fields(importlib.import_module(f"apps.cli.{verb}").Args)}
+        given = re.findall(r"--([a-z][a-z-]*)", options)
+        missing += [f"{verb} --{name}" for name in given if name.replace("-", "_") not in known]
+    return missing
+
+
+def test_the_documents_commands_have_only_options_that_exist():
+    document = scale.DOC.read_text()
+    assert document.count("saelab train --") == 2 and unknown(document) == []
+    assert unknown(document.replace("--shard-mb", "--shards")) == ["capture --shards"]
 
 
 def operations() -> dict[str, int]:

@@ -91,6 +91,8 @@ def work() -> str:
         )
         for stage in count(plans[0])
     ]
+    extra = [f"{scaling.wire_of_aux(plan, WHOLE.width // 2) / 1e9:.3g}" for plan in plans]
+    rows.append(["GB sent beside: AuxK, where features are dead", *extra])
     return table(["", *(f"{n} ranks" for n in RANKS)], rows)
 
 

@@ -84,29 +84,42 @@ def traffic(plan: Plan) -> dict[str, float]:
 
 
 def wire(plan: Plan) -> dict[str, float]:
-    """Bytes that a rank sends in a step where the features are shared out, by what they are."""
+    """Bytes that a rank sends in a step where the features are shared out, by what they are: its
+    share of the tokens to all, the sum of the reconstructions, a token's k best scores to its owner
+    and how many of them have won back, what fired, and b_dec's gradient."""
     others = (plan.ranks - 1) / plan.ranks
     numbers = plan.batch * plan.width * plan.wire
-    listed = min(plan.k, plan.rows)
     return {
         "tokens": numbers * others,
         "reconstructions": SWEEPS * numbers * others,
-        "scores": plan.batch * listed * 8 * others,
-        "counts": plan.batch * 8 * others,
+        "scores": plan.batch * plan.k * 8 * others,
+        "counts": plan.batch * 4 * others,
+        "fired": plan.rows * 4 * (plan.ranks - 1),
+        "gradients": SWEEPS * plan.width * FLOAT * others,
     }
+
+
+def wire_of_aux(plan: Plan, k_aux: int) -> float:
+    """Bytes that a rank sends beside them where features are dead: AuxK's reconstructions, scores
+    (float32) and counts."""
+    others = (plan.ranks - 1) / plan.ranks
+    numbers = plan.batch * plan.width * plan.wire
+    return (SWEEPS * numbers + plan.batch * (k_aux * FLOAT + 4)) * others
 
 
 def replicated(plan: Plan) -> float:
     """Bytes that a rank sends in a step where each has all features and a share of the tokens: the
-    sum of all gradients."""
-    return SWEEPS * 2 * plan.features * plan.width * FLOAT * (plan.ranks - 1) / plan.ranks
+    sums of all gradients and of what fired."""
+    weights = 2 * plan.features * plan.width + plan.features + plan.width
+    return SWEEPS * (weights * FLOAT + plan.features * 8) * (plan.ranks - 1) / plan.ranks
 
 
 def crossover(width: int, features: int, k: int, ranks: int, number: int = FLOAT) -> float:
     """The batch at which both layouts send as much: below it the features are better shared out,
-    above it the tokens. It does not depend on d but for the scores."""
-    one = Plan(width, features, k, batch=1, ranks=ranks, wire=number)
-    return replicated(one) / sum(wire(one).values())
+    above it the tokens."""
+    none = Plan(width, features, k, batch=0, ranks=ranks, wire=number)
+    fixed, one = (sum(wire(none._replace(batch=batch)).values()) for batch in (0, 1))
+    return (replicated(none) - fixed) / (one - fixed)
 
 
 def seconds(plan: Plan, card: Ceilings) -> dict[str, float]:

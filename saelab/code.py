@@ -41,6 +41,14 @@ class Code:
             torch.arange(self.n_tokens, device=counts_B.device), counts_B
         )
 
+    def to(self, device: torch.device | str) -> "Code":
+        """The same on another device.
+
+        >>> rows = sae.encode(x_BD).to("cpu").features.numpy()
+        """
+        columns = (column.to(device) for column in (self.starts, self.features, self.values))
+        return Code(*columns, self.n_features)
+
     def with_values(self, values: Tensor) -> "Code":
         """The same pairs with other values [N]; shares the sort by feature."""
         return replace(self, values=values)

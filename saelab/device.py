@@ -1,11 +1,16 @@
 """Which device to compute on: the one asked for, or this machine's best."""
 
+import re
+
+from saelab import ranks
 from saelab.errors import UsageError
+
+EXHAUSTED = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED")
 
 
 def chosen(name: str | None = None) -> str:
     """The device of that name, which this machine has; without a name `cuda` where there is one,
-    else `cpu`.
+    else `cpu`. Among several ranks `cuda` is the rank's own card.
 
     Raises UsageError for a device that torch does not know, or that this machine lacks.
 
@@ -16,9 +21,22 @@ def chosen(name: str | None = None) -> str:
 
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = ranks.device(name)
     if reason := _lacking(name):
         raise UsageError(f"there is no device {name!r} here ({reason}): --device cpu is everywhere")
     return name
+
+
+def quick_dtype(device: str) -> str:
+    """What a language model may compute activations in on a device: bfloat16 where that is quick
+    (a GPU with units for it), else float32."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):
+        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if quick else "float32"
 
 
 def _lacking(name: str) -> str:
@@ -49,3 +67,17 @@ def _lacking_cuda(number: int) -> str:
     if number >= (n_devices := torch.cuda.device_count()):
         return f"{n_devices} CUDA device{'s' * (n_devices > 1)}, counted from cuda:0"
     return ""
+
+
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error, or the one behind it, that says memory has run out on some device; None for
+    another kind of error.
+
+    Devices say so in their own ways: torch's allocator, the driver, the libraries of products.
+    """
+    while error is not None:
+        says_so = isinstance(error, RuntimeError) and EXHAUSTED.search(str(error))
+        if says_so or isinstance(error, MemoryError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

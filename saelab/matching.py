@@ -50,7 +50,8 @@ def match(one_AD: Tensor, other_BD: Tensor, *, signed: bool = True) -> Matching:
     """
     from scipy.optimize import linear_sum_assignment
 
-    cosine_AB = normalize(one_AD.float(), dim=1) @ normalize(other_BD.float(), dim=1).T
+    one_AD, other_BD = (normalize(rows.to(one_AD).float(), dim=1) for rows in (one_AD, other_BD))
+    cosine_AB = (one_AD @ other_BD.T).cpu()
     gain_AB = cosine_AB.abs() if signed else cosine_AB
     rows, columns = (
         torch.from_numpy(index) for index in linear_sum_assignment(gain_AB.numpy(), maximize=True)

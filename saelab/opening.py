@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelab.device import chosen
 from saelab.digests import sha256
 from saelab.errors import UsageError
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
@@ -33,34 +34,38 @@ def open(
     cache: Any = None,
     *,
     needs: Sequence[str] = ("model", "cache"),
-    load: Callable[[Any], Any] | None = None,
+    device: str = "cpu",
+    dtype: str | None = None,
+    load: Callable[..., Any] | None = None,
 ) -> Opened:
     """The SAE of a run with its model and cache, which are those of its record or are refused.
 
     model: a name, a folder or a model in memory, where it is not (or not any more) what the
     record names; cache: a folder or a `Cache`, likewise. needs: which of the two are wanted.
-    load: what loads a model (default: `models.load`).
+    device: where the SAE and a model that is loaded go. dtype: of such a model (default: that of
+    the model that filled the cache; float32 without one). load: what loads it (default:
+    `models.load`).
 
     Raises UsageError for a folder without an SAE, for a model or cache that is gone, for
     another one (naming the field that differs), and for a hook that either lacks.
 
         _, sae, cache, model = saelab.open("runs/demo", model="models/where/it/lies/now")
     """
-    from saelab import formats
+    from saelab import formats, models
 
     folder = RunFolder(path)
-    sae = formats.load(folder.path)
+    sae = formats.load(folder.path).to(chosen(device))
     if sae.origin.model and sae.origin.model.name == SYNTHETIC and "model" in needs:
         raise UsageError(
             f"{folder.path} is of a synthetic world, not of a model: use "
             "saelab.evaluation.ground_truth.measure"
         )
-    opened = Opened(
-        folder,
-        sae,
-        _cache(folder, sae, cache) if "cache" in needs else None,
-        _model(folder, sae.origin.model, model, load) if "model" in needs else None,
-    )
+    cache = _cache(folder, sae, cache) if "cache" in needs else None
+    if "model" in needs:
+        dtype = dtype or (cache.plan.model_dtype if cache else "float32")
+        found = functools.partial(load or models.load, device=device, dtype=dtype)
+        model = found(_named(folder, sae.origin.model, model))
+    opened = Opened(folder, sae, cache, model if "model" in needs else None)
     _check(opened)
     return opened
 
@@ -72,12 +77,14 @@ def open_all(
     *,
     needs: Sequence[str] = ("model", "cache"),
     device: str = "cpu",
+    dtype: str | None = None,
 ) -> list[Opened]:
     """Several runs, each model of which is loaded once; see `open`."""
     from saelab import models
 
-    load = functools.cache(functools.partial(models.load, device=device))
-    return [open(path, model, cache, needs=needs, load=load) for path in paths]
+    options: dict[str, Any] = {"needs": needs, "device": device, "dtype": dtype}
+    load = functools.cache(models.load)
+    return [open(path, model, cache, **options, load=load) for path in paths]
 
 
 def _cache(folder: RunFolder, sae: Any, named: Any) -> Any:
@@ -117,12 +124,10 @@ def _recorded(folder: RunFolder, origin: Origin) -> Path:
     )
 
 
-def _model(folder: RunFolder, record: Identity | None, named: Any, load: Callable | None) -> Any:
-    from saelab import models
-
-    load = load or models.load
+def _named(folder: RunFolder, record: Identity | None, named: Any) -> Any:
+    """The name of a run's model, or the model in memory that is given."""
     if named is not None:
-        return load(named)
+        return named
     if record is None or record.name == ARRAYS:
         raise UsageError(f"{folder.path} does not say its model: name it with --model")
     if Path(record.name).is_absolute() and not Path(record.name).is_dir():
@@ -130,7 +135,7 @@ def _model(folder: RunFolder, record: Identity | None, named: Any, load: Callabl
             f"the model of {folder.path} is not at {record.name} any more: --model DIR says "
             "where it lies now"
         )
-    return load(record.name)
+    return record.name
 
 
 def _check(opened: Opened) -> None:
@@ -164,7 +169,7 @@ def _check_activations(model: Any, cache: Any, hook: str) -> None:
     if cache.whole(hook):
         return
     chunk = next(cache.contexts(hook, "held_out"))
-    computed_TD = running.read(model, chunk.tokens[:1], [hook])[hook].flatten(2)[0]
+    computed_TD = running.read(model, chunk.tokens[:1], [hook])[hook].flatten(2)[0].float().cpu()
     # int8 loses more than that of a token with one huge dimension, and of the right model too.
     here_TD = round_trip(computed_TD, cache.plan.dtype)
     held_TD = chunk.acts[0]

@@ -135,8 +135,9 @@ class SAE(nn.Module):
 
         grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is
         above 0. budget [F]: pairs per feature of this batch. Raises ValueError for a width other
-        than d_model.
+        than d_model, and for x on another device than the SAE.
         """
+        kernels.check_together(x=x, SAE=self.W_enc, grad=grad)
         x_BD = normalised(x.reshape(-1, x.shape[-1]), self.token_norm).x
         if grad is not None:
             grad = unit_gradient(grad.reshape(len(x_BD), -1))

@@ -27,10 +27,10 @@ saelab.statistics:
 saelab.origin: saelab.ranges
 saelab.sparsify: saelab.ranges
 saelab.bundled: saelab.documents
-saelab.device: saelab.errors
 saelab.digests: saelab.errors
 saelab.locks: saelab.errors
 saelab.ranks: saelab.errors
+saelab.device: saelab.errors saelab.ranks
 saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
@@ -67,8 +67,8 @@ saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
     saelab.formats saelab.origin saelab.outdated saelab.runs
-saelab.opening: saelab.activations saelab.digests saelab.errors saelab.formats saelab.models
-    saelab.origin saelab.runs
+saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
+    saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify
     saelab.statistics saelab.tasks
@@ -86,10 +86,11 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.outdated saelab.runs saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching saelab.models
-    saelab.opening saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling
-    saelab.statistics saelab.tasks saelab.textfiles training training.recipes training.reproduce
+    saelab.device saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files
+    saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching
+    saelab.models saelab.opening saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae
+    saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training training.recipes
+    training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

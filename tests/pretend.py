@@ -1,23 +1,33 @@
 """A pretend accelerator, for tests on machines without one.
 
-Within `pretend_accelerator()` tensors on the device "meta" hold real values and compute on the CPU,
-but say that they lie elsewhere and refuse what a card refuses: a CPU tensor of one dimension or
-more in the same operation, `.numpy()`, a CPU generator. The device is called "meta" because a CPU
-build of torch guards that one, and knows no "cuda".
+Within `pretend_accelerator()` tensors on the device "pretend" hold real values and compute on the
+CPU, but say that they lie elsewhere and refuse what a card refuses: a CPU tensor of one dimension
+or more in the same operation, `.numpy()`, a CPU generator. The device takes the place that torch
+keeps for devices it does not know; outside the block there is none of that name.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _DummyBackendModule
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend as setup
 
-AWAY = torch.device("meta")
+NAME = "pretend"
 aten = torch.ops.aten
-TAKE_CPU_INDICES = (aten.index.Tensor, aten.index_put_.default)  # on a card, too
+# Their indices may lie on the CPU, on a card too; what they index may not.
+TAKE_CPU_INDICES = (
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+)
 
 
 class Pretend(torch.Tensor):
@@ -32,7 +42,7 @@ class Pretend(torch.Tensor):
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
             layout=inner.layout,
-            device=AWAY,
+            device=torch.device(NAME, 0),
             requires_grad=inner.requires_grad,
         )
 
@@ -44,6 +54,10 @@ class Pretend(torch.Tensor):
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert a tensor of the accelerator to numpy: use .cpu() first")
+
+    def untyped_storage(self) -> Any:
+        """Where it lies, by which safetensors tells tensors that share memory."""
+        return self.inner.untyped_storage()
 
     def tolist(self) -> Any:
         return self.inner.tolist()
@@ -60,7 +74,7 @@ def plain(value: Any) -> Any:
 
 def is_away(device: Any) -> bool:
     """Whether a device is the accelerator."""
-    return device is not None and torch.device(device).type == AWAY.type
+    return device is not None and torch.device(device).type == NAME
 
 
 def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -73,12 +87,13 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if func is aten.copy_.default:
         plain(args[0]).copy_(plain(args[1]))
         return args[0]
-    tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-    ours = [t for t in tensors if isinstance(t, Pretend)]
-    astray = [t for t in tensors if not isinstance(t, Pretend) and t.dim() > 0]
-    if ours and astray and func not in TAKE_CPU_INDICES:
+    bound = (args[0], *args[2:]) if func in TAKE_CPU_INDICES else args
+    ours = [t for t in _tensors((args, kwargs)) if isinstance(t, Pretend)]
+    astray = [t for t in _tensors((bound, kwargs)) if not isinstance(t, Pretend) and t.dim() > 0]
+    if ours and astray:
         raise RuntimeError(f"{func}: not on the same device, but the accelerator and the CPU")
     makes = bool(ours) or is_away(device)
+    _count(func, args, makes)
     inner = {name: tree_map(plain, value) for name, value in kwargs.items()}
     if device is not None:
         inner["device"] = torch.device("cpu")
@@ -94,6 +109,10 @@ def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return known.get(id(value)) if id(value) in known else Pretend(value)
 
     return tree_map(wrapped, result)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
 
 
 class Operations(TorchDispatchMode):
@@ -112,6 +131,10 @@ class Moves(TorchFunctionMode):
             return moved(args[0], "cpu")
         if name == "to" and isinstance(args[0], torch.Tensor):
             return _to(func, args, options)
+        if name in ("__getitem__", "__setitem__"):  # lists become tensors beyond our reach
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            index = tuple(torch.tensor(at) if isinstance(at, list) else at for at in index)
+            return func(args[0], index, *args[2:])
         if name in ("tensor", "as_tensor") and is_away(options.get("device")):
             return Pretend(func(*args, **{**options, "device": "cpu"}))
         return func(*args, **options)
@@ -153,8 +176,78 @@ class _Move(torch.autograd.Function):
         return (Pretend(inner) if is_away(ctx.was) else inner), None
 
 
+PRODUCTS = (aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default)
+
+
+@dataclass
+class Products:
+    """Multiplications of matrix products, by where they were done."""
+
+    here: int = 0
+    away: int = 0
+
+
+_counting: list[Products] = []
+
+
+def _count(func: Any, args: Any, away: bool) -> None:
+    if func not in PRODUCTS or not _counting:
+        return
+    one, other = args[-2:]
+    n = one.numel() * other.shape[-1]
+    _counting[-1].here += 0 if away else n
+    _counting[-1].away += n if away else 0
+
+
+@contextlib.contextmanager
+def products() -> Iterator[Products]:
+    """What is multiplied within the block, on the accelerator and elsewhere."""
+    _counting.append(Products())
+    try:
+        yield _counting[-1]
+    finally:
+        _counting.pop()
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks):
+    """What torch asks of a device that it does not know."""
+
+    here = False
+
+    def is_available(self) -> bool:
+        return _Hook.here
+
+    def has_primary_context(self, dev_id: int) -> bool:
+        return _Hook.here
+
+    def is_built(self) -> bool:
+        return True
+
+
+class _Module(_DummyBackendModule):
+    """What `torch.pretend` is."""
+
+    def is_available(self) -> bool:
+        return _Hook.here
+
+
+@functools.cache
+def _register() -> None:
+    """Make the device known, once in a process: torch takes no name back."""
+    setup(NAME, _Module(), _Hook())
+
+
 @contextlib.contextmanager
 def pretend_accelerator() -> Iterator[None]:
-    """Within the block the device "meta" is one that computes."""
-    with Operations(), Moves():
-        yield
+    """Within the block there is a device "pretend".
+
+    Gradients are computed in the thread that asks for them: those of devices were counted when the
+    process computed its first one.
+    """
+    _register()
+    _Hook.here = True
+    try:
+        with Operations(), Moves(), torch.autograd.set_multithreading_enabled(False):
+            yield
+    finally:
+        _Hook.here = False

@@ -37,21 +37,23 @@ class Price(NamedTuple):
     products: float
 
 
-def tokens(shape: Shape) -> Tensor:
+def tokens(shape: Shape, device: str = "cpu") -> Tensor:
     """x [B, D], Gaussian, the same in every process."""
-    return torch.randn(shape.batch, shape.width, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(shape.batch, shape.width, generator=draw).to(device)
 
 
-def rows(shape: Shape) -> Tensor:
+def rows(shape: Shape, device: str = "cpu") -> Tensor:
     """Unit rows [F, D]."""
-    rows_FD = torch.randn(shape.features, shape.width, generator=torch.Generator().manual_seed(1))
-    return torch.nn.functional.normalize(rows_FD, dim=1)
+    draw = torch.Generator().manual_seed(1)
+    rows_FD = torch.randn(shape.features, shape.width, generator=draw)
+    return torch.nn.functional.normalize(rows_FD, dim=1).to(device)
 
 
-def product(shape: Shape) -> Step:
+def product(shape: Shape, device: str = "cpu") -> Step:
     """The yardstick: one bfloat16 encoder product into memory that is used again."""
-    x_BD, rows_FD = tokens(shape).bfloat16(), rows(shape).bfloat16()
-    out_BF = torch.empty(shape.batch, shape.features, dtype=torch.bfloat16)
+    x_BD, rows_FD = tokens(shape, device).bfloat16(), rows(shape, device).bfloat16()
+    out_BF = x_BD.new_empty(shape.batch, shape.features)
 
     def step() -> None:
         torch.mm(x_BD, rows_FD.T, out=out_BF)
@@ -59,13 +61,13 @@ def product(shape: Shape) -> Step:
     return step
 
 
-def dense(shape: Shape) -> Step:
+def dense(shape: Shape, device: str = "cpu") -> Step:
     """Plain torch: TopK over [B, F], dense products, fused Adam, unit decoder rows."""
-    x_BD = tokens(shape)
-    W_enc, W_dec = (torch.nn.Parameter(rows(shape)) for _ in range(2))
+    x_BD = tokens(shape, device)
+    W_enc, W_dec = (torch.nn.Parameter(rows(shape, device)) for _ in range(2))
     b_enc, b_dec = (
-        torch.nn.Parameter(torch.zeros(shape.features)),
-        torch.nn.Parameter(torch.zeros(shape.width)),
+        torch.nn.Parameter(torch.zeros(size, device=device))
+        for size in (shape.features, shape.width)
     )
     optimiser = torch.optim.Adam([W_enc, b_enc, W_dec, b_dec], lr=DENSE_LR, fused=True)
 
@@ -86,6 +88,8 @@ def dense(shape: Shape) -> Step:
 def _milliseconds(step: Step) -> float:
     start = time.perf_counter()
     step()
+    if torch.cuda.is_initialized():  # a card goes on with it after the call has returned
+        torch.cuda.synchronize()
     return 1000 * (time.perf_counter() - start)
 
 

@@ -149,6 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in VERBS:
         print(f"saelab: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    args = None
     try:
         with _terminated_as_interrupted():
             module, args = parse(argv[0], argv[1:])
@@ -168,6 +169,11 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, Told):
             return 1
 
+        from .exhausted import told
+
+        if exhausted := told(error, args):
+            print(f"saelab {argv[0]}: {exhausted}", file=sys.stderr)
+            return 1
         text = _short(" ".join(str(error).split())) or type(error).__name__
         kind = (
             ""

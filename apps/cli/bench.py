@@ -16,7 +16,7 @@ from saelab.door import beside
 from saelab.errors import UsageError
 from saelab.ranges import Count
 
-from .common import Common, document, show
+from .common import OnDevice, document, show
 from .progress import stage
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ DENSE = "dense torch"
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OnDevice):
     """Options of `saelab bench`."""
 
     width: Count = 768
@@ -50,24 +50,24 @@ class Args(Common):
     """only say which dtype this machine screens in, and why"""
 
 
-def entries(shape) -> dict[str, Callable]:
+def entries(shape, device: str = "cpu") -> dict[str, Callable]:
     """What can be timed in this process, by name: functions that make a step."""
-    benchmark = beside("training.benchmark")
-    named = {DENSE: lambda: benchmark.dense(shape)}
-    named |= {name: lambda name=name: trainer(shape, name) for name in SPARSIFIERS}
-    named |= {
-        name: lambda share=share: trainer(shape, "topk", dead=share) for name, share in AUX.items()
-    }
-    return {**named, AUTOGRAD: lambda: trainer(shape, "topk", fused=False)}
+    benchmark, make = beside("training.benchmark"), partial(trainer, shape, device=device)
+    named = {DENSE: lambda: benchmark.dense(shape, device)}
+    named |= {name: lambda name=name: make(name) for name in SPARSIFIERS}
+    named |= {name: lambda share=share: make("topk", dead=share) for name, share in AUX.items()}
+    return {**named, AUTOGRAD: lambda: make("topk", fused=False)}
 
 
-def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> partial[None]:
+def trainer(
+    shape, sparsify: str, dead: float = 0.0, fused: bool = True, device: str = "cpu"
+) -> partial[None]:
     """The trainer's own step. dead: this share of the features is held dead, so that AuxK has that
     much to do."""
     import torch
 
     benchmark = beside("training.benchmark")
-    x_BD = benchmark.tokens(shape)
+    x_BD = benchmark.tokens(shape, device)
     config = saelab.Config(
         sparsify=sparsify,
         k=shape.k,
@@ -75,12 +75,13 @@ def trainer(shape, sparsify: str, dead: float = 0.0, fused: bool = True) -> part
         batch=shape.batch,
         tokens=10**9,
         lr=benchmark.DENSE_LR,
+        device=device,
     )
     run = beside("training.run").Run(config, x_BD, x_BD)
     if not fused:
         run.optimiser = beside("training.updates").Autograd(config, run.sae)
     grad_BD = x_BD.roll(1, 0) if sparsify == "g-sae" else None
-    held_F = torch.arange(shape.features) < dead * shape.features
+    held_F = torch.arange(shape.features, device=device) < dead * shape.features
     return partial(_step, run, x_BD, grad_BD, held_F)
 
 
@@ -89,8 +90,8 @@ def _step(run, x_BD: "Tensor", grad_BD: "Tensor | None", held_F: "Tensor") -> No
     run.counters.silent_F[held_F] = run.config.window
 
 
-def explained() -> dict:
-    """Machine, versions, and what the probe found."""
+def explained(device: str = "cpu") -> dict:
+    """Machine, versions, what the probe found, and where steps are timed."""
     import platform
 
     import torch
@@ -99,21 +100,26 @@ def explained() -> dict:
 
     probed = probe()
     versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {**probed["machine"], "screen": probed["screen"], "why": probed["why"], **versions}
+    screens = {name: probed[name] for name in ("screen", "why")}
+    on_card = torch.device(device).type == "cuda"
+    card = torch.cuda.get_device_name(device) if on_card else device
+    return {**probed["machine"], **screens, **versions, "device": card}
 
 
-def measured(shape, repeats: int, only: tuple[str, ...], screen: str | None) -> dict[str, dict]:
+def measured(
+    shape, repeats: int, only: tuple[str, ...], screen: str | None, device: str = "cpu"
+) -> dict[str, dict]:
     """The prices of this process's entries, as plain numbers."""
     import torch
 
     from saelab.kernels.cpu import probe
 
     benchmark = beside("training.benchmark")
-    made = entries(shape)
+    made = entries(shape, device)
     unknown = sorted(set(only) - set(made))
     if unknown:
         raise UsageError(f"no entry {', '.join(unknown)}; there are {', '.join(made)}")
-    yardstick = benchmark.product(shape)
+    yardstick = benchmark.product(shape, device)
     prices = {}
     with probe.screening(getattr(torch, screen)) if screen else nullcontext():
         for name, make in made.items():
@@ -143,7 +149,7 @@ def table(prices: dict[str, dict]) -> str:
 
 def run(args: Args) -> int:
     """Measure and print; --explain: print what the probe found."""
-    machine = explained()
+    machine = explained(args.place)
     why = (
         f"{machine['processor']}, {machine['threads']} threads: screens in {machine['screen']}, "
         f"because {machine['why']}"
@@ -152,7 +158,7 @@ def run(args: Args) -> int:
         show(document("bench", args.seed, machine=machine), args.json, why)
         return 0
     shape = beside("training.benchmark").Shape(args.width, args.features, args.k, args.batch)
-    prices = measured(shape, args.repeats, args.only, args.screen)
+    prices = measured(shape, args.repeats, args.only, args.screen, args.place)
     result = document(
         "bench",
         args.seed,
@@ -162,8 +168,8 @@ def run(args: Args) -> int:
         prices=prices,
     )
     head = (
-        f"one training step, d={args.width}, F={args.features}, k={args.k}, B={args.batch}; a "
-        "product: bfloat16, [B, d] [d, F]"
+        f"one training step on {machine['device']}, d={args.width}, F={args.features}, "
+        f"k={args.k}, B={args.batch}; a product: bfloat16, [B, d] [d, F]"
     )
     show(result, args.json, f"{why}\n{head}\n\n{table(prices)}")
     return 0

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import UseAppendAction, arg
 
 from saelab import ranks
+from saelab.device import quick_dtype
 from saelab.errors import UsageError
 from saelab.ranges import LARGEST, Bytes, Count, OrNone, Range, Several
 
 from . import capture_check, capture_estimate
 from .capture_summary import summary
-from .common import Common, Folder, document, show, unsaid
+from .common import Folder, OfModel, document, show, unsaid
 from .progress import bar
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ TOKENS = 2_000_000  # positions, where nobody says how many
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfModel):
     """Options of `saelab capture`."""
 
     model: str = "bundled"
@@ -87,8 +88,6 @@ class Args(Common):
     end-of-text token where it has no BOS)"""
     uncounted: Annotated[Literal["special"] | None, unsaid] = None
     """special: tokens that stand for no text do not count, as position 0 never does"""
-    device: str = "cpu"
-    """device the model runs on"""
     dry_run: bool = False
     """print bytes, seconds, peak memory and the first context; write nothing"""
     check: Folder = None
@@ -160,7 +159,7 @@ def _check(args: Args, folder: Path) -> int:
         folder,
         None if args.model == "bundled" else args.model,
         args.cache,
-        device=args.device,
+        place={"device": args.place, "dtype": args.model_dtype or "float32"},
         n_tokens=args.n_tokens,
         seed=args.seed,
         as_json=args.json,
@@ -190,7 +189,8 @@ def _of_text(args: Args) -> "FromText":
             f"held_out={args.held_out} of tokens={n_tokens} leaves none to train on: give fewer"
         )
     text = _checked(args)
-    model = models.load(args.model, ranks.device(args.device))
+    dtype = args.model_dtype or ("float32" if args.gradients else quick_dtype(args.place))
+    model = models.load(args.model, args.place, dtype=dtype)
     if model.unread:
         unread = ", ".join(model.unread)
         print(f"left unread, the model has no place for them: {unread}", file=sys.stderr)

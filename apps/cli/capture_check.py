@@ -3,7 +3,6 @@
 saelab capture --check runs/demo
 """
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +20,19 @@ def run(
     model: str | None,
     cache: Path | None,
     *,
-    device: str,
+    place: dict[str, str],
     n_tokens: int,
     seed: int,
     as_json: bool,
 ) -> int:
-    """Measure with a progress bar on stderr; print a table. model, cache: where they lie now."""
+    """Measure with a progress bar on stderr; print a table. model, cache: where they lie now.
+    place: device and dtype to compute in."""
     (folder,) = finished("capture --check", [folder])
-    from saelab import models, opening
+    from saelab import opening
     from saelab.activations.plan import stored_bytes
     from saelab.evaluation import rounding
 
-    opened = opening.open(folder, model, cache, load=partial(models.load, device=device))
+    opened = opening.open(folder, model, cache, **place)
     n_tokens = min(n_tokens, rounding.TOKENS, opened.cache.n_tokens("held_out"))
     with bar(n_tokens, "token", str(folder)) as shown:
         fields = rounding.check(

@@ -45,8 +45,6 @@ class Args(OfRun):
     """held-out prompts for truth and faithfulness"""
     truth: str = "measured"
     """measured (every head of this model resampled), published (of GPT-2 small), none"""
-    device: str = "cpu"
-    """device the model runs on (feature-circuit: cpu)"""
 
 
 def run(args: Args) -> int:
@@ -58,10 +56,11 @@ def run(args: Args) -> int:
     numbers = (args.prompts, args.repeats, args.held_out)
     plan = report.Plan(args.task, args.method, *numbers, args.truth, args.seed)  # type: ignore[arg-type]
     plan.check()
-    check_runs(args.method, args.run, args.device)
-    opened = opening.open_all(args.run, args.model, needs=("model",), device=args.device)
+    check_runs(args.method, args.run)
+    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    opened = opening.open_all(args.run, args.model, needs=("model",), **options)
     saes = [run.sae for run in opened]
-    model = opened[0].model if opened else models.load(args.model or "bundled", args.device)
+    model = opened[0].model if opened else models.load(args.model or "bundled", **options)
 
     def progress(what: str) -> None:
         stage(what)
@@ -85,15 +84,12 @@ def run(args: Args) -> int:
     return 0
 
 
-def check_runs(method: str, runs: tuple[Path, ...], device: str) -> None:
-    """Raise UsageError for runs that a method has no use for, and for a device that it does not run
-    on."""
+def check_runs(method: str, runs: tuple[Path, ...]) -> None:
+    """Raise UsageError for runs that a method has no use for."""
     from saelab.errors import UsageError
 
     if runs and not method.startswith(("codes", "feature-circuit")):
         readers = "codes and codes-raw, which read heads with an SAE, and for feature-circuit"
         raise UsageError(f"--run is for {readers}; {method} needs none")
-    if method == "feature-circuit" and device != "cpu":
-        raise UsageError(f"feature-circuit runs on the cpu only, not on {device}")
     if len(runs) > 1 and method.startswith("codes"):
         raise UsageError(f"{method} reads heads with one SAE: name one --run, not {len(runs)}")

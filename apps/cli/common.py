@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from saelab.device import chosen
 from saelab.errors import UsageError
 from saelab.ranges import Bytes, Seed, number
 
@@ -62,11 +63,37 @@ class Common:
     """seed of everything random"""
 
 
+Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
+Dtype = Annotated[Literal["float32", "bfloat16", "float16"] | None, arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class OnDevice(Common):
+    """Options of every verb that computes."""
+
+    device: Device = None
+    """device to compute on, such as cuda:1 (default: cuda where there is one, else cpu)"""
+
+    @property
+    def place(self) -> str:
+        """That device. Raises UsageError for one that this machine lacks."""
+        return chosen(self.device)
+
+
+@dataclass(frozen=True)
+class OfModel(OnDevice):
+    """Options of every verb that runs a language model."""
+
+    model_dtype: Dtype = None
+    """what the model computes in (default: float32; capture on a GPU: bfloat16; eval and index: as
+    the cache was captured)"""
+
+
 Place = Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
-class OfRun(Common):
+class OfRun(OfModel):
     """Options of every verb that opens runs with their model."""
 
     model: Place = None

@@ -57,7 +57,8 @@ def run(args: Args) -> int:
     folders = finished("dark-matter", args.runs)
     if args.errors and len(folders) > 1:
         raise UsageError(f"--errors writes the error of one run, {len(folders)} are named")
-    opened = opening.open_all(folders, args.model, args.cache)
+    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    opened = opening.open_all(folders, args.model, args.cache, **options)
     _check_common(opened)
     saes = {str(folder): run.sae for folder, run in zip(folders, opened, strict=True)}
     cache, model = opened[0].cache, opened[0].model

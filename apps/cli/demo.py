@@ -18,7 +18,7 @@ from saelab.errors import UsageError
 from saelab.ranges import Count, Port
 from saelab.runs import RunFolder
 
-from .common import Common, unsaid
+from .common import OnDevice, unsaid
 
 HOOK = "blocks.1.hook_resid_post"
 TOKENS = 1_150_000
@@ -26,7 +26,7 @@ HELD_OUT = 50_688  # of TOKENS: what the evaluation reads
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OnDevice):
     """Options of `saelab demo`."""
 
     out: Path = Path("runs/demo")
@@ -50,21 +50,19 @@ def run(args: Args) -> int:
         beside("training.checks").check(config)
         _check_place(Path(config.out))
     seconds: dict[str, float] = {}
+    seed, place = {"seed": args.seed}, {"device": args.device}
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
         held_out = HELD_OUT * args.tokens // TOKENS
-        capture.run(
-            capture.Args(
-                text="stdlib", hook=(HOOK,), tokens=args.tokens, held_out=held_out, out=cache
-            )
-        )
+        sizes = {"tokens": args.tokens, "held_out": held_out}
+        capture.run(capture.Args(text="stdlib", hook=(HOOK,), out=cache, **sizes, **place))
     with _stage("train", "two seeds in one pass", seconds):
         _train(configs)
     with _stage("eval", "held-out documents", seconds):
-        evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, seed=args.seed))
+        evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, **seed, **place))
     with _stage(
         "index", "what every feature fires on, and whether the other seed found it", seconds
     ):
-        index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, seed=args.seed))
+        index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, **seed, **place))
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"done in {sum(seconds.values()):.0f} s: {timing}")
     if args.no_browse:
@@ -75,9 +73,8 @@ def run(args: Args) -> int:
 def _configs(args: Args, cache: Path, second: Path) -> list[Config]:
     """The demo recipe with the seed and with the next one."""
     recipe = beside("training.recipes").read("demo")
-    config = replace(
-        recipe, cache=str(cache), hook=HOOK, tokens=recipe.tokens * args.tokens // TOKENS
-    )
+    n_tokens = recipe.tokens * args.tokens // TOKENS
+    config = replace(recipe, cache=str(cache), hook=HOOK, tokens=n_tokens, device=args.device)
     return [
         replace(config, out=str(folder), seed=args.seed + i)
         for i, folder in enumerate((args.out, second))

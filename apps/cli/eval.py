@@ -49,7 +49,8 @@ def run(args: Args) -> int:
     folders = finished("eval", args.runs)
     if args.probe:
         _check_text(folders, args.cache)
-    opened = opening.open_all(folders, args.model, args.cache)
+    options = {"device": args.place, "dtype": args.model_dtype}
+    opened = opening.open_all(folders, args.model, args.cache, **options)
     results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}
     if len(results) == 1:

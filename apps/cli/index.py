@@ -47,8 +47,9 @@ def run(args: Args) -> int:
     place = RunFolder(args.run).path
     if place.is_dir() and not os.access(place, os.W_OK):
         raise UsageError(f"{place} cannot be written, where the index belongs: index a copy of it")
-    folder, sae, cache, model = opening.open(args.run, args.model, args.cache)
-    others = [(path, SAE.load(path)) for path in args.compare]
+    options = {"device": args.place, "dtype": args.model_dtype}
+    folder, sae, cache, model = opening.open(args.run, args.model, args.cache, **options)
+    others = [(path, SAE.load(path).to(args.place)) for path in args.compare]
     named = [(_name(path, other, sae), other) for path, other in others]
     with bar(min(args.tokens, cache.n_tokens(args.split)), "token") as shown:
         summary = build.build(

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from saelab.door import beside
 
-from .common import Common, cell, document, keep, show
+from .common import OfModel, cell, document, keep, show
 from .progress import Bar, bar
 
 reproduce = beside("training.reproduce")
@@ -22,7 +22,7 @@ VERDICT = {True: "yes", False: "no", None: "undecided"}
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OfModel):
     """Options of `saelab reproduce`."""
 
     paper: Annotated[
@@ -40,7 +40,8 @@ def run(args: Args) -> int:
     from saelab.locks import only_writer
 
     with only_writer(args.out), Bars() as bars:  # runs that another process trains would be lost
-        settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move)
+        where = {"device": args.place, "model_dtype": args.model_dtype or "float32"}
+        settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move, **where)
         claims = reproduce.claims(args.paper, settings)
     result = document(
         "reproduce",

@@ -46,7 +46,8 @@ def run(args: Args) -> int:
     folders = finished("supervise", args.runs)
     fit, test, metric = _rows(args)
     task, results = Path(args.task).stem, []
-    opened = opening.open_all(folders, args.model, needs=("model",))
+    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    opened = opening.open_all(folders, args.model, needs=("model",), **options)
     for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
         fields = _compare(args, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}

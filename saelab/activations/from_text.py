@@ -62,8 +62,7 @@ def from_text(
     text = text if isinstance(text, Text) else Text(text, text_field, seed=seed)
     bounds = _bounds(model, bos)
     reading = Reading(text, model.tokenizer, parse_special)
-    if context is None:
-        context = _context(model, reading, pack)
+    context = _context(model, reading, pack) if context is None else context
     _check_sizes(context, model.cfg.n_ctx, n_tokens, n_held_out)
     plan = Plan(
         model=models.record(model),
@@ -81,6 +80,7 @@ def from_text(
         masked=pack != "documents" or bool(uncounted),
         parse_special=parse_special,
         uncounted=uncounted,
+        model_dtype=models.dtype_of(model),
         split_rule=text.split.rule,
     )
     reading.check_room(2 if pack != "documents" else context - (bounds.bos is not None))

@@ -102,6 +102,8 @@ class Plan:
     """row of PACKINGS"""
     masked: bool = False
     """whether an array [C, T] says which positions count; if not, every one but the first does"""
+    model_dtype: str = "float32"
+    """what the model computed in"""
     made_with: str = ""
     """what else decides the bytes, such as the digest of an SAE whose error this is"""
 

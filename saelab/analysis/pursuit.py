@@ -44,7 +44,7 @@ def pursue(target: Tensor, W: Tensor, k: int | Tensor, method: str = "gradient")
         raise UsageError(
             f"the target has shape {list(target.shape)}, W {list(W.shape)}: their widths must agree"
         )
-    k_B = torch.as_tensor(k).expand(len(target))
+    k_B = torch.as_tensor(k, device=target.device).expand(len(target))
     if len(k_B) and not 0 <= int(k_B.min()) <= int(k_B.max()) <= len(W):
         raise UsageError(
             f"k runs from {int(k_B.min())} to {int(k_B.max())}: "
@@ -78,7 +78,7 @@ def _code(atoms_BS: Tensor, values_BS: Tensor, n_features: int) -> Code:
 
 def _gradient(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int, signed: bool) -> Pursuit:
     n_features = len(W_FD)
-    atoms_BS = torch.full((len(target_BD), n_steps), n_features)
+    atoms_BS = k_B.new_full((len(target_BD), n_steps), n_features)
     values_BS = target_BD.new_zeros(len(target_BD), n_steps)
     residual_BD, errors = target_BD, [_squares(target_BD)]
     for step in range(n_steps):
@@ -134,9 +134,10 @@ def _orthogonal(target_BD: Tensor, W_FD: Tensor, k_B: Tensor, n_steps: int) -> P
     """Gram-Schmidt on the chosen atoms: the residual stays orthogonal to all of them, so that none
     is chosen twice."""
     n_tokens, n_features = len(target_BD), len(W_FD)
-    atoms_BS = torch.full((n_tokens, n_steps), n_features)
+    atoms_BS = k_B.new_full((n_tokens, n_steps), n_features)
     basis_BSD = target_BD.new_zeros(n_tokens, n_steps, target_BD.shape[1])
-    triangle_BSS = torch.eye(n_steps, dtype=W_FD.dtype).repeat(n_tokens, 1, 1)
+    eye_SS = torch.eye(n_steps, dtype=W_FD.dtype, device=W_FD.device)
+    triangle_BSS = eye_SS.repeat(n_tokens, 1, 1)
     along_BS = target_BD.new_zeros(n_tokens, n_steps)
     residual_BD, errors = target_BD, [_squares(target_BD)]
     for step in range(n_steps):

@@ -125,7 +125,7 @@ def _absorbers(
     sae: SAE, z_NF: probing.Inputs, x_ND: torch.Tensor, direction_D: torch.Tensor, main: list[int]
 ) -> np.ndarray:
     """[N]: the latent that absorbs each token, -1 where none does."""
-    W_dec_FD, b_dec_D = sae.W_dec.detach().float(), sae.b_dec.detach().float()
+    W_dec_FD, b_dec_D = (w.detach().float().cpu() for w in (sae.W_dec, sae.b_dec))
     along_F = (W_dec_FD @ direction_D).double().numpy()
     cosine_F = cosine_similarity(W_dec_FD, direction_D[None]).numpy()
     added_NF = z_NF.multiply(along_F[None]).tocsr()

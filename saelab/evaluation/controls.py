@@ -30,7 +30,7 @@ def measured_l0(sae: SAE, cache: Cache, seed: int = 0) -> float:
     """L0 on a sample of the training tokens of the SAE's hook: what its references and controls may
     spend."""
     n_tokens = min(L0_TOKENS, cache.n_tokens())
-    return l0(sae, next(cache.batches(sae.origin.hook, n_tokens, seed)))
+    return l0(sae, next(cache.batches(sae.origin.hook, n_tokens, seed)).to(sae.W_enc))
 
 
 def random_init(sae: SAE, seed: int, l0: float) -> SAE:
@@ -92,7 +92,8 @@ def frozen_decoder(
     twin.W_dec.requires_grad_(False)
     optimiser = torch.optim.Adam([twin.W_enc, twin.b_enc, twin.b_dec], lr=rate)
     scale, n_done = 1.0, 0
-    for x_BD in islice(batches, n_steps):
+    for batch_BD in islice(batches, n_steps):
+        x_BD = batch_BD.to(sae.W_enc)
         if not n_done:
             scale = float(x_BD.square().mean().sqrt()) or 1.0
             twin.b_dec.data.copy_(x_BD.mean(0) / scale)

@@ -30,6 +30,7 @@ def spliced(
     (`clean`), and with each activation [C, T, D] in place at the positions that count; the others
     pass untouched."""
     before_CTD = splice.acts[splice.hook]
+    counted_CT = counted_CT.to(before_CTD.device)
     predicting_CT = predicting(counted_CT)
     # Endings that are whole logits are compared one by one: all together they would not fit.
     groups = [[name] for name in replacements] if head(splice.model) is None else [[*replacements]]
@@ -37,7 +38,8 @@ def spliced(
     for group in groups:
         endings = {"clean": splice.clean}
         for name in group:
-            replaced_CTD = torch.where(counted_CT[..., None], replacements[name], before_CTD)
+            replaced_CTD = replacements[name].to(before_CTD)
+            replaced_CTD = torch.where(counted_CT[..., None], replaced_CTD, before_CTD)
             endings[name] = splice.ending(replaced_CTD)
         compared |= compare(splice.model, endings, splice.tokens_CT, predicting_CT)
     return compared

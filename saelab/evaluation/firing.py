@@ -30,7 +30,8 @@ class Firings:
 
     def add(self, owners_B: Tensor, code: Code) -> None:
         """Count the pairs of a code that fired (value != 0), tokens [B] of these documents."""
-        documents, group_B = owners_B.unique(return_inverse=True)
+        documents, group_B = owners_B.cpu().unique(return_inverse=True)
+        code = code.to("cpu")
         on = code.values != 0
         rows, columns = group_B[code.tokens[on]].numpy(), code.features[on].numpy()
         shape = (len(documents), self.n_features)
@@ -53,10 +54,11 @@ def silent(sae: SAE, pieces: Iterable[Tensor]) -> Tensor:
 
     Only tokens on which a feature that has not fired yet may do so are coded.
     """
-    fired_F = torch.zeros(sae.n_features, dtype=torch.int64)
-    for x_BD in pieces:
+    fired_F = sae.W_enc.new_zeros(sae.n_features, dtype=torch.int64)
+    for piece_BD in pieces:
         if bool(fired_F.all()):
             break
+        x_BD = piece_BD.to(sae.W_enc)
         code = sae.encode(x_BD[_may_fire(sae, x_BD, fired_F)])
         on = code.values != 0
         fired_F += torch.bincount(code.features[on], minlength=sae.n_features)
@@ -81,7 +83,7 @@ def _may_fire(sae: SAE, x_BD: Tensor, fired_F: Tensor) -> Tensor:
         or sae.token_norm
         or (isinstance(form, Choice) and form.over != "token")
     ):
-        return torch.ones(len(x_BD), dtype=torch.bool)
+        return x_BD.new_ones(len(x_BD), dtype=torch.bool)
     rest_BU, slack_B = _scores(sae, x_BD, fired_F == 0), ROUNDING * x_BD.norm(dim=1)
     if isinstance(form, Threshold):
         levels_U = form.level if sae.levels is None else sae.levels[fired_F == 0]

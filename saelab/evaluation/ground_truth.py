@@ -42,9 +42,8 @@ class Detection(NamedTuple):
 
 def partners(W_dec_FD: Tensor, directions_GD: Tensor) -> Partners:
     """Each latent's feature; several latents may share one."""
-    cosine_FG = (
-        normalize(W_dec_FD.detach().float(), dim=1) @ normalize(directions_GD.float(), dim=1).T
-    )
+    W_dec_FD, directions_GD = W_dec_FD.detach().float().cpu(), directions_GD.float().cpu()
+    cosine_FG = normalize(W_dec_FD, dim=1) @ normalize(directions_GD, dim=1).T
     features_F = cosine_FG.abs().argmax(1)
     return Partners(features_F, cosine_FG.gather(1, features_F[:, None]).squeeze(1))
 
@@ -62,7 +61,7 @@ def counts(code: Code, truth_BG: Tensor, partners_F: Partners, *, signed: bool) 
     A latent's value times its decoder row must point the way the feature's value does. A latent
     that takes one sign only is asked for the tokens on that side; a signed one for both sides.
     """
-    toward_F = partners_F.cosines.sign()
+    code, toward_F = code.to("cpu"), partners_F.cosines.sign()
     on = code.values != 0
     tokens_N, latents_N = code.tokens[on], code.features[on]
     along_N = (
@@ -135,7 +134,8 @@ class _Counts:
         for chunk in cache.contexts(cache.hooks[0], "held_out"):
             truth_CTG = truth(world, cache, chunk.tokens)
             for x_TD, truth_TG, counted_T in zip(chunk.acts, truth_CTG, chunk.counted, strict=True):
-                code, truth_NG = sae.encode(x_TD[counted_T]), truth_TG[counted_T]
+                code = sae.encode(x_TD[counted_T].to(sae.W_enc))
+                truth_NG = truth_TG[counted_T]
                 rows.append(counts(code, truth_NG, self.found, signed=signed))
                 self.n_tokens += len(truth_NG)
                 pairs += int((code.values != 0).sum())

@@ -154,5 +154,5 @@ def indirect_objects(model: Any, hook: str, n: int, *, held_out: bool, seed: int
     attributes = {f"receiver {name}": said["io"] == name for name in names}
     attributes |= {f"giver {name}": said["s"] == name for name in names}
     attributes["order ABB"] = said["order"] == "ABB"
-    x_ND = collect(model, prompts, hook, ["end"])["end"]
+    x_ND = collect(model, prompts, hook, ["end"])["end"].float().cpu()
     return Labelled(x_ND, attributes, np.arange(n))

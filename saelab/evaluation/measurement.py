@@ -26,7 +26,7 @@ def per_token(x_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor) -> dict[str, Tensor]
     """The sums of `metrics` that belong to tokens."""
     norms_N = x_ND.norm(dim=1) * x_hat_ND.norm(dim=1)
     return {
-        "tokens": torch.ones(len(x_ND)),
+        "tokens": x_ND.new_ones(len(x_ND)),
         "error": (x_ND - x_hat_ND).double().square().sum(1),
         "square": x_ND.double().square().sum(1),
         "l0": l0_N,
@@ -39,7 +39,7 @@ def _per_prediction(losses: dict[str, Tensor], name: str, kl_P: Tensor) -> dict[
     """The sums of `metrics` that belong to predictions, of one row. losses: of every row, `clean`
     without any."""
     ablated = {which: losses[which] for which in ("clean", "zero", "mean")}
-    return {"predictions": torch.ones(len(kl_P)), "spliced": losses[name], "kl": kl_P, **ablated}
+    return {"predictions": torch.ones_like(kl_P), "spliced": losses[name], "kl": kl_P, **ablated}
 
 
 class Measurement:
@@ -77,6 +77,9 @@ class Measurement:
         tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
         splice, acts = self._run(tokens_CT, spliced_at)
+        weights = self.untrained.W_enc  # on its device and in its dtype everything is computed
+        acts = {name: acts_CTD.to(weights) for name, acts_CTD in acts.items()}
+        cached_CTD = cached_CTD.to(weights) if self.whole else cached_CTD
         x_CTD, target_CTD = (
             (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
         )

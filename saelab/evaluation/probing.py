@@ -98,11 +98,12 @@ def balanced(labels_N: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
 def latents(sae: SAE, x_ND: Tensor) -> Inputs:
     """The code of x as sparse rows [N, F]."""
     return scipy.sparse.vstack(
-        [_csr(sae.encode(rows_BD)) for rows_BD in x_ND.split(ROWS)], format="csr"
+        [_csr(sae.encode(x_BD.to(sae.W_enc))) for x_BD in x_ND.split(ROWS)], format="csr"
     )
 
 
 def _csr(code: Code) -> scipy.sparse.csr_array:
+    code = code.to("cpu")
     parts = (part.numpy() for part in (code.values.double(), code.features, code.starts))
     return scipy.sparse.csr_array(tuple(parts), shape=(code.n_tokens, code.n_features))
 

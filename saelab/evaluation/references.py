@@ -16,17 +16,20 @@ Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor, Code | None]]
 # x [N, D] to x_hat [N, D], how many numbers it keeps of each token [N], and the code, if any.
 
 
-def references(target: Any, l0: float) -> dict[str, Reconstruct]:
+def references(
+    target: Any, l0: float, device: torch.device | str = "cpu"
+) -> dict[str, Reconstruct]:
     """Reconstructions [N, D] with known results: zero and mean (nothing recovered), identity
     (everything), PCA with as many components as the SAE has pairs per token (its measured l0).
 
     target: the training split's moments (n, sum [D], second [D, D]) at the hook that is replaced.
+    device: where the activations lie.
     """
     mean_D = target.sum / target.n
     covariance_DD = target.second / target.n - torch.outer(mean_D, mean_D)
     n_components = min(max(1, round(l0)), len(mean_D))
-    basis_DL = torch.linalg.eigh(covariance_DD).eigenvectors[:, -n_components:].float()
-    mean_D = mean_D.float()
+    basis_DL = torch.linalg.eigh(covariance_DD).eigenvectors[:, -n_components:]
+    basis_DL, mean_D = (tensor.float().to(device) for tensor in (basis_DL, mean_D))
     return {
         "zero": _reference(torch.zeros_like, 0),
         "mean": _reference(mean_D.expand_as, 0),
@@ -36,7 +39,7 @@ def references(target: Any, l0: float) -> dict[str, Reconstruct]:
 
 
 def _reference(x_hat: Callable[[Tensor], Tensor], l0: int) -> Reconstruct:
-    return lambda x_ND: (x_hat(x_ND), torch.full((len(x_ND),), l0), None)
+    return lambda x_ND: (x_hat(x_ND), x_ND.new_full((len(x_ND),), l0), None)
 
 
 def coded(sae: SAE) -> Reconstruct:

@@ -67,7 +67,7 @@ def evaluate(
         (source, target),
         cache.whole(source),
         {**(controls or {}), "sae": sae},
-        references(cache.moments(target, "train"), l0),
+        references(cache.moments(target, "train"), l0, sae.W_dec.device),
         untrained(sae, cache, seed),
     )
     n_read = 0
@@ -145,8 +145,13 @@ def _firing(
         for name, fired in run.fired.items()
     }
     training = {
-        name: {"fired": ~silent(each, training_tokens(cache, sae.origin.hook, seed)).numpy()[None]}
+        name: {"fired": _fires(each, cache, sae.origin.hook, seed)[None]}
         for name, each in (("sae", sae), ("random_init", run.untrained))
     }
     dead_tokens = min(DEAD_TOKENS, cache.n_tokens("train"))
     return {"firing": firing, "training": training}, dead_tokens
+
+
+def _fires(sae: SAE, cache: Any, hook: str, seed: int) -> np.ndarray:
+    """[F] bool: whether each feature fires in training."""
+    return ~silent(sae, training_tokens(cache, hook, seed)).cpu().numpy()

@@ -28,7 +28,7 @@ def nearest(
     skip_self: others_GD is W_FD itself, and a row is not its own neighbour. Rows of norm 0 have
     cosine 0 with every row.
     """
-    W_FD, others_GD = normalize(W_FD.float(), dim=1), normalize(others_GD.float(), dim=1)
+    W_FD, others_GD = (normalize(rows.to(W_FD).float(), dim=1) for rows in (W_FD, others_GD))
     n = min(n, len(others_GD) - skip_self)
     pieces = []
     for first in range(0, len(W_FD), step := max(1, BLOCK // len(others_GD))):
@@ -39,7 +39,7 @@ def nearest(
         index_BK = score_BG.topk(n, dim=1).indices
         pieces.append((index_BK, cosine_BG.gather(1, index_BK)))
     index, cosine = zip(*pieces, strict=True)
-    return torch.cat(index), torch.cat(cosine)
+    return torch.cat(index).cpu(), torch.cat(cosine).cpu()
 
 
 def null_cosine(d_model: int, n_features: int, *, signed: bool = False) -> float:
@@ -87,9 +87,9 @@ def output_tokens(W_dec_FD: Tensor, map_DV: Tensor, n: int) -> tuple[Tensor, Ten
     n = min(n, map_DV.shape[1] // 2)
     pieces = []
     for first in range(0, len(W_dec_FD), step := max(1, BLOCK // map_DV.shape[1])):
-        logits_BV = W_dec_FD[first : first + step].float() @ map_DV
+        logits_BV = W_dec_FD[first : first + step].to(map_DV) @ map_DV
         high, low = logits_BV.topk(n, dim=1), logits_BV.topk(n, dim=1, largest=False)
         ids_B2K = torch.stack([high.indices, low.indices], 1)
         pieces.append((ids_B2K, torch.stack([high.values, low.values], 1)))
     index, value = zip(*pieces, strict=True)
-    return torch.cat(index), torch.cat(value)
+    return torch.cat(index).cpu(), torch.cat(value).cpu()

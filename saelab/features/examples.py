@@ -61,7 +61,7 @@ def firings(code: Code, tokens_CT: NDArray, counted_CT: NDArray, first_context: 
     code: of the C x T tokens tokens_CT, context after context. first_context: number of the chunk's
     first context.
     """
-    length = tokens_CT.shape[1]
+    code, length = code.to("cpu"), tokens_CT.shape[1]
     where_N, value_N = code.tokens.numpy(), code.values.float().numpy()
     kept = np.flatnonzero(counted_CT.reshape(-1)[where_N] & (value_N != 0))
     feature_N = code.features.numpy()[kept]

@@ -72,6 +72,20 @@ def _backend(tensor: Tensor) -> ModuleType:
         raise ModuleNotFoundError(f"{message} {error.name}", name=error.name) from None
 
 
+def check_together(**tensors: Tensor | None) -> None:
+    """Raise ValueError naming two of the tensors that lie on different devices.
+
+    >>> check_together(x=x_BD, W_enc=sae.W_enc)
+    """
+    places = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
+    (first, place), *others = places.items()
+    for name, other in others:
+        if other != place:
+            raise ValueError(
+                f"{first} lies on {place} and {name} on {other}: move one of them, `.to({place})`"
+            )
+
+
 def check_finite(name: str, tensor: Tensor) -> None:
     """Raise FloatingPointError naming how many entries are not finite, and the first one."""
     if not bool(torch.isfinite(tensor.sum())):
@@ -92,8 +106,9 @@ def check(
     W_dec: Tensor | None,
     budget: Tensor | None,
 ) -> None:
-    """Raise ValueError for shapes and budgets that do not fit, FloatingPointError for x or b_enc
-    that are not finite."""
+    """Raise ValueError for shapes, devices and budgets that do not fit, FloatingPointError for x or
+    b_enc that are not finite."""
+    check_together(x=x, W_enc=W_enc, b_enc=b_enc, grad=grad, W_dec=W_dec)
     n_features, width = W_enc.shape
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(
@@ -165,6 +180,7 @@ def spmm(code: Code, W: Tensor) -> Tensor:
     >>> code = sae.encode(x_BD)
     >>> x_hat_BD = spmm(code, sae.W_dec) + sae.b_dec
     """
+    check_together(code=code.values, W=W)
     return _backend(W).spmm(code, W)
 
 
@@ -176,6 +192,7 @@ def spmm_t(code: Code, G: Tensor) -> Tensor:
     >>> G_BD = 2 * (x_hat_BD - x_BD)
     >>> dW_dec_FD = spmm_t(code, G_BD)
     """
+    check_together(code=code.values, G=G)
     return _backend(G).spmm_t(code, G)
 
 
@@ -186,6 +203,7 @@ def sddmm(A: Tensor, W: Tensor, code: Code) -> Tensor:
     >>> G_BD = 2 * (x_hat_BD - x_BD)
     >>> dvalues_N = sddmm(G_BD, sae.W_dec, code)
     """
+    check_together(A=A, W=W, code=code.values)
     return _backend(A).sddmm(A, W, code)
 
 

@@ -1,7 +1,7 @@
 """A language model behind one small door: load it, know which one it is, name its hook points."""
 
 from saelab.models.hooks import aliases, enabled, hook_points, resolve_hook
-from saelab.models.identity import check, identity, name_of, record
+from saelab.models.identity import check, dtype_of, identity, name_of, record
 from saelab.models.loading import load
 from saelab.models.model import Model
 
@@ -9,6 +9,7 @@ __all__ = [
     "Model",
     "aliases",
     "check",
+    "dtype_of",
     "enabled",
     "hook_points",
     "identity",

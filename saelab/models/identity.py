@@ -34,6 +34,14 @@ def name_of(model: Any) -> str:
     return str(named) or type(model).__name__
 
 
+def dtype_of(model: Any) -> str:
+    """What a model computes in: the dtype of its first parameter.
+
+    dtype_of(models.load("bundled"))  # 'float32'
+    """
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
 def identity(model: Any, *, weights: bool = True) -> Identity:
     """Which model this is; a field that cannot be known is None.
 
@@ -97,9 +105,14 @@ def _once(kind: str, files: list[Path], digest: Any) -> str | None:
 
 def _values(model: Any, place: Located, files: list[Path]) -> str | None:
     """Of what is in memory where its parameters are as they were read, else of the files."""
-    if isinstance(model, Model) and model.plain is not None:
+    if isinstance(model, Model) and model.plain is not None and not _is_rounded(model):
         return _in_memory(model)
     return _once("values", files, lambda: _in_folder(place))
+
+
+def _is_rounded(model: Any) -> bool:
+    """Whether parameters may be less exact than in the files."""
+    return any(parameter.element_size() < 4 for parameter in model.parameters())
 
 
 def _in_folder(place: Located) -> str | None:

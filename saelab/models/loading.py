@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from saelab.device import chosen
+from saelab.device import chosen, out_of_memory
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_object
 from saelab.models import hub, tokens
@@ -17,6 +17,7 @@ from saelab.models.families import family_of
 from saelab.models.model import Located, Model, quiet
 from saelab.models.weights import Reader, refuse_non_finite
 
+DTYPES = ("float32", "bfloat16", "float16", "float64")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -91,26 +92,30 @@ def located(model: object) -> Located | None:
     return model.located if isinstance(model, Model) else None
 
 
-def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
-    """Load a model: float32, eval mode, parameters without gradients; one in memory stays as it is.
+def load(model: Any, device: str = "cpu", tokenizer: Any = None, dtype: str = "float32") -> Model:
+    """Load a model: eval mode, parameters without gradients; one in memory stays as it is.
 
     model: a name (`bundled`, a folder, a hub name), or a Hugging Face model or TransformerBridge in
-    memory, with its tokenizer where it has none of its own.
+    memory, with its tokenizer where it has none of its own. dtype: of its weights and activations,
+    one of DTYPES.
 
-        model = load("bundled")
+        model = load("bundled", "cuda", dtype="bfloat16")
         model = load(AutoModelForCausalLM.from_pretrained("gpt2").eval(), tokenizer=tokenizer)
 
-    Raises UsageError when there is no such model, TransformerLens does not know its architecture,
-    or weights are missing, of another shape or not finite; FailedRun when its files are damaged.
+    Raises UsageError when there is no such model, device or dtype, TransformerLens does not know
+    its architecture, or weights are missing, of another shape or not finite; FailedRun when its
+    files are damaged.
     """
     if not isinstance(model, str | Path):
         return _held(model, tokenizer)
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r} for a model; there are {', '.join(DTYPES)}")
     located = locate(model)
     device = chosen(device)
     try:
         with quiet():
             known = family_of(causal_class(located.folder)) is not None
-            return (_plain if known else _bridged)(located, device)
+            return (_plain if known else _bridged)(located, device, dtype)
     except UsageError:
         raise
     except ValueError as error:
@@ -118,6 +123,8 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None) -> Model:
             f"{located.name} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error
     except Exception as error:
+        if out_of_memory(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         unreadable = _unreadable(located.folder)
         what = f"{unreadable[0]} cannot be read: {unreadable[1]}" if unreadable else reason
@@ -187,15 +194,15 @@ def _architecture(folder: Path) -> str:
         return source.determine_architecture_from_hf_config(config)
 
 
-def _plain(located: Located, device: str) -> Model:
+def _plain(located: Located, device: str, dtype: str) -> Model:
     import torch
 
     tokenizer, weights = tokenizer_of(located), reader(located)
-    plain: Any = weights.from_pretrained(located.folder, dtype=torch.float32).to(device)
+    plain: Any = weights.from_pretrained(located.folder, dtype=getattr(torch, dtype)).to(device)
     return Model(plain.eval().requires_grad_(False), tokenizer, located, weights=weights)
 
 
-def _bridged(located: Located, device: str) -> Model:
+def _bridged(located: Located, device: str, dtype: str) -> Model:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -204,7 +211,7 @@ def _bridged(located: Located, device: str) -> Model:
         str(located.folder),
         {"architectures": [_architecture(located.folder)]},
         device=device,
-        dtype=torch.float32,
+        dtype=getattr(torch, dtype),
         model_class=weights,
     )
     bridge.eval().requires_grad_(False)

@@ -63,10 +63,11 @@ def compare(
     Logits of `rows_at_once` predictions of two endings are held at once.
     """
     unembed = head(model) or (lambda logits: logits)
-    following_P = tokens_CT.roll(-1, 1)[predicting_CT].to(endings["clean"].device)
+    tokens_CT, predicting_CT = (t.to(endings["clean"].device) for t in (tokens_CT, predicting_CT))
+    following_P = tokens_CT.roll(-1, 1)[predicting_CT]
     # Picked piece by piece: endings that are logits would not fit a second time.
     rows = {name: ending.flatten(0, 1) for name, ending in endings.items()}
-    places_P = predicting_CT.flatten().nonzero().squeeze(1).to(following_P.device)
+    places_P = predicting_CT.flatten().nonzero().squeeze(1)
     size = rows_at_once(_vocabulary(model, endings["clean"]))
     parts: dict[str, list[Compared]] = {name: [] for name in endings}
     for first in range(0, len(following_P), size):

@@ -24,11 +24,12 @@ class DocumentSums:
         self.rows: dict[str, dict[int, np.ndarray]] = {}
 
     def add(self, owners_N: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """Add per-token columns, [N] or [N, D] each, to the sums of their documents [N]."""
+        """Add per-token columns, [N] or [N, D] each, to the sums of their documents [N]; each
+        column is added up on its own device."""
         documents, group_N = owners_N.unique(return_inverse=True)
         for name, column in columns.items():
-            sums = torch.zeros(len(documents), *column.shape[1:], dtype=torch.float64)
-            sums.index_add_(0, group_N, column.double())
+            sums = column.new_zeros(len(documents), *column.shape[1:], dtype=torch.float64)
+            sums = sums.index_add_(0, group_N.to(column.device), column.double()).cpu()
             rows = self.rows.setdefault(name, {})
             for document, row in zip(documents.tolist(), sums.numpy(), strict=True):
                 rows[document] = rows.get(document, 0) + row

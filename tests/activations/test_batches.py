@@ -68,7 +68,7 @@ def test_the_order_is_the_recorded_one_from_any_number_on(cache: Cache, ahead: b
 
 
 def test_the_order_is_the_same_on_another_device(cache: Cache):
-    with pretend_accelerator(), stream(cache, device="meta") as there:
+    with pretend_accelerator(), stream(cache, device="pretend") as there:
         assert digest(there, 50) == ORDER
 
 

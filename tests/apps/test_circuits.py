@@ -177,10 +177,6 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
             "codes reads heads with one SAE: name one --run, not 2",
         ),
         (
-            ["--method", "feature-circuit", "--device", "cuda"],
-            "feature-circuit runs on the cpu only, not on cuda",
-        ),
-        (
             ["--method", "feature-circuit"],
             "feature-circuit needs SAEs of this model: name each run with --run",
         ),

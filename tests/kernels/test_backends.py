@@ -100,15 +100,16 @@ def test_the_kernels_run_natively_where_there_is_a_card(monkeypatch):
 
 
 def test_a_backends_tensors_lie_on_its_device_and_one_that_stays_behind_is_caught(monkeypatch):
-    home = kernels.Home(reference.__name__, ("meta",))
+    home = kernels.Home(reference.__name__, ("pretend",))
     monkeypatch.setitem(kernels.HOMES, "away", home)
-    monkeypatch.setattr(backends, "device", lambda name: "meta")
+    monkeypatch.setattr(backends, "device", lambda name: "pretend")
     case, sparsify = inputs.make("random", B=4, F=40, D=6), Choice(3)
     with pretend_accelerator():
         code = backends.choose("away", case, sparsify)
         assert not truth.objections(code, truth.pairs(case, sparsify))
         x, W, _ = backends.there("away", *case[:3])
-        with kernels.backend("away"), pytest.raises(RuntimeError, match="same device"):
+        apart = "x lies on pretend:0 and b_enc on cpu"
+        with kernels.backend("away"), pytest.raises(ValueError, match=apart):
             kernels.choose(x, W, case.b, sparsify)
 
 

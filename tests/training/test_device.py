@@ -38,7 +38,7 @@ def test_a_run_on_another_device_is_that_on_the_cpu(
     sparsify: str, config: training.Config, tmp_path: Path
 ):
     config = replace(config, sparsify=sparsify, **FORMS[sparsify])
-    away = replace(config, out=str(tmp_path / "away"), device="meta")
+    away = replace(config, out=str(tmp_path / "away"), device="pretend")
     with pretend_accelerator():
         there = training.train(away)
     with backend("reference"):  # as of any device without kernels of its own, levels included
@@ -58,7 +58,7 @@ def test_a_run_goes_on_where_it_was_interrupted_on_another_device(
         if step == 12:
             raise KeyboardInterrupt
 
-    away = replace(config, out=str(tmp_path / "away"), device="meta")
+    away = replace(config, out=str(tmp_path / "away"), device="pretend")
     with pretend_accelerator():
         with pytest.raises(KeyboardInterrupt):
             training.train(away, progress=interrupt)
@@ -75,7 +75,7 @@ def test_a_tensor_that_stays_on_the_cpu_is_caught(
 
     monkeypatch.setattr(run_, "Counters", astray)
     with pretend_accelerator(), pytest.raises(RuntimeError, match="same device"):
-        training.train(replace(config, device="meta"))
+        training.train(replace(config, device="pretend"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -22,7 +22,7 @@ def test_differences_are_undecided_before_five_seeds():
 
 def test_the_claims_are_those_of_every_task_in_the_form_asked_for(monkeypatch: pytest.MonkeyPatch):
     asked, seen = [], []
-    monkeypatch.setattr(circuits.data, "model", lambda: "the model")
+    monkeypatch.setattr(circuits.data, "model", lambda settings: "the model")
     monkeypatch.setattr(circuits, "of_task", lambda *given: asked.append(given) or [given[1]])
     settings = Settings(quick=True, seed=7, progress=lambda *what: seen.append(what))
     assert claims("circuits", settings) == ["ioi", "greater-than", "docstring"]
@@ -38,7 +38,9 @@ def test_one_task_of_a_tiny_form(bundled: str, monkeypatch: pytest.MonkeyPatch):
     from training.reproduce import data
 
     monkeypatch.setattr(circuits.codes, "EPOCHS", 50)
-    found = circuits.of_task(data.model(), "greater-than", circuits.Form(3, 10, 16, False), seed=0)
+    found = circuits.of_task(
+        data.model(Settings()), "greater-than", circuits.Form(3, 10, 16, False), seed=0
+    )
     assert [claim.theirs for claim in found[:2]] == ["0.855", "0.873"]
     assert all(claim.ours.value is not None and claim.ours.low is not None for claim in found)
     assert all(0 <= claim.ours.value <= 1 for claim in found[:4] if claim.ours.value is not None)

@@ -113,7 +113,7 @@ def axis_f1(sae: SAE, x_ND: Tensor, truth_NG: Tensor, directions_GD: Tensor) -> 
     """
     partners = ground_truth.partners(sae.W_dec, directions_GD)
     f1_F = ground_truth.detection(
-        ground_truth.counts(sae.encode(x_ND), truth_NG, partners, signed=True)
+        ground_truth.counts(sae.encode(x_ND.to(sae.W_enc)), truth_NG, partners, signed=True)
     ).f1
     best_G = np.zeros(len(directions_GD))
     np.maximum.at(best_G, partners.features.numpy(), f1_F)

@@ -65,7 +65,7 @@ def claims(settings: Settings) -> list[Claim]:
     form, all_claims = QUICK if settings.quick else FULL, []
     for number, name in enumerate(THEIRS):
         settings.progress("circuits", number, len(THEIRS))
-        all_claims += of_task(data.model(), name, form, settings.seed)
+        all_claims += of_task(data.model(settings), name, form, settings.seed)
     settings.progress("circuits", len(THEIRS), len(THEIRS))
     return all_claims
 

@@ -49,6 +49,10 @@ class Settings(NamedTuple):
     work: Path = Path("runs/reproduce")
     progress: Callable[[str, int, int], None] = _silent
     """called with what is being done, how much of it is done, and of how much"""
+    device: str = "cpu"
+    """what models and SAEs compute on"""
+    model_dtype: str = "float32"
+    """what the model computes in"""
 
 
 def judge(ours: Estimate, *, above: float | None = None, below: float | None = None) -> bool | None:

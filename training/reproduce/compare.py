@@ -84,7 +84,7 @@ def compare(settings: Settings, plan: Plan, methods: Mapping[str, Config]) -> Co
     configs = _tuned(settings, plan, methods)
     grid = [(settings.seed + seed, k) for seed in range(plan.n_seeds) for k in plan.ks]
     asked = [replace(config, seed=seed, k=k) for config in configs.values() for seed, k in grid]
-    loaded = [SAE.load(folder) for folder in data.runs(settings, asked)]
+    loaded = [data.sae(settings, folder) for folder in data.runs(settings, asked)]
     saes = {name: loaded[i * len(grid) : (i + 1) * len(grid)] for i, name in enumerate(configs)}
     qualities = {}
     for n_done, (name, config) in enumerate(configs.items()):
@@ -105,7 +105,7 @@ def _tuned(settings: Settings, plan: Plan, methods: Mapping[str, Config]) -> dic
     }
     folders = data.runs(settings, list(trials.values()))
     fvu = {
-        key: quality(SAE.load(folder), _tokens(trials[key], "train", plan)).fvu
+        key: quality(data.sae(settings, folder), _tokens(trials[key], "train", plan)).fvu
         for key, folder in zip(trials, folders, strict=True)
     }
     best = {name: min(plan.rates, key=lambda rate, name=name: fvu[name, rate]) for name in methods}

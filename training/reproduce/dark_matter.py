@@ -62,12 +62,14 @@ def claims(settings: Settings) -> list[Claim]:
     *runs, earlier = data.runs(
         settings, [*configs, replace(base, features=sizes.widths[-1], hook=EARLIER)]
     )
-    saes = {f"F={width}": SAE.load(run) for width, run in zip(sizes.widths, runs, strict=True)}
+    saes = {
+        f"F={width}": data.sae(settings, run) for width, run in zip(sizes.widths, runs, strict=True)
+    }
     cache = Cache(folder)
     report = analyse(
         saes,
         cache,
-        data.model(),
+        data.model(settings),
         n_tokens=sizes.fitted,
         n_held_out=sizes.scored,
         seed=settings.seed,
@@ -77,7 +79,7 @@ def claims(settings: Settings) -> list[Claim]:
     return [
         *_linearity(report["runs"][-1]),
         *_scaling(report["scaling"]),
-        *_reductions(widest, SAE.load(earlier), cache, sizes.pursued, settings.seed),
+        *_reductions(widest, data.sae(settings, earlier), cache, sizes.pursued, settings.seed),
         _trained_on_parts(settings, widest, cache, base, sizes),
         *_planted(settings.seed),
     ]
@@ -194,7 +196,7 @@ def _trained_on_parts(
     columns, owners = {}, torch.zeros(0)
     for hook, run in zip(parts, data.runs(settings, configs), strict=True):
         x, owners, _ = next(errors.counted(hook, "held_out"))
-        missed = (x - reduce.reconstruct(SAE.load(run), x)).square().sum(1)
+        missed = (x - reduce.reconstruct(data.sae(settings, run), x).cpu()).square().sum(1)
         columns[hook] = missed
         columns[f"{hook} spread"] = (x - x.mean(0)).square().sum(1)
     linear, nonlinear = parts

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from saelab import SAE
 from saelab.runs import RunFolder
 
 from ..config import Config
@@ -18,12 +19,21 @@ from .claims import Settings
 PASS = 5  # runs trained in one pass over their cache
 
 
+def model(settings: Settings) -> Any:
+    """The bundled model, loaded once per process and device."""
+    return _model(settings.device, settings.model_dtype)
+
+
 @functools.cache
-def model() -> Any:
-    """The bundled model, loaded once per process."""
+def _model(device: str, dtype: str) -> Any:
     from saelab import models
 
-    return models.load("bundled")
+    return models.load("bundled", device, dtype=dtype)
+
+
+def sae(settings: Settings, folder: Path) -> SAE:
+    """The SAE of a run, on the settings' device."""
+    return SAE.load(folder).to(settings.device)
 
 
 def digest(*values: Any) -> str:
@@ -39,15 +49,17 @@ def cache(
     from saelab.activations.from_text import from_text
     from saelab.activations.writer import write
 
-    out = settings.work / f"cache-{Path(text).name}-{tokens}-{digest(text, list(hooks), gradients)}"
-    source = from_text(model(), text, hooks, tokens, gradients=gradients)
+    asked = [text, list(hooks), gradients]
+    asked += [] if settings.model_dtype == "float32" else [settings.model_dtype]
+    out = settings.work / f"cache-{Path(text).name}-{tokens}-{digest(*asked)}"
+    source = from_text(model(settings), text, hooks, tokens, gradients=gradients)
     return write(source, out, lambda done: settings.progress("capture", done, tokens))
 
 
 def run_folder(settings: Settings, config: Config) -> Path:
     """Where a configuration's run lies: its name follows from everything that decides the
     result."""
-    free = {"out", "cache", "wandb", "log_every", "checkpoint_every"}
+    free = {"out", "cache", "wandb", "log_every", "checkpoint_every", "device"}
     fields = {name: value for name, value in asdict(config).items() if name not in free}
     name = f"{config.sparsify}-k{config.k}-f{config.features}-seed{config.seed}"
     return settings.work / "runs" / f"{name}-{digest(fields, Path(config.cache).name)}"
@@ -85,7 +97,7 @@ def _train(settings: Settings, group: dict[Path, Config]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     what = f"train {', '.join(sorted({config.sparsify for config in group.values()}))}"
     configs = [
-        replace(config, out=str(folder), checkpoint_every=config.n_steps)
+        replace(config, out=str(folder), checkpoint_every=config.n_steps, device=settings.device)
         for folder, config in group.items()
     ]
     train(configs, progress=lambda step, n_steps, done: settings.progress(what, step, n_steps))

@@ -27,7 +27,7 @@ def claims(settings: Settings) -> list[Claim]:
     for name, saes in comparison.saes.items():
         settings.progress("splice", len(loss) + 1, 2)
         loss[name] = comparison.at_target(
-            name, added_loss(saes, cache, data.model(), cache.resolve(HOOK), plan.held_out)
+            name, added_loss(saes, cache, data.model(settings), cache.resolve(HOOK), plan.held_out)
         )
     return [
         seeds_claim(
@@ -65,7 +65,8 @@ def _stronger(settings: Settings, comparison: Comparison, cache: Cache) -> np.nd
         saes = [comparison.saes[name][seed * len(plan.ks)] for name in ("g-SAE", "TopK")]
         rows = [steering.alive(sae, x_ND, n_features, settings.seed + seed) for sae in saes]
         mine_R, theirs_R = (
-            steering.effects(r, data.model(), cache.resolve(HOOK), tokens_CT, norm) for r in rows
+            steering.effects(r, data.model(settings), cache.resolve(HOOK), tokens_CT, norm)
+            for r in rows
         )
         chances.append(steering.superiority(mine_R, theirs_R))
     return np.array(chances)

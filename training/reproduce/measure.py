@@ -39,9 +39,10 @@ def tokens(folder: str, hook: str, split: str, n_tokens: int) -> Tensor:
 @torch.no_grad()
 def quality(sae: SAE, x_ND: Tensor) -> Quality:
     """Quality of an SAE on tokens [N, D]."""
-    fired_F = torch.zeros(sae.n_features, dtype=torch.int64)
+    fired_F = sae.W_enc.new_zeros(sae.n_features, dtype=torch.int64)
     error = 0.0
-    for x_BD in x_ND.split(ROWS):
+    for rows_BD in x_ND.split(ROWS):
+        x_BD = rows_BD.to(sae.W_enc)
         x_hat_BD, code = sae.reconstruct(x_BD)
         error += float((x_BD.double() - x_hat_BD.double()).square().sum())
         fired_F += torch.bincount(code.features[code.values != 0], minlength=sae.n_features)
@@ -50,8 +51,8 @@ def quality(sae: SAE, x_ND: Tensor) -> Quality:
         "error": np.array(error),
         "square": x_ND.double().square().sum().numpy(),
         "x": x_ND.double().sum(0).numpy(),
-        "fired": fired_F.numpy(),
-        "l0": fired_F.sum().numpy(),
+        "fired": fired_F.cpu().numpy(),
+        "l0": fired_F.sum().cpu().numpy(),
     }
     return Quality(
         float(metrics.fvu(sums)), float(metrics.l0(sums)), float(metrics.silent_fraction(sums))
@@ -69,7 +70,8 @@ def added_loss(
         for first in range(0, len(chunk.tokens), 16):
             tokens_CT, _, _, counted_CT = chunk.part(slice(first, first + 16))
             splice = Splice(model, tokens_CT, hook)
-            replacements = {str(i): sae(splice.acts[hook]) for i, sae in enumerate(saes)}
+            acts_CTD = splice.acts[hook]
+            replacements = {str(i): sae(acts_CTD.to(sae.W_enc)) for i, sae in enumerate(saes)}
             compared = spliced(splice, replacements, counted_CT)
             loss_P = compared.pop("clean").loss
             added += [float(each.loss.sum() - loss_P.sum()) for each in compared.values()]

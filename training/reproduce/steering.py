@@ -28,8 +28,8 @@ def contexts(cache: Cache, n: int, seed: int) -> Tensor:
 def alive(sae: SAE, x_ND: Tensor, n: int, seed: int) -> Tensor:
     """Decoder rows [R, D] of n features drawn at random from those that fire on tokens [N, D]."""
     with torch.no_grad():
-        code = sae.encode(x_ND)
-    fired = code.features[code.values != 0].unique().numpy()
+        code = sae.encode(x_ND.to(sae.W_enc))
+    fired = code.features[code.values != 0].unique().cpu().numpy()
     drawn = np.random.default_rng(seed).permutation(fired)[:n]
     return sae.W_dec.detach()[torch.from_numpy(drawn)]
 
@@ -47,7 +47,7 @@ def effects(rows_RD: Tensor, model: Any, hook: str, tokens_CT: Tensor, norm: flo
         for at in range(0, len(rows_RD), ROWS):
             part_RD = norm * rows_RD[at : at + ROWS]
             steered_RV = _steered(model, hook, tokens_1T.expand(len(part_RD), -1), part_RD)
-            total_R[at : at + ROWS] += losses.kl(clean_1V.expand_as(steered_RV), steered_RV)
+            total_R[at : at + ROWS] += losses.kl(clean_1V.expand_as(steered_RV), steered_RV).cpu()
     return (total_R / len(tokens_CT)).numpy()
 
 
@@ -56,7 +56,7 @@ def _steered(model: Any, hook: str, tokens_RT: Tensor, added_RD: Tensor) -> Tens
 
     def add(acts: Tensor) -> Tensor:
         changed = acts.clone()
-        changed[:, -1] += added_RD.view_as(changed[:, -1])
+        changed[:, -1] += added_RD.to(acts).view_as(changed[:, -1])
         return changed
 
     return running.logits(model, tokens_RT, {hook: add}, last=True)

@@ -79,8 +79,9 @@ def claims(settings: Settings) -> list[Claim]:
         measured = []
         for number, seed in enumerate(seeds):
             settings.progress(f"{task} at {hook}", number, plan.seeds)
-            sae = SAE.load(folders[number]) if with_saes else None
-            measured.append(_measure(plan, task, hook, list(positions), sae, seed))
+            sae = data.sae(settings, folders[number]) if with_saes else None
+            where = (task, hook, list(positions))
+            measured.append(_measure(plan, data.model(settings), where, sae, seed))
         agreements += _agreement(f"{task}, {hook}", measured, with_saes)
     return agreements + _occlusion(settings, plan, seeds) + _over_splitting(seeds)
 
@@ -99,11 +100,12 @@ def _full_distribution(settings: Settings, plan: Plan, seeds: Sequence[int]) -> 
 
 
 def _measure(
-    plan: Plan, task: str, hook: str, positions: list[str], full: SAE | None, seed: int
+    plan: Plan, model: Any, where: tuple[str, str, list[str]], full: SAE | None, seed: int
 ) -> dict:
     """`saelab.evaluation.supervised.evaluate` on prompts of this seed; dictionaries: supervised
-    and, with `full`, SAEs."""
-    model, metric = data.model(), supervised.TASKS[task].metric
+    and, with `full`, SAEs. where: task, hook and positions."""
+    task, hook, positions = where
+    metric = supervised.TASKS[task].metric
     rows = (
         supervised.rows(task, plan.fit, 2 * seed),
         supervised.rows(task, plan.test, 2 * seed + 1, twins=True),
@@ -129,11 +131,12 @@ def _on_task(plan: Plan, site: sites.Site, like: SAE, seed: int) -> tuple[SAE, S
     batches = [
         pooled_ND[torch.randint(len(pooled_ND), (512,), generator=draw)] for _ in range(plan.steps)
     ]
-    config = Config(features=plan.features, tokens=512 * plan.steps, batch=512, lr=2e-3, seed=seed)
-    run = Run(config, pooled_ND, pooled_ND)
+    place = {"seed": seed, "device": str(pooled_ND.device)}
+    config = Config(features=plan.features, tokens=512 * plan.steps, batch=512, lr=2e-3, **place)
+    run = Run(config, pooled_ND.cpu(), pooled_ND.cpu())
     for x_BD in batches:
         run.step(x_BD, x_BD)
-    trained = run.final()
+    trained = run.final().to(pooled_ND)
     l0 = controls.l0(like, pooled_ND)
     how = {"n_steps": plan.steps, "rate": 3e-3, "seed": seed, "l0": l0}
     return trained, controls.frozen_decoder(like, batches, **how)

@@ -78,7 +78,7 @@ def fit(x: Tensor, x_hat: Tensor, intercept: bool = True, ridge: float = 0.0) ->
     >>> map.error(x_ND).shape  # [N, D]
     """
     _check(x, x_hat)
-    sums = Sums(x.shape[1], x.shape[1] + 1)
+    sums = Sums(x.shape[1], x.shape[1] + 1, x.device)
     for part in pieces(len(x)):
         sums.add(x[part], targets(x[part] - x_hat[part]))
     return split(linear.solve(sums, intercept, ridge))
@@ -105,7 +105,7 @@ def decompose(x: Tensor, x_hat: Tensor, map: Map, truth: Tensor | None = None) -
     sums: Totals = {}
     for row in rows:
         for name, column in columns(*row).items():
-            sums[name] = sums.get(name, 0) + column.sum(0).numpy()
+            sums[name] = sums.get(name, 0) + column.sum(0).cpu().numpy()
     return Decomposition(
         linear=linear_ND,
         nonlinear=nonlinear_ND,

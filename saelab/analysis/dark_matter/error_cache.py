@@ -68,7 +68,7 @@ class Errors:
         if self.map is None:
             self.map = _fit(self.sae, self.cache, self.hook, self.n_tokens, self.seed)
         for acts_CTD in self.cache.take(self.hook, piece.numbers):
-            x_ND = acts_CTD.flatten(0, 1)
+            x_ND = acts_CTD.to(self.sae.W_enc).flatten(0, 1)
             error_ND = x_ND - self.sae(x_ND)
             linear_ND = self.map.error(x_ND)
             parts = (error_ND, linear_ND, error_ND - linear_ND)
@@ -80,7 +80,7 @@ def _digest(sae: SAE) -> str:
     """SHA-256 over the SAE's parameters."""
     digest = hashlib.sha256()
     for name, tensor in sorted(sae.state_dict().items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -90,8 +90,8 @@ def _fit(sae: SAE, cache: Cache, hook: str, n_tokens: int, seed: int) -> Map:
     available = min(n_tokens, cache.n_tokens("train"))
     size = min(8192, available)
     stream = cache.batches(hook, size, seed)
-    sums = Sums(sae.d_model, sae.d_model + 1)
+    sums = Sums(sae.d_model, sae.d_model + 1, sae.W_enc.device)
     for _ in range(available // size):
-        x_ND = next(stream)
+        x_ND = next(stream).to(sae.W_enc)
         sums.add(x_ND, targets(x_ND - sae(x_ND)))
     return split(solve(sums))

@@ -50,14 +50,21 @@ class Linear(NamedTuple):
 
 class Sums:
     """Sums and products of regressors and targets in float64: [P, P + Q] numbers, however many
-    tokens were added."""
+    tokens were added, on the tokens' device."""
 
-    def __init__(self, n_regressors: int, n_targets: int) -> None:
+    def __init__(
+        self, n_regressors: int, n_targets: int, device: torch.device | str = "cpu"
+    ) -> None:
         self.n = 0
-        self.x_P = torch.zeros(n_regressors, dtype=torch.float64)
-        self.y_Q = torch.zeros(n_targets, dtype=torch.float64)
-        self.xx_PP = torch.zeros(n_regressors, n_regressors, dtype=torch.float64)
-        self.xy_PQ = torch.zeros(n_regressors, n_targets, dtype=torch.float64)
+        self.x_P, self.y_Q, self.xx_PP, self.xy_PQ = (
+            torch.zeros(shape, dtype=torch.float64, device=device)
+            for shape in (
+                (n_regressors,),
+                (n_targets,),
+                (n_regressors, n_regressors),
+                (n_regressors, n_targets),
+            )
+        )
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add tokens: x [N, P], y [N, Q]."""
@@ -101,7 +108,7 @@ def solve(sums: Sums, intercept: bool = True, ridge: float = 0.0) -> Linear:
 def fit(x: Tensor, y: Tensor, intercept: bool = True, ridge: float = 0.0) -> Linear:
     """The best linear map from x [N, P] to y [N, Q]; see `solve`. Raises UsageError for too few
     tokens."""
-    sums = Sums(x.shape[1], y.shape[1])
+    sums = Sums(x.shape[1], y.shape[1], x.device)
     for part in pieces(len(x)):
         sums.add(x[part], y[part])
     return solve(sums, intercept, ridge)

@@ -35,8 +35,8 @@ class Reduction(NamedTuple):
 
 @torch.no_grad()
 def reconstruct(sae: SAE, x: Tensor) -> Tensor:
-    """x_hat [N, D] by the encoder, in pieces."""
-    return torch.cat([sae(piece) for piece in x.split(PIECE)])
+    """x_hat [N, D] by the encoder, in pieces, on the SAE's device."""
+    return torch.cat([sae(piece.to(sae.W_enc)) for piece in x.split(PIECE)])
 
 
 @torch.no_grad()
@@ -60,6 +60,7 @@ def by_pursuit(sae: SAE, fitting: Tensor, scored: Tensor, method: str = "gradien
     The linear map is fitted to each error of its own. Raises UsageError for too few tokens or an
     unknown method.
     """
+    fitting, scored = fitting.to(sae.W_enc), scored.to(sae.W_enc)
     squares = []
     for x_hat in (reconstruct, lambda sae, x: pursued(sae, x, method)):
         map = decomposition.fit(fitting, x_hat(sae, fitting))
@@ -77,6 +78,7 @@ def by_earlier(
 
     fitting, scored: pairs (x, z) of the same tokens. Raises UsageError for too few tokens.
     """
+    fitting, scored = ((x.to(sae.W_enc), z.to(sae.W_enc)) for x, z in (fitting, scored))
     x_hats = [reconstruct(sae, x) for x, _ in (fitting, scored)]
     map = decomposition.fit(fitting[0], x_hats[0])
     rests = [

@@ -139,7 +139,7 @@ def _score_contexts(
     splices = {hook: Splice(model, tokens_CT, hook) for hook in acts}
     owners_N, owners_P = owners_CT[counted_CT], owners_CT[predicting(counted_CT)]
     for subject in subjects:
-        x_CTD = acts[subject.hook]
+        x_CTD = acts[subject.hook].to(subject.sae.W_enc)
         x_ND = x_CTD[counted_CT]
         error_ND, linear_ND = subject.score(x_ND, owners_N)
         replaced = {}

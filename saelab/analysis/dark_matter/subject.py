@@ -34,8 +34,9 @@ class Subject:
         self.sae, self.hook = sae, hook
         self.random = torch.Generator().manual_seed(seed)
         self.untrained = untrained
-        self.own = linear.Sums(sae.d_model, sae.d_model + 1)
-        self.controls = linear.Sums(sae.d_model, len(CONTROLS) * (sae.d_model + 1))
+        n_targets, device = sae.d_model + 1, sae.W_enc.device
+        self.own = linear.Sums(sae.d_model, n_targets, device)
+        self.controls = linear.Sums(sae.d_model, len(CONTROLS) * n_targets, device)
         self.maps: dict[str, Map] = {}
         self.sums = {name: DocumentSums() for name in ("sae", *CONTROLS)}
         self.losses = DocumentSums()
@@ -55,6 +56,7 @@ class Subject:
 
     def add(self, x_ND: Tensor) -> None:
         """Add fitting tokens."""
+        x_ND = x_ND.to(self.sae.W_enc)
         error_ND = x_ND - self.sae(x_ND)
         self.own.add(x_ND, decomposition.targets(error_ND))
         if self.controls.n < CONTROL_TOKENS:
@@ -82,18 +84,16 @@ class Subject:
                 owners_N, decomposition.columns(x_ND, e_ND, map.error(x_ND), map.norm(x_ND))
             )
         linear_ND = self.maps["sae"].error(x_ND)
-        self.norms.append(
-            torch.stack([error_ND.norm(dim=1), (error_ND - linear_ND).norm(dim=1)], 1)
-        )
+        norms = [error_ND.norm(dim=1), (error_ND - linear_ND).norm(dim=1)]
+        self.norms.append(torch.stack(norms, 1).cpu())
         return error_ND, linear_ND
 
     def replacements(self, x_ND: Tensor, error_ND: Tensor, linear_ND: Tensor) -> dict[str, Tensor]:
         """What the model sees in x's place, by name of LOSSES: x_hat alone, with one part of the
         error, or with noise as long."""
         x_hat_ND, parts = x_ND - error_ND, {"linear": linear_ND, "nonlinear": error_ND - linear_ND}
-        noise_ND = torch.nn.functional.normalize(
-            torch.randn(x_ND.shape, generator=self.random), dim=1
-        )
+        noise_ND = torch.randn(x_ND.shape, generator=self.random).to(x_ND)
+        noise_ND = torch.nn.functional.normalize(noise_ND, dim=1)
         noises = {
             f"noise_{name}": noise_ND * part.norm(dim=1, keepdim=True)
             for name, part in parts.items()

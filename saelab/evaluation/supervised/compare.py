@@ -97,11 +97,8 @@ class _Approximation:
         scores.check_scale(self.clean_P, self.mean_P, weights_RP)
 
     def _metric(self, patch: runs.Patch | None) -> np.ndarray:
-        return (
-            measure(self.prompts, runs.logits(self.site.model, self.prompts, self.site.hook, patch))
-            .double()
-            .numpy()
-        )
+        logits_PV = runs.logits(self.site.model, self.prompts, self.site.hook, patch)
+        return measure(self.prompts, logits_PV).double().cpu().numpy()
 
     def scores(self, features: dict[str, Features]) -> tuple[dict, dict]:
         """The fields of sufficiency and necessity."""
@@ -133,14 +130,14 @@ class _GroundTruth:
                 "fewer attributes"
             )
         self.prompts = site.test.part(self.source_M.tolist())
-        self.plain_M = runs.logits(site.model, self.prompts).argmax(1)
+        self.plain_M = runs.logits(site.model, self.prompts).argmax(1).cpu()
         self.truth_M = self._predict(
             {at: acts_PD[self.target_M] for at, acts_PD in site.test_acts.items()}
         )
         self.seen: tuple[runs.Patch, Tensor] | None = None
 
     def _predict(self, patch: runs.Patch) -> Tensor:
-        return runs.logits(self.site.model, self.prompts, self.site.hook, patch).argmax(1)
+        return runs.logits(self.site.model, self.prompts, self.site.hook, patch).argmax(1).cpu()
 
     def _outcome(self, patch: runs.Patch) -> Tensor:
         """The prediction under edits; those of a dictionary with nothing more to change are not run
@@ -161,7 +158,7 @@ class _GroundTruth:
                 acts_PD[self.source_M], source, target, acts_PD[self.target_M], k
             )
         outcome_M = self._outcome({at: edit.edited for at, edit in made.items()})
-        magnitude_M = torch.stack([edit.magnitude for edit in made.values()]).mean(0)
+        magnitude_M = torch.stack([edit.magnitude for edit in made.values()]).mean(0).cpu()
         sums = self._sums(outcome_M, magnitude_M)
         nothing = self._sums(self.plain_M, torch.zeros(self.n)).sum(0)
         weights_RG = weights(len(sums), seed)
@@ -215,4 +212,4 @@ def _guess(on: dict[str, Tensor], guesses: dict[str, Tensor], truth_PV: Tensor) 
     best_at = {at: scores.best_latents(on_PF, truth_PV) for at, on_PF in on.items()}
     position_V = torch.stack([best.f1 for best in best_at.values()]).argmax(0)
     said_XPV = torch.stack([guesses[at][:, best.latent] for at, best in best_at.items()])
-    return said_XPV.gather(0, position_V.expand(1, said_XPV.shape[1], -1))[0]
+    return said_XPV.gather(0, position_V.expand(1, said_XPV.shape[1], -1))[0].cpu()

@@ -91,13 +91,13 @@ def fit(acts_PD: Tensor, labels: Labels, how: How = "least-squares") -> Dictiona
     """
     check_design(labels)
     features = values_of(labels)
-    C_PF = one_hot(labels, features)
+    C_PF = one_hot(labels, features).to(acts_PD)
     mean_D = acts_PD.mean(0)
     centred_PD = acts_PD - mean_D
     if how == "mean":
         rows_FD = (C_PF.T @ centred_PD) / C_PF.sum(0)[:, None]
     else:
         rows_FD = torch.from_numpy(
-            np.linalg.pinv(C_PF.double().numpy()) @ centred_PD.double().numpy()
+            np.linalg.pinv(C_PF.double().cpu().numpy()) @ centred_PD.double().cpu().numpy()
         ).to(acts_PD)
-    return lambda acts, labels: Features(one_hot(labels, features), rows_FD, mean_D)
+    return lambda acts, labels: Features(one_hot(labels, features).to(acts), rows_FD, mean_D)

@@ -22,7 +22,8 @@ def _batches(n: int) -> Iterator[slice]:
 
 
 def collect(model: Any, prompts: Task, hook: str, positions: list[str]) -> Patch:
-    """The activations at a hook (heads flattened) at each position, [P, D]."""
+    """The activations at a hook (heads flattened) at each position, [P, D], on the model's
+    device."""
     acts_by_position: dict[str, list[Tensor]] = {name: [] for name in positions}
     for part in _batches(len(prompts.clean)):
         acts = running.read(model, prompts.clean[part], [hook])[hook].flatten(2)
@@ -30,7 +31,7 @@ def collect(model: Any, prompts: Task, hook: str, positions: list[str]) -> Patch
             acts_by_position[name].append(
                 acts[torch.arange(len(acts)), prompts.positions[name][part]]
             )
-    return {name: torch.cat(parts) for name, parts in acts_by_position.items()}
+    return {name: torch.cat(parts).float() for name, parts in acts_by_position.items()}
 
 
 @torch.no_grad()

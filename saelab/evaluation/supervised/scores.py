@@ -92,6 +92,7 @@ class Explained(NamedTuple):
 def best_latents(on_PF: Tensor, truth_PV: Tensor) -> Explained:
     """For each value the latent that as a classifier (active or not) has the highest F1 = 2 TP / (2
     TP + FP + FN)."""
+    truth_PV = truth_PV.to(on_PF.device)
     hits_VF = truth_PV.float().T @ on_PF.float()
     f1_VF = 2 * hits_VF / (truth_PV.sum(0)[:, None] + on_PF.sum(0)[None]).clamp_min(1)
     best = f1_VF.max(1)

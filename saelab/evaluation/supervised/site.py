@@ -63,7 +63,8 @@ def of_sae(sae: SAE) -> Dictionary:
 
     @torch.no_grad()
     def say(acts_PD: Tensor, labels: dictionary.Labels) -> Features:
-        return Features(sae.encode(acts_PD).to_dense(), sae.W_dec.detach(), sae.b_dec.detach())
+        codes_PF = sae.encode(acts_PD.to(sae.W_enc)).to_dense()
+        return Features(codes_PF, sae.W_dec.detach(), sae.b_dec.detach())
 
     return say
 
@@ -101,7 +102,7 @@ def with_controls(site: Site, sae: SAE, seed: int = 0) -> Dictionaries:
         "supervised_mean": supervised(site, "mean"),
         "sae": everywhere(site, sae),
     }
-    pooled = torch.cat(list(site.fit_acts.values()))
+    pooled = torch.cat(list(site.fit_acts.values())).to(sae.W_enc)
     l0 = float(
         (sae.encode(pooled[:: max(1, len(pooled) // 2000)]).to_dense() != 0).sum(1).float().mean()
     )

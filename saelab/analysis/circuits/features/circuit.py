@@ -84,7 +84,7 @@ def head_scores(
     A feature's effect splits over heads because it is a dot product with its decoder row: one slice
     per head.
     """
-    scores_LH = torch.full((model.cfg.n_layers, model.cfg.n_heads), torch.nan)
+    scores_LH = torch.full((model.cfg.n_layers, model.cfg.n_heads), torch.nan)  # on the CPU
     for site, moved, one in zip(places, changes, effects_by_site, strict=True):
         if not (layer := re.fullmatch(r"blocks\.(\d+)\.attn\.(o\.hook_in|hook_z)", site.write)):
             continue
@@ -93,8 +93,7 @@ def head_scores(
         parts_NH = (
             products_ND.view(len(products_ND), model.cfg.n_heads, -1).sum(2) * code.values[:, None]
         )
-        sums_FH = torch.zeros(code.n_features, model.cfg.n_heads).index_add_(
-            0, code.features, parts_NH
-        )
+        sums_FH = parts_NH.new_zeros(code.n_features, model.cfg.n_heads)
+        sums_FH = sums_FH.index_add_(0, code.features, parts_NH)
         scores_LH[int(layer[1])] = sums_FH.abs().sum(0) / len(one.error)
     return None if scores_LH.isnan().any() else scores_LH

@@ -90,6 +90,7 @@ def _edits(site: Site, mean: Means, mask: Tensor) -> list[tuple[str, Edit]]:
     """Edits that put the means in the place of the nodes outside the mask; position 0 passes
     untouched."""
     W_FD = site.sae.W_dec.detach()
+    mask = mask.to(W_FD.device)
     seen: dict[str, Tensor] = {}
     filled_TD = mean.features.masked_fill(mask[:, :-1], 0) @ W_FD + site.sae.b_dec.detach()
 
@@ -163,7 +164,7 @@ def curve(
 
     def ratio(found_P: Tensor) -> Estimate:
         return over_documents(
-            torch.stack([found_P, empty_P, clean_P], 1).double().numpy(), _share, weights_RP
+            torch.stack([found_P, empty_P, clean_P], 1).double().cpu().numpy(), _share, weights_RP
         )
 
     points = []

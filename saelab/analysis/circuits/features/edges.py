@@ -89,14 +89,15 @@ def edges(
     """
     (n_prompts, length), n_nodes = task.clean.shape, len(nodes.effect)
     tables = [
-        _table(nodes, number, length, site.sae.n_features) for number, site in enumerate(sites)
+        _table(nodes, number, length, site.sae.n_features).to(site.sae.W_dec.device)
+        for number, site in enumerate(sites)
     ]
     cut = trace(model, task.clean, sites)
     moved = [Change(one.code.rows(0, n_prompts * length), one.error[:n_prompts]) for one in changes]
 
     def upstream(total: Tensor) -> Tensor:
         """[M]: the gradient of `total` at every leaf times the change of its nodes."""
-        sums = torch.zeros(n_nodes)
+        sums = cut.logits.new_zeros(n_nodes)
         gradients = torch.autograd.grad(total, cut.leaves, retain_graph=True, allow_unused=True)
         for site, table, part, gradient in zip(sites, tables, moved, gradients, strict=True):
             if gradient is not None:
@@ -108,7 +109,7 @@ def edges(
                 )
         return sums / n_prompts
 
-    rows = torch.zeros(n_nodes + 1, n_nodes)
+    rows = cut.logits.new_zeros(n_nodes + 1, n_nodes)
     for number, (site, table, code) in enumerate(zip(sites, tables, cut.codes, strict=True)):
         gradient_PTD = effects_by_site[number].gradient[:n_prompts]
         slopes_N = sddmm(gradient_PTD.flatten(0, 1), site.sae.W_dec.detach(), code)
@@ -118,4 +119,4 @@ def edges(
         for i in (nodes.site == number).nonzero().flatten().tolist() if sums.requires_grad else []:
             rows[i] = upstream(sums[i])
     rows[-1] = upstream(measure(task, cut.logits).sum())
-    return rows
+    return rows.cpu()

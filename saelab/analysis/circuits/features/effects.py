@@ -138,7 +138,10 @@ def rank(by_site: list[Effects], *, by_position: bool = False) -> Nodes:
         # One integer per node, so that `unique` can group them: its position (0 for all where
         # positions add up) times the nodes there, plus its feature; the error comes after the last.
         width = one.code.n_features + 1
-        at_N, at_PT = one.code.tokens % length, torch.arange(length).expand_as(one.error)
+        at_N, at_PT = (
+            one.code.tokens % length,
+            torch.arange(length, device=one.error.device).expand_as(one.error),
+        )
         features_N = at_N * by_position * width + one.code.features
         errors_PT = at_PT * by_position * width + width - 1
         keys_M, inverse = torch.cat([features_N, errors_PT.flatten()]).unique(return_inverse=True)
@@ -148,6 +151,6 @@ def rank(by_site: list[Effects], *, by_position: bool = False) -> Nodes:
         position_M = keys_M // width if by_position else torch.full_like(keys_M, -1)
         feature_M = torch.where(keys_M % width == width - 1, ERROR, keys_M % width)
         tables.append((torch.full_like(keys_M, number), position_M, feature_M, effect_M))
-    columns = Nodes(*(torch.cat(parts) for parts in zip(*tables, strict=True)))
+    columns = Nodes(*(torch.cat(parts).cpu() for parts in zip(*tables, strict=True)))
     order = columns.effect.abs().argsort(descending=True, stable=True)
     return Nodes(*(column[order[columns.effect[order] != 0]] for column in columns))

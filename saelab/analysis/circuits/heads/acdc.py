@@ -108,7 +108,7 @@ def search(model: Any, task: Task, threshold: float = THRESHOLD) -> Search:
     threshold: nats below which an edge is dropped.
     """
     state, now = _State(model, task), 0.0
-    scores = torch.zeros(state.kept.shape)
+    scores = torch.zeros(state.kept.shape)  # set one by one: on the CPU
     with split_inputs(model):
         for site, first in zip(reversed(state.sites), reversed(state.first), strict=True):
             stream_PTD = entering(model, task, site.layer)

@@ -64,8 +64,8 @@ def train(outputs_ND: Tensor, seed: int = 0, n_latents: int = LATENTS) -> SAE:
     SPARSITY means the same everywhere.
     """
     scale = float(outputs_ND.square().mean().sqrt())
-    x_ND = (outputs_ND / scale).cpu()
-    sae = SAE(x_ND.shape[1], n_latents, Threshold(), seed=seed)
+    x_ND = outputs_ND / scale
+    sae = SAE(x_ND.shape[1], n_latents, Threshold(), seed=seed).to(x_ND)
     optimiser = torch.optim.Adam(sae.parameters(), RATE)
     with torch.enable_grad():
         for _ in range(EPOCHS):
@@ -98,7 +98,7 @@ def code_of(sae: SAE, outputs_PKD: Tensor) -> Tensor:
             f"{outputs_PKD.shape[-1]} wide into the residual stream: codes need an SAE of that "
             "width, for example one trained at hook_attn_out"
         )
-    flat = sae.encode(outputs_PKD.flatten(0, 1).cpu())
+    flat = sae.encode(outputs_PKD.flatten(0, 1).to(sae.W_enc)).to("cpu")
     best_N = torch.full((flat.n_tokens,), -torch.inf).scatter_reduce(
         0, flat.tokens, flat.values.float(), "amax"
     )

@@ -185,4 +185,5 @@ def score(model: Any, task: Task, method_name: str = "eap-ig", **options: Any) -
     started, row = time.perf_counter(), method(method_name)
     check_twins(task)
     heads_LH, mlps_L, edges = row.run(model, task, Options(**options))
-    return Scores(method_name, heads_LH, mlps_L, edges, time.perf_counter() - started)
+    mlps_L = None if mlps_L is None else mlps_L.cpu()
+    return Scores(method_name, heads_LH.cpu(), mlps_L, edges, time.perf_counter() - started)

@@ -7,6 +7,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from saelab.idle import wait_asleep
+
 if TYPE_CHECKING:
     from apps.browser import charts, draw
     from saelab.activations import Cache
@@ -69,6 +71,9 @@ HOMES = {
     "register": ("saelab.registration", "register"),
     "train": ("training.loop", "train"),
 }
+
+
+wait_asleep()
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ saelab.budgets:
 saelab.code:
 saelab.documents:
 saelab.errors:
+saelab.idle:
 saelab.ranges:
 saelab.spelling:
 saelab.statistics:

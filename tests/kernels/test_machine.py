@@ -10,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from saelab import kernels
+from saelab import idle, kernels
 from saelab.kernels.cpu import probe, remembered
 from saelab.sparsify import Choice
 
@@ -199,10 +199,25 @@ def test_a_folder_that_a_stranger_can_replace_is_never_read_from(temporary, monk
     assert remembered.compiled_folder() is None
 
 
-def test_importing_the_library_loads_no_compiler():
-    code = (
-        "import sys, saelab, saelab.kernels, saelab.kernels.cpu.probe; print([m for m in "
-        "('numba', 'triton') if m in sys.modules])"
+def test_threads_wait_asleep_unless_the_user_says_how_they_wait():
+    said = ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "active"})
+    for environment in said:
+        idle.wait_asleep(environment)
+    assert said == (
+        {"GOMP_SPINCOUNT": idle.SPINS},
+        {"GOMP_SPINCOUNT": "7"},
+        {"OMP_WAIT_POLICY": "active"},
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+
+
+def test_importing_the_library_loads_no_compiler_and_says_in_time_how_threads_wait():
+    code = (
+        "import os, sys, saelab; in_time = 'torch' not in sys.modules\n"
+        "import saelab.kernels, saelab.kernels.cpu.probe; print([m for m in "
+        "('numba', 'triton') if m in sys.modules], in_time, os.environ['GOMP_SPINCOUNT'])"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OMP_WAIT"))}
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert out.stdout.strip() == f"[] True {idle.SPINS}"

@@ -53,22 +53,22 @@ def above(typingctx, keys, row, column, threshold):
 
 
 @intrinsic
-def block_maximum(typingctx, keys, row, column):
-    """The greatest of keys[row, column + j] for j = 0 to 31."""
-    signature = types.int64(keys, types.int64, types.int64)
+def raise_maxima(typingctx, keys, row, column, maxima, place):
+    """maxima[0, place + j] = max(maxima[0, place + j], keys[row, column + j]) for j = 0 to 31, of
+    one type of integer."""
+    signature = types.void(keys, types.int64, types.int64, maxima, types.int64)
 
     def generate(context, builder, signature, arguments):
         element = context.get_data_type(signature.args[0].dtype)
-        pointer = _pointer(
-            context, builder, signature.args[0], arguments[0], list(arguments[1:]), BLOCK, element
-        )
-        values = builder.load(pointer, align=signature.args[0].dtype.bitwidth // 8)
-        kind = ir.FunctionType(element, [values.type])
-        name = f"llvm.vector.reduce.smax.v{BLOCK}i{element.width}"
-        return builder.sext(
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [values]),
-            ir.IntType(64),
-        )
+        align = signature.args[0].dtype.bitwidth // 8
+        array, i, j, held, place = arguments
+        pointer = _pointer(context, builder, signature.args[0], array, [i, j], BLOCK, element)
+        zero = ir.Constant(ir.IntType(64), 0)
+        where = _pointer(context, builder, signature.args[3], held, [zero, place], BLOCK, element)
+        values, before = builder.load(pointer, align=align), builder.load(where, align=align)
+        larger = builder.select(builder.icmp_signed(">", values, before), values, before)
+        builder.store(larger, where, align=align)
+        return context.get_dummy_value()
 
     return signature, generate
 
@@ -170,11 +170,17 @@ def dot(typingctx, row, matrix, index):
             builder.store(builder.fadd(builder.load(rest), product, flags=["contract"]), rest)
         low = builder.fadd(builder.load(sums[0]), builder.load(sums[1]))
         both = builder.fadd(low, builder.fadd(builder.load(sums[2]), builder.load(sums[3])))
-        result = builder.load(rest)
-        for lane in range(_LANES):
-            result = builder.fadd(
-                result, builder.extract_element(both, ir.Constant(ir.IntType(32), lane))
+        lanes = _LANES
+        while lanes > 1:  # halves upon halves: a few additions deep instead of one per lane
+            lanes //= 2
+            kind = ir.VectorType(ir.IntType(32), lanes)
+            first, second = (
+                builder.shuffle_vector(both, both, ir.Constant(kind, list(range(i, i + lanes))))
+                for i in (0, lanes)
             )
+            both = builder.fadd(first, second)
+        whole_sum = builder.extract_element(both, ir.Constant(ir.IntType(32), 0))
+        result = builder.fadd(builder.load(rest), whole_sum)
         return result
 
     return signature, generate

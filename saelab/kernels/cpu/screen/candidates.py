@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from saelab.kernels.cpu.jit import compiled
-from saelab.kernels.cpu.vector import BLOCK, above, as_float, block_maximum, count_bits, lowest_bit
+from saelab.kernels.cpu.vector import BLOCK, above, as_float, count_bits, lowest_bit, raise_maxima
 
 LAST = (1 << 31) - 1
 
@@ -51,18 +51,39 @@ def _drop(entries, keep):
 
 
 @compiled()
+def level(keys, n_blocks, rank, low):
+    """A threshold of at least `low` that `rank` of the first blocks of keys[0] exceed, or as few
+    more as ties allow; `low` where not so many exceed that."""
+    high = np.int64(low)
+    for i in range(n_blocks * BLOCK):
+        high = max(high, np.int64(keys[0, i]))
+    while high - low > 1:
+        middle = (low + high) >> 1
+        count = 0
+        for block in range(n_blocks):
+            count += count_bits(above(keys, 0, block * BLOCK, middle))
+        if count == rank:
+            return middle
+        if count > rank:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compiled()
 def _floor(keys, q, rank):
-    """A threshold that at least `rank` keys of row q exceed: the greatest keys of its blocks are
-    different entries of it."""
-    # `rank` blocks whose greatest keys reach a number hold at least `rank` entries that do.
+    """A threshold that at least `rank` keys of row q exceed, and about a seventh more: that many of
+    the greatest keys of groups do, and each group's is a key of its own."""
     n_blocks = keys.shape[1] // BLOCK
-    if not 0 < rank <= n_blocks:
-        return 0
-    maxima = np.empty(n_blocks, np.int64)
-    for i in range(n_blocks):
-        maxima[i] = block_maximum(keys, q, i * BLOCK)
-    keep_largest(maxima, rank)
-    return max(maxima[:rank].min() - 1, 0)
+    # Four groups for each that counts: of the keys that pass, few share a group then.
+    n_maxima = min(n_blocks, (4 * rank + BLOCK - 1) // BLOCK)
+    if rank <= 0 or rank > n_maxima * BLOCK:
+        return np.int64(0)
+    maxima = np.zeros((1, n_maxima * BLOCK), keys.dtype)
+    for block in range(n_blocks):
+        raise_maxima(keys, q, block * BLOCK, maxima, block % n_maxima * BLOCK)
+    return level(maxima, n_maxima, rank, np.int64(0))
 
 
 @compiled(parallel=True)
@@ -100,42 +121,8 @@ def collect(keys, first, step, starts, keeps, factor, ranks, counts, thetas, lis
         counts[q], thetas[q] = count, theta
 
 
-# A heap of our own and not `heapq`, which numba has for lists only: these work in place on a part
-# of one array that all queries of a thread share.
-
-
-@compiled()
-def pop(heap, size):
-    """Move the largest of heap[: size + 1] to heap[size], so that heap[:size] is a heap again."""
-    top, entry = heap[0], heap[size]
-    i = 0
-    while 2 * i + 1 < size:
-        child = 2 * i + 1
-        if child + 1 < size and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= entry:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = entry
-    heap[size] = top
-
-
-@compiled()
-def heapify(heap):
-    """Reorder so that every entry is at least as large as its two children, 2 i + 1 and 2 i + 2."""
-    for root in range(len(heap) // 2 - 1, -1, -1):
-        i = root
-        entry = heap[i]
-        while 2 * i + 1 < len(heap):
-            child = 2 * i + 1
-            if child + 1 < len(heap) and heap[child + 1] > heap[child]:
-                child += 1
-            if heap[child] <= entry:
-                break
-            heap[i] = heap[child]
-            i = child
-        heap[i] = entry
+# A heap of our own and not `heapq`, which numba has for lists only: this one works in place on
+# arrays that all queries of a thread share.
 
 
 @compiled()

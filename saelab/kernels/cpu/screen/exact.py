@@ -1,5 +1,5 @@
 """Loops that compute the exact pre-activations of chosen pairs; every value of every code comes
-from `_pair` here.
+from `dot` and the biases here.
 
 A query is what a budget belongs to (a token, or a feature), an item what it may pick (a feature, or
 a token).
@@ -11,8 +11,8 @@ import numba
 import numpy as np
 
 from saelab.kernels.cpu.jit import compiled
-from saelab.kernels.cpu.screen.candidates import LAST, bound_above, heapify, insert, pop
-from saelab.kernels.cpu.vector import dot, prefetch
+from saelab.kernels.cpu.screen.candidates import LAST, bound_above, insert, level
+from saelab.kernels.cpu.vector import BLOCK, above, dot, lowest_bit, prefetch
 
 _AHEAD = 4  # rows are fetched this many pairs before they are needed
 _BLOCK = 256  # pairs that one thread scores at a time
@@ -36,13 +36,9 @@ class Sides(NamedTuple):
 
 
 @compiled()
-def _pair(sides, row, boost_row, q, item):
-    """(pre-activation, score) of a pair in float64; symmetric in query and item, to the bit."""
-    value = dot(row, sides.items, item) + sides.query_bias[q] + sides.item_bias[item]
-    score = abs(value) if sides.signed else value
-    if sides.beta != 0.0:
-        score *= 1.0 + sides.beta * abs(dot(boost_row, sides.boost_items, item))
-    return value, score
+def _score(value, boost, signed, beta):
+    """A pair's score from its pre-activation and, if beta > 0, its other dot."""
+    return (abs(value) if signed else value) * (1.0 + beta * abs(boost))
 
 
 @compiled()
@@ -65,37 +61,69 @@ def _finish(n_winners, items, values, kept_items, kept_values):
             kept_values[i] = values[order[i]]
         return
     for n in range(n_winners):
-        item, i = items[n], n
-        while i > 0 and kept_items[i - 1] > item:
-            kept_items[i], kept_values[i] = kept_items[i - 1], kept_values[i - 1]
-            i -= 1
-        kept_items[i], kept_values[i] = item, values[n]
+        item, place = items[n], 0
+        for i in range(n_winners):
+            place += items[i] < item
+        kept_items[place], kept_values[place] = item, values[n]
 
 
 @compiled()
-def _settle_query(sides, q, heap, theta, shift, row, boost_row, scores, items, values):
-    """How many winners the heap of candidates holds, now in items and values; -1 if that cannot be
+def _next_best(keys, n_blocks, n_seen, more, lowest, ceiling, chosen):
+    """Write the numbers of the entries with the `more` greatest keys of at most `ceiling`, and of
+    those that tie with the last, to `chosen`; return (their number, the greatest key of the rest).
+
+    n_seen: how many keys exceed the ceiling; all exceed `lowest`.
+    """
+    floor = level(keys, n_blocks, n_seen + more, lowest)
+    n_chosen = 0
+    for first in range(0, n_blocks * BLOCK, BLOCK):
+        bits = above(keys, 0, first, floor) & ~above(keys, 0, first, ceiling)
+        while bits:
+            chosen[n_chosen] = first + lowest_bit(bits)
+            n_chosen += 1
+            bits &= bits - np.uint64(1)
+    return n_chosen, floor
+
+
+@compiled()
+def _settle_query(
+    sides, q, entries, theta, shift, row, boost_row, keys, chosen, scores, items, values
+):
+    """How many winners the candidates hold, now in items and values; -1 if that cannot be
     certified."""
-    heapify(heap)
-    budget = len(scores)
-    n_winners = n_popped = n_scored = 0
-    while n_scored < len(heap):
-        # Popped candidates stand at the end of the array by falling bound. A few are popped ahead,
-        # so that their rows are in the cache when their turn comes.
-        while n_popped < min(n_scored + _AHEAD, len(heap)):
-            prefetch(sides.items, LAST - (heap[0] & LAST))
-            n_popped += 1
-            pop(heap, len(heap) - n_popped)
-        top = heap[len(heap) - 1 - n_scored]
-        # scores[0] is the worst winner's. This bound is the greatest left: if it stays below, all
-        # do.
-        if n_winners == budget and bound_above(top >> 32, shift) <= scores[0]:
+    budget, n_entries = len(scores), len(entries)
+    n_blocks = (n_entries + BLOCK - 1) // BLOCK
+    for i in range(n_entries):
+        keys[0, i] = entries[i] >> 32
+    keys[0, n_entries : n_blocks * BLOCK] = 0  # no threshold lets these pass
+    n_winners = n_seen = 0
+    # Taken out of the tuple once: inside the loop each would cost two atomic reference counts.
+    items_ID, boosts_IE, biases_I = sides.items, sides.boost_items, sides.item_bias
+    signed, beta, query_bias = sides.signed, sides.beta, sides.query_bias[q]
+    ceiling = np.int64(LAST)
+    lowest = max(theta - 1, 0)  # a list that was cut short may hold ties with what raised theta
+    more = budget + budget // 8
+    while n_seen < n_entries:
+        n_chosen, floor = _next_best(keys, n_blocks, n_seen, more, lowest, ceiling, chosen)
+        for i in range(min(_AHEAD, n_chosen)):
+            prefetch(items_ID, LAST - (entries[chosen[i]] & LAST))
+        for i in range(n_chosen):
+            if i + _AHEAD < n_chosen:
+                prefetch(items_ID, LAST - (entries[chosen[i + _AHEAD]] & LAST))
+            entry = entries[chosen[i]]
+            # scores[0] is the worst winner's: what stays below it need not be known.
+            if n_winners == budget and bound_above(entry >> 32, shift) <= scores[0]:
+                continue
+            item = LAST - (entry & LAST)
+            value = dot(row, items_ID, item) + (query_bias + biases_I[item])
+            boost = dot(boost_row, boosts_IE, item) if beta != 0.0 else 0.0
+            score = _score(value, boost, signed, beta)
+            if score > 0.0:
+                n_winners = insert(scores, items, values, n_winners, score, item, value)
+        if n_winners == budget and bound_above(floor, shift) <= scores[0]:
             break
-        n_scored += 1
-        item = LAST - (top & LAST)
-        value, score = _pair(sides, row, boost_row, q, item)
-        if score > 0.0:
-            n_winners = insert(scores, items, values, n_winners, score, item, value)
+        n_seen += n_chosen
+        ceiling, more = floor, max(budget // 4, 8)
     # The certificate: items that never entered the list have a bound of at most theta; at 0 they
     # have no positive score, and no budget takes them.
     sure = theta == 0 or (n_winners == budget and bound_above(theta, shift) <= scores[0])
@@ -117,7 +145,10 @@ def rescore(
     for block in numba.prange((len(counts) + _QUERIES - 1) // _QUERIES):
         last = min((block + 1) * _QUERIES, len(counts))
         most = budgets[block * _QUERIES : last].max()
+        longest = counts[block * _QUERIES : last].max()
         scores, items, values = np.empty(most), np.empty(most, np.int64), np.empty(most)
+        keys = np.empty((1, longest + BLOCK), np.int32)
+        chosen = np.empty(longest, np.int64)
         row, boost_row = np.empty(sides.queries.shape[1]), np.empty(sides.boost_queries.shape[1])
         for q in range(block * _QUERIES, last):
             budget, place = budgets[q], places[q]
@@ -125,9 +156,10 @@ def rescore(
             if budget == 0:
                 continue
             _widen(sides, q, row, boost_row)
-            heap = lists[starts[q] : starts[q] + counts[q]]
+            entries = lists[starts[q] : starts[q] + counts[q]]
+            room = (scores[:budget], items, values)
             n_winners = _settle_query(
-                sides, q, heap, thetas[q], shift, row, boost_row, scores[:budget], items, values
+                sides, q, entries, thetas[q], shift, row, boost_row, keys, chosen, *room
             )
             founds[q] = n_winners
             if n_winners > 0:
@@ -148,7 +180,9 @@ def exhaust(sides, which, budgets, places, kept_items, kept_values, founds):
         _widen(sides, q, row, boost_row)
         n_winners = 0
         for item in range(len(sides.items)):
-            value, score = _pair(sides, row, boost_row, q, item)
+            value = dot(row, sides.items, item) + (sides.query_bias[q] + sides.item_bias[item])
+            boost = dot(boost_row, sides.boost_items, item) if sides.beta != 0.0 else 0.0
+            score = _score(value, boost, sides.signed, sides.beta)
             if score > 0.0:
                 n_winners = insert(scores, items, values, n_winners, score, item, value)
         place = places[q]
@@ -199,4 +233,9 @@ def score_pairs(sides, queries, items, which, values, scores):
             if queries[n] != known:
                 known = queries[n]
                 _widen(sides, known, row, boost_row)
-            values[n], scores[n] = _pair(sides, row, boost_row, known, items[n])
+            item = items[n]
+            values[n] = dot(row, sides.items, item) + (
+                sides.query_bias[known] + sides.item_bias[item]
+            )
+            boost = dot(boost_row, sides.boost_items, item) if sides.beta != 0.0 else 0.0
+            scores[n] = _score(values[n], boost, sides.signed, sides.beta)

@@ -4,6 +4,7 @@ certificates.
 A query is what a budget belongs to, an item what it may pick. Shapes: B tokens, F features.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ from saelab.kernels.cpu.screen.screen import Problem, buffer, shift_of, tiles
 
 # A list's length, in multiples of what is kept of it when it is full.
 _TOKEN_ROOM, _FEATURE_ROOM = 3, 2
+_SPARE, _FULL_WIDTH = 64, 768  # k + 64 more than k, all of them used from this width on
 _AGAIN = 8  # how many times longer the second attempt's lists are
 _FEW = 8  # so many queries are cheaper to settle from all exact scores than from a second screen
 tally: Counter[str] = Counter()  # queries "asked", and of these "certified" by the first screen
@@ -129,15 +131,27 @@ def _screen_tokens(
     return won
 
 
+def _kept(k: int, width: int, dtype: torch.dtype) -> int:
+    """How many candidates a list keeps at least, so that bounds reaching the k-th score are in it.
+
+    What a bound is too high by, in standard deviations of the scores, grows with the root of the
+    width; in float32 it is next to nothing.
+    """
+    spare = k + _SPARE
+    if dtype == torch.float32:
+        return k + spare // 4
+    return k + math.ceil(spare * min(1.0, math.sqrt(width / _FULL_WIDTH)))
+
+
 def over_tokens(problem: Problem, k: int, dtype: torch.dtype) -> Code:
     """The k best pairs of every token."""
     n_tokens, n_features = len(problem.x), len(problem.W)
-    keep = min(2 * k + 64, n_features)
+    keep = min(_kept(k, problem.x.shape[1], dtype), n_features)
 
     def again(tokens: np.ndarray) -> Winners:
         grad = None if problem.grad is None else problem.grad[tokens]
         part = problem._replace(x=problem.x[tokens], grad=grad)
-        return _screen_tokens(part, k, min(_AGAIN * keep, n_features), torch.float32, False)
+        return _screen_tokens(part, k, min(_AGAIN * (k + _SPARE), n_features), torch.float32, False)
 
     won = _settle(problem, _screen_tokens(problem, k, keep, dtype, True), again, False)
     fill(won.founds, k, won.items, won.values)

@@ -17,8 +17,8 @@ _LEFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp|\.tmp\w{6}")
 
 
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file, fsync it, then rename it to `path`; on any error nothing
-    remains, and what a killed write of `path` left is removed.
+    """Let `write` fill a temporary file, or make a folder of files there, fsync it, then rename it
+    to `path`; on any error nothing remains, and what a killed write of `path` left is removed.
 
     >>> write_atomic(Path("a.txt"), lambda temporary: temporary.write_text("whole"))
     """
@@ -27,7 +27,9 @@ def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     with _private(path) as folder:
         temporary = folder / path.name
         write(temporary)
-        temporary.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
+        for file in temporary.iterdir() if temporary.is_dir() else [temporary]:
+            file.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
+            _fsync(file)
         _fsync(temporary)
         temporary.replace(path)
     _fsync(path.parent)

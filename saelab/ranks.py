@@ -50,14 +50,14 @@ def _many(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def joined(device: str = "cpu", remedy: str = RESUME) -> Iterator[None]:
+def joined(remedy: str = RESUME) -> Iterator[None]:
     """Within the block the ranks may talk to each other: tensors on cards over NCCL, those on CPUs
     over gloo.
 
     Where a rank has ended without a word the lowest one left raises FailedRun, naming it and the
     remedy, and the others Told.
 
-    >>> with joined(config.device):
+    >>> with joined():
     ...     first = at_first(lambda: newest_step(folder))
     """
     if world() == 1:
@@ -65,11 +65,12 @@ def joined(device: str = "cpu", remedy: str = RESUME) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    on_cards = torch.device(device).type == "cuda"
-    if on_cards:
-        torch.cuda.set_device(device)
-    store, me, n = next(dist.rendezvous("env://", timeout=TIMEOUT))
+    on_cards = torch.cuda.is_available()
+    if on_cards:  # what names no card, such as a barrier, is then this rank's
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", rank())) % torch.cuda.device_count())
+    store, me, n = next(rendezvous("env://", timeout=TIMEOUT))
     backend = "cpu:gloo,cuda:nccl" if on_cards else "gloo"
     dist.init_process_group(backend, store=store, rank=me, world_size=n, timeout=TIMEOUT)
     try:
@@ -85,22 +86,43 @@ def _leave(store: Any, error: BaseException, remedy: str) -> None:
     does not answer, raise what is to be said of that one."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would cut this short
-    living: set[int] = set()
-    with contextlib.suppress(RuntimeError):  # the store may be gone with the rank that held it
-        store.set(f"here {rank()}", "")
+    # Without the store, which is gone with the rank that held it, this one is the only one to tell.
+    living = {rank()}
+    with contextlib.suppress(RuntimeError):
+        store.set(f"end {rank()}", str(error))
+        if isinstance(error, Told):  # torchrun ends all ranks with the first one that ends
+            _within(PATIENCE, lambda: store.check(["end 0"]))
         if not _of_another(error):
+            if isinstance(error, UsageError | FailedRun) and _said_by_first(store, str(error)):
+                raise Told from None
             return
-        end = time.monotonic() + PATIENCE
-        while len(living) < world() and time.monotonic() < end:
-            living = {each for each in range(world()) if store.check([f"here {each}"])}
-            time.sleep(0.05)
+
+        def all_here() -> bool:
+            living.update(each for each in range(world()) if store.check([f"end {each}"]))
+            return len(living) == world()
+
+        _within(PATIENCE, all_here)
     if not _of_another(error):
         return
     lost = sorted(set(range(world())) - living)
-    if not lost or rank() != min(living, default=rank()):
+    if not lost or rank() != min(living):
         raise Told from None
     who = f"rank {lost[0]}" if len(lost) == 1 else f"ranks {', '.join(map(str, lost))}"
     raise FailedRun(f"{who} of {world()} ended without a word (killed?): {remedy}") from None
+
+
+def _said_by_first(store: Any, text: str) -> bool:
+    """Whether this is another rank than the first, which says the same."""
+    said = rank() != 0 and _within(1.0, lambda: store.check(["end 0"]))
+    return said and store.get("end 0").decode() == text
+
+
+def _within(seconds: float, holds: Callable[[], bool]) -> bool:
+    """Whether something comes to hold in that time."""
+    end = time.monotonic() + seconds
+    while not (here := holds()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return here
 
 
 def _of_another(error: BaseException) -> bool:
@@ -136,6 +158,19 @@ def at_first(work: Callable[[], T]) -> T:
     if not outcome[1]:
         raise Told
     return outcome[0]
+
+
+def any_of(mine: bool) -> bool:
+    """Whether it is so on any rank."""
+    if world() == 1:
+        return mine
+    import torch
+    import torch.distributed as dist
+
+    # On the CPU, so that no card is waited for.
+    flag = torch.tensor(int(mine))
+    dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+    return bool(flag)
 
 
 def check_alike(what: str, values: Mapping[str, Any]) -> None:

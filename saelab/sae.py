@@ -4,7 +4,7 @@ Shapes: B tokens, F features, D width, N pairs.
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -29,8 +29,8 @@ class SAE(nn.Module):
     W_enc [F, D], b_enc [F], W_dec [F, D_out] with rows of unit norm, b_dec [D_out]. A transcoder (a
     target other than the input) subtracts nothing from its input, may have D_out != D, and an
     optional linear skip [D_out, D]. levels [F]: inference thresholds of batch and feature budgets
-    (see `calibrate`), or those a Threshold with a bandwidth learns. Raises UsageError if k exceeds
-    n_features.
+    (see `calibrate`), or those a Threshold with a bandwidth learns. part: of all features those
+    that this one holds. Raises UsageError if k exceeds n_features.
 
     >>> sae = SAE(d_model=64, n_features=1024, sparsify=Choice(k=16))
     >>> x_hat_BD, code = sae.reconstruct(x_BD)  # sae.encode(x_BD), then sae.decode(code)
@@ -48,15 +48,16 @@ class SAE(nn.Module):
         transcoder: bool = False,
         skip: bool = False,
         seed: int = 0,
+        part: slice = slice(None),
     ) -> None:
         super().__init__()
         if d_out not in (None, d_model) and not transcoder:
             raise UsageError(
                 f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it"
             )
-        weights = initial.weights(d_model, n_features, d_out or d_model, not transcoder, seed)
+        weights = initial.weights(d_model, n_features, d_out or d_model, not transcoder, seed, part)
         if isinstance(sparsify, Threshold) and sparsify.bandwidth:
-            weights["levels"] = torch.full((n_features,), sparsify.level)
+            weights["levels"] = torch.full_like(weights["b_enc"], sparsify.level)
         if skip:
             weights["W_skip"] = torch.zeros(d_out or d_model, d_model)
         self._hold(weights, sparsify, transcoder)
@@ -129,13 +130,19 @@ class SAE(nn.Module):
         """Whether the levels are parameters: a Threshold with a bandwidth (JumpReLU)."""
         return isinstance(self.sparsify, Threshold) and self.sparsify.bandwidth > 0
 
-    def encode(self, x: Tensor, grad: Tensor | None = None, budget: Tensor | None = None) -> Code:
+    def encode(
+        self,
+        x: Tensor,
+        grad: Tensor | None = None,
+        budget: Tensor | None = None,
+        choose: Callable[..., Code] = kernels.choose,
+    ) -> Code:
         """The code of activations [..., D], leading dimensions flattened; values are differentiable
         in x and the parameters.
 
         grad [..., D_out]: dL/dx (a transcoder: of its target), needed when the sparsifier's beta is
-        above 0. budget [F]: pairs per feature of this batch. Raises ValueError for a width other
-        than d_model, and for x on another device than the SAE.
+        above 0. budget [F]: pairs per feature of this batch. choose: what picks the pairs. Raises
+        ValueError for a width other than d_model, and for x on another device than the SAE.
         """
         kernels.check_together(x=x, SAE=self.W_enc, grad=grad)
         x_BD = normalised(x.reshape(-1, x.shape[-1]), self.token_norm).x
@@ -143,15 +150,9 @@ class SAE(nn.Module):
             grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         weights = (self.W_enc.detach(), self.b_enc.detach())
-        code = kernels.choose(
-            centred_BD,
-            *weights,
-            self.sparsify,
-            grad=grad,
-            W_dec=self.W_dec.detach(),
-            budget=budget,
-            level=self.levels,
-        )
+        boost = {"grad": grad, "W_dec": self.W_dec.detach()}
+        options = {**boost, "budget": budget, "level": self.levels}
+        code = choose(centred_BD, *weights, self.sparsify, **options)
         if not torch.is_grad_enabled():
             return code
         code = autograd.encode(

@@ -78,7 +78,7 @@ training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.fil
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.device
     saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.models
-    saelab.origin saelab.ranges saelab.runs saelab.sae saelab.scaling saelab.sparsify
+    saelab.origin saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -84,7 +84,8 @@ class Thrifty:
 
     Stochastic rounding takes the higher neighbour with the probability that makes the mean exact.
     To nearest, a second moment would never decay: it loses 2^-10 of itself a step, and what is
-    under 2^-9 is rounded back. The random numbers depend on the seed and the step alone.
+    under 2^-9 is rounded back. The random numbers depend on the seed, the step and the parameter
+    alone.
     """
 
     def __init__(self, config: Config, sae: SAE) -> None:
@@ -101,13 +102,15 @@ class Thrifty:
         """Move the parameters; number counts from 1. Returns the features that moved, ascending;
         None for all."""
         device = self.sae.W_enc.device
-        noise = torch.Generator(device).manual_seed(((self.seed << 32) + number) % 2**63)
+        noise = torch.Generator(device)
         rows_R, gaps_R = None, None
         if self.last_F is not None:
             rows_R = self._with_gradient()
             gaps_R = number - self.last_F[rows_R]
             self.last_F[rows_R] = number
-        for name, parameter in self.sae.named_parameters():
+        for place, (name, parameter) in enumerate(self.sae.named_parameters()):
+            # Each its own: ranks that hold different features move what all hold alike.
+            noise.manual_seed((((self.seed << 32) + number) * 8 + place) % 2**63)
             by_feature = name in ("W_enc", "b_enc", "W_dec")
             own = rate * (LEVEL_RATE if parameter is self.sae.levels else 1)
             for rows, gaps in _pieces(parameter, *((rows_R, gaps_R) if by_feature else ())):

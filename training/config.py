@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from saelab import device
+from saelab import device, ranks
 from saelab.errors import UsageError
 from saelab.ranges import Count, Decay, Part, Positive, Seed, Several, Share, Weight
 
@@ -120,6 +120,10 @@ class Config:
     device: str | None = None
     """device that the SAE trains on, such as cuda:1 (default: cuda where there is one, else cpu);
     what is saved may be resumed on another"""
+    layout: Literal["auto", "sharded", "replicated"] = "auto"
+    """what the ranks that torchrun starts share out: the features of the dictionary (sharded), or
+    the tokens of each batch (replicated: every rank holds the whole dictionary); auto: sharded
+    where batch < 3 x features"""
     backend: Literal["reference", "cpu", "triton"] | None = None
     """kernels (default: by device)"""
     checkpoint_every: Count = 500
@@ -150,7 +154,7 @@ class Config:
     @property
     def place(self) -> str:
         """The device that it trains on here. Raises UsageError for one that is not."""
-        return device.chosen(self.device)
+        return ranks.device(device.chosen(self.device))
 
     @property
     def form(self) -> "Sparsify":
@@ -182,7 +186,7 @@ class Config:
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place, logging
         and checkpoints do not, the device by rounding only."""
-        free = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device"}
+        free = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device", "layout"}
         free |= {"model", "text"}  # wherever they lie: what they are is compared
         pairs = (
             (f.name, getattr(self, f.name), getattr(other, f.name))

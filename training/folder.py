@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saelab import files
+from saelab import files, ranks
 from saelab.activations import Cache
 from saelab.activations.manifest import contents
 from saelab.errors import UsageError
@@ -27,21 +27,33 @@ def opened(
 ) -> Iterator[tuple[list[Path], int, Callable[[], None]]]:
     """Within the block this process alone writes the run folders of a pass; yields them, the step
     to go on from, and a function: if the block fails before it is called, what it made is removed.
+    Of several ranks the first one does so for all.
 
     Raises UsageError for a folder that another process writes, or that holds anything but this run.
     """
     folders = [Path(config.out) for config in configs]
     with contextlib.ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(only_writer(folder))
-        for config, folder in zip(configs, folders, strict=True):
-            _check(config, folder, cache, resume, extend)
-        first = checkpoint.newest_of_all([RunFolder(folder).checkpoints for folder in folders])
-        for config in configs:
-            _check_length(config, first)
-        keep = stack.enter_context(files.undone(*folders))
-        for config, folder in zip(configs, folders, strict=True):
-            _write(config, folder, cache, first)
+        keeps: list[Callable[[], None]] = []
+
+        def enter() -> int:
+            for folder in folders:
+                stack.enter_context(only_writer(folder))
+            for config, folder in zip(configs, folders, strict=True):
+                _check(config, folder, cache, resume, extend)
+            first = checkpoint.newest_of_all([RunFolder(folder).checkpoints for folder in folders])
+            for config in configs:
+                _check_length(config, first)
+            keeps.append(stack.enter_context(files.undone(*folders)))
+            for config, folder in zip(configs, folders, strict=True):
+                _write(config, folder, cache, first)
+            return first
+
+        first = ranks.at_first(enter)
+
+        def keep() -> None:
+            for each in keeps:
+                each()
+
         yield folders, first, keep
 
 

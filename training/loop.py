@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from saelab import ranks
 from saelab.activations import Cache
+from saelab.activations.manifest import contents
 from saelab.digests import sha256
 from saelab.errors import FailedRun, UsageError
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 
-from . import checkpoint, live
+from . import checkpoint, distributed, live
 from . import folder as folder_
 from .checks import ONE_PASS, check
 from .config import Config
@@ -50,12 +52,29 @@ def train(
     activations; KeyboardInterrupt for Ctrl-C and SIGTERM, once the step is done and its checkpoint
     written.
 
+    Started by torchrun, all ranks train the runs together (see `training.distributed`).
+
     >>> folder = train(Config(cache="caches/a", out="runs/a", k=32))
     >>> sae = SAE.load(folder)
     """
     several = [configs] if isinstance(configs, Config) else list(configs)
+    with ranks.joined():
+        folders = _train(several, resume, extend, progress, keeping)
+    return folders[0] if isinstance(configs, Config) else folders
+
+
+def _train(
+    several: list[Config],
+    resume: bool,
+    extend: bool,
+    progress: Progress | None,
+    keeping: Callable[[int], object] | None,
+) -> list[Path]:
+    """`train` with its ranks joined."""
     _check_alike(several)
+    distributed.check(several, resume)
     cache, source = live.begin(several, resume, keeping) if several[0].live else _cache(several)
+    ranks.check_alike("what to train on", {"the activations' SHA-256": contents(cache.manifest)})
     hooks = [_hooks(config, cache) for config in several]
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
@@ -68,7 +87,8 @@ def train(
         runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
         if first:
             for run, folder in zip(runs, folders, strict=True):
-                run.load_state(checkpoint.load(RunFolder(folder).checkpoints, first))
+                place = RunFolder(folder).checkpoints
+                run.load_state(checkpoint.load(place, first, run.layout.part))
         with (
             _records(folders, several, first) as records,
             deferred() as interrupted,
@@ -82,7 +102,7 @@ def train(
                 ]
                 keep()
                 _record(runs, records, step_results)
-                stop = interrupted()
+                stop = ranks.any_of(interrupted())
                 if stop or _due(several[0], number + 1):
                     _save(runs, records, folders)
                 if progress:
@@ -91,7 +111,7 @@ def train(
                     raise KeyboardInterrupt(_stopped(number + 1, several[0].n_steps))
         for run, folder, pair in zip(runs, folders, hooks, strict=True):
             _finish(run, folder, cache, pair)
-    return folders[0] if isinstance(configs, Config) else folders
+    return folders
 
 
 def _check_alike(configs: list[Config]) -> None:
@@ -150,8 +170,10 @@ def _sample(batches: Any, batch: int, n_tokens: int) -> dict[str, torch.Tensor]:
 
 @contextlib.contextmanager
 def _records(folders: list[Path], configs: list[Config], first: int) -> Iterator[list[Record]]:
-    """Where the runs' numbers go, closed at the end."""
-    records = [Record(*pair, first) for pair in zip(folders, configs, strict=True)]
+    """Where the runs' numbers go, closed at the end; of several ranks the first one writes
+    them."""
+    places = [] if ranks.rank() else folders
+    records = [Record(*pair, first) for pair in zip(places, configs, strict=not ranks.rank())]
     try:
         yield records
     except FloatingPointError as error:
@@ -162,7 +184,7 @@ def _records(folders: list[Path], configs: list[Config], first: int) -> Iterator
 
 
 def _record(runs: list[Run], records: list[Record], step_results: list[Step]) -> None:
-    for run, record, step in zip(runs, records, step_results, strict=True):
+    for run, record, step in zip(runs, records, step_results, strict=not ranks.rank()):
         if run.n_done % run.config.log_every == 0 or run.n_done in (1, run.config.n_steps):
             record.row(step=run.n_done, tokens=run.n_done * run.config.batch, **step.row())
 
@@ -182,18 +204,22 @@ def _stopped(step: int, n_steps: int) -> str:
 def _save(runs: list[Run], records: list[Record], folders: list[Path]) -> None:
     """Write a checkpoint of each run, and only then drop older ones: killed at any point, all still
     have one of the same step."""
-    for run, record, folder in zip(runs, records, folders, strict=True):
+    for record in records:
         record.sync()
-        checkpoint.save(RunFolder(folder).checkpoints, run.n_done, run.state())
     for run, folder in zip(runs, folders, strict=True):
+        checkpoint.save(RunFolder(folder).checkpoints, run.n_done, run.state(), run.layout)
+    for run, folder in () if ranks.rank() else zip(runs, folders, strict=True):
         due = run.config.checkpoint_every, run.config.n_steps
         checkpoint.prune(RunFolder(folder).checkpoints, *due)
 
 
 def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> None:
     """Write the inference form, on raw activations, to sae/. The run's own weights stay as they
-    are."""
-    config, final = run.config, run.final().to(run.config.place)
+    are. Of several ranks the first one does so, alone."""
+    config, final = run.config, run.final()
+    if final is None:
+        return
+    final = final.to(config.place)
     batches = cache.batches(hooks[0], config.batch, config.order_seed + 1)
     final.calibrate(
         batches, min(config.calibration, batches.per_epoch * config.batch), share=run.budget_F

@@ -13,6 +13,8 @@ from torch import Tensor
 from saelab.code import Code
 from saelab.kernels import autograd
 
+from .layout import ALONE, Layout
+
 
 def reconstruction(x_hat_BD: Tensor, x_BD: Tensor, variance: float) -> Tensor:
     """Sum of squared errors per token over `variance` (the mean of ||x - mean||^2 per token): a
@@ -66,19 +68,28 @@ def nest(loss: str, k: int, n_features: int, ends: Sequence[int] = ()) -> Nest |
 
 
 def nested(
-    code: Code, nest: Nest, W_dec_FD: Tensor, base_BD: Tensor, x_BD: Tensor, variance: float
+    code: Code,
+    nest: Nest,
+    W_dec_FD: Tensor,
+    base_BD: Tensor,
+    x_BD: Tensor,
+    variance: float,
+    layout: Layout = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """(weighted sum of the parts' reconstruction losses, x_hat [B, D] of the main part).
 
     Part g decodes to base_BD (what an empty code gives) plus its pairs; each pair is decoded once.
     """
-    ends = torch.tensor(nest.ends, device=code.features.device)
+    first = layout.part.start if nest.by == "feature" else 0
+    ends = torch.tensor(nest.ends, device=code.features.device) - first
     group_N = torch.bucketize(nest.places(code), ends, right=True)
-    total, x_hats = x_BD.new_zeros(()), [base_BD]
+    total, sum_BD, x_hats = x_BD.new_zeros(()), layout.once(base_BD), []
     for g, weight in enumerate(nest.weights):
-        x_hats.append(x_hats[-1] + autograd.decode(code.where(group_N == g), W_dec_FD))
-        total = total + weight * reconstruction(x_hats[-1], x_BD, variance)
-    return total, x_hats[1:][nest.main]
+        sum_BD = sum_BD + autograd.decode(code.where(group_N == g), W_dec_FD)
+        x_hats.append(layout.over_features(sum_BD))
+        missed = layout.over_tokens(reconstruction(x_hats[-1], x_BD, variance))
+        total = total + weight * missed
+    return total, x_hats[nest.main]
 
 
 def aux_k(
@@ -89,6 +100,7 @@ def aux_k(
     W_dec_AD: Tensor,
     k: int,
     signed: bool = False,
+    layout: Layout = ALONE,
 ) -> Tensor:
     """How badly the best k dead features per token reconstruct the residual, relative to the
     residual's own variance.
@@ -101,11 +113,12 @@ def aux_k(
     """
     pre_BA = centred_BD.detach() @ W_enc_AD.T + b_enc_A
     acts_BA = pre_BA if signed else pre_BA.relu()
-    best = acts_BA.abs().topk(min(k, acts_BA.shape[1]), dim=1, sorted=False).indices
-    codes_BA = torch.zeros_like(acts_BA).scatter(1, best, acts_BA.gather(1, best))
+    codes_BA = layout.keep_best(acts_BA, k)
     target_BD = error_BD.detach()
-    spread = (target_BD - target_BD.mean(0)).square().sum()
-    missed = (codes_BA @ W_dec_AD - target_BD).square().sum()
+    x_hat_BD = layout.over_features(codes_BA @ W_dec_AD)
+    mean_D = layout.over_tokens(target_BD.mean(0))
+    spread = layout.over_tokens((target_BD - mean_D).square().sum())
+    missed = layout.over_tokens((x_hat_BD - target_BD).square().sum())
     return torch.nan_to_num(missed / spread, nan=0.0, posinf=0.0)
 
 

@@ -11,15 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from saelab import scaling
+from saelab import ranks, scaling
 from saelab.budgets import Zipf, fit_zipf, whole
-from saelab.calibration import levels
 from saelab.errors import FailedRun
 from saelab.kernels import backend, column_sums
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-from . import losses, updates
+from . import distributed, losses, updates
 from .config import Config
 from .counters import Counters
 from .scale import Scale, geometric_median, scale_of
@@ -28,6 +27,7 @@ from .step import Step
 GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
+EVERYTHING = slice(None)
 
 
 class Run:
@@ -35,15 +35,15 @@ class Run:
     checkpoint."""
 
     def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
-        self.config = config
-        self.scale = scale_of(first_BD, first_target_BD)
-        self.sae = new_sae(config, first_BD.shape[1], first_target_BD.shape[1]).to(config.place)
-        sample_BD = first_target_BD[:GEOMETRIC_MEDIAN_TOKENS] / self.scale.target
-        self.sae.b_dec.data.copy_(geometric_median(sample_BD))
+        self.config, self.layout = config, distributed.of(config)
+        widths = (first_BD.shape[1], first_target_BD.shape[1])
+        self.scale, median_D = ranks.at_first(lambda: _measured(first_BD, first_target_BD))
+        self.sae = new_sae(config, *widths, self.layout.part).to(config.place)
+        self.sae.b_dec.data.copy_(median_D)
         if self.sae.learns_levels:
             self._start_levels(first_BD[:LEVEL_TOKENS].to(config.place) / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
-        self.optimiser = updates.for_run(config, self.sae)
+        self.optimiser = updates.for_run(config, self.sae, self.layout)
         self.average = (
             {name: p.detach().float().clone() for name, p in self.sae.named_parameters()}
             if config.ema
@@ -60,7 +60,7 @@ class Run:
         centred_BD = (x_BD if sae.transcoder else x_BD - sae.b_dec.float()).contiguous()
         weights = (sae.W_enc.float(), sae.b_enc.float())
         assert sae.levels is not None
-        sae.levels.copy_(levels([centred_BD], *weights, Choice(self.config.k, "batch")))
+        sae.levels.copy_(self.layout.first_levels(centred_BD, *weights, self.config.k))
 
     def rate(self) -> float:
         """The learning rate of the coming step: linear warm-up, constant, linear decay to 0."""
@@ -73,11 +73,11 @@ class Run:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before
         any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            device = self.sae.W_enc.device
-            scaled_BD = x_BD.to(device) / self.scale.input
+            device, rows = self.sae.W_enc.device, self.layout.rows
+            scaled_BD = rows(x_BD, device) / self.scale.input
             same = target_BD is x_BD
-            target_BD = scaled_BD if same else target_BD.to(device) / self.scale.target
-            grad_BD = None if grad_BD is None else grad_BD.to(device)
+            target_BD = scaled_BD if same else rows(target_BD, device) / self.scale.target
+            grad_BD = None if grad_BD is None else rows(grad_BD, device)
             return self._step(updates.Batch(scaled_BD, target_BD, grad_BD))
 
     def _step(self, batch: updates.Batch) -> Step:
@@ -97,11 +97,11 @@ class Run:
             )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extra)
-        fired_F = column_sums(forward.code)[1]
-        self.counters.count(fired_F, len(batch.x))
+        fired_F = self.layout.fired(column_sums(forward.code)[1])
+        self.counters.count(fired_F, config.batch)
         self._average()
         self.n_done += 1
-        return Step(total, terms, int(fired_F.sum()) / len(batch.x), dead, dense, certified, rate)
+        return Step(total, terms, int(fired_F.sum()) / config.batch, dead, dense, certified, rate)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's
@@ -130,19 +130,22 @@ class Run:
         sae, k_aux = self.sae, self.config.k_aux or x_BD.shape[1] // 2
         silent_F = torch.where(rare_F, self.counters.silent_F, -1)
         rows_A = silent_F.topk(min(n_rare, max(1024, 4 * k_aux))).indices.sort().values
+        rows_A = self.layout.mine(rows_A)
         W_enc, b_enc, W_dec = weights = [
-            w.detach()[rows_A].float().requires_grad_() for w in (sae.W_enc, sae.b_enc, sae.W_dec)
+            _at_least_float32(w.detach()[rows_A]).requires_grad_()
+            for w in (sae.W_enc, sae.b_enc, sae.W_dec)
         ]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
         with self.quick_products():
             loss = losses.aux_k(
-                centred_BD.float(),
-                forward.error().float(),
+                centred_BD.to(W_enc.dtype),
+                forward.error().to(W_enc.dtype),
                 W_enc,
                 b_enc,
                 W_dec,
                 k_aux,
                 sae.sparsify.signed,
+                self.layout,
             )
         dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
         return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
@@ -167,11 +170,14 @@ class Run:
         for name, average in self.average.items():
             average.lerp_(self.sae.get_parameter(name).detach().float(), 1 - decay)
 
-    def final(self) -> SAE:
+    def final(self) -> SAE | None:
         """The SAE to save, in float32 and in training form, on raw activations: the average of the
-        weights if there is one."""
+        weights if there is one. Of several ranks the first one has it, the others None."""
+        weights = self.layout.whole({**self.sae.state_dict(), **self.average})
+        if weights is None:
+            return None
         sae = new_sae(replace(self.config, dtype="float32"), self.sae.d_model, len(self.sae.b_dec))
-        sae.load_state_dict({**self.sae.state_dict(), **self.average})
+        sae.load_state_dict(weights)
         sae.normalise_decoder()
         scaling.fold(sae, self.scale.input, self.scale.target)
         return sae
@@ -210,15 +216,30 @@ class Run:
         self.scale = Scale(*tensors["scale"].tolist())
 
 
-def new_sae(config: Config, d_model: int, d_out: int) -> SAE:
-    """The untrained SAE of a configuration."""
+def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) -> SAE:
+    """The untrained SAE of a configuration, or some of its features."""
     shape = {
         "d_out": d_out,
         "transcoder": config.target is not None,
         "skip": config.skip,
         "seed": config.seed,
+        "part": part,
     }
-    return SAE(d_model, config.features, config.form, **shape).to(getattr(torch, config.dtype))
+    form = config.form  # whose k may be more than the features of a part
+    held = replace(form, k=1) if isinstance(form, Choice) else form
+    sae = SAE(d_model, config.features, held, **shape).to(getattr(torch, config.dtype))
+    sae.sparsify = form
+    return sae
+
+
+def _measured(x_BD: Tensor, target_BD: Tensor) -> tuple[Scale, Tensor]:
+    """The scale of a sample of tokens, and the target's geometric median so scaled."""
+    scale = scale_of(x_BD, target_BD)
+    return scale, geometric_median(target_BD[:GEOMETRIC_MEDIAN_TOKENS] / scale.target)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def budget(config: Config, law: Zipf, density_F: Tensor) -> Tensor | None:

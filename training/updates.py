@@ -17,9 +17,10 @@ from saelab.kernels import autograd
 from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Choice, Threshold
 
-from . import adam, losses
+from . import adam, gradients, losses
 from .adam import Moments
 from .config import Config
+from .layout import ALONE, Layout
 
 PENALTIES = {
     "l0": "l0_target",
@@ -76,23 +77,26 @@ class Autograd:
     """torch's autograd and an Adam, with materialised gradients: any backend, device, dtype, loss
     and sparsifier."""
 
-    def __init__(self, config: Config, sae: SAE) -> None:
-        self.config, self.sae = config, sae
+    def __init__(self, config: Config, sae: SAE, layout: Layout = ALONE) -> None:
+        self.config, self.sae, self.layout = config, sae, layout
         self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
         self.adam = adam.for_run(config, sae)
 
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, losses and error; the loss is kept for `update`."""
-        sae, nest = self.sae, self.nest
+        sae, nest, layout = self.sae, self.nest, self.layout
         x_BD, target_BE = (tensor.to(sae.W_enc.dtype) for tensor in batch[:2])
-        code = sae.encode(x_BD, batch.grad, batch.budget)
+        code = sae.encode(x_BD, batch.grad, batch.budget, layout.choose)
         base_BE = sae.base(x_BD)
         if nest is None:
-            x_hat_BE = autograd.decode(code, sae.W_dec) + base_BE
-            main = fvu = losses.reconstruction(x_hat_BE, target_BE, variance)
+            sum_BE = autograd.decode(code, sae.W_dec) + layout.once(base_BE)
+            x_hat_BE = layout.over_features(sum_BE)
+            main = fvu = layout.over_tokens(losses.reconstruction(x_hat_BE, target_BE, variance))
         else:
-            main, x_hat_BE = losses.nested(code, nest, sae.W_dec, base_BE, target_BE, variance)
-            fvu = losses.reconstruction(x_hat_BE.detach(), target_BE, variance)
+            options = (base_BE, target_BE, variance, layout)
+            main, x_hat_BE = losses.nested(code, nest, sae.W_dec, *options)
+            missed = losses.reconstruction(x_hat_BE.detach(), target_BE, variance)
+            fvu = layout.over_tokens(missed)
         penalty, weight = self.config.penalty_of
         extra = self._penalty(penalty, code)
         self.loss = main + weight * extra
@@ -105,9 +109,15 @@ class Autograd:
     def _penalty(self, name: str, code: Code) -> Tensor:
         sae, k = self.sae, self.config.k
         if name == "l0" and isinstance(sae.sparsify, Threshold) and sae.levels is not None:
-            return losses.l0_target(jump.l0(code, sae.levels, sae.sparsify.bandwidth), k)
+            return losses.l0_target(
+                self._of_all(jump.l0(code, sae.levels, sae.sparsify.bandwidth)), k
+            )
         table = {"l1": losses.l1, "tanh": losses.tanh}
-        return table[name](code, k) if name in table else code.values.new_zeros(())
+        return self._of_all(table[name](code, k)) if name in table else code.values.new_zeros(())
+
+    def _of_all(self, mean: Tensor) -> Tensor:
+        """Of all pairs, what `mean` is per token of those of this rank."""
+        return self.layout.over_tokens(self.layout.over_features(mean))
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
         """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit
@@ -121,9 +131,11 @@ class Autograd:
                     gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
             gradient_FE = sae.W_dec.grad
             assert gradient_FE is not None
+            gradients.share(sae, self.layout)
             gradient_FE -= (gradient_FE * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
             if self.config.clip is not None:
-                torch.nn.utils.clip_grad_norm_(sae.parameters(), self.config.clip)
+                norm = gradients.norm(sae, self.layout)
+                torch.nn.utils.clip_grads_with_norm_(sae.parameters(), self.config.clip, norm)
             moved = self.adam.step(rate, number)
             sae.zero_grad()
             _to_unit(sae, moved)
@@ -215,8 +227,9 @@ def _zeros(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor)
 
 
-def for_run(config: Config, sae: SAE) -> Updates:
-    """Fused where the CPU backend serves the plain loss of a budget, else autograd."""
+def for_run(config: Config, sae: SAE, layout: Layout = ALONE) -> Updates:
+    """Fused where the CPU backend serves the plain loss of a budget in one process, else
+    autograd."""
     plain = (
         config.loss == "plain"
         and config.clip is None
@@ -224,10 +237,11 @@ def for_run(config: Config, sae: SAE) -> Updates:
         and config.moments == "float32"
         and not config.lazy
         and sae.W_skip is None
+        and layout is ALONE
     )
     on_cpu = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu"
     return (
         Fused(config, sae)
         if plain and on_cpu and isinstance(sae.sparsify, Choice)
-        else Autograd(config, sae)
+        else Autograd(config, sae, layout)
     )

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from saelab import ranks
+
 from .home import give_home
 from .memory import keep_freed_memory
 from .progress import telling
@@ -158,8 +160,11 @@ def main(argv: list[str] | None = None) -> int:
             with telling(argv[0]):
                 return module.run(args) or 0
     except KeyboardInterrupt as interrupt:
-        print(f"saelab {argv[0]}: interrupted {interrupt}".rstrip(), file=sys.stderr)
+        if not ranks.rank():
+            print(f"saelab {argv[0]}: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return 130
+    except ranks.Told:
+        return 1
     except Exception as error:
         if debug:
             raise
@@ -180,5 +185,6 @@ def main(argv: list[str] | None = None) -> int:
             if isinstance(error, (UsageError, RuntimeError, OSError))
             else f"{type(error).__name__}: "
         )
+        kind = f"rank {ranks.rank()}: {kind}" if ranks.rank() else kind
         print(f"saelab {argv[0]}: {kind}{text}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1

@@ -9,6 +9,7 @@ a run of each.
     saelab train --cache caches/a --out runs/a --k 32
     saelab train RECIPE.yaml --cache caches/a
     saelab train --live --model bundled --text stdlib --hook blocks.1.hook_resid_post --out runs/b
+    torchrun --nproc-per-node 8 --no-python saelab train --cache caches/a --out runs/a --k 32
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 from tyro.conf import Fixed, Suppress
 
 import saelab
-from saelab import Config
+from saelab import Config, ranks
 from saelab.door import beside
 from saelab.errors import FailedRun, UsageError
 from saelab.outdated import outdated
@@ -102,16 +103,18 @@ def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
         if not first.live:
             at(first.n_steps, "step", "")
         saelab.train(configs, progress=progress, keeping=keeping, **options)
-    for config in configs:
+    for config in () if ranks.rank() else configs:
         warn(config)
 
 
 def run(args: Args) -> int:
     """Train; print where each run lies and its last numbers."""
     configs = args.configs()
-    for config in configs:
+    for config in configs if ranks.world() == 1 else ():  # else one of them tells what they find
         beside("training.checks").check(config)
     train_showing_progress(configs, resume=args.resume, extend=args.extend)
+    if ranks.rank():
+        return 0
     for config in configs:
         _tell_outdated(RunFolder(config.out))
     ends = [summary(config) for config in configs]

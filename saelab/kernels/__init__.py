@@ -1,4 +1,4 @@
-"""The five sparse kernels behind one door: what comes in is checked, the tensor's device picks the
+"""The sparse kernels behind one door: what comes in is checked, the tensor's device picks the
 backend.
 
 Shapes: B tokens, F features, D width, N pairs.
@@ -171,6 +171,27 @@ def choose(
     return _backend(x).choose(
         x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level
     )
+
+
+@torch.no_grad()
+def scores(
+    code: Code,
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    choice: Choice,
+    *,
+    grad: Tensor | None = None,
+    W_dec: Tensor | None = None,
+) -> Tensor:
+    """The scores [N] in float64 by which `choose` has ranked the pairs of its code, of the same
+    arguments; 0 for a pair that only fills a token's budget. Choices over parts of the features or
+    of the tokens are merged by them.
+
+    >>> code = choose(x_BD, W_enc[:half], b_enc[:half], Choice(k=32))
+    >>> score_N = scores(code, x_BD, W_enc[:half], b_enc[:half], Choice(k=32))
+    """
+    return _backend(x).scores(code, x, W_enc, b_enc, choice, grad=grad, W_dec=W_dec)
 
 
 @torch.no_grad()

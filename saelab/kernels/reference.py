@@ -1,4 +1,4 @@
-"""The five kernels in plain torch, dense, on any device and float dtype: the specification the fast
+"""The kernels in plain torch, dense, on any device and float dtype: the specification the fast
 backends must equal.
 
 Shapes: B tokens, F features, D width, N pairs.
@@ -65,6 +65,24 @@ def _mask(score_BF: Tensor, acts_BF: Tensor, choice: Choice, budget: Tensor | No
         return flat.view_as(score_BF) & (acts_BF != 0)
     shares_F = equal_budget(choice.k, n_tokens, n_features) if budget is None else budget
     return _best_per_row(score_BF.T, shares_F.to(score_BF.device)).T & (acts_BF != 0)
+
+
+def scores(
+    code: Code,
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    choice: Choice,
+    *,
+    grad: Tensor | None = None,
+    W_dec: Tensor | None = None,
+) -> Tensor:
+    """The scores of the pairs, made of the values that were compared: [N] float64; see
+    `saelab.kernels.scores`."""
+    score_N = code.values.abs()
+    if choice.beta and grad is not None and W_dec is not None:
+        score_N = score_N * (1 + choice.beta * sddmm(grad, W_dec, code).abs())
+    return score_N.double()
 
 
 def spmm(code: Code, W_FD: Tensor) -> Tensor:

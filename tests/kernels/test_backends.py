@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from saelab import kernels
+from saelab import Code, kernels
 from saelab.kernels import reference
 from saelab.sparsify import Choice, Threshold
 from tests import native
@@ -38,7 +38,7 @@ def test_every_backend_has_the_functions_of_the_reference_with_its_arguments(nam
 
 
 def test_a_backend_that_lacks_a_function_or_names_an_argument_otherwise_is_caught():
-    assert FUNCTIONS == ["choose", "column_sums", "sddmm", "spmm", "spmm_t"]
+    assert FUNCTIONS == ["choose", "column_sums", "scores", "sddmm", "spmm", "spmm_t"]
     whole = {name: getattr(reference, name) for name in FUNCTIONS}
     assert differing(SimpleNamespace(**whole)) == []
     assert differing(SimpleNamespace(**{**whole, "spmm": lambda code, weights: None})) == ["spmm"]
@@ -123,3 +123,19 @@ def test_a_library_that_a_backend_lacks_is_named_with_the_remedy(monkeypatch, tm
     code = kernels.Code(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), 1)
     with kernels.backend("lacking"), pytest.raises(ModuleNotFoundError, match=sentence):
         kernels.spmm(code, torch.ones(1, 2))
+
+
+@pytest.mark.parametrize(
+    "sparsify", [Choice(3), Choice(3, "batch", signed=True, beta=0.7)], ids=str
+)
+@pytest.mark.parametrize("name", backends.NAMES)
+def test_scores_are_those_that_float64_ranks_by(name, sparsify):
+    case = inputs.make("random", B=4, F=40, D=6)
+    code = backends.choose(name, case, sparsify)
+    dtype = torch.float64 if name == "reference" else torch.float32
+    x, W, b, grad, W_dec = backends.there(name, *(tensor.to(dtype) for tensor in case))
+    here = Code(*backends.there(name, code.starts, code.features, code.values), code.n_features)
+    with kernels.backend(name):
+        score_N = kernels.scores(here, x, W, b, sparsify, grad=grad, W_dec=W_dec).cpu()
+    right_BF = torch.from_numpy(truth.scores(case, sparsify)[1])
+    torch.testing.assert_close(score_N, right_BF[code.tokens, code.features])

@@ -115,8 +115,8 @@ def test_a_sweep_killed_between_its_checkpoints_goes_on_from_the_newest_step_of_
 ):
     both, steps, save = sweep(config, tmp_path), [], checkpoint.save
 
-    def save_twice(folder: Path, step: int, tensors: dict) -> None:
-        save(folder, step, tensors)
+    def save_twice(folder: Path, step: int, *run: Any) -> None:
+        save(folder, step, *run)
         if step == 16:
             die()
 

@@ -16,10 +16,11 @@ from saelab.kernels import reference
 from saelab.kernels.cpu import sparse
 from saelab.kernels.cpu.jit import threads
 from saelab.kernels.cpu.probe import screen_dtype
+from saelab.kernels.cpu.screen.exact import score_pairs
 from saelab.kernels.cpu.screen.pool import over_batch, over_level
 from saelab.kernels.cpu.screen.screen import Problem
-from saelab.kernels.cpu.screen.winners import over_features, over_tokens, tally
-from saelab.sparsify import Sparsify, Threshold
+from saelab.kernels.cpu.screen.winners import over_features, over_tokens, sides_of, tally
+from saelab.sparsify import Choice, Sparsify, Threshold
 
 _ROWS = 8192  # tokens chosen for at once
 _LEVEL_PAIRS = 1 << 25  # tokens x features at once where any number of pairs may pass a level
@@ -104,6 +105,33 @@ def choose(
         )
     with threads(), float32_products():
         return choose_for(problem, sparsify, budget, level)
+
+
+def scores(
+    code: Code,
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    choice: Choice,
+    *,
+    grad: Tensor | None = None,
+    W_dec: Tensor | None = None,
+) -> Tensor:
+    """The scores of the pairs by the routine that has ranked them: [N] float64; see
+    `saelab.kernels.scores`."""
+    need_float32(x=x, W_enc=W_enc, b_enc=b_enc, grad=grad, W_dec=W_dec)
+    plain = (t.detach().contiguous() for t in (x, W_enc, b_enc))
+    problem = Problem(*plain, choice.signed, float(choice.beta))
+    if choice.beta and grad is not None and W_dec is not None:
+        problem = problem._replace(
+            grad=grad.detach().contiguous(), W_dec=W_dec.detach().contiguous()
+        )
+    n_pairs = len(code.features)
+    value_N, score_N = np.empty(n_pairs), np.empty(n_pairs)
+    pairs = (sparse.tokens_of(code.starts.numpy()), code.features.numpy(), np.arange(n_pairs))
+    with threads():
+        score_pairs(sides_of(problem), *pairs, value_N, score_N)
+    return torch.from_numpy(score_N).clamp_min_(0)
 
 
 def certified_fraction() -> float:

@@ -13,7 +13,7 @@ from saelab.code import Code
 from saelab.kernels import reference
 from saelab.kernels.triton import loops
 from saelab.kernels.triton.choose import over_batch, over_features, over_level, over_tokens
-from saelab.kernels.triton.screen import Problem, dots
+from saelab.kernels.triton.screen import Problem, dots, exact
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 _loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
@@ -59,6 +59,28 @@ def choose(
         return over_batch(problem, sparsify.k * len(x))
     shares_F = reference.equal_budget(sparsify.k, len(x), len(W)) if budget is None else budget
     return over_features(problem, shares_F.to(x.device))
+
+
+def scores(
+    code: Code,
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    choice: Choice,
+    *,
+    grad: Tensor | None = None,
+    W_dec: Tensor | None = None,
+) -> Tensor:
+    """The scores of the pairs by the routine that has ranked them: [N] float64; see
+    `saelab.kernels.scores`."""
+    _float32(x=x, W_enc=W_enc, b_enc=b_enc, grad=grad, W_dec=W_dec)
+    plain = [t.detach().contiguous() for t in (x, W_enc, b_enc)]
+    boost = [
+        plain[i] if t is None or not choice.beta else t.detach().contiguous()
+        for i, t in enumerate((grad, W_dec))
+    ]
+    problem = Problem(*plain, choice.signed, float(choice.beta), *boost)
+    return exact(problem, code.tokens, code.features)[1].clamp_min_(0)
 
 
 def _segments(

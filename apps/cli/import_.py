@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from .common import Common, Place, document, show
+from .common import Common, Folder, Place, document, show
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -37,6 +37,9 @@ class Args(Common):
     """name of its form, where two know it"""
     select: Word = None
     """which SAE of a folder of many, such as layers.3/seed0"""
+    check: Folder = None
+    """activation cache of its model and hook: measure there what a trained SAE must show, and say
+    which mistake would explain it if it does not"""
 
 
 def run(args: Args) -> int:
@@ -54,12 +57,31 @@ def run(args: Args) -> int:
     sae = imported(source, args.format, **options)
     if args.out.is_dir() and any(args.out.iterdir()):
         raise UsageError(f"{args.out} is not empty: choose another --out")
+    checked = None if args.check is None else _checked(sae, args.check)
     with undone(args.out) as keep, only_writer(args.out):
         sae.save(RunFolder(args.out).sae)
         keep()
-    result = document("import", args.seed, run=str(args.out), **_facts(sae), unknown=unknown(sae))
+    facts = {**_facts(sae), "unknown": unknown(sae), "check": checked}
+    result = document("import", args.seed, run=str(args.out), **facts)
     show(result, args.json, text(result))
     return 0
+
+
+def _checked(sae: "SAE", folder: Path) -> dict[str, Any]:
+    """What held-out tokens of a cache show of it. Raises UsageError for a cache without its
+    hooks."""
+    from saelab.activations import Cache
+    from saelab.evaluation.plausibility import TOKENS, plausibility
+
+    cache = Cache(folder)
+    hook, target = (cache.resolve(name) for name in (sae.origin.hook or cache.hooks[0],) * 2)
+    if sae.transcoder:
+        target = cache.resolve(sae.origin.target)
+    size = min(TOKENS, cache.n_tokens("held_out"))
+    with cache.batches(cache.hooks, size, split="held_out") as batches:
+        acts = next(batches)
+    others = {name: acts[name] for name in cache.hooks if name not in (hook, target)}
+    return plausibility(sae, acts[hook], acts[target], others)._asdict()
 
 
 def _facts(sae: "SAE") -> dict[str, Any]:
@@ -91,4 +113,8 @@ def text(result: dict[str, Any]) -> str:
     lines.append(f"  at {place} of {result['model'] or '?'}")
     lines += [f"  applied: {what}" for what in result["applied"]]
     lines += [f"  not known: {what}" for what in result["unknown"]]
+    if (seen := result["check"]) is not None:
+        numbers = f"FVU {seen['fvu']:.4f} (PCA {seen['pca']:.4f}), L0 {seen['l0']:.1f}"
+        lines.append(f"  checked: {numbers}, dead {seen['dead']:.1%}")
+        lines.append(f"  this looks wrong: {seen['wrong']}" if seen["wrong"] else "  looks right")
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apps.cli import main
-from saelab import SAE
+from saelab import SAE, formats, scaling
 from saelab.formats import hub
 from saelab.formats.imported import digest
 from tests.formats import other_files, saelens_files, scope_files
@@ -58,6 +58,24 @@ def test_what_files_do_not_say_is_said_on_the_command_line(tmp_path: Path, capsy
     origin = SAE.load(tmp_path / "second").origin
     assert origin.hooks == ("blocks.3.hook_resid_post",) * 2
     assert origin.model is not None and origin.model.name == "gpt2"
+
+
+def test_a_check_finds_a_scale_that_is_not_said(
+    tiny_run: Path, tiny_cache: Path, tmp_path: Path, capsys
+):
+    sae = SAE.load(tiny_run)
+    formats.save(sae, tmp_path / "right", "saelens")
+    scaling.fold(sae, 4.0)  # as if its inputs had been divided by 4, and nobody says so
+    formats.save(sae, tmp_path / "scaled", "saelens")
+    checks = {}
+    for name in ("right", "scaled"):
+        line = ["import", tmp_path / name, "--out", tmp_path / f"{name}-run"]
+        code, document, _ = verb(capsys, *line, "--check", tiny_cache)
+        checks[name] = document["check"]
+        assert code == 0
+    assert checks["right"]["l0"] == sae.origin.k == checks["right"]["recorded"]
+    assert "input scale off by 4" in checks["scaled"]["wrong"]
+    assert "input scale" not in checks["right"]["wrong"]
 
 
 def test_one_of_many_is_selected(tmp_path: Path, capsys):

@@ -2,7 +2,18 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+class Place(NamedTuple):
+    """Where a text that is streamed stands before a document."""
+
+    record: int
+    """number of the document's record"""
+    stream: Any
+    """what the stream goes on from: plain JSON"""
+    skipped: dict[str, Any]
+    """notes of what was left out before it"""
 
 
 class Document(NamedTuple):
@@ -14,6 +25,8 @@ class Document(NamedTuple):
     """the whole document"""
     key: str
     """a file's path relative to the corpus root, a record's text"""
+    place: Place | None = None
+    """where the text stands before it, if reading can go on from there"""
 
     @property
     def held_out(self) -> bool:

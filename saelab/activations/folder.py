@@ -15,11 +15,11 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from saelab import digests, ranks
-from saelab.activations import disk, lines, manifest
+from saelab.activations import disk, lines, manifest, resuming
 from saelab.activations.filling import Filled
 from saelab.activations.moments import COUNTED, add, add_contexts
 from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
-from saelab.activations.source import SPLITS, Piece, Source, all_but_first, is_here
+from saelab.activations.source import SPLITS, Piece, Resume, Source, all_but_first, is_here
 from saelab.activations.stored import Stored
 from saelab.errors import FailedRun, UsageError
 from saelab.files import sweep, write_atomic, write_json
@@ -114,9 +114,8 @@ class Folder:
         of other contexts than these."""
         if number >= self.n_held:
             return False
-        entry = self.manifest["shards"][number]
-        path = self.out / entry["file"]
         if not self.is_of(number, shard):
+            path = self.out / self.manifest["shards"][number]["file"]
             raise FailedRun(
                 f"{self.plan.text} is not what it was when {path} was made: {manifest.REMEDY}"
             )
@@ -132,13 +131,15 @@ class Folder:
         digests.check(self.out, entry, manifest.REMEDY)  # damage is no other text
         return False
 
-    def add(self, mine: Made | None, n_shards: int) -> None:
+    def add(self, mine: Made | None, n_shards: int, resume: Resume | None = None) -> None:
         """Write the shard that this rank has made, if any; then rank 0 names those of all ranks, up
-        to n_shards in all. Every rank is to call it."""
+        to n_shards in all, and what the next one is read from. Every rank is to call it."""
         if n_shards <= self.n_held:
             return
         for entry, sums in self._of_all_ranks(mine):
             self._name(entry, sums)
+        if resume is not None and ranks.rank() == 0:
+            resuming.save(self.out, n_shards, resume)
 
     def _of_all_ranks(self, mine: Made | None) -> Iterator[tuple[dict[str, Any], dict]]:
         """Entry and moments of the shards of all ranks, in order, at rank 0."""
@@ -221,6 +222,7 @@ class Folder:
                     f"{self.plan.text} gave no {which} context: use more or longer documents"
                 )
         self._save_moments()
+        resuming.remove(self.out)
         self.manifest["documents"] = self._save_json("documents.json", names)
         self.manifest["shard_lines"] = digests.entry(self.out / lines.FILE)
         self.manifest |= notes

@@ -3,23 +3,21 @@
 Shapes: C contexts, T positions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from saelab import models
-from saelab.activations.packing import PACKERS, Packed, Pieces
+from saelab.activations.packing import PACKERS
 from saelab.activations.plan import Plan, hook
 from saelab.activations.reading import Reading
-from saelab.activations.source import SPLITS, Piece
+from saelab.activations.source import Piece
 from saelab.activations.text import Text, is_here
-from saelab.documents import Document
+from saelab.activations.text_pieces import TextPieces, unchanged
 from saelab.errors import UsageError
 from saelab.models import heads, running, tokens
-from saelab.textfiles import Skipped
 
 PROBED = 1000  # documents whose length decides the context where each has one of its own
 UNCOUNTED = ("", "special")
@@ -150,8 +148,6 @@ class FromText:
         self.model, self.plan, self.reading = model, plan, reading
         self.names: list[str] = []
         self.notes: dict[str, Any] = {}
-        special = tokens.special(model.tokenizer) if plan.uncounted else ()
-        self.special = torch.tensor(sorted(special), dtype=torch.long)
 
     @property
     def is_here(self) -> bool:
@@ -163,69 +159,17 @@ class FromText:
         """Where the model's activations lie."""
         return str(self.model.cfg.device)
 
-    def pieces(self) -> Iterator[Piece]:
-        """Contexts, one by one, until the plan's tokens are reached.
+    def pieces(self, state: Mapping[str, Any] | None = None) -> Iterator[Piece]:
+        """Its contexts, one by one: see `TextPieces`."""
+        special = tokens.special(self.model.tokenizer) if self.plan.uncounted else ()
+        pieces = TextPieces(self.plan, self.reading, self.model.cfg.d_vocab, special, state)
+        self.names, self.notes = pieces.names, pieces.notes
+        return iter(pieces)
 
-        Train and held-out documents are packed apart, so that a context, and a shard, belongs to
-        one split. Documents of a split that is full are passed over.
-        """
-        plan = self.plan
-        self.names = []
-        packer = PACKERS[plan.pack]
-        packers = {split: packer(plan.context, plan.bos, plan.eos) for split in SPLITS}
-        n_contexts = dict.fromkeys(SPLITS, 0)
-        skipped = Skipped(self.reading.text.strict)
-        tokenised = self.reading.tokenised(
-            skipped, lambda document: self._room(self._split(document), n_contexts)
-        )
-        for number, (document, pieces) in enumerate(tokenised):
-            self.names.append(document.name)
-            self.notes |= skipped.notes()
-            split = self._split(document)
-            if not self._room(split, n_contexts):
-                continue
-            for packed in packers[split].add(number, self._known(document, pieces)):
-                if plan.pack != "documents":
-                    self.notes["cut"] = sum(each.n_cut for each in packers.values())
-                yield self._piece(split, packed, sum(n_contexts.values()))
-                n_contexts[split] += 1
-                if not self._room(split, n_contexts):
-                    break
-            if not any(self._room(split, n_contexts) for split in SPLITS):
-                return
-        self.notes |= skipped.notes()
-
-    def _split(self, document: Document) -> str:
-        return SPLITS[self.reading.text.split.holds_out(document.key)]
-
-    def _known(self, document: Document, pieces: Pieces) -> Pieces:
-        """The ids of a document. Raises UsageError for one that the model has no embedding for."""
-        n_embeddings = self.model.cfg.d_vocab
-        for ids in pieces:
-            if (largest := max(ids, default=0)) >= n_embeddings:
-                raise UsageError(
-                    f"{document.name} holds token {largest:,}, the model has embeddings for "
-                    f"{n_embeddings:,}: without --parse-special text is text"
-                )
-            yield ids
-
-    def _piece(self, split: str, packed: Packed, number: int) -> Piece:
-        """One context as a piece."""
-        tokens_1T, owners_1T, counted_1T = (torch.from_numpy(column)[None] for column in packed)
-        if self.plan.uncounted:
-            counted_1T = counted_1T & ~torch.isin(tokens_1T, self.special)
-        return Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)
-
-    def _room(self, split: str, n_contexts: dict[str, int]) -> int:
-        """How many more contexts a split may have. Of a plan that does not say, all that are left,
-        the last of them kept for a split that has nothing yet, however late its first document."""
-        plan = self.plan
-        n_wanted, n_held_out = (-(-n // plan.context) for n in (plan.n_tokens, plan.n_held_out))
-        if n_held_out:
-            wanted = {"train": n_wanted - n_held_out, "held_out": n_held_out}
-            return wanted[split] - n_contexts[split]
-        others = sum(n_contexts.values()) - n_contexts[split]
-        return n_wanted - n_contexts[split] - max(1, others)
+    def is_unchanged(self, notes: Mapping[str, Any]) -> bool:
+        """Whether the text is surely what it was when the notes were taken, told without
+        tokenising it."""
+        return unchanged(self.reading, notes)
 
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """What the model computes, a forward pass at a time."""

@@ -1,7 +1,7 @@
 """Packing: documents become contexts of equal length, each starting with BOS."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,14 @@ class Documents:
         self.tokens: list[int] = []
         self.owners: list[int] = []
 
+    def state(self) -> dict[str, Any]:
+        """What `restore` of another one takes to go on as this one would: plain JSON."""
+        return {"tokens": [*self.tokens], "owners": [*self.owners]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the one whose state this is."""
+        self.tokens, self.owners = [*state["tokens"]], [*state["owners"]]
+
     def add(self, number: int, pieces: Pieces) -> Iterator[Packed]:
         """Append document `number`; yield the contexts that are now full."""
         for ids in pieces:
@@ -64,6 +72,14 @@ class OnePerContext:
     def __init__(self, context: int, bos: int | None, eos: int | None) -> None:
         self.context, self.bos, self.eos = context, _marks(bos), eos or 0
         self.n_cut = 0
+
+    def state(self) -> dict[str, Any]:
+        """As that of `Documents`."""
+        return {"n_cut": self.n_cut}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """As that of `Documents`."""
+        self.n_cut = state["n_cut"]
 
     def add(self, number: int, pieces: Pieces) -> Iterator[Packed]:
         """The context of document `number`; none if it has no token that counts."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from saelab.activations.packing import Pieces
 from saelab.activations.text import DECIDING, Text, words
-from saelab.documents import Document
+from saelab.documents import Document, Place
 from saelab.errors import UsageError
 from saelab.models.tokens import Encoder
 from saelab.textfiles import Skipped
@@ -32,11 +32,15 @@ class Reading:
         self.encoder = Encoder(tokenizer, parse_special)
 
     def tokenised(
-        self, skipped: Skipped | None = None, wanted: Callable[[Document], Any] = _every
+        self,
+        skipped: Skipped | None = None,
+        wanted: Callable[[Document], Any] = _every,
+        place: Place | None = None,
     ) -> Tokenised:
-        """Each document with its token ids, none where it is not wanted; many are tokenised at
-        once, which uses every core. Pieces are to be read before the next document is asked for."""
-        for batch in _batches(self.text.documents(self.words, skipped)):
+        """Each document from a place on with its token ids, none where it is not wanted; many are
+        tokenised at once, which uses every core. Pieces are to be read before the next document is
+        asked for."""
+        for batch in _batches(self.text.documents(self.words, skipped, place)):
             read = [i for i, one in enumerate(batch) if len(one.text) <= LONG and wanted(one)]
             ids = dict(zip(read, self.encoder.ids([batch[i].text for i in read]), strict=True))
             for i, document in enumerate(batch):

@@ -31,10 +31,27 @@ class Piece(NamedTuple):
     counted: Tensor
     """[C, T] bool: which positions count. Only a plan with `masked=True` keeps them; without it
     they must be `all_but_first(tokens)`"""
+    state: Any = None
+    """of a single context: a function that says from what `pieces` goes on behind it, as plain
+    JSON; of a shard: a `Resume`. None: it begins again"""
+
+    @property
+    def columns(self) -> tuple[Tensor, ...]:
+        """tokens, owners, numbers, counted."""
+        return self.tokens, self.owners, self.numbers, self.counted
 
     def part(self, rows: slice) -> "Piece":
         """The contexts of those rows."""
-        return Piece(self.split, *(column[rows] for column in self[1:]))
+        return Piece(self.split, *(column[rows] for column in self.columns))
+
+
+class Resume(NamedTuple):
+    """What the contexts behind a shard are read from."""
+
+    state: dict[str, Any]
+    """plain JSON: what the source's `pieces` is to be given"""
+    waiting: list[Piece]
+    """contexts that were read before the shard was full, of the other split"""
 
 
 def all_but_first(tokens_CT: Tensor) -> Tensor:
@@ -70,7 +87,8 @@ class Source(Protocol):
         """The contexts in order, in pieces of any size, the same ones at every call: a killed
         write reads them again, and a finished cache is compared with them, unless the source has
         an attribute `is_here` that is False. They are read in a thread, some way ahead of what
-        `acts` is asked for."""
+        `acts` is asked for. A source whose pieces have a state takes one as an argument, and gives
+        the pieces behind it."""
         ...
 
     def acts(self, piece: Piece) -> Iterable[dict[str, Tensor]]:
@@ -86,25 +104,41 @@ def is_here(source: Source) -> bool:
 
 
 def join(pieces: list[Piece]) -> Piece:
-    """Pieces of one split as one."""
-    columns = zip(*(piece[1:] for piece in pieces), strict=True)
-    return Piece(pieces[0].split, *(torch.cat(column) for column in columns))
+    """Pieces of one split as one, which goes on where the last of them does."""
+    columns = zip(*(piece.columns for piece in pieces), strict=True)
+    whole = Piece(pieces[0].split, *(torch.cat(column) for column in columns))
+    return whole._replace(state=pieces[-1].state)
 
 
-def shards(pieces: Iterable[Piece], n_contexts: int) -> Iterator[Piece]:
+def shards(
+    pieces: Iterable[Piece], n_contexts: int, waiting: Iterable[Piece] = ()
+) -> Iterator[Piece]:
     """The contexts of each split in pieces of n_contexts, each as soon as it is full; the rests
-    come last."""
-    waiting: dict[str, list[Piece]] = {split: [] for split in SPLITS}
-    n_waiting = dict.fromkeys(SPLITS, 0)
+    come last. waiting: contexts that come before the others of their split."""
+    held: dict[str, list[Piece]] = {split: [] for split in SPLITS}
+    for piece in waiting:
+        held[piece.split].append(piece)
+    n_held = {split: sum(len(piece.tokens) for piece in held[split]) for split in SPLITS}
     for piece in pieces:
         split = piece.split
-        waiting[split].append(piece)
-        n_waiting[split] += len(piece.tokens)
-        if n_waiting[split] >= n_contexts:
-            whole = join(waiting[split])
-            n_waiting[split] %= n_contexts
-            full = len(whole.tokens) - n_waiting[split]
-            for first in range(0, full, n_contexts):
-                yield whole.part(slice(first, first + n_contexts))
-            waiting[split] = [whole.part(slice(full, None))] if n_waiting[split] else []
-    yield from (join(rows) for rows in waiting.values() if rows)
+        held[split].append(piece)
+        n_held[split] += len(piece.tokens)
+        if n_held[split] >= n_contexts:
+            whole, held[split] = join(held[split]), []
+            n_held[split] %= n_contexts
+            full = len(whole.tokens) - n_held[split]
+            if len(whole.tokens) == n_contexts:
+                yield _resumable(whole, held)
+            else:
+                for first in range(0, full, n_contexts):
+                    yield whole.part(slice(first, first + n_contexts))
+                held[split] = [whole.part(slice(full, None))] if n_held[split] else []
+    yield from (join(rows)._replace(state=None) for rows in held.values() if rows)
+
+
+def _resumable(shard: Piece, held: dict[str, list[Piece]]) -> Piece:
+    """The shard with what comes behind it is read from, if it can be said."""
+    if shard.state is None:
+        return shard
+    waiting = [join(rows)._replace(state=None) for rows in held.values() if rows]
+    return shard._replace(state=Resume(shard.state(), waiting))

@@ -4,13 +4,13 @@ the hub, as documents."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from saelab import textfiles
 from saelab.bundled import corpus
-from saelab.documents import Document, Split, split
+from saelab.documents import Document, Place, Split, split
 from saelab.errors import UsageError
 from saelab.models import hub
 from saelab.textfiles import Skipped
@@ -42,14 +42,19 @@ class Text:
     """draws the prompts of `bundled-mix`"""
 
     def documents(
-        self, words: list[str] | None = None, skipped: Skipped | None = None
+        self,
+        words: list[str] | None = None,
+        skipped: Skipped | None = None,
+        place: Place | None = None,
     ) -> Iterator[Document]:
         """Its documents; files of a folder are held out by their relative path, everything else by
         its text.
 
         words: the tokenizer's single-token words, for `bundled-mix`. skipped: is told of what is
         left out: records whose text is null or holds half a character, and of a folder files that
-        cannot be read. Raises UsageError for what is missing, empty, damaged or without the field.
+        cannot be read. place: that of a document, to go on from it without reading what lies before
+        it; those of hub datasets have one. Raises UsageError for what is missing, empty, damaged or
+        without the field.
         """
         if self.name == "stdlib":
             return corpus.stdlib()
@@ -65,7 +70,7 @@ class Text:
             return textfiles.file(path, self.field, skipped)
         if textfiles.kind(path) or self.name.startswith((".", "/", "~")) or _is_deep(self.name):
             raise UsageError(f"no such text file or folder: {self.name}")
-        return _dataset(self.name, self.field, skipped)
+        return _dataset(self.name, self.field, skipped, place)
 
     @cached_property
     def split(self) -> Split:
@@ -110,7 +115,12 @@ def _is_deep(name: str) -> bool:
     return name.count("/") > 1
 
 
-def _dataset(source: str, field: str, skipped: Skipped) -> Iterator[Document]:
+def name_of(source: str, record: int) -> str:
+    """The name of a record of a hub dataset."""
+    return f"{source}#{record}"
+
+
+def _dataset(source: str, field: str, skipped: Skipped, place: Place | None) -> Iterator[Document]:
     """The streamed training split of a hub dataset; every record is named by its number."""
     name, _, config = source.partition(":")
     answer = hub.has(name, "dataset")
@@ -128,8 +138,20 @@ def _dataset(source: str, field: str, skipped: Skipped) -> Iterator[Document]:
         raise UsageError(
             f"dataset {source!r} cannot be read: {' '.join(str(error).split())} (NAME:CONFIG)"
         ) from error
-    for number, record in enumerate(records):
-        where = f"{source}#{number}"
+    first = 0
+    if place is not None:
+        records.load_state_dict(place.stream)
+        first = place.record
+    state = getattr(records, "state_dict", None)
+    stream = iter(records)
+    for number in count(first):
+        before = state() if state else {}
+        record = next(stream, None)
+        if record is None:
+            return
+        where = name_of(source, number)
+        notes = skipped.notes()
         text = text_of(record, field, f"{source} record {number}", where, skipped)
         if text.strip():
-            yield Document(where, text, text)
+            place = Place(number, before, notes) if state else None
+            yield Document(where, text, text, place)

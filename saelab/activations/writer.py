@@ -9,13 +9,23 @@ import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from saelab import ranks
+from saelab.activations import resuming
 from saelab.activations.ahead import Ahead, Check
 from saelab.activations.background import PATIENCE, InOrder
 from saelab.activations.filling import Filled
 from saelab.activations.folder import Folder, Made
-from saelab.activations.source import Piece, Progress, Source, check_counted, is_here, shards
+from saelab.activations.source import (
+    Piece,
+    Progress,
+    Resume,
+    Source,
+    check_counted,
+    is_here,
+    shards,
+)
 from saelab.errors import UsageError
 from saelab.files import read_json, tidy
 from saelab.locks import only_writer
@@ -60,7 +70,8 @@ def _check_unchanged(source: Source, out: Path) -> None:
     comes over a network is taken by its name."""
     tidy(out)
     folder = Folder(source, out)
-    if not is_here(source):
+    is_unchanged = getattr(source, "is_unchanged", lambda notes: False)
+    if not is_here(source) or is_unchanged(folder.manifest):
         return
     pieces = enumerate(shards(source.pieces(), source.plan.shard_contexts))
     same = [number < folder.n_held and folder.is_of(number, shard) for number, shard in pieces]
@@ -71,28 +82,32 @@ def _check_unchanged(source: Source, out: Path) -> None:
         )
 
 
-def _shards(source: Source, check: Check) -> Iterator[Piece]:
+def _shards(source: Source, resume: Resume | None, check: Check) -> Iterator[Piece]:
     """The contexts of each shard. check: raises where the rest is not wanted."""
+    states, waiting = ((resume.state,), resume.waiting) if resume else ((), ())
+    read: Any = source.pieces
 
     def pieces() -> Iterator[Piece]:
-        for piece in source.pieces():
+        for piece in read(*states):
             check()
             yield piece
 
-    return shards(pieces(), source.plan.shard_contexts)
+    return shards(pieces(), source.plan.shard_contexts, waiting)
 
 
 def _write(folder: Folder, source: Source, progress: Progress | None) -> None:
     if ranks.rank() == 0:
         folder.recount(getattr(source, "device", "cpu"))
     tell = progress or (lambda _: None)
-    n_shards = n_positions = 0
+    n_shards, resume = resuming.load(folder.out, folder.n_held)
+    made = folder.manifest["shards"][:n_shards]
+    n_positions = sum(shard["contexts"] for shard in made) * source.plan.context
     mine: Made | None = None
     # A rank that fails does not wait for the others, which may be waiting for it.
     patience = PATIENCE if ranks.world() > 1 else None
-    ahead = Ahead(partial(_shards, source))
+    ahead = Ahead(partial(_shards, source, resume))
     with contextlib.closing(ahead), InOrder(patience) as background:
-        for number, shard in enumerate(ahead):
+        for number, shard in enumerate(ahead, n_shards):
             check_counted(source.plan, shard)
             before, n_shards = n_positions, number + 1
             if number % ranks.world() == ranks.rank() and not folder.holds(number, shard):
@@ -104,7 +119,7 @@ def _write(folder: Folder, source: Source, progress: Progress | None) -> None:
             n_positions = before + shard.tokens.numel()
             tell(n_positions)
             if n_shards % ranks.world() == 0:
-                background.do(partial(folder.add, mine, n_shards))
+                background.do(partial(folder.add, mine, n_shards, shard.state))
                 mine = None
         background.do(partial(folder.add, mine, n_shards))
     ranks.at_first(lambda: folder.finish(source.names, source.notes))

@@ -32,11 +32,16 @@ class Skipped:
             raise error
         self.files.append(str(error))
 
+    def restore(self, notes: dict[str, Any]) -> None:
+        """Go on from notes that were taken before."""
+        before = notes.get("skipped", {"records": {}, "files": []})
+        self.records, self.files = Counter(before["records"]), [*before["files"]]
+
     def notes(self) -> dict[str, Any]:
         """For a manifest; empty where nothing was left out."""
         if not self.records and not self.files:
             return {}
-        return {"skipped": {"records": dict(self.records), "files": self.files}}
+        return {"skipped": {"records": dict(self.records), "files": [*self.files]}}
 
     def lines(self) -> list[str]:
         """For people."""

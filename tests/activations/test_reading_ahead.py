@@ -102,9 +102,12 @@ def test_the_thread_ends_with_a_capture_that_is_stopped(tmp_path: Path, stop: ty
     assert time.perf_counter() - started < 0.9 and "ahead" not in threads()
 
 
-def test_an_error_of_the_text_is_raised_at_the_shard_that_it_struck(tmp_path: Path):
+def test_an_error_of_the_text_is_raised_at_the_shard_that_it_struck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     source = Slow(wrong_at=PER_SHARD * 3 + 5)
-    source.acts = lambda piece: [{"acts": torch.zeros(*piece.tokens.shape, 4)}]
+    acts = lambda piece: [{"acts": torch.zeros(*piece.tokens.shape, 4)}]  # noqa: E731
+    monkeypatch.setattr(source, "acts", acts)
     done = []
     with pytest.raises(UsageError, match="slow: this text is damaged"):
         Cache.write(tmp_path / "c", source, done.append)

@@ -4,7 +4,7 @@ Shapes: C contexts, T positions, D width.
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -193,15 +193,19 @@ class Cache:
     def take(self, hook: str, numbers_C: Tensor) -> Iterator[Tensor]:
         """Activations [C, T, D] float32, in chunks, of contexts by their number in `pieces`,
         ascending."""
-        name, first = self.resolve(hook), 0
-        for shard in self.manifest["shards"]:
-            here = numbers_C[(numbers_C >= first) & (numbers_C < first + shard["contexts"])]
-            if len(here):
-                with self._open(shard) as file:
-                    stored = Stored.read(file, name)
-                    for rows in (here - first).split(CHUNK):
-                        yield stored[rows].float()
-            first += shard["contexts"]
+        name, shards = self.resolve(hook), self.manifest["shards"]
+        shard_C = torch.from_numpy(np.searchsorted(self._ends, numbers_C.numpy(), side="right"))
+        for number in shard_C.unique().tolist():
+            first = int(self._ends[number]) - shards[number]["contexts"]
+            with self._open(shards[number]) as file:
+                stored = Stored.read(file, name)
+                for rows in (numbers_C[shard_C == number] - first).split(CHUNK):
+                    yield stored[rows].float()
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """How many contexts end with each shard, in order."""
+        return np.cumsum([shard["contexts"] for shard in self.manifest["shards"]])
 
     def _file(self, shard: dict) -> File:
         """A shard as batches read it."""

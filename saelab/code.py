@@ -37,8 +37,11 @@ class Code:
     def tokens(self) -> Tensor:
         """[N] int64: the token of each pair."""
         counts_B = self.starts.diff()
+        # With the sum of the counts said, a card is not waited for.
         return torch.repeat_interleave(
-            torch.arange(self.n_tokens, device=counts_B.device), counts_B
+            torch.arange(self.n_tokens, device=counts_B.device),
+            counts_B,
+            output_size=len(self.features),
         )
 
     def to(self, device: torch.device | str) -> "Code":
@@ -57,9 +60,9 @@ class Code:
         """The pairs grouped by feature: (order [N]: pair numbers, by feature, then token; starts
         [F+1]). Computed once."""
         if not self._by_feature:
-            self._by_feature["order"] = torch.sort(self.features, stable=True).indices
-            counts_F = torch.bincount(self.features, minlength=self.n_features)
-            self._by_feature["starts"] = torch.cat([counts_F.new_zeros(1), counts_F.cumsum(0)])
+            features_N, self._by_feature["order"] = torch.sort(self.features, stable=True)
+            edges = torch.arange(self.n_features + 1, device=features_N.device)
+            self._by_feature["starts"] = torch.searchsorted(features_N, edges)
         return self._by_feature["order"], self._by_feature["starts"]
 
     def by_value(self) -> Tensor:

@@ -1,147 +1,198 @@
-"""Triton programs: upper bounds from a finished product, lists of candidates, exact dots, sparse
-products, sums per feature.
+"""Triton programs that screen: rounding with what it loses, candidates of a finished product.
 
-No atomics: every sum has one order. Shapes: B tokens, F features, D width, T features of a tile, N
-pairs.
+Shapes: Q queries (tokens, or features under a feature budget), T items of a tile (the other of the
+two), D width.
 """
+
+# A sum or a greatest of a block is a number here; Triton's own types leave open what it is.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
 
 import triton
 import triton.language as tl
 
-# Of a half-precision product: relative rounding of the result with room for the float32 arithmetic
-# here, and its subnormals.
-ROUNDING: tl.constexpr = tl.constexpr(2.0**-10)
-SUBNORMAL: tl.constexpr = tl.constexpr(2.0**-24)
+# Of a float32 number: room for the float32 arithmetic around it, and for the smallest numbers.
+_ROOM: tl.constexpr = tl.constexpr(1e-6)
+_LEAST: tl.constexpr = tl.constexpr(1e-30)
+_UP: tl.constexpr = tl.constexpr(1 + 2.0**-20)
+_INFINITY: tl.constexpr = tl.constexpr(0x7F800000)  # as the bits of a float32
 
 
 @triton.jit
-def _margin(product, x_slack, w_slack, row, column, rows_ok, columns_ok, n_rows, n_columns, unit):
-    """(dot, how far it may be off), both unscaled. *_slack [3, n]: what undoes the scale, |x - xt|,
-    |x| of the scaled row."""
-    x_unit = tl.load(x_slack + row, mask=rows_ok, other=0.0)[:, None]
-    x_lost = tl.load(x_slack + n_rows + row, mask=rows_ok, other=0.0)[:, None]
-    x_norm = tl.load(x_slack + 2 * n_rows + row, mask=rows_ok, other=0.0)[:, None]
-    w_unit = tl.load(w_slack + column, mask=columns_ok, other=0.0)[None, :]
-    w_lost = tl.load(w_slack + n_columns + column, mask=columns_ok, other=0.0)[None, :]
-    w_norm = tl.load(w_slack + 2 * n_columns + column, mask=columns_ok, other=0.0)[None, :]
-    # Cauchy-Schwarz on the two rounding residuals, then what summing and storing the product lose.
-    lost = x_lost * (w_norm + w_lost) + x_norm * w_lost + unit * x_norm * w_norm
-    lost += tl.abs(product) * ROUNDING + SUBNORMAL
-    return product * x_unit * w_unit, lost * x_unit * w_unit
+def _write_rounded(x_D, bias, rows, slack, row, d, width, stride):
+    """A row scaled by a power of two to a norm in [1/2, 1) and rounded, into `rows`; what undoes
+    the scale, |x - xt|, |x| (both scaled) and the bias, into `slack`."""
+    wide = x_D.to(tl.float64)
+    norm = tl.sqrt(tl.sum(wide * wide, 0))
+    # The power of two comes from the exponent's bits, so that it is exact. Numbers that are not
+    # finite have none: the cap keeps the bits sound, and the norm tells.
+    exponent = (norm.to(tl.int64, bitcast=True) >> 52) - 1022
+    exponent = tl.minimum(tl.where(norm > 0, exponent, 0), 200)
+    scale = ((1023 - exponent) << 52).to(tl.float64, bitcast=True)
+    unit = ((1023 + exponent) << 52).to(tl.float64, bitcast=True)
+    scaled = wide * scale
+    near = scaled.to(rows.dtype.element_ty)
+    missed = scaled - near.to(tl.float64)
+    lost = tl.sqrt(tl.sum(missed * missed, 0))
+    tl.store(rows + row * stride + d, near, mask=d < width)
+    tl.store(slack + row * 4, unit.to(tl.float32))
+    tl.store(slack + row * 4 + 1, (lost * _UP).to(tl.float32))
+    tl.store(slack + row * 4 + 2, (norm * scale * _UP).to(tl.float32))
+    tl.store(slack + row * 4 + 3, bias)
 
 
 @triton.jit
-def bounds(
+def round_rows(source, bias, rows, slack, width, stride, BLOCK: tl.constexpr):
+    """Round every row of source [n, D] for a product; rows has rows of `stride` numbers."""
+    row = tl.program_id(0).to(tl.int64)
+    d = tl.arange(0, BLOCK)
+    x_D = tl.load(source + row * width + d, mask=d < width, other=0.0)
+    _write_rounded(x_D, tl.load(bias + row), rows, slack, row, d, width, stride)
+
+
+@triton.jit
+def _dot(product, q_slack, i_slack, q, i, q_ok, i_ok, unit, rounding):
+    """(dot, how far it may be off, sum of biases), unscaled. unit: what summing may lose, relative
+    to the product of the norms; rounding: relative error of a stored product."""
+    q_unit = tl.load(q_slack + q * 4, mask=q_ok, other=0.0)[:, None]
+    q_lost = tl.load(q_slack + q * 4 + 1, mask=q_ok, other=0.0)[:, None]
+    q_norm = tl.load(q_slack + q * 4 + 2, mask=q_ok, other=0.0)[:, None]
+    q_bias = tl.load(q_slack + q * 4 + 3, mask=q_ok, other=0.0)[:, None]
+    i_unit = tl.load(i_slack + i * 4, mask=i_ok, other=0.0)[None, :]
+    i_lost = tl.load(i_slack + i * 4 + 1, mask=i_ok, other=0.0)[None, :]
+    i_norm = tl.load(i_slack + i * 4 + 2, mask=i_ok, other=0.0)[None, :]
+    i_bias = tl.load(i_slack + i * 4 + 3, mask=i_ok, other=0.0)[None, :]
+    # Cauchy-Schwarz on the two rounding residuals, then what summing and storing the product lose;
+    # 2^-24: a half-precision subnormal.
+    lost = q_lost * (i_norm + i_lost) + q_norm * i_lost + unit * q_norm * i_norm
+    lost += tl.abs(product) * rounding + 2.0**-24
+    return product * q_unit * i_unit, lost * q_unit * i_unit, q_bias + i_bias
+
+
+@triton.jit
+def _raise(
+    keys, items, base, count, theta, keep, ROWS: tl.constexpr, CHUNK: tl.constexpr
+):  # fmt: skip
+    """Drop all but the `keep` best of each list; theta rises to the best key that is dropped.
+    Returns (counts, thetas). Keys are positive, so that their bits are ordered as they are."""
+    tl.debug_barrier()  # what other threads have appended is read here
+    most = tl.max(count, 0)
+    low = tl.zeros([ROWS], tl.int32)
+    high = tl.full([ROWS], _INFINITY, tl.int32)
+    for _ in range(31):  # bisection: `high` ends as the least cut that `keep` keys or fewer exceed
+        middle = low + (high - low) // 2
+        above = tl.zeros([ROWS], tl.int32)
+        for begin in range(0, most, CHUNK):
+            place = begin + tl.arange(0, CHUNK)
+            there = place[None, :] < count[:, None]
+            key = tl.load(keys + base[:, None] + place[None, :], mask=there, other=0.0)
+            above += tl.sum((key.to(tl.int32, bitcast=True) > middle[:, None]).to(tl.int32), 1)
+        few = above <= keep
+        high = tl.where(few, middle, high)
+        low = tl.where(few, low, middle + 1)
+    cut = high.to(tl.float32, bitcast=True)
+    kept = tl.zeros([ROWS], tl.int32)
+    for begin in range(0, most, CHUNK):
+        place = begin + tl.arange(0, CHUNK)
+        there = place[None, :] < count[:, None]
+        key = tl.load(keys + base[:, None] + place[None, :], mask=there, other=0.0)
+        item = tl.load(items + base[:, None] + place[None, :], mask=there, other=-1)
+        stays = there & (key > cut[:, None])
+        spot = base[:, None] + kept[:, None] + tl.cumsum(stays.to(tl.int32), 1) - 1
+        tl.debug_barrier()  # the chunk is read before its front is written; later chunks lie behind
+        tl.store(keys + spot, key, mask=stays)
+        tl.store(items + spot, item, mask=stays)
+        kept += tl.sum(stays.to(tl.int32), 1)
+    tl.debug_barrier()
+    return kept, tl.maximum(theta, cut)
+
+
+@triton.jit(do_not_specialize=["n_queries", "first", "step"])
+def select(
     product,
     boost,
-    x_slack,
-    w_slack,
-    g_slack,
-    d_slack,
-    bias,
-    out,
-    n_rows,
-    n_columns,
-    unit,
-    g_unit,
-    beta,
-    SIGNED: tl.constexpr,
-    BOOSTED: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """out [B, T]: an upper bound of every score; unit: what summing may lose, relative to the
-    product of the norms."""
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    rows_ok, columns_ok = row < n_rows, column < n_columns
-    place = row[:, None].to(tl.int64) * n_columns + column[None, :]
-    ok = rows_ok[:, None] & columns_ok[None, :]
-    p = tl.load(product + place, mask=ok, other=0.0).to(tl.float32)
-    b = tl.load(bias + column, mask=columns_ok, other=0.0)[None, :]
-    dot, lost = _margin(  # pyright: ignore[reportGeneralTypeIssues] (triton before 3.8)
-        p, x_slack, w_slack, row, column, rows_ok, columns_ok, n_rows, n_columns, unit
-    )
-    size = tl.abs(dot + b) if SIGNED else dot + b
-    bound = size + lost + (tl.abs(dot) + tl.abs(b)) * 1e-6
-    if BOOSTED:
-        h = tl.load(boost + place, mask=ok, other=0.0).to(tl.float32)
-        dot, lost = _margin(
-            h, g_slack, d_slack, row, column, rows_ok, columns_ok, n_rows, n_columns, g_unit
-        )
-        bound = bound * (1.0 + beta * (tl.abs(dot) + lost)) + tl.abs(bound) * 1e-6
-    tl.store(out + place, bound + tl.abs(bound) * 1e-6 + 1e-30, mask=ok)
-
-
-@triton.jit
-def append(
-    bound,
+    q_slack,
+    i_slack,
+    boost_q_slack,
+    boost_i_slack,
+    floors,
+    keeps,
     thetas,
     counts,
     keys,
     items,
+    n_queries,
+    n_columns,
     first,
     step,
-    n_columns,
+    unit,
+    boost_unit,
+    rounding,
+    beta,
+    SIGNED: tl.constexpr,
+    BOOSTED: tl.constexpr,
+    FLOORS: tl.constexpr,
     ROOM: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Append to each row's list what exceeds its threshold; a count above ROOM shows that the list
-    was too short."""
-    row = tl.program_id(0).to(tl.int64)
-    theta, count = tl.load(thetas + row), tl.load(counts + row)
+    """Append to each query's list the items of this tile whose upper bound exceeds its theta.
+
+    product, boost [Q, T]: finished products of rounded rows; column c is item first + c x step.
+    floors [items]: subtracted from the bounds. A list that could overflow keeps its `keeps` best,
+    and theta rises to the best that is dropped, so that what is in no list has a bound of at most
+    theta.
+    """
+    q = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    q_ok = q < n_queries
+    base = q.to(tl.int64) * ROOM
+    theta = tl.load(thetas + q, mask=q_ok, other=float("inf"))
+    count = tl.load(counts + q, mask=q_ok, other=0)
+    keep = tl.load(keeps + q, mask=q_ok, other=0)
     for begin in range(0, n_columns, COLUMNS):
+        if tl.max(count, 0) > ROOM - COLUMNS:
+            count, theta = _raise(keys, items, base, count, theta, keep, ROWS, COLUMNS)
         column = begin + tl.arange(0, COLUMNS)
-        value = tl.load(bound + row * n_columns + column, mask=column < n_columns, other=-1.0)
-        passing = (value > theta) & (column < n_columns)
-        place = count + tl.cumsum(passing.to(tl.int32), 0) - 1
-        stored = passing & (place < ROOM)
-        tl.store(keys + row * ROOM + place, value, mask=stored)
-        tl.store(items + row * ROOM + place, (first + column * step).to(tl.int64), mask=stored)
-        count += tl.sum(passing.to(tl.int32), 0)
-    tl.store(counts + row, count)
+        i_ok = column < n_columns
+        i = first + column * step
+        ok = q_ok[:, None] & i_ok[None, :]
+        place = q[:, None].to(tl.int64) * n_columns + column[None, :]
+        p = tl.load(product + place, mask=ok, other=0.0).to(tl.float32)
+        dot, lost, bias = _dot(p, q_slack, i_slack, q, i, q_ok, i_ok, unit, rounding)
+        size = tl.abs(dot + bias) if SIGNED else dot + bias
+        bound = size + lost + (tl.abs(dot) + tl.abs(bias)) * _ROOM
+        if BOOSTED:
+            h = tl.load(boost + place, mask=ok, other=0.0).to(tl.float32)
+            h, off, _ = _dot(
+                h, boost_q_slack, boost_i_slack, q, i, q_ok, i_ok, boost_unit, rounding
+            )
+            bound = bound * (1.0 + beta * (tl.abs(h) + off)) + tl.abs(bound) * _ROOM
+        if FLOORS:
+            bound += tl.abs(bound) * _ROOM
+            bound -= tl.load(floors + i, mask=i_ok, other=0.0)[None, :]
+        bound += tl.abs(bound) * _ROOM + _LEAST
+        bound = tl.where(bound == bound, bound, float("inf"))  # what overflowed may be anything
+        passes = ok & (bound > theta[:, None])
+        spot = base[:, None] + count[:, None] + tl.cumsum(passes.to(tl.int32), 1) - 1
+        tl.store(keys + spot, bound, mask=passes)
+        tl.store(items + spot, tl.broadcast_to(i[None, :], [ROWS, COLUMNS]), mask=passes)
+        count += tl.sum(passes.to(tl.int32), 1)
+    tl.store(thetas + q, theta, mask=q_ok)
+    tl.store(counts + q, count, mask=q_ok)
 
 
-@triton.jit
-def exact_dots(
-    A, W, tokens, features, out, n_pairs, width, PAIRS: tl.constexpr, BLOCK: tl.constexpr
-):
-    """A[token] . W[feature] at every pair, summed in float64."""
-    n = tl.program_id(0).to(tl.int64) * PAIRS + tl.arange(0, PAIRS)
-    there = n < n_pairs
-    token = tl.load(tokens + n, mask=there, other=0)
-    feature = tl.load(features + n, mask=there, other=0)
-    total = tl.zeros([PAIRS, BLOCK], tl.float64)
-    for begin in range(0, width, BLOCK):
-        d = (begin + tl.arange(0, BLOCK))[None, :]
-        inside = there[:, None] & (d < width)
-        a = tl.load(A + token[:, None] * width + d, mask=inside, other=0.0).to(tl.float64)
-        w = tl.load(W + feature[:, None] * width + d, mask=inside, other=0.0).to(tl.float64)
-        total += a * w
-    tl.store(out + n, tl.sum(total, 1), mask=there)
-
-
-@triton.jit
-def segment_sums(order, starts, rows, values, matrix, out, width, BLOCK: tl.constexpr):
-    """out[s] = sum over the pairs n of segment s, in order, of values[n] x matrix[rows[n]]."""
-    s = tl.program_id(0).to(tl.int64)
-    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros([BLOCK], tl.float32)
-    for place in range(tl.load(starts + s), tl.load(starts + s + 1)):
-        n = tl.load(order + place)
-        row = tl.load(rows + n).to(tl.int64)
-        total += tl.load(values + n) * tl.load(matrix + row * width + d, mask=d < width, other=0.0)
-    tl.store(out + s * width + d, total, mask=d < width)
-
-
-@triton.jit
-def segment_counts(order, starts, values, sums, fired):
-    """Per segment the sum of its values, in order, and how many are not 0."""
-    s = tl.program_id(0).to(tl.int64)
-    total, count = 0.0, 0
-    for place in range(tl.load(starts + s), tl.load(starts + s + 1)):
-        value = tl.load(values + tl.load(order + place))
-        total += value
-        count += (value != 0).to(tl.int32)
-    tl.store(sums + s, total)
-    tl.store(fired + s, count)
+@triton.jit(do_not_specialize=["n_queries"])
+def trim(
+    keeps, thetas, counts, keys, items, n_queries,
+    ROOM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Let each list keep its `keeps` best; theta rises to the best that is dropped."""
+    q = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    q_ok = q < n_queries
+    theta = tl.load(thetas + q, mask=q_ok, other=float("inf"))
+    count = tl.load(counts + q, mask=q_ok, other=0)
+    keep = tl.load(keeps + q, mask=q_ok, other=0)
+    if tl.max(count - keep, 0) > 0:
+        base = q.to(tl.int64) * ROOM
+        count, theta = _raise(keys, items, base, count, theta, keep, ROWS, COLUMNS)
+        tl.store(thetas + q, theta, mask=q_ok)
+        tl.store(counts + q, count, mask=q_ok)

@@ -1,130 +1,218 @@
-"""Screening on CUDA GPUs: upper bounds of all scores, tile by tile, from products in half
-precision; exact scores of what can win.
+"""Screening on CUDA GPUs: rounded rows with what rounding lost, and for every query a list of the
+items that may win, from products in half precision.
 
-Shapes: B tokens, F features, D width, T features of a tile, N pairs.
+Shapes: B tokens, F features, D width, Q queries and I items (tokens and features, or the other way
+round), C candidates of a query, N pairs.
 """
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
-from saelab.kernels.triton import loops
+from saelab.kernels.triton import loops, sizes
+from saelab.kernels.triton.launch import dots, product, screen_dtype, true_products
 
-# Compiled when launched, with plain numbers for compile-time constants.
-_loops: Any = loops
-_ENTRIES = 1 << 23  # of a tile
-_PAIRS = 16  # exact dots of one program
-
-
-class Problem(NamedTuple):
-    """x [B, D], W [F, D], b [F], grad [B, E], W_dec [F, E] (x and W where beta is 0), all float32
-    and contiguous."""
-
-    x: Tensor
-    W: Tensor
-    b: Tensor
-    signed: bool
-    beta: float
-    grad: Tensor
-    W_dec: Tensor
+_loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
+_ENTRIES = 1 << 23  # of a tile: it shall stay in the card's second cache until it has been read
+_SAMPLE = 8  # every so many-th item is looked at first, and predicts the thresholds
 
 
-class _Scaled(NamedTuple):
-    """Rows scaled by powers of two to norms in [1/2, 1) and halved; slack [3, n]: the inverse
-    scale, |x - xt|, |x| (scaled)."""
+class Rounded(NamedTuple):
+    """rows [n, D or a little more]: scaled by powers of two and rounded. slack [n, 4] float32: what
+    undoes the scale, |x - xt|, |x| (both scaled), bias."""
 
     rows: Tensor
     slack: Tensor
 
 
-def _scaled(rows: Tensor) -> _Scaled:
-    exponent = torch.frexp(rows.double().norm(dim=1)).exponent
-    scaled = torch.ldexp(rows.double(), -exponent[:, None])
-    half = scaled.half()
-    lost = (scaled - half.double()).norm(dim=1)
-    unit = torch.ldexp(torch.ones_like(lost), exponent)
-    slack = torch.stack([unit, lost, scaled.norm(dim=1)]).float() * (1 + 2.0**-20)
-    slack[0] = unit.float()  # a power of two, exact: no room needed
-    return _Scaled(half, slack.contiguous())
+class Problem(NamedTuple):
+    """What is to be chosen from; all tensors float32 and contiguous."""
+
+    x: Tensor
+    """[B, D]"""
+    W: Tensor
+    """[F, D]"""
+    b: Tensor
+    """[F]"""
+    signed: bool
+    """whether a score is a pre-activation's size"""
+    beta: float
+    """of the gradient's part in the score"""
+    grad: Tensor
+    """[B, E], x where beta is 0"""
+    W_dec: Tensor
+    """[F, E], W where beta is 0"""
+    shadow: Rounded | None = None
+    """of W and b, where it is at hand"""
 
 
-def _product(x: Tensor, w: Tensor) -> Tensor:
-    """x w^T of half-precision rows, added up in float32."""
-    if x.device.type == "cpu":  # Triton's interpreter
-        return (x.float() @ w.float().T).half()
-    allowed = torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
-    try:
-        return x @ w.T
-    finally:
-        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = allowed
+class Screen(NamedTuple):
+    """Both sides of a screening product."""
+
+    queries: Rounded
+    """each gets a list"""
+    items: Rounded
+    """of these"""
+    boost_queries: Rounded | None
+    """the gradient's product, of boosted scores"""
+    boost_items: Rounded | None
+    """its other side"""
+    signed: bool
+    """as the problem's"""
+    beta: float
+    """as the problem's"""
+    width: int
+    """terms of a product"""
+    boost_width: int
+    """terms of the gradient's product"""
+
+    def transposed(self) -> "Screen":
+        """Queries and items exchanged."""
+        sides = self.items, self.queries, self.boost_items, self.boost_queries
+        return Screen(*sides, *self[4:])
+
+    def of(self, rows: Tensor) -> "Screen":
+        """Some of the queries, in ascending order."""
+        if len(rows) == len(self.queries.rows):
+            return self
+        boost = self.boost_queries
+        boost = None if boost is None else Rounded(*(t[rows] for t in boost))
+        queries = Rounded(*(t[rows] for t in self.queries))
+        return self._replace(queries=queries, boost_queries=boost)
 
 
-def tiles(problem: Problem) -> Iterator[tuple[Tensor, Tensor]]:
-    """(features [T], upper bounds [B, T]): tile t of n holds the features t, t + n, ..., so that
-    the first is a sample."""
-    n_tokens, n_features = len(problem.x), len(problem.W)
-    n_tiles = -(-n_features // max(32, min(2048, _ENTRIES // n_tokens)))
-    x = _scaled(problem.x)
-    grad = _scaled(problem.grad) if problem.beta else x
-    units = [4 * rows.shape[1] * 2.0**-24 for rows in (x.rows, grad.rows)]
-    for t in range(n_tiles):
-        features = torch.arange(t, n_features, n_tiles, device=problem.x.device)
-        w, bias = _scaled(problem.W[t::n_tiles]), problem.b[t::n_tiles].contiguous()
-        d = _scaled(problem.W_dec[t::n_tiles]) if problem.beta else w
-        product = _product(x.rows, w.rows)
-        boost = _product(grad.rows, d.rows) if problem.beta else product
-        out = torch.empty(product.shape, device=product.device)
-        grid = (triton.cdiv(out.shape[0], 16), triton.cdiv(out.shape[1], 128))
-        slacks = (x.slack, w.slack, grad.slack, d.slack)
-        _loops.bounds[grid](
-            product,
-            boost,
-            *slacks,
-            bias,
-            out,
-            *out.shape,
-            *units,
-            problem.beta,
-            problem.signed,
-            problem.beta > 0,
-            16,
-            128,
-        )
-        yield features, out
+class Lists(NamedTuple):
+    """What may win. What is in no list of a query has a bound of at most its theta (0: nothing
+    positive)."""
+
+    bounds: Tensor
+    """[Q, C] float32: upper bounds of the scores, unordered, of the first counts[q] places"""
+    items: Tensor
+    """[Q, C] int32: items, -1 where a list ends"""
+    counts: Tensor
+    """[Q] int32"""
+    thetas: Tensor
+    """[Q] float32"""
 
 
-def dots(A: Tensor, W: Tensor, tokens: Tensor, features: Tensor) -> Tensor:
-    """A[token] . W[feature] of pairs, in float64."""
-    out_N = torch.empty(len(tokens), dtype=torch.float64, device=A.device)
-    block = min(128, triton.next_power_of_2(A.shape[1]))
-    if len(tokens):
-        grid = (triton.cdiv(len(tokens), _PAIRS),)
-        _loops.exact_dots[grid](
-            A, W, tokens, features, out_N, len(tokens), A.shape[1], _PAIRS, block
-        )
-    return out_N
+def rounded(source: Tensor, bias: Tensor | None = None) -> Rounded:
+    """The rows of source [n, D] rounded for a product on its device."""
+    n, width = source.shape
+    stride = -(-width // 8) * 8  # products read eight half-precision numbers at a time
+    rows = source.new_zeros((n, stride), dtype=screen_dtype(source.device))
+    slack = source.new_empty(n, 4)
+    bias = source.new_zeros(n) if bias is None else bias
+    s, block = sizes.here(), sizes.power(width)
+    options = s.launch(sizes.row_warps(width, s))
+    _loops.round_rows[(n,)](source, bias, rows, slack, width, stride, block, **options)
+    return Rounded(rows, slack)
+
+
+def screen_of(problem: Problem) -> Screen:
+    """Tokens as queries, features as items."""
+    features = problem.shadow or rounded(problem.W, problem.b)
+    boosts = (rounded(problem.grad), rounded(problem.W_dec)) if problem.beta else (None, None)
+    widths = problem.x.shape[1], problem.grad.shape[1]
+    kind = problem.signed, problem.beta
+    return Screen(rounded(problem.x), features, *boosts, *kind, *widths)
+
+
+class _Tile(NamedTuple):
+    """The items first, first + step, ..., n of them; whether the sample ends with it."""
+
+    first: int
+    step: int
+    n: int
+    ends_sample: bool
+
+
+def _tiles(n_queries: int, n_items: int, sampled: bool) -> Iterator[_Tile]:
+    """Tiles that hold every item once, the sample first."""
+    most = max(32, min(16384, _ENTRIES // n_queries))
+    step = _SAMPLE if sampled else 1
+    for residue in range(step):
+        count = len(range(residue, n_items, step))
+        for begin in range(0, count, most):
+            n = min(most, count - begin)
+            last = sampled and residue == 0 and begin + n == count
+            yield _Tile(residue + begin * step, step, n, last)
+
+
+def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = None) -> Lists:
+    """A list of the keep_Q[q] best items by upper bound for every query; of all of them, at most
+    `most`, whose bounds are positive where keep_Q[q] is I.
+
+    floors [I]: subtracted from the bounds. The best of a sample predict the threshold: of the best
+    keep_Q[q] items e = keep_Q[q] / 8 are expected in it, and so that hardly ever too few pass, the
+    threshold lies at rank e + 3.5 sqrt(e) + 1. Where more pass than a list holds, it rises.
+    """
+    s, device = sizes.here(), keep_Q.device
+    n_queries, n_items = len(keep_Q), len(screen.items.rows)
+    room = sizes.power(most + s.select_columns)
+    keys = torch.empty(n_queries, room, device=device)
+    items = torch.empty(n_queries, room, dtype=torch.int32, device=device)
+    counts = torch.zeros(n_queries, dtype=torch.int32, device=device)
+    thetas = torch.zeros(n_queries, device=device)
+    sampled = n_items >= 2 * _SAMPLE * most
+    expected_Q = keep_Q / _SAMPLE
+    first_Q = (expected_Q + 3.5 * expected_Q.sqrt() + 1).int() if sampled else keep_Q
+    state, grid = (thetas, counts, keys, items), (-(-n_queries // s.select_rows),)
+
+    def trim(keep: Tensor) -> None:
+        blocks = room, s.select_rows, s.select_columns
+        options = s.launch(s.select_rows, sizes.SELECT_REGISTERS)
+        _loops.trim[grid](keep, *state, n_queries, *blocks, **options)
+
+    keep = first_Q if sampled else keep_Q
+    with true_products():
+        for tile in _tiles(n_queries, n_items, sampled):
+            _select(screen, tile, floors, keep, state, room)
+            if tile.ends_sample:
+                trim(keep)
+                keep = keep_Q
+    trim(keep)
+    places = torch.arange(most, device=device)
+    listed = torch.where(places < counts[:, None], items[:, :most], -1)
+    return Lists(keys[:, :most], listed, counts, thetas)
+
+
+def _select(
+    screen: Screen,
+    tile: _Tile,
+    floors: Tensor | None,
+    keep_Q: Tensor,
+    state: tuple[Tensor, ...],
+    room: int,
+) -> None:
+    """Append the items of one tile."""
+    s, (first, step, n, _), n_queries = sizes.here(), tile, len(keep_Q)
+
+    def of(queries: Rounded, items: Rounded) -> Tensor:
+        out = queries.rows.new_empty(n_queries, n)
+        return product(queries.rows, items.rows[first::step][:n], out)
+
+    boosts = screen.boost_queries or screen.queries, screen.boost_items or screen.items
+    p = of(screen.queries, screen.items)
+    h = of(*boosts) if screen.beta else p
+    # Relative to the product of the norms, what summing K terms may lose on hardware that cuts off.
+    units = (4 * width * 2.0**-24 for width in (screen.width, screen.boost_width))
+    rounding = 2.0**-10 if p.dtype == torch.float16 else 2.0**-22
+    slacks = (screen.queries.slack, screen.items.slack, boosts[0].slack, boosts[1].slack)
+    _loops.select[(-(-n_queries // s.select_rows),)](
+        p, h, *slacks, p if floors is None else floors, keep_Q, *state,
+        n_queries, n, first, step, *units, rounding, float(screen.beta),
+        screen.signed, screen.beta > 0, floors is not None,
+        room, s.select_rows, s.select_columns, **s.launch(s.select_rows, sizes.SELECT_REGISTERS),
+    )  # fmt: skip
 
 
 def exact(problem: Problem, tokens: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """(pre-activations, scores) in float64 of pairs of any shape."""
-    flat = tokens.expand(features.shape).reshape(-1), features.reshape(-1)
-    value_N = dots(problem.x, problem.W, *flat) + problem.b.double()[flat[1]]
+    """(pre-activations, scores) in float64 of pairs [N]; 0 where the feature is -1."""
+    value_N = dots(problem.x, problem.W, tokens, features, problem.b)
     score_N = value_N.abs() if problem.signed else value_N
     if problem.beta:
-        score_N = score_N * (1 + problem.beta * dots(problem.grad, problem.W_dec, *flat).abs())
-    return value_N.view(features.shape), score_N.view(features.shape)
-
-
-def pool(problem: Problem, theta: Tensor | float) -> tuple[Tensor, Tensor]:
-    """(tokens, features) of every pair whose bound exceeds theta (a number, or one per feature)."""
-    parts = []
-    for features, bound_BT in tiles(problem):
-        limit = theta[features] if isinstance(theta, Tensor) else theta
-        token_N, column_N = (bound_BT > limit).nonzero(as_tuple=True)
-        parts.append((token_N, features[column_N]))
-    tokens, features = (torch.cat(column) for column in zip(*parts, strict=True))
-    return tokens, features
+        boost_N = dots(problem.grad, problem.W_dec, tokens, features).abs()
+        score_N = score_N * (1 + problem.beta * boost_N)
+    return value_N, score_N

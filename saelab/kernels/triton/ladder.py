@@ -1,0 +1,41 @@
+"""What is done again where lists did not settle it, and what a choice is given back as.
+
+Shapes: B tokens, F features, Q queries, N pairs.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from saelab.code import Code
+from saelab.kernels.triton import sizes
+from saelab.kernels.triton.screen import Problem
+
+_PLACES = 1 << 23  # of the lists that are held at once
+tally = {"asked": 0, "certified": 0}  # queries, and those that their first lists settled
+
+
+def rungs(keep: int, n_items: int) -> list[int]:
+    """Lengths of lists: at first, for what those do not settle, and for what nothing else does."""
+    return sorted({min(n_items, keep), min(n_items, 8 * keep), n_items})
+
+
+def pieces(queries: Tensor, most: int) -> Iterator[Tensor]:
+    """So many queries at once that their lists of at most `most` items are not too long."""
+    room = sizes.power(most + sizes.here().select_columns)
+    return iter(queries.split(max(1, _PLACES // room)))
+
+
+def code_of(
+    problem: Problem, tokens: Tensor, features: Tensor, values: Tensor, zeros: bool = False
+) -> Code:
+    """Pairs in any order, as a Code; without values 0, unless those are wanted too."""
+    values = values.float()
+    if not zeros:
+        kept = (values != 0).nonzero()[:, 0]
+        tokens, features, values = tokens[kept], features[kept], values[kept]
+    key_N, order = torch.sort(tokens * len(problem.W) + features)
+    edges = torch.arange(len(problem.x) + 1, device=key_N.device) * len(problem.W)
+    starts = torch.searchsorted(key_N, edges)
+    return Code(starts, features[order], values[order], len(problem.W))

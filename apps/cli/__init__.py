@@ -169,10 +169,6 @@ def main(argv: list[str] | None = None) -> int:
         if debug:
             raise
         from saelab.errors import UsageError
-        from saelab.ranks import Told
-
-        if isinstance(error, Told):
-            return 1
 
         from .exhausted import told
 

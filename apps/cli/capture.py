@@ -121,14 +121,9 @@ def _capture(args: Args) -> int:
     source = _source(args)
     from saelab.activations import Cache
 
-    started, seen = time.perf_counter(), []
+    started = time.perf_counter()
     with bar(source.plan.n_tokens, "token") as shown:
-
-        def progress(n_tokens: int) -> None:
-            seen.append(n_tokens)
-            shown.to(n_tokens)
-
-        cache = Cache.write(args.out, source, progress)
+        cache = Cache.write(args.out, source, shown.to)
     if ranks.rank():
         return 0
     result = document(
@@ -140,7 +135,7 @@ def _capture(args: Args) -> int:
         bytes=sum(shard["bytes"] for shard in cache.manifest["shards"]),
         positions=sum(shard["contexts"] for shard in cache.manifest["shards"]) * cache.context,
         seconds=round(time.perf_counter() - started, 1),
-        already_there=not seen,
+        already_there=not shown.n,
         cut=cache.manifest.get("cut", 0),
         skipped=cache.manifest.get("skipped", {}),
         outliers=capture_check.outliers_of(cache),

@@ -100,6 +100,7 @@ class Filled:
             for key, tensor in group.tensors(name).items():
                 if tensor.device != into[key].device:
                     into[key].copy_(tensor)
+        self._group = {}
 
 
 def _groups(first: int, n_contexts: int) -> Iterator[tuple[int, int]]:

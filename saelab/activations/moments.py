@@ -57,5 +57,7 @@ def add_contexts(sums: dict[str, Tensor], hook: str, acts: Stored, counted_CT: T
     """Add the moments of at most COUNTED contexts [C, T, D] of a shard, on the device where they
     lie, to its sums HOOK/{n,sum,second}. As they are added up in the same parts, a shard's sums are
     the same bits whoever makes them there."""
-    rows = acts[counted_CT.to(acts.values.device)]
-    add(sums, f"{hook}/", of_rows(rows.float()))
+    rows_ND = acts[counted_CT.to(acts.values.device)].float()
+    if rows_ND.device.type == "mps":  # which has no float64
+        rows_ND = rows_ND.cpu()
+    add(sums, f"{hook}/", of_rows(rows_ND))

@@ -169,7 +169,7 @@ def run(args: Args) -> int:
     )
     head = (
         f"one training step on {machine['device']}, d={args.width}, F={args.features}, "
-        f"k={args.k}, B={args.batch}; a product: bfloat16, [B, d] [d, F]"
+        f"k={args.k}, B={args.batch}; a product: [B, d] [d, F], the faster of float32 and bfloat16"
     )
     show(result, args.json, f"{why}\n{head}\n\n{table(prices)}")
     return 0

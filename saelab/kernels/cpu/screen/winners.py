@@ -20,7 +20,8 @@ from saelab.kernels.cpu.screen.screen import Problem, buffer, shift_of, tiles
 
 # A list's length, in multiples of what is kept of it when it is full.
 _TOKEN_ROOM, _FEATURE_ROOM = 3, 2
-_SPARE, _FULL_WIDTH = 64, 768  # k + 64 more than k, all of them used from this width on
+# Candidates kept beyond k: k + 64 of them in bfloat16, for SAEs of this width or more.
+_SPARE, _FULL_WIDTH = 64, 768
 _AGAIN = 8  # how many times longer the second attempt's lists are
 _FEW = 8  # so many queries are cheaper to settle from all exact scores than from a second screen
 tally: Counter[str] = Counter()  # queries "asked", and of these "certified" by the first screen

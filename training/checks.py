@@ -9,7 +9,7 @@ from saelab.sparsify import Choice
 
 from .config import Config
 
-OF_LIVE = ("model", "text", "text_field", "context", "ring", "keep")
+OF_LIVE = ("model", "model_dtype", "text", "text_field", "context", "ring", "keep")
 # What runs that are trained together have only one of.
 ONE_PASS = ("cache", "live", *OF_LIVE, "batch", "tokens", "order_seed", "checkpoint_every")
 

@@ -35,6 +35,9 @@ class Config:
     is for this alone"""
     model: str = "bundled"
     """bundled, a folder in Hugging Face layout, or a hub name"""
+    model_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """what the model computes in (default: bfloat16 on a GPU that has it, unless scores need
+    gradients; else float32)"""
     text: str = "stdlib"
     """stdlib, bundled-mix, a file or folder, or a hub dataset; at its end it begins anew, shuffled
     otherwise"""

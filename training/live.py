@@ -14,6 +14,7 @@ from saelab.activations.from_text import FromText, from_text
 from saelab.activations.live import Live
 from saelab.activations.manifest import written
 from saelab.activations.text import Text
+from saelab.device import quick_dtype
 from saelab.errors import UsageError
 from saelab.runs import RunFolder
 
@@ -22,7 +23,7 @@ from .config import Config
 from .windows import Passed
 
 ENDLESS = 2**60  # positions: as many as the text has
-KEPT_DTYPES = {"float32": "float16", "float64": "float16"}  # others are kept as they are
+KEPT_DTYPES = {"float32": "float16"}  # others are kept as they are
 
 Progress = Callable[[int], object]
 
@@ -74,7 +75,9 @@ def _source(configs: Sequence[Config], kept: Path) -> FromText:
     config = configs[0]
     text = Text(config.text, config.text_field)
     _ = text.split  # raises for a text that there is not, before the model is read
-    model = models.load(config.model, config.place)
+    gradients = any(getattr(one.form, "beta", 0) for one in configs)
+    dtype = config.model_dtype or ("float32" if gradients else quick_dtype(config.place))
+    model = models.load(config.model, config.place, dtype=dtype)
     held = written(kept)["hooks"] if (kept / "manifest.json").is_file() else {}
     asked = [name for one in configs for name in (one.hook, one.target) if name]
     return from_text(
@@ -83,6 +86,6 @@ def _source(configs: Sequence[Config], kept: Path) -> FromText:
         [*held, *asked],
         ENDLESS,
         context=config.context,
-        gradients=any(getattr(one.form, "beta", 0) for one in configs),
-        dtype="float32",
+        gradients=gradients,
+        dtype=dtype,
     )

@@ -27,7 +27,7 @@ from tests.faults.kills import differing
 from tests.killing import run as run_in_fork
 from tests.pretend import pretend_accelerator
 from tests.training.test_interruption import die, killed
-from training import rate
+from training import live, rate
 
 N_STEPS, BATCH, RING, CONTEXT = 40, 128, 48 * 32, 32
 
@@ -205,6 +205,16 @@ def test_several_hooks_are_trained_in_one_pass_over_the_text(config, tmp_path: P
     shutil.rmtree(folders[1].sae)
     training.train(replace(alone, checkpoint_every=500), resume=True)
     assert torch.equal(SAE.load(folders[1].path).W_dec, second.W_dec)
+
+
+def test_a_ring_has_the_models_dtype_and_later_verbs_follow_it(config, tmp_path: Path):
+    options = {"model_dtype": "bfloat16", "tokens": 1024, "out": str(tmp_path / "run")}
+    run = RunFolder(training.train(replace(config, **options)))
+    plan = Cache(run.cache).plan
+    assert (plan.dtype, plan.model_dtype) == ("bfloat16", "bfloat16")
+    _, ring = live.begin([replace(config, **options)], resume=True)
+    next(ring.batches([HOOK], 128))
+    assert ring.ring[HOOK].values.dtype == torch.bfloat16
 
 
 def test_gradients_come_with_the_ring(config, tmp_path: Path):

@@ -49,8 +49,10 @@ class Code:
 
         >>> rows = sae.encode(x_BD).to("cpu").features.numpy()
         """
-        columns = (column.to(device) for column in (self.starts, self.features, self.values))
-        return Code(*columns, self.n_features)
+        starts, features, values = (
+            column.to(device) for column in (self.starts, self.features, self.values)
+        )
+        return Code(starts, features, values, self.n_features)
 
     def with_values(self, values: Tensor) -> "Code":
         """The same pairs with other values [N]; shares the sort by feature."""

@@ -20,7 +20,7 @@ def run(
     model: str | None,
     cache: Path | None,
     *,
-    place: dict[str, str],
+    place: dict[str, Any],
     n_tokens: int,
     seed: int,
     as_json: bool,

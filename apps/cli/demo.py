@@ -50,19 +50,27 @@ def run(args: Args) -> int:
         beside("training.checks").check(config)
         _check_place(Path(config.out))
     seconds: dict[str, float] = {}
-    seed, place = {"seed": args.seed}, {"device": args.device}
+    seed, device = args.seed, args.device
     with _stage("capture", f"{args.tokens:,} tokens of the standard library at {HOOK}", seconds):
         held_out = HELD_OUT * args.tokens // TOKENS
-        sizes = {"tokens": args.tokens, "held_out": held_out}
-        capture.run(capture.Args(text="stdlib", hook=(HOOK,), out=cache, **sizes, **place))
+        wanted = capture.Args(
+            text="stdlib",
+            hook=(HOOK,),
+            tokens=args.tokens,
+            held_out=held_out,
+            out=cache,
+            device=device,
+        )
+        capture.run(wanted)
     with _stage("train", "two seeds in one pass", seconds):
         _train(configs)
     with _stage("eval", "held-out documents", seconds):
-        evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, **seed, **place))
+        evaluation.run(evaluation.Args(runs=(args.out,), tokens=50_000, seed=seed, device=device))
     with _stage(
         "index", "what every feature fires on, and whether the other seed found it", seconds
     ):
-        index.run(index.Args(run=args.out, compare=(second,), tokens=500_000, **seed, **place))
+        others = {"compare": (second,), "tokens": 500_000}
+        index.run(index.Args(run=args.out, seed=seed, device=device, **others))
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"done in {sum(seconds.values()):.0f} s: {timing}")
     if args.no_browse:

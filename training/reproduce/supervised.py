@@ -136,7 +136,9 @@ def _on_task(plan: Plan, site: sites.Site, like: SAE, seed: int) -> tuple[SAE, S
     run = Run(config, pooled_ND.cpu(), pooled_ND.cpu())
     for x_BD in batches:
         run.step(x_BD, x_BD)
-    trained = run.final().to(pooled_ND)
+    trained = run.final()
+    assert trained is not None  # there is one rank
+    trained = trained.to(pooled_ND)
     l0 = controls.l0(like, pooled_ND)
     how = {"n_steps": plan.steps, "rate": 3e-3, "seed": seed, "l0": l0}
     return trained, controls.frozen_decoder(like, batches, **how)

@@ -120,8 +120,8 @@ def scores(
     """The scores of the pairs by the routine that has ranked them: [N] float64; see
     `saelab.kernels.scores`."""
     need_float32(x=x, W_enc=W_enc, b_enc=b_enc, grad=grad, W_dec=W_dec)
-    plain = (t.detach().contiguous() for t in (x, W_enc, b_enc))
-    problem = Problem(*plain, choice.signed, float(choice.beta))
+    x, W, b = (t.detach().contiguous() for t in (x, W_enc, b_enc))
+    problem = Problem(x, W, b, choice.signed, float(choice.beta))
     if choice.beta and grad is not None and W_dec is not None:
         problem = problem._replace(
             grad=grad.detach().contiguous(), W_dec=W_dec.detach().contiguous()

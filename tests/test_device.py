@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import saelab
 from apps.cli import main
 from saelab import SAE, Choice, kernels, models
+from saelab.activations import Cache
+from saelab.activations.plan import Plan
 from saelab.device import chosen, out_of_memory, quick_dtype
 from saelab.errors import UsageError
 from saelab.models import loading
@@ -90,6 +93,25 @@ def test_a_model_in_bfloat16_is_the_model_that_it_is_in_float32(tiny_model: Path
     assert models.identity(exact) == models.identity(rounded)
     with pytest.raises(UsageError, match="no dtype 'int8' for a model; there are float32"):
         models.load(tiny_model, dtype="int8")
+
+
+def test_a_cache_records_what_its_model_computed_in_and_later_verbs_do_the_same(
+    tiny_model: Path, tiny_corpus: Path, tmp_path: Path
+):
+    cache, run = str(tmp_path / "cache"), str(tmp_path / "run")
+    text = ["--model", str(tiny_model), "--text", str(tiny_corpus), "--tokens", "3000"]
+    hook, rounded = ["--hook", "blocks.0.hook_out"], ["--model-dtype", "bfloat16"]
+    assert main(["capture", *text, *hook, *rounded, "--out", cache, "--device", "cpu"]) == 0
+    sizes = ["--features", "64", "--k", "4", "--batch", "128", "--tokens", "1024"]
+    assert main(["train", "--cache", cache, *sizes, "--out", run, "--device", "cpu"]) == 0
+    assert models.dtype_of(saelab.open(run).model) == "bfloat16"
+    assert models.dtype_of(saelab.open(run, dtype="float32").model) == "float32"
+    assert models.dtype_of(saelab.open(run, needs=("model",)).model) == "float32"
+    assert main(["eval", run, "--tokens", "200", "--device", "cpu"]) == 0
+    manifest = Cache(cache).manifest
+    older = {k: v for k, v in manifest["settings"].items() if k != "model_dtype"}
+    assert Plan.read(manifest).model_dtype == "bfloat16"
+    assert Plan.read({**manifest, "settings": older}).model_dtype == "float32"
 
 
 # --- what cannot go together --------------------------------------------------------------------

@@ -13,6 +13,7 @@ from saelab.activations import Cache
 from saelab.activations.from_text import FromText, from_text
 from saelab.activations.live import Live
 from saelab.activations.manifest import written
+from saelab.activations.plan import Plan
 from saelab.activations.text import Text
 from saelab.device import quick_dtype
 from saelab.errors import UsageError
@@ -76,14 +77,16 @@ def _source(configs: Sequence[Config], kept: Path) -> FromText:
     text = Text(config.text, config.text_field)
     _ = text.split  # raises for a text that there is not, before the model is read
     gradients = any(getattr(one.form, "beta", 0) for one in configs)
+    held = written(kept) if (kept / "manifest.json").is_file() else None
     dtype = config.model_dtype or ("float32" if gradients else quick_dtype(config.place))
+    if held and config.model_dtype is None:  # as the run was begun, on whatever device
+        dtype = Plan.read(held).model_dtype
     model = models.load(config.model, config.place, dtype=dtype)
-    held = written(kept)["hooks"] if (kept / "manifest.json").is_file() else {}
     asked = [name for one in configs for name in (one.hook, one.target) if name]
     return from_text(
         model,
         text,
-        [*held, *asked],
+        [*(held["hooks"] if held else ()), *asked],
         ENDLESS,
         context=config.context,
         gradients=gradients,

@@ -76,12 +76,15 @@ def lines(
     of each walk's own."""
     text = f"--model {tiny_model} --text {tiny_corpus} --tokens 3000 --hook {HOOK} --out out"
     train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 2048 --batch 256"
+    live = f"--live --model {tiny_model} --text {tiny_corpus} --hook {HOOK} --features 64 --k 4 "
+    live += "--tokens 1024 --batch 128 --ring 512 --keep 600"
     sizes = "--prompts 4 --held-out 12 --repeats 1 --truth none --out out"
     circuits = f"--model {tiny_model} --task {letters} {sizes} --method"
     return {
         "capture": f"{text} --dtype float32 --hook {SECOND_HOOK}",
         "capture gradients": f"{text} --gradients",
         "capture check": f"--check run --model {tiny_model} --cache {tiny_cache} --tokens 300",
+        "train live": f"{live} --out out --backend reference",
         "train": f"{train} --out out --backend reference",
         "eval": f"run run2 --cache {tiny_cache} --tokens 600",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
@@ -102,22 +105,11 @@ def lines(
 
 
 QUICK = (
-    *(
-        "capture",
-        "capture gradients",
-        "capture check",
-        "train",
-        "eval controls",
-        "index",
-        "dark-matter",
-    ),
-    *("dark-matter errors", "supervise", "circuits eap-ig", "circuits codes"),
-    *("circuits feature-circuit", "bench", "reproduce"),
+    *("capture", "capture gradients", "capture check", "train", "train live", "eval controls"),
+    *("index", "dark-matter", "dark-matter errors", "supervise", "circuits eap-ig"),
+    *("circuits codes", "circuits feature-circuit", "bench", "reproduce"),
 )
-SLOW = (
-    *("eval", "circuits eap-ig-activations", "circuits atp", "circuits acdc"),
-    "circuits patching",
-)
+SLOW = ("eval", *(f"circuits {m}" for m in ("eap-ig-activations", "atp", "acdc", "patching")))
 NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 

@@ -233,7 +233,12 @@ class _Module(_DummyBackendModule):
 
 @functools.cache
 def _register() -> None:
-    """Make the device known, once in a process: torch takes no name back."""
+    """Make the device known, once in a process: torch takes no name back.
+
+    A gradient comes first: as there is no device yet, torch starts no threads for gradients, and a
+    process that it has started none in may be forked.
+    """
+    torch.zeros(1, requires_grad=True).sum().backward()
     setup(NAME, _Module(), _Hook())
 
 
@@ -241,8 +246,7 @@ def _register() -> None:
 def pretend_accelerator() -> Iterator[None]:
     """Within the block there is a device "pretend".
 
-    Gradients are computed in the thread that asks for them: those of devices were counted when the
-    process computed its first one.
+    Gradients are computed in the thread that asks for them, as the device has none of its own.
     """
     _register()
     _Hook.here = True

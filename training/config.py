@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from saelab import device, ranks
+from saelab import device
 from saelab.errors import UsageError
 from saelab.ranges import Count, Decay, Part, Positive, Seed, Several, Share, Weight
 
@@ -157,7 +157,7 @@ class Config:
     @property
     def place(self) -> str:
         """The device that it trains on here. Raises UsageError for one that is not."""
-        return ranks.device(device.chosen(self.device))
+        return device.chosen(self.device)
 
     @property
     def form(self) -> "Sparsify":

@@ -224,7 +224,7 @@ def test_gradients_come_with_the_ring(config, tmp_path: Path):
 
 def test_a_live_run_on_another_device_is_that_on_the_cpu(config, tmp_path: Path):
     config = replace(config, backend="reference", tokens=12 * BATCH)
-    away = replace(config, out=str(tmp_path / "away"), device="meta")
+    away = replace(config, out=str(tmp_path / "away"), device="pretend")
     with pretend_accelerator():
         there = training.train(away)
     with backend("reference"):

@@ -15,13 +15,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import training
 from benchmarks import scale, scaling
 from benchmarks.scaling import Plan
-from saelab import kernels
+from saelab import kernels, ranks
 from saelab.activations import Cache
 from saelab.activations.from_arrays import from_arrays
 from saelab.activations.writer import write
 from saelab.sparsify import Choice
 from tests.conftest import HOOK
 from tests.kernels import inputs
+from tests.several import results
+from training import collectives
 from training.run import Run
 
 PLAN = Plan(width=16, features=96, k=5, batch=24)
@@ -155,10 +157,41 @@ def test_a_cache_of_contexts_stores_a_first_position_that_does_not_count(tiny_ca
     assert off(shard_bytes(tiny_cache), scaling.cache(tokens, width, 4, context=32)) < 0.03
 
 
+def sent(layout: str) -> dict[str, int]:
+    """Bytes that a rank sends in a step, by what they are."""
+    x = torch.randn(PLAN.batch, PLAN.width, generator=torch.Generator().manual_seed(0))
+    config = training.Config(
+        cache="a",
+        out="b",
+        features=PLAN.features,
+        k=PLAN.k,
+        batch=PLAN.batch,
+        tokens=10 * PLAN.batch,
+        layout=layout,
+        device="cpu",
+        backend="reference",
+    )
+    with ranks.joined():
+        run = Run(config, x, x)
+        collectives.sent.clear()
+        run.step(x, x)
+        return dict(collectives.sent)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_what_ranks_send_is_what_is_predicted(n: int):
+    shared, all_of_it = results(n, lambda: (sent("sharded"), sent("replicated")))[0]
+    predicted = scaling.wire(PLAN._replace(ranks=n))
+    # On CPUs every rank has read the whole batch; cards get their shares from each other.
+    assert shared == {name: size for name, size in predicted.items() if name != "tokens"}
+    assert off(sum(all_of_it.values()), scaling.replicated(PLAN._replace(ranks=n))) < 0.01
+    assert shared["scores"] != scaling.wire(PLAN._replace(ranks=n, k=6))["scores"]
+
+
 def test_both_layouts_send_as_much_at_the_batch_where_they_meet():
-    for features, ranks in ((1 << 14, 8), (1 << 20, 64)):
-        batch = scaling.crossover(4096, features, 64, ranks)
-        plan = Plan(4096, features, 64, round(batch), ranks=ranks)
+    for features, n in ((1 << 14, 8), (1 << 20, 64)):
+        batch = scaling.crossover(4096, features, 64, n)
+        plan = Plan(4096, features, 64, round(batch), ranks=n)
         assert off(scaling.replicated(plan), sum(scaling.wire(plan).values())) < 1e-3
         assert off(4 / 3 * features, batch) < 0.02
 

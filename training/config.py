@@ -96,8 +96,8 @@ class Config:
     beta2: Part = 0.999
     """Adam's second moment decay"""
     moments: Literal["float32", "bfloat16"] = "float32"
-    """dtype of Adam's moments; bfloat16 is rounded stochastically, takes half their memory, and cost
-    no FVU that three seeds could show (within 1% where features are rare, 3% else)"""
+    """dtype of Adam's moments; bfloat16 is rounded stochastically, takes half their memory, and
+    cost no FVU that three seeds could show (within 1% where features are rare, 3% else)"""
     lazy: bool = False
     """Adam leaves a feature as it is while it has no gradient; with a pair in four steps for each
     feature the FVU was 2.4% lower (three seeds: 0.6 to 4.2%) and far fewer features were dead"""

@@ -171,16 +171,21 @@ def sent(layout: str) -> dict[str, int]:
         device="cpu",
         backend="reference",
     )
+    run = Run(config, x, x)
+    collectives.sent.clear()
+    run.step(x, x)
+    return dict(collectives.sent)
+
+
+def sent_under_both() -> list[dict[str, int]]:
+    """What this rank sends under each layout."""
     with ranks.joined():
-        run = Run(config, x, x)
-        collectives.sent.clear()
-        run.step(x, x)
-        return dict(collectives.sent)
+        return [sent("sharded"), sent("replicated")]
 
 
 @pytest.mark.parametrize("n", [2, 4])
 def test_what_ranks_send_is_what_is_predicted(n: int):
-    shared, all_of_it = results(n, lambda: (sent("sharded"), sent("replicated")))[0]
+    shared, all_of_it = results(n, sent_under_both)[0]
     predicted = scaling.wire(PLAN._replace(ranks=n))
     # On CPUs every rank has read the whole batch; cards get their shares from each other.
     assert shared == {name: size for name, size in predicted.items() if name != "tokens"}

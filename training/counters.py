@@ -36,13 +36,13 @@ class Counters:
         """[F] float64: share of tokens each feature fires on."""
         return self.density_F
 
-    def dead(self) -> float:
+    def dead(self) -> Tensor:
         """The share of features that have been silent for the whole window."""
-        return float((self.silent_F >= self.window).float().mean())
+        return (self.silent_F >= self.window).float().mean()
 
-    def dense(self) -> float:
+    def dense(self) -> Tensor:
         """The share of features that fire on more than a tenth of the tokens."""
-        return float((self.density_F > DENSE).float().mean())
+        return (self.density_F > DENSE).float().mean()
 
     def rare(self) -> Tensor:
         """[F] bool: dead, or with a density below `config.aux_zipf` times what Zipf's law, fitted

@@ -5,7 +5,6 @@ Shapes: B tokens, F features, D width.
 
 import contextlib
 import math
-from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
@@ -18,7 +17,7 @@ from saelab.kernels import backend, column_sums
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-from . import distributed, losses, updates
+from . import distributed, fused, losses, updates
 from .config import Config
 from .counters import Counters
 from .scale import Scale, geometric_median, scale_of
@@ -82,9 +81,9 @@ class Run:
 
     def _step(self, batch: updates.Batch) -> Step:
         config = self.config
-        updates.certified()  # what others have screened since the last step is none of this one's
+        fused.certified()  # what others have screened since the last step is none of this one's
         forward = self.optimiser.forward(self._spent(batch), self.scale.variance)
-        certified = updates.certified()
+        certified = fused.certified()
         rare_F = self.counters.rare()
         extra = self._aux(batch.x, forward, rare_F)
         terms = forward.terms | (
@@ -92,8 +91,9 @@ class Run:
         )
         total = forward.loss + config.aux * terms.get("aux", 0.0)
         if not math.isfinite(total):
+            loss, number = float(total), self.n_done + 1
             raise FailedRun(
-                f"the loss is {total} at step {self.n_done + 1}; the last good checkpoint is kept"
+                f"the loss is {loss} at step {number}; the last good checkpoint is kept"
             )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extra)
@@ -101,7 +101,8 @@ class Run:
         self.counters.count(fired_F, config.batch)
         self._average()
         self.n_done += 1
-        return Step(total, terms, int(fired_F.sum()) / config.batch, dead, dense, certified, rate)
+        l0 = fired_F.sum().double() / config.batch
+        return Step(total, terms, l0, dead, dense, certified, rate)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's
@@ -136,7 +137,7 @@ class Run:
             for w in (sae.W_enc, sae.b_enc, sae.W_dec)
         ]
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        with self.quick_products():
+        with fused.quick_products(self.config, sae.W_enc.device):
             loss = losses.aux_k(
                 centred_BD.to(W_enc.dtype),
                 forward.error().to(W_enc.dtype),
@@ -148,20 +149,7 @@ class Run:
                 self.layout,
             )
         dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
-        return updates.Extra(loss.item(), rows_A, dW_enc, db_enc, dW_dec)
-
-    def quick_products(self) -> AbstractContextManager:
-        """Products of an auxiliary loss in bfloat16 where the probe found it fast and adding up in
-        float32, else as they are.
-
-        Their relative error is 2^-8, in a gradient of weight 1/32; in float32 they would cost as
-        much as the rest of the step.
-        """
-        if self.config.backend not in (None, "cpu") or self.sae.W_enc.device.type != "cpu":
-            return contextlib.nullcontext()
-        from saelab.kernels.cpu.probe import screen_dtype
-
-        return torch.autocast("cpu", torch.bfloat16, enabled=screen_dtype() == torch.bfloat16)
+        return updates.Extra(updates.unread(loss), rows_A, dW_enc, db_enc, dW_dec)
 
     def _average(self) -> None:
         """Move the average of the weights towards them; from the first step on it averages over the

@@ -1,10 +1,9 @@
 """How a step changes the weights: Adam with unit decoder rows, through autograd anywhere, in two
-fused passes on a CPU.
+fused passes on a CPU or a GPU.
 
 Shapes: B tokens, F features, A of them with further gradients, D width in, E width out.
 """
 
-import sys
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -13,14 +12,15 @@ from torch import Tensor
 
 from saelab import jump
 from saelab.code import Code
-from saelab.kernels import autograd
+from saelab.kernels import autograd, stepping
 from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Choice, Threshold
 
-from . import adam, gradients, losses
+from . import adam, fused, gradients, losses
 from .adam import Moments
 from .config import Config
 from .layout import ALONE, Layout
+from .step import Number
 
 PENALTIES = {
     "l0": "l0_target",
@@ -33,7 +33,7 @@ class Extra(NamedTuple):
     """A further loss over some features [A], ascending, and its gradients dW_enc [A, D], db_enc
     [A], dW_dec [A, E]."""
 
-    loss: float
+    loss: Number
     features: Tensor
     W_enc: Tensor
     b_enc: Tensor
@@ -55,8 +55,8 @@ class Forward(NamedTuple):
     error: gives target - x_hat."""
 
     code: Code
-    loss: float
-    terms: dict[str, float]
+    loss: Number
+    terms: dict[str, Number]
     error: Callable[[], Tensor]
 
 
@@ -100,11 +100,13 @@ class Autograd:
         penalty, weight = self.config.penalty_of
         extra = self._penalty(penalty, code)
         self.loss = main + weight * extra
-        terms = {"fvu": fvu.item()}
-        terms |= {} if nest is None else {self.config.loss: main.item()}
-        terms |= {} if penalty == "none" else {PENALTIES[penalty]: extra.item()}
+        terms = {"fvu": fvu}
+        terms |= {} if nest is None else {self.config.loss: main}
+        terms |= {} if penalty == "none" else {PENALTIES[penalty]: extra}
+        read: dict[str, Number] = {name: unread(term) for name, term in terms.items()}
         own = code if nest is None or nest.main == -1 else nest.own(code)
-        return Forward(own, self.loss.item(), terms, lambda: target_BE - x_hat_BE.detach())
+        loss = unread(self.loss)
+        return Forward(own, loss, read, lambda: target_BE - x_hat_BE.detach())
 
     def _penalty(self, name: str, code: Code) -> Tensor:
         sae, k = self.sae, self.config.k
@@ -160,19 +162,17 @@ def _to_unit(sae: SAE, rows_R: Tensor | None) -> None:
 
 
 class Fused:
-    """The CPU kernels' two passes: no gradient is materialised. For the plain loss of a budget, in
+    """A backend's two passes: no gradient is materialised. For the plain loss of a budget, in
     float32."""
 
-    def __init__(self, config: Config, sae: SAE) -> None:
-        from saelab.kernels.cpu.step import Step, Weights
-
+    def __init__(self, config: Config, sae: SAE, backend: str) -> None:
         self.config, self.sae = config, sae
         weights = [
-            Weights(*(f(p.data) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
+            stepping.Weights(*(f(p.data) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
             for f in (_same, _zeros, _zeros)
         ]
         self.first, self.second = weights[1], weights[2]
-        self.fused = Step(*weights)
+        self.fused = fused.step_of(backend)(*weights)
 
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, loss and error; the gradients are kept for `update`."""
@@ -185,16 +185,9 @@ class Fused:
 
     def update(self, rate: float, number: int, extra: Extra | None) -> None:
         """One Adam step of all weights."""
-        from saelab.kernels.cpu import step
-
-        more = (
-            None
-            if extra is None
-            else step.Extra(extra.features, extra.W_enc, extra.b_enc, extra.W_dec)
-        )
-        self.fused.update(
-            self.done, step.Adam(rate, number, self.config.beta1, self.config.beta2), more
-        )
+        more = None if extra is None else stepping.Extra(*extra[1:])
+        adam = stepping.Adam(rate, number, self.config.beta1, self.config.beta2)
+        self.fused.update(self.done, adam, more)
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
@@ -208,15 +201,10 @@ class Fused:
         return {}
 
 
-def certified() -> float | None:
-    """The share of choices since the last call that the CPU backend's first screen certified; None
-    where it screened nothing."""
-    winners = sys.modules.get("saelab.kernels.cpu.screen.winners")
-    if winners is None or not winners.tally["asked"]:
-        return None
-    from saelab.kernels.cpu.backend import certified_fraction
-
-    return certified_fraction()
+def unread(number: Tensor) -> Tensor:
+    """A number that stays on the card, as precise as Python's: sums of such are Python's, bit for
+    bit."""
+    return number.detach().double()
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -228,7 +216,7 @@ def _zeros(tensor: Tensor) -> Tensor:
 
 
 def for_run(config: Config, sae: SAE, layout: Layout = ALONE) -> Updates:
-    """Fused where the CPU backend serves the plain loss of a budget in one process, else
+    """Fused where a backend's step serves the plain loss of a budget in one process, else
     autograd."""
     plain = (
         config.loss == "plain"
@@ -239,9 +227,7 @@ def for_run(config: Config, sae: SAE, layout: Layout = ALONE) -> Updates:
         and sae.W_skip is None
         and layout is ALONE
     )
-    on_cpu = config.backend in (None, "cpu") and sae.W_enc.device.type == "cpu"
-    return (
-        Fused(config, sae)
-        if plain and on_cpu and isinstance(sae.sparsify, Choice)
-        else Autograd(config, sae, layout)
-    )
+    backend = fused.backend_of(config, sae.W_enc.device)
+    if plain and backend is not None and isinstance(sae.sparsify, Choice):
+        return Fused(config, sae, backend)
+    return Autograd(config, sae, layout)

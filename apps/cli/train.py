@@ -85,6 +85,7 @@ def _repeated(argv: list[str], option: str) -> list[str]:
 def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
     """Train with a progress bar on stderr; warn there of runs that were too short."""
     first, bars, shown = configs[0], contextlib.ExitStack(), {}
+    numbers: dict[str, str] = {}
 
     def at(total: int, unit: str, what: str) -> Bar:
         if what not in shown:  # the one before it, if there is one, has come to its end
@@ -96,8 +97,11 @@ def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
         at(first.keep, "token", "kept cache").to(n_tokens)
 
     def progress(step: int, n_steps: int, steps: list) -> None:
-        numbers = {"fvu": f"{steps[0].fvu:.3f}", "l0": f"{steps[0].l0:.1f}"}
-        at(n_steps, "step", "").to(step, **numbers, dead=f"{steps[0].dead:.1%}")
+        if step % first.log_every == 0 or step in (1, n_steps):  # reading them waits for a card
+            row = steps[0].row()
+            numbers.update(fvu=f"{row['fvu']:.3f}", l0=f"{row['l0']:.1f}")
+            numbers.update(dead=f"{row['dead']:.1%}")
+        at(n_steps, "step", "").to(step, **numbers)
 
     with bars:
         if not first.live:

@@ -73,10 +73,7 @@ def _backend(tensor: Tensor) -> ModuleType:
 
 
 def check_together(**tensors: Tensor | None) -> None:
-    """Raise ValueError naming two of the tensors that lie on different devices.
-
-    >>> check_together(x=x_BD, W_enc=sae.W_enc)
-    """
+    """Raise ValueError naming two of the tensors that lie on different devices."""
     places = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
     (first, place), *others = places.items()
     for name, other in others:
@@ -97,7 +94,7 @@ def check_finite(name: str, tensor: Tensor) -> None:
             )
 
 
-def check(
+def check_shapes(
     x: Tensor,
     W_enc: Tensor,
     b_enc: Tensor,
@@ -106,8 +103,7 @@ def check(
     W_dec: Tensor | None,
     budget: Tensor | None,
 ) -> None:
-    """Raise ValueError for shapes, devices and budgets that do not fit, FloatingPointError for x or
-    b_enc that are not finite."""
+    """Raise ValueError for shapes, devices and budgets that do not fit."""
     check_together(x=x, W_enc=W_enc, b_enc=b_enc, grad=grad, W_dec=W_dec)
     n_features, width = W_enc.shape
     if x.ndim != 2 or x.shape[1] != width:
@@ -132,6 +128,19 @@ def check(
                     f"a feature's budget of {most} pairs is more than the {len(x)} tokens "
                     "of the batch"
                 )
+
+
+def check(
+    x: Tensor,
+    W_enc: Tensor,
+    b_enc: Tensor,
+    sparsify: Sparsify,
+    grad: Tensor | None,
+    W_dec: Tensor | None,
+    budget: Tensor | None,
+) -> None:
+    """Raise what `check_shapes` does, and FloatingPointError for x or b_enc that are not finite."""
+    check_shapes(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
     check_finite("x", x)
     check_finite("b_enc", b_enc)
 

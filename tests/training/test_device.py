@@ -12,7 +12,7 @@ from saelab import SAE
 from saelab.kernels import backend
 from tests.conftest import HOOK
 from tests.pretend import pretend_accelerator
-from training import rate
+from training import fused, rate, updates
 from training import run as run_
 from training.counters import Counters
 
@@ -95,3 +95,45 @@ def test_what_others_screened_is_not_counted_as_a_steps(config: training.Config)
     assert first.is_dir()
     rows = rate.rows(training.train(replace(config, out=f"{config.out}-b")))
     assert "certified_fraction" not in rows[0]
+
+
+def test_a_run_on_the_kernels_of_gpus_is_that_of_the_reference(
+    config: training.Config, tmp_path: Path
+):
+    pytest.importorskip("triton")
+    config = replace(config, features=48, batch=16, tokens=64, dead_window=16, log_every=1)
+    away = replace(config, out=str(tmp_path / "there"), backend="triton", aux=1.0)
+    away = replace(away, device="cuda" if torch.cuda.is_available() else "cpu")
+    optimiser = updates.for_run(away, run_.new_sae(away, 32, 32))
+    assert isinstance(optimiser, updates.Fused)
+    assert "triton" in type(optimiser.fused).__module__
+    there = rate.rows(training.train(away))
+    here = rate.rows(training.train(replace(config, aux=1.0)))
+    for mine, theirs in zip(there, here, strict=True):
+        certified = mine.pop("certified_fraction")
+        assert 0 < certified <= 1
+        assert mine == pytest.approx(theirs, rel=1e-4) and theirs["aux"] >= 0
+    assert len(there) == 4 and here[-1]["aux"] > 0
+
+
+def test_numbers_of_a_step_are_tensors_until_a_row_is_read(config: training.Config):
+    x_BD = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    step = run_.Run(config, x_BD, x_BD).step(x_BD, x_BD)
+    for number in (step.loss, step.l0, step.dead, step.dense, step.terms["fvu"]):
+        assert isinstance(number, torch.Tensor) and number.dim() == 0
+    assert all(type(value) is float for value in step.row().values())
+
+
+def test_what_serves_a_device_and_how_precise_the_products_beside_it_are(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config, card = training.Config(), torch.device("cuda", 1)
+    assert fused.backend_of(config, card) == "triton"
+    assert fused.backend_of(config, torch.device("cpu")) == "cpu"
+    assert fused.backend_of(config, torch.device("meta")) is None
+    assert fused.backend_of(replace(config, backend="reference"), card) is None
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda *words, **_: asked.append(words))
+    fused.quick_products(config, card)
+    fused.quick_products(replace(config, backend="reference"), card)
+    assert asked == [("cuda", torch.bfloat16)]

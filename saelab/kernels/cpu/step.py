@@ -4,61 +4,18 @@ of a dozen.
 Shapes: B tokens, F features, D width in, E width out, N pairs, A features with further gradients.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from saelab import kernels
-from saelab.code import Code
 from saelab.kernels.cpu import backend, fused, sparse
 from saelab.kernels.cpu.jit import threads
 from saelab.kernels.cpu.probe import screen_dtype
 from saelab.kernels.cpu.screen.screen import Problem, Rounded, buffer, raw, shadow_of
+from saelab.kernels.stepping import Adam, Extra, Forward, Weights
+from saelab.kernels.stepping import rates as rates_of
 from saelab.sparsify import Sparsify, Threshold
-
-
-class Weights(NamedTuple):
-    """W_enc [F, D], b_enc [F], W_dec [F, E], b_dec [E]; or a moment of each. Contiguous float32,
-    changed in place."""
-
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-    b_dec: Tensor
-
-
-class Adam(NamedTuple):
-    """One step's numbers: number counts from 1."""
-
-    lr: float
-    number: int
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-
-class Extra(NamedTuple):
-    """Gradients of further losses (AuxK) for some features [A], ascending: dW_enc [A, D], db_enc
-    [A], dW_dec [A, E]."""
-
-    features: Tensor
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-
-
-class Forward(NamedTuple):
-    """code; error: sum of squared errors; G [B, E] = scale (x_hat - target), overwritten by the
-    next step; dvalues [N]."""
-
-    code: Code
-    error: float
-    G: Tensor
-    dvalues: Tensor
-    x: Tensor
-    centred: bool
 
 
 class Step:
@@ -140,7 +97,7 @@ class Step:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
         get unit norm again."""
         code, b_dec = forward.code, self.weights.b_dec
-        rates = _rates(adam)
+        rates = tuple(np.float32(number) for number in rates_of(adam))
         groups = [
             tuple(t.numpy() for t in group[:3]) for group in (self.weights, self.first, self.second)
         ]
@@ -163,13 +120,6 @@ class Step:
             fused.adam_row(
                 b_dec.numpy(), self.first.b_dec.numpy(), self.second.b_dec.numpy(), db_dec_E, rates
             )
-
-
-def _rates(adam: Adam) -> tuple[np.float32, ...]:
-    size = adam.lr / (1 - adam.beta1**adam.number)
-    inverse = (1 - adam.beta2**adam.number) ** -0.5
-    numbers = (adam.beta1, 1 - adam.beta1, adam.beta2, 1 - adam.beta2, size, inverse, adam.epsilon)
-    return tuple(np.float32(number) for number in numbers)
 
 
 def _shadow_arrays(shadow: Rounded | None) -> tuple:

@@ -151,5 +151,5 @@ def over_features(problem: Problem, budget_F: Tensor) -> Code:
     token_N, feature_N, value_N, win_N = (
         torch.cat([t.reshape(-1) for t in column]) for column in zip(*parts, strict=True)
     )
-    won = win_N.nonzero()[:, 0]
+    won = (win_N & (value_N.float() != 0)).nonzero()[:, 0]
     return code_of(problem, token_N[won].long(), feature_N[won], value_N[won])

@@ -27,15 +27,9 @@ def pieces(queries: Tensor, most: int) -> Iterator[Tensor]:
     return iter(queries.split(max(1, _PLACES // room)))
 
 
-def code_of(
-    problem: Problem, tokens: Tensor, features: Tensor, values: Tensor, zeros: bool = False
-) -> Code:
-    """Pairs in any order, as a Code; without values 0, unless those are wanted too."""
-    values = values.float()
-    if not zeros:
-        kept = (values != 0).nonzero()[:, 0]
-        tokens, features, values = tokens[kept], features[kept], values[kept]
+def code_of(problem: Problem, tokens: Tensor, features: Tensor, values: Tensor) -> Code:
+    """Pairs in any order, as a Code."""
     key_N, order = torch.sort(tokens * len(problem.W) + features)
     edges = torch.arange(len(problem.x) + 1, device=key_N.device) * len(problem.W)
     starts = torch.searchsorted(key_N, edges)
-    return Code(starts, features[order], values[order], len(problem.W))
+    return Code(starts, features[order], values[order].float(), len(problem.W))

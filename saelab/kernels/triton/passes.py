@@ -148,10 +148,10 @@ def update(
         gradient = _sum_pieces(tl.zeros([IN], tl.float32), x_pieces, first, last, d, in_ok,
                                in_width)  # fmt: skip
         gradient = _sum_rows(gradient, tokens, dvalues, x, begin, end, d, in_ok, in_width)
+        part += db_enc * old  # a further loss does not reach b_dec
         if extra >= 0:
             gradient += tl.load(extra_W_enc + extra * in_width + d, mask=in_ok, other=0.0)
             db_enc += tl.load(extra_b_enc + extra)
-        part += db_enc * old
         new = _adam(old, W_enc_first, W_enc_second, gradient, row + d, in_ok,
                     beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
         tl.store(W_enc + row + d, new, mask=in_ok)

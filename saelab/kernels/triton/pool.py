@@ -40,7 +40,7 @@ def over_level(problem: Problem, level_F: Tensor, lowest_F: Tensor) -> Code:
         if not len(queries):
             break
     token_N, feature_N, value_N = (torch.cat(column) for column in zip(*parts, strict=True))
-    return code_of(problem, token_N, feature_N, value_N, zeros=True)
+    return code_of(problem, token_N, feature_N, value_N)
 
 
 class _Pool(NamedTuple):
@@ -80,9 +80,12 @@ def over_batch(problem: Problem, total: int) -> Code:
         if not len(queries):
             break
         # These tokens' pairs come again, from longer lists.
-        again = torch.isin(pool.tokens, queries)
-        pool = _Pool(*(t[~again] for t in pool))
-    won = (pool.scores > 0).nonzero()[:, 0]
+        again_B = torch.zeros(n_tokens, dtype=torch.bool, device=device).index_fill(
+            0, queries, True
+        )
+        kept = (~again_B[pool.tokens]).nonzero()[:, 0]
+        pool = _Pool(*(t[kept] for t in pool))
+    won = ((pool.scores > 0) & (pool.values.float() != 0)).nonzero()[:, 0]
     return code_of(problem, pool.tokens[won], pool.features[won], pool.values[won])
 
 

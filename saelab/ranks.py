@@ -18,7 +18,9 @@ from saelab.errors import FailedRun, UsageError
 
 T = TypeVar("T")
 TIMEOUT = timedelta(minutes=30)  # for the slowest step of another rank, such as a first read
-PATIENCE = 5.0  # seconds in which every rank that lives notices that another one does not
+# Seconds in which every rank that lives notices that another one does not; less than the 30 after
+# which torchrun kills them, and how long the last one is waited for.
+PATIENCE, LAST = 20.0, 2.0
 RESUME = "repeat the command with --resume to go on from the last checkpoint"
 
 
@@ -97,11 +99,12 @@ def _leave(store: Any, error: BaseException, remedy: str) -> None:
                 raise Told from None
             return
 
-        def all_here() -> bool:
+        def here(n_ranks: int) -> bool:
             living.update(each for each in range(world()) if store.check([f"end {each}"]))
-            return len(living) == world()
+            return len(living) >= n_ranks
 
-        _within(PATIENCE, all_here)
+        _within(PATIENCE, lambda: here(world() - 1))
+        _within(LAST, lambda: here(world()))
     if not _of_another(error):
         return
     lost = sorted(set(range(world())) - living)
@@ -113,7 +116,7 @@ def _leave(store: Any, error: BaseException, remedy: str) -> None:
 
 def _said_by_first(store: Any, text: str) -> bool:
     """Whether this is another rank than the first, which says the same."""
-    said = rank() != 0 and _within(1.0, lambda: store.check(["end 0"]))
+    said = rank() != 0 and _within(2 * LAST, lambda: store.check(["end 0"]))
     return said and store.get("end 0").decode() == text
 
 

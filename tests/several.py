@@ -3,24 +3,27 @@ loaded."""
 
 import os
 import pickle
-import socket
 import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+import torch.distributed as dist
+
+from saelab import ranks
 
 
 def outcomes(n: int, work: Callable[[], Any]) -> list[Any]:
     """What `work` gives on each of n ranks that torchrun might have started; an exception that it
     raises is its outcome, None that of a rank that was killed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # As torchrun does it, the store is not one of the ranks'.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork where threads run
-        children = [_fork(rank, n, port, work, Path(folder)) for rank in range(n)]
+        children = [_fork(rank, n, store.port, work, Path(folder)) for rank in range(n)]
         for child in children:
             os.waitpid(child, 0)
         files = [Path(folder) / str(rank) for rank in range(n)]
@@ -43,6 +46,8 @@ def _fork(rank: int, n: int, port: int, work: Callable[[], Any], folder: Path) -
     try:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        ranks.TIMEOUT = timedelta(seconds=60)
         try:
             outcome = work()
         except BaseException as error:

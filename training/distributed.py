@@ -27,7 +27,7 @@ def check(configs: Sequence[Config], resume: bool) -> None:
         fields |= {f"{name}{of_run}": value for name, value in asdict(config).items()}
     ranks.check_alike("the configuration", fields)
     for config in configs:
-        for problem in _problems(config, ranks.world()):
+        for problem in problems(config, ranks.world()):
             raise UsageError(problem)
 
 
@@ -51,7 +51,33 @@ def name(config: Config) -> str:
     return "sharded" if config.batch < 3 * config.features else "replicated"
 
 
-def _problems(config: Config, n: int) -> Iterator[str]:
+def step_bytes(config: Config, d_model: int, n_ranks: int) -> dict[str, int]:
+    """Bytes that each rank sends in a step of a token budget or a threshold with the plain loss in
+    float32, by what they are, as `collectives.sent` counts them; without AuxK, which adds scores,
+    counts and one more reconstruction where features are dead.
+
+    >>> step_bytes(Config(features=65_536, k=64, batch=8192), d_model=2304, n_ranks=8)
+    {'scores': 29360128, 'counts': 229376, 'reconstructions': 132120576, ...}
+    """
+    n_tokens, n_features, most = config.batch, config.features, -(-config.features // n_ranks)
+    others = n_ranks - 1
+
+    def added_up(n_numbers: int, width: int = 4) -> int:
+        return 2 * n_numbers * width * others // n_ranks
+
+    if name(config) == "replicated":
+        parameters = added_up(n_features * d_model) * 2 + added_up(n_features) + added_up(d_model)
+        return {"means": added_up(1), "gradients": parameters, "fired": added_up(n_features, 8)}
+    merged = {}
+    if isinstance(config.form, Choice) and config.form.over == "token":
+        scores = 8 * n_tokens * config.k * others // n_ranks
+        merged = {"scores": scores, "counts": 4 * n_tokens * others // n_ranks}
+    sums = {"reconstructions": added_up(n_tokens * d_model), "gradients": added_up(d_model)}
+    return {**merged, **sums, "fired": 4 * most * others}
+
+
+def problems(config: Config, n: int) -> Iterator[str]:
+    """Why n ranks cannot share a run, and what would be right."""
     form, layout, n_features = config.form, name(config), config.features
     if config.live:
         yield f"--live has one process, here are {n} ranks: make a cache with `saelab capture`"

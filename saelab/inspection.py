@@ -1,31 +1,18 @@
 """What a folder or file is, and whether it is whole. Importing this imports nothing heavy."""
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from saelab import digests
+from saelab import digests, looking
 from saelab.errors import FailedRun, UsageError
-from saelab.files import read_object, read_rows
+from saelab.files import read_rows
+from saelab.looking import File
 from saelab.origin import Origin
 from saelab.outdated import outdated
 from saelab.runs import RunFolder, kind_of, read
-
-Digest = Literal["right", "wrong", "none", "not read"]
-
-
-class File(NamedTuple):
-    """One file of what was looked at."""
-
-    file: str
-    """path below it"""
-    bytes: int | None
-    """None: it is missing"""
-    digest: Digest
-    """how it compares; `none`: it has none, as older files and those made to be edited"""
-    problem: str
-    """what is wrong with it, "" if nothing is"""
 
 
 class Inspected(NamedTuple):
@@ -59,6 +46,8 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
         return _cache(path, verify)
     if (path / "sae.json").is_file():
         return Inspected("sae", True, _header(path), list(_sae(path, "", verify)))
+    if path.match("step-*") and path.is_dir():
+        return Inspected("checkpoint", True, {}, list(_checkpoint(path, "", verify)))
     if path.is_dir() and (RunFolder(path).is_run() or RunFolder(path).config.is_file()):
         return _run(RunFolder(path), verify)
     if path.is_file() and (of_file := _single(path, verify)):
@@ -69,54 +58,20 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
     raise UsageError(f"{path} is not known here: {formats.seen(path)}; known are {known}")
 
 
-def _look(path: Path, name: str, is_right: Callable[[], bool | None] | None) -> File:
-    """A file by what `is_right` says of its digest (None: it is not asked). What that raises is the
-    problem."""
-    size = path.stat().st_size if path.is_file() else None
-    if size is None:
-        return File(name, None, "not read", "is missing")
-    if is_right is None:
-        return File(name, size, "not read", "")
-    try:
-        answer = is_right()
-    except Exception as error:
-        return File(name, size, "wrong", " ".join(str(error).split()))
-    wrong = "" if answer is not False else "its SHA-256 is not the one that was written"
-    said: dict[bool | None, Digest] = {True: "right", False: "wrong", None: "none"}
-    return File(name, size, said[answer], wrong)
-
-
-def _entry(folder: Path, written: Mapping[str, Any], verify: bool, below: str = "") -> File:
-    """A file by its entry in the JSON beside it: its length, and its digest if that is read."""
-
-    def is_right() -> bool:
-        digests.check(folder, written, "restore a copy, or make it again")
-        return True
-
-    path = folder / written["file"]
-    other = path.is_file() and path.stat().st_size != written["bytes"]
-    return _look(path, below + written["file"], is_right if verify or other else None)
-
-
-def _document(path: Path, name: str) -> File:
-    """A JSON file, whose own digest is always read."""
-    return _look(path, name, lambda: digests.is_right(read_object(path)))
-
-
 # --- caches --------------------------------------------------------------------------------------
 
 
 def _cache(path: Path, verify: bool) -> Inspected:
     from saelab.activations import manifest
 
-    own = _document(path / "manifest.json", "manifest.json")
+    own = looking.document(path / "manifest.json", "manifest.json")
     if own.problem:
         return Inspected("cache", False, {}, [own])
     try:
         held = manifest.written(path)
     except FailedRun as error:  # of the lines beside it, perhaps
         return Inspected("cache", False, {}, [own._replace(digest="wrong", problem=str(error))])
-    files = [_entry(path, entry, verify) for entry in manifest.entries(held)]
+    files = [looking.by_entry(path, entry, verify) for entry in manifest.entries(held)]
     facts = {
         "model": held["model"].get("name"),
         "text": held["settings"]["text"],
@@ -133,13 +88,15 @@ def _cache(path: Path, verify: bool) -> Inspected:
 
 
 def _run(run: RunFolder, verify: bool) -> Inspected:
-    checkpoints = sorted(run.checkpoints.glob("step-*.safetensors"))
-    documents = {path: _document(path, path.name) for path in sorted(run.path.glob("*.json"))}
+    checkpoints = sorted(run.checkpoints.glob("step-*"))
+    documents = {
+        path: looking.document(path, path.name) for path in sorted(run.path.glob("*.json"))
+    }
     schema, index = _index(run.features, verify) if run.features.is_file() else (None, None)
     files = [
         *_edited(run),
         *(_sae(run.sae, "sae/", verify) if run.has_sae() else ()),
-        *(_checkpoint(path, f"checkpoints/{path.name}", verify) for path in checkpoints),
+        *(file for path in checkpoints for file in _checkpoint(path, "checkpoints/", verify)),
         *documents.values(),
         *([index] if index else ()),
     ]
@@ -161,7 +118,7 @@ def _edited(run: RunFolder) -> Iterator[File]:
     """The files that people may edit, which have no digest: they are parsed."""
     for path, parse in ((run.config, _fields), (run.metrics, _rows), (run.windows, _rows)):
         if path.is_file():
-            yield _look(path, path.name, partial(parse, path))._replace(digest="none")
+            yield looking.look(path, path.name, partial(parse, path))._replace(digest="none")
 
 
 def _fields(path: Path) -> None:
@@ -198,20 +155,20 @@ def _sae(folder: Path, below: str, verify: bool) -> Iterator[File]:
     if not header.is_file():
         yield from _foreign(folder, below)
         return
-    own = _document(header, below + header.name)
+    own = looking.document(header, below + header.name)
     yield own
     entry = None if own.problem else read(header).get("weights")
     if entry:
-        yield _entry(folder, entry, verify, below)
+        yield looking.by_entry(folder, entry, verify, below)
     else:
-        yield _look(weights, below + weights.name, lambda: None)
+        yield looking.look(weights, below + weights.name, lambda: None)
 
 
 def _foreign(path: Path, below: str = "") -> Iterator[File]:
     """Files that others wrote, which have no digest."""
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         if file.is_file():
-            yield _look(file, below + file.name, lambda: None)
+            yield looking.look(file, below + file.name, lambda: None)
 
 
 # --- single files --------------------------------------------------------------------------------
@@ -223,18 +180,26 @@ def _single(path: Path, verify: bool) -> Inspected | None:
         schema, looked = _index(path, verify)
         return Inspected("index", True, {"schema": schema}, [looked])
     if path.match("step-*.safetensors"):
-        return Inspected("checkpoint", True, {}, [_checkpoint(path, path.name, verify)])
+        return Inspected("checkpoint", True, {}, list(_checkpoint(path, "", verify)))
     if path.suffix != ".json":
         return None
-    own = _document(path, path.name)
+    own = looking.document(path, path.name)
     document = {} if own.problem else read(path)
     ours = own.problem or str(document.get("schema")).startswith("saelab/")
     facts = {name: document.get(name) for name in ("schema", "saelab_version", "command")}
     return Inspected("document", True, facts, [own]) if ours else None
 
 
-def _checkpoint(path: Path, name: str, verify: bool) -> File:
-    return _look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
+def _checkpoint(path: Path, below: str, verify: bool) -> Iterator[File]:
+    """The file of a checkpoint, or the files of one that several ranks wrote."""
+    name = f"{below}{path.name}"
+    if not path.is_dir():
+        yield looking.look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
+        return
+    yield looking.document(path / "checkpoint.json", f"{name}/checkpoint.json")
+    with contextlib.suppress(FailedRun):  # which that file's row tells
+        for written in read(path / "checkpoint.json").get("files", []):
+            yield looking.by_entry(path, written, verify, f"{name}/")
 
 
 def _index(path: Path, verify: bool) -> tuple[str | None, File]:
@@ -246,4 +211,4 @@ def _index(path: Path, verify: bool) -> tuple[str | None, File]:
         schema = file.schema(path)
     except (FailedRun, UsageError) as error:
         return None, File(path.name, path.stat().st_size, "wrong", str(error))
-    return schema, _look(path, path.name, (lambda: file.is_right(path)) if verify else None)
+    return schema, looking.look(path, path.name, (lambda: file.is_right(path)) if verify else None)

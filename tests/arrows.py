@@ -33,6 +33,7 @@ saelab.locks: saelab.errors
 saelab.ranks: saelab.errors
 saelab.device: saelab.errors saelab.ranks
 saelab.files: saelab.digests saelab.errors saelab.locks
+saelab.looking: saelab.digests saelab.files
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
@@ -67,7 +68,7 @@ saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.er
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.formats saelab.origin saelab.outdated saelab.runs
+    saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts

@@ -152,7 +152,13 @@ def test_training_that_does_not_fit_says_what_would(
     said = capsys.readouterr().err.splitlines()[-1]
     start = "saelab train: out of memory on cuda:0: 20.50 GiB more were wanted where 2.25 GiB of"
     assert said.startswith(f"{start} 79.10 GiB were free; what takes less: --batch 128 (not 256)")
-    for way in ("--features 32 (not 64)", "--dtype bfloat16", "more ranks (torchrun", "0.0 GiB"):
+    for way in (
+        "--features 32 (not 64)",
+        "--dtype bfloat16",
+        "--moments bfloat16",
+        "more ranks (torchrun",
+        "0.0 GiB",
+    ):
         assert way in said
 
 

@@ -30,7 +30,8 @@ def _sizes(args: Any) -> dict[str, int]:
 
 
 def _of_training(config: Config) -> list[str]:
-    ways = ["--dtype bfloat16"] if config.dtype == "float32" else []
+    halved = [name for name in ("dtype", "moments") if getattr(config, name) == "float32"]
+    ways = [f"--{name} bfloat16" for name in halved]
     with contextlib.suppress(Exception):  # a number that may be missing
         size = _state(config) / GIB
         return [*ways, f"{RANKS}: weights and Adam's moments alone take {size:.1f} GiB"]
@@ -53,7 +54,9 @@ def _state(config: Config) -> int:
     cache = Cache(config.cache)
     width = cache.width(config.hook or cache.hooks[0])
     d_out = cache.width(config.target) if config.target else width
-    return 3 * {"float32": 4, "bfloat16": 2}[config.dtype] * config.features * (width + d_out)
+    size = {"float32": 4, "bfloat16": 2}
+    per_weight = size[config.dtype] + 2 * size[config.moments]
+    return per_weight * config.features * (width + d_out)
 
 
 def _wanted(text: str) -> str:

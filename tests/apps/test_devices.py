@@ -145,11 +145,8 @@ def _heads(folder: Path) -> None:
 
 def _tables(path: Path) -> dict[str, list]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        names = [row[0] for row in connection.execute("select name from sqlite_master")]
-        names = [name for name in names if not name.startswith(("sqlite", "by_"))]
-        kinds = "select name from sqlite_master where type = 'table'"
-        tables = {row[0] for row in connection.execute(kinds)} & set(names)
-        return {name: connection.execute(f"select * from {name}").fetchall() for name in tables}
+        names = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
+        return {name: connection.execute(f"select * from {name}").fetchall() for (name,) in names}
 
 
 def apart(mine: Any, theirs: Any, at: str = "") -> list[str]:

@@ -210,14 +210,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [read_row(line, f"line {number} of {path}") for number, line in enumerate(whole, 1)]
 
 
-def read_row(line: bytes, where: str) -> dict[str, Any]:
-    """The fields of a JSON line. Raises FailedRun naming where a damaged one stands."""
+def read_row(line: bytes, where: str, remedy: str = "delete that line") -> dict[str, Any]:
+    """The fields of a JSON line. Raises FailedRun naming where a damaged one stands, with what to
+    do."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise FailedRun(f"{where} is damaged, it is no JSON ({error}): delete that line") from None
+        raise FailedRun(f"{where} is damaged, it is no JSON ({error}): {remedy}") from None
     if not isinstance(row, dict):
-        raise FailedRun(f"{where} is damaged, it is no JSON object: delete that line")
+        raise FailedRun(f"{where} is damaged, it is no JSON object: {remedy}")
     return row
 
 

@@ -72,7 +72,7 @@ def _parsed(line: bytes, n_shards: int, where: str) -> tuple[str, dict[str, Any]
     """Kind and entry of a line after that of so many shards. Raises FailedRun for a damaged one."""
     if not line.endswith(b"\n"):
         raise FailedRun(f"{where} is cut; {REMEDY}")
-    row = read_row(line, where)
+    row = read_row(line, where, REMEDY)
     if digests.is_right(row) is not True:
         raise FailedRun(f"{where} was altered: it has not the SHA-256 that it holds; {REMEDY}")
     with meant(Path(where), REMEDY):

@@ -51,6 +51,11 @@ def begin(
     plan = replace(source.plan, n_tokens=config.keep, dtype=KEPT_DTYPES.get(dtype, dtype))
     kept = FromText(source.model, replace(plan, shard_contexts=0), source.reading)
     cache = Cache.write(RunFolder(folders[0]).cache, kept, keeping)
+    if cache.n_tokens() < config.batch:
+        raise UsageError(
+            f"keep={config.keep} gives {cache.n_tokens()} training tokens, less than one batch of "
+            f"{config.batch}: give another --out and a larger --keep"
+        )
     for folder in folders[1:]:
         _share(cache.path, RunFolder(folder).cache)
     return cache, Live(source, config.ring, config.place, Passed(folders))

@@ -242,6 +242,7 @@ BAD = [
     ({"ring": 100}, "ring=100 is less than one batch: --ring 128 or more"),
     ({"keep": 0}, "keep"),
     ({"keep": 200}, "keep=200 is less than two batches of 128: --keep 256 or more"),
+    ({"batch": 32, "keep": 64}, "keep=64 gives 31 training tokens, less than one batch of 32"),
     ({"live": False}, "no cache named: --cache DIR"),
     ({"live": False, "cache": "caches/a"}, "is for --live: a cache has its own"),
 ]

@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -55,7 +55,7 @@ class Clock:
     """Milliseconds by stage of the step under way, each without those of the stages inside it."""
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self._inner: list[float] = []
 
     def timed(self, stage: str, function: Callable) -> Callable:

@@ -38,6 +38,8 @@ def need_float32(**tensors: Tensor | None) -> None:
 
 def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Code:
     """`pick` for at most so many tokens at once."""
+    if len(problem.x) <= most:
+        return pick(problem)
     grads = [None] if problem.grad is None else problem.grad.split(most)
     parts = itertools.zip_longest(problem.x.split(most), grads)
     return Code.concatenate([pick(problem._replace(x=x, grad=grad)) for x, grad in parts])

@@ -42,9 +42,7 @@ class Trained(NamedTuple):
         self.update(self.forward())
 
 
-def trained(
-    card: Card, shape: Shape, form: Sparsify, moments: torch.dtype = torch.float32
-) -> Trained:
+def trained(card: Card, shape: Shape, form: Sparsify) -> Trained:
     """A fused step of random rows, without a copy of them beyond what it keeps."""
     module = import_module("saelab.kernels.triton.step")
     W_enc = card.rows(shape.features, shape.width, 0)
@@ -52,15 +50,14 @@ def trained(
     b_enc, b_dec = (torch.zeros(size, device=card.device) for size in sizes[1::2])
     weights = module.Weights(W_enc, b_enc, W_enc.clone(), b_dec)
     first, second = (
-        module.Weights(*(torch.zeros(size, device=card.device, dtype=moments) for size in sizes))
-        for _ in range(2)
+        module.Weights(*(torch.zeros(size, device=card.device) for size in sizes)) for _ in range(2)
     )
     x = card.tokens(shape, W_enc)
     return Trained(module, module.Step(weights, first, second), x, form, [0])
 
 
 def step(card: Card) -> Rows:
-    """Milliseconds of choose, forward (choose, decode and gradients), update and the full step;
+    """Milliseconds of choose, decode and latent gradients, update and the full step;
     the product in half precision beside them."""
     for name, shape in card.shapes().items():
         yield from guarded(name, _stages(card, name, shape))
@@ -95,14 +92,22 @@ def _product(card: Card, mine: Trained) -> float:
 
 def _parts(card: Card, mine: Trained) -> Rows:
     """Milliseconds of the parts of a step and of all of it."""
-    weights = mine.fused.weights
+    module, fused, weights = mine.module, mine.fused, mine.fused.weights
+    rows = (mine.x, weights.W_enc, weights.b_enc)
 
-    def choose() -> None:
+    def choose() -> Any:
+        problem = module.Problem(*rows, False, 0.0, *rows[:2], fused._renewed())
+        return module.choose_for(problem, mine.form, None, None)
+
+    def choose_anew() -> None:
         with kernels.backend("triton"):
-            kernels.choose(mine.x, weights.W_enc, weights.b_enc, mine.form)
+            kernels.choose(*rows, mine.form)
 
-    yield "choose, the copy of W_enc made anew, ms", card.milliseconds(choose)
-    yield "forward, ms", card.milliseconds(mine.forward)
+    yield "choose, ms", card.milliseconds(choose)
+    yield "choose where W_enc is rounded anew, ms", card.milliseconds(choose_anew)
+    code = choose()
+    decode = partial(fused._decoded, code, mine.x, SCALE)
+    yield "decode and latent gradients, ms", card.milliseconds(decode)
     forward = mine.forward()
     yield "update, ms", card.milliseconds(lambda: mine.update(forward))
     yield "full step, ms", card.milliseconds(mine.full)

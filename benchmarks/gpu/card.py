@@ -17,7 +17,7 @@ Rows = Iterator[tuple[str, Any]]
 
 BIG = Shape(width=2304, features=65536, k=64, batch=8192)
 LAPTOP = Shape(width=768, features=24576, k=32, batch=2048)
-TINY = Shape(width=16, features=128, k=4, batch=16)
+TINY = Shape(width=8, features=24, k=2, batch=4)
 MADE = 1 << 28  # numbers of a random matrix that are drawn at a time
 
 

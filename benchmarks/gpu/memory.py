@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.card import Card, Rows, attempt
+from benchmarks.gpu.card import TINY, Card, Rows, attempt
 from benchmarks.gpu.step import trained
 from saelab import SAE, kernels
 from saelab.sparsify import Choice
@@ -22,13 +22,11 @@ GIB = 2**30
 def memory(card: Card) -> Rows:
     """Full steps with moments in float32 (fused) and in bfloat16 (through autograd), at growing
     sizes: milliseconds, peak, or why not."""
-    sizes = SIZES if card.is_cuda else ((16, 128),)
-    for width, n_features in sizes:
+    shapes = [Shape(width, n_features, k=64, batch=8192) for width, n_features in SIZES]
+    for shape in [TINY] if card.tiny else shapes:
         for moments in (torch.float32, torch.bfloat16):
-            shape = Shape(width, n_features, k=64 if card.is_cuda else 4, batch=8192)
-            if card.tiny:
-                shape = shape._replace(batch=16)
-            label = f"D={width} F={n_features} moments {str(moments).removeprefix('torch.')}"
+            name = str(moments).removeprefix("torch.")
+            label = f"D={shape.width} F={shape.features} moments {name}"
             yield label, _step(card, shape, moments)
             gc.collect()
             if card.is_cuda:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from saelab.activations.moments import COUNTED, add_contexts
+from saelab.activations.moments import COUNTED, Room, add_contexts
 from saelab.activations.plan import Plan
 from saelab.activations.source import Piece, Source
 from saelab.activations.stored import Stored
@@ -33,6 +33,7 @@ class Filled:
         self.moments: dict[str, Tensor] = {}
         self.n_contexts = 0  # that are there so far
         self._group: dict[str, Stored] = {}
+        self._room_of_rows = Room()
 
     def fill(self, source: Source) -> Iterator[int]:
         """Take what the source gives for the shard, heads flattened; yields the number of contexts
@@ -95,7 +96,8 @@ class Filled:
     def _count(self, contexts: slice) -> None:
         for name, group in self._group.items():
             if name in self.plan.hooks:
-                add_contexts(self.moments, name, group, self.shard.counted[contexts])
+                counted_CT = self.shard.counted[contexts]
+                add_contexts(self.moments, name, group, counted_CT, self._room_of_rows)
             into = self.arrays[name][contexts].tensors(name)
             for key, tensor in group.tensors(name).items():
                 if tensor.device != into[key].device:

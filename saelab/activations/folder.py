@@ -17,7 +17,7 @@ from torch import Tensor
 from saelab import digests, ranks
 from saelab.activations import disk, lines, manifest, resuming
 from saelab.activations.filling import Filled
-from saelab.activations.moments import COUNTED, add, add_contexts
+from saelab.activations.moments import COUNTED, Room, add, add_contexts
 from saelab.activations.plan import PACKINGS, SCHEMAS, Plan
 from saelab.activations.source import SPLITS, Piece, Resume, Source, all_but_first, is_here
 from saelab.activations.stored import Stored
@@ -100,7 +100,7 @@ class Folder:
                     for first in range(0, shard["contexts"], COUNTED):
                         part = slice(first, first + COUNTED)
                         acts = Stored.read(file, name, part).to(device)
-                        add_contexts(sums, name, acts, mask_CT[part])
+                        add_contexts(sums, name, acts, mask_CT[part], Room())
             add(self.moments, f"{shard['split']}/", sums)
         self._end_group()
 

@@ -101,6 +101,12 @@ class Stored:
             return self.values.float()
         return self.values.float().mul_(self.scale)
 
+    def float_into(self, into: Tensor) -> None:
+        """The same copied into float32 memory of their shape."""
+        into.copy_(self.values)
+        if self.scale is not None:
+            into.mul_(self.scale.to(into.device))
+
 
 def _steps(acts: Tensor) -> tuple[Tensor, Tensor]:
     """How many steps each of some activations [..., D] is, and one step of each token [..., 1]."""

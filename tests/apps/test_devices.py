@@ -86,17 +86,13 @@ def lines(
         "capture check": f"--check run --model {tiny_model} --cache {tiny_cache} --tokens 300",
         "train live": f"{live} --out out --backend reference",
         "train": f"{train} --out out --backend reference",
-        "eval": f"run run2 --cache {tiny_cache} --tokens 600",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
         "index": f"run --cache {tiny_cache} --tokens 2000 --compare run2",
         "dark-matter": f"run run2 --cache {tiny_cache} --tokens 2000 --held-out 300",
         "dark-matter errors": f"run --cache {tiny_cache} --tokens 2000 --held-out 200 --errors out",
         "supervise": f"run --task {letters} --changes 2",
         "circuits eap-ig": f"{circuits} eap-ig",
-        "circuits eap-ig-activations": f"{circuits} eap-ig-activations",
-        "circuits atp": f"{circuits} atp",
         "circuits codes": f"{circuits} codes",
-        "circuits acdc": f"{circuits} acdc",
         "circuits patching": f"{circuits} patching",
         "circuits feature-circuit": f"{circuits} feature-circuit --run run --run z",
         "bench": "--width 16 --features 64 --k 4 --batch 32 --repeats 2 --only topk",
@@ -104,13 +100,11 @@ def lines(
     }
 
 
-QUICK = (
+NAMES = (
     *("capture", "capture gradients", "capture check", "train", "train live", "eval controls"),
     *("index", "dark-matter", "dark-matter errors", "supervise", "circuits eap-ig"),
-    *("circuits codes", "circuits feature-circuit", "bench", "reproduce"),
+    *("circuits codes", "circuits patching", "circuits feature-circuit", "bench", "reproduce"),
 )
-SLOW = ("eval", *(f"circuits {m}" for m in ("eap-ig-activations", "atp", "acdc", "patching")))
-NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 class Walk:
@@ -201,8 +195,8 @@ def test_a_verb_on_another_device_ends_with_the_cpus_numbers(
 
 
 def test_every_verb_that_computes_is_walked(lines: dict[str, str]):
-    walked = {name.split()[0] for name in QUICK}
-    assert {*QUICK, *SLOW} == set(lines)
+    walked = {name.split()[0] for name in NAMES}
+    assert set(NAMES) == set(lines)
     modules = {verb: importlib.import_module(f"apps.cli.{module_of(verb)}") for verb in VERBS}
     computing = {verb for verb in VERBS if hasattr(modules[verb].Args, "device")}
     assert computing == walked | {"demo"}

@@ -57,7 +57,7 @@ def step_bytes(config: Config, d_model: int, n_ranks: int) -> dict[str, int]:
     counts and one more reconstruction where features are dead.
 
     >>> step_bytes(Config(features=65_536, k=64, batch=8192), d_model=2304, n_ranks=8)
-    {'scores': 29360128, 'counts': 229376, 'reconstructions': 132120576, ...}
+    {'scores': 3670016, 'counts': 28672, 'reconstructions': 132120576, ...}
     """
     n_tokens, n_features, most = config.batch, config.features, -(-config.features // n_ranks)
     others = n_ranks - 1

@@ -90,11 +90,13 @@ def _leave(store: Any, error: BaseException, remedy: str) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun's, which would cut this short
     # Without the store, which is gone with the rank that held it, this one is the only one to tell.
     living = {rank()}
+    # torchrun ends the ranks that are left with a signal, as it does where a person ends the job.
+    suspect = _of_another(error) or (isinstance(error, KeyboardInterrupt) and not str(error))
     with contextlib.suppress(RuntimeError):
         store.set(f"end {rank()}", str(error))
         if isinstance(error, Told):  # torchrun ends all ranks with the first one that ends
             _within(PATIENCE, lambda: store.check(["end 0"]))
-        if not _of_another(error):
+        if not suspect:
             if isinstance(error, UsageError | FailedRun) and _said_by_first(store, str(error)):
                 raise Told from None
             return
@@ -105,9 +107,9 @@ def _leave(store: Any, error: BaseException, remedy: str) -> None:
 
         _within(PATIENCE, lambda: here(world() - 1))
         _within(LAST, lambda: here(world()))
-    if not _of_another(error):
-        return
     lost = sorted(set(range(world())) - living)
+    if not suspect or (not lost and isinstance(error, KeyboardInterrupt)):
+        return
     if not lost or rank() != min(living):
         raise Told from None
     who = f"rank {lost[0]}" if len(lost) == 1 else f"ranks {', '.join(map(str, lost))}"

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
+from torch import distributed as dist
 
 from saelab import ranks
 
@@ -20,7 +20,7 @@ def outcomes(n: int, work: Callable[[], Any]) -> list[Any]:
     """What `work` gives on each of n ranks that torchrun might have started; an exception that it
     raises is its outcome, None that of a rank that was killed."""
     # As torchrun does it, the store is not one of the ranks'.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork where threads run
         children = [_fork(rank, n, store.port, work, Path(folder)) for rank in range(n)]

@@ -64,5 +64,6 @@ class InOrder:
             self._thread.join(patience)
         except queue.Full:
             return
-        if error is None:
+        # Who is interrupted because another rank died, or as the disk filled, is to say that.
+        if error is None or isinstance(error, KeyboardInterrupt):
             self.check()

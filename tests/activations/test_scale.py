@@ -138,6 +138,9 @@ def test_works_are_done_in_order_and_none_after_one_that_fails():
         background.do(lambda: done.append(3))
         raise KeyError  # what was given before is done all the same
     assert done == [0, 1, 2, 3]
+    with pytest.raises(FailedRun, match="the third"), InOrder() as background:
+        background.do(lambda: work(3))
+        raise KeyboardInterrupt
     started = time.monotonic()
     with pytest.raises(KeyError), InOrder(patience=0.05) as background:
         for _ in range(2):

@@ -16,7 +16,7 @@ from saelab import kernels
 from saelab.kernels import autograd
 from saelab.kernels.triton import choose as choose_
 from saelab.kernels.triton import exact as exact_
-from saelab.kernels.triton import loops, pool, screen, segments
+from saelab.kernels.triton import launch, loops, pool, screen, segments
 from saelab.sparsify import Choice
 
 DEVICE = backends.device("triton")
@@ -139,7 +139,6 @@ def test_a_code_has_the_same_bits_alone_shuffled_and_after_longer_lists(monkeypa
 
 
 def test_the_card_is_asked_whether_it_adds_up_in_float32(monkeypatch):
-    from saelab.kernels.triton import launch
 
     here = torch.device(DEVICE)
     launch.screen_dtype.cache_clear()
@@ -213,3 +212,18 @@ def test_long_segments_are_added_up_in_pieces_in_one_order(monkeypatch):
     monkeypatch.setattr(segments, "piece_sums", lambda *a: torch.zeros(20, 5, device=DEVICE))
     lost = segments.sums(*there)
     assert not torch.allclose(lost.cpu().double(), exact, atol=1e-3)
+
+
+def test_what_the_user_allows_of_products_is_set_aside_and_put_back():
+    flags = torch.backends.cuda.matmul
+    names = ("allow_fp16_reduced_precision_reduction", "fp32_precision")
+    before = [getattr(flags, name) for name in names]
+    try:
+        for name, loose in zip(names, (True, "tf32"), strict=True):
+            setattr(flags, name, loose)
+        with launch.true_products():
+            assert [getattr(flags, name) for name in names] == [False, "ieee"]
+        assert [getattr(flags, name) for name in names] == [True, "tf32"]
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(flags, name, value)

@@ -104,7 +104,7 @@ WRITERS += [["dark-matter", "{run}", "--errors", "{run}/config.yaml"]]
         *((verb, "config.yaml is a file, give a folder") for verb in WRITERS),
         (["capture", "--hook", HOOK, "--tokens", "500", "--held-out", "500"], "leaves none"),
         (["capture"], "no hook named"),
-        (["capture", "--hook", HOOK, "--dtype", "int8"], "int8"),
+        (["capture", "--hook", HOOK, "--dtype", "int4"], "int4"),
         (["demo", "--tokens", "1000"], "tokens=801 is less than one batch of 1024"),
     ],
 )

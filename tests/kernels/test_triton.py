@@ -227,3 +227,10 @@ def test_what_the_user_allows_of_products_is_set_aside_and_put_back():
     finally:
         for name, value in zip(names, before, strict=True):
             setattr(flags, name, value)
+
+
+@pytest.mark.parametrize("over", ["token", "feature"])
+def test_lists_too_long_to_compare_are_sorted_to_the_same_choice(monkeypatch, over):
+    monkeypatch.setattr(choose_, "_COMPARED", 0)
+    assert not wrong("duplicated", Choice(10, over), F=40)
+    assert not wrong("few_positive", Choice(10, over), F=40)

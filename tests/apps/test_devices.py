@@ -31,6 +31,7 @@ from saelab.origin import Origin
 from tests.conftest import HOOK, SECOND_HOOK
 from tests.pretend import NAME, pretend_accelerator, products
 from training.reproduce import compare, data, g_sae
+from training.reproduce.claims import Settings
 
 CLOSE = 1e-5  # of a number's size: both sides compute by the reference, in the same order
 VARYING = ("seconds", "command", "sha256")  # fields of documents that need not agree
@@ -167,8 +168,14 @@ def apart(mine: Any, theirs: Any, at: str = "") -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def small_sizes(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reproductions of a size that takes a second, on the tiny model; short fits."""
+def small_sizes(tiny_model: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reproductions of a size that takes a second, on the tiny model and corpus; short fits."""
+    captured = data.cache
+
+    def of_the_corpus(settings: Settings, text: str, *options: Any, **more: Any) -> Path:
+        return captured(settings, str(tiny_corpus), *options, **more)
+
+    monkeypatch.setattr(data, "cache", of_the_corpus)
     sizes = {"features": 64, "tokens": 1024, "batch": 512, "calibration": 1024}
     plan = compare.Plan((3, 5), 4.0, (4e-3,), 1, 2500, 300, sizes)
     monkeypatch.setattr(compare, "QUICK", plan)

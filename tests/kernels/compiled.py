@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
@@ -74,7 +75,7 @@ def launches(s: sizes.Sizes) -> list[Launch]:
     kinds = ({"SIGNED": on, "BOOSTED": on, "FLOORS": on} for on in (False, True))
     chosen = s.launch(s.select_rows, sizes.SELECT_REGISTERS)
     row_wise = s.launch(warps, sizes.ROW_REGISTERS)
-    updated = s.launch(warps, sizes.UPDATE_REGISTERS)
+    updated = s.launch(sizes.update_warps(WIDTH, WIDTH, s), sizes.UPDATE_REGISTERS)
     return [
         Launch(loops.round_rows, {"BLOCK": row}, s.launch(warps)),
         *(Launch(loops.select, {**kind, **lists}, chosen) for kind in kinds),
@@ -151,12 +152,12 @@ def taken(launch: Launch, card: str) -> dict[str, Any]:
 
 
 def assembled(ptx: str, card: str) -> str:
-    """What the assembler of Triton's own wheel says of a program."""
-    ptxas = Path(str(triton.__file__)).parent / "backends" / "nvidia" / "bin" / "ptxas"
+    """What the assembler that Triton has for a card says of a program."""
+    ptxas = get_ptxas(CARDS[card][0].arch).path
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "program.ptx"
         source.write_text(ptx)
-        command = [str(ptxas), "-v", f"--gpu-name={card}", str(source), "-o", f"{folder}/cubin"]
+        command = [ptxas, "-v", f"--gpu-name={card}", str(source), "-o", f"{folder}/cubin"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 

@@ -32,7 +32,7 @@ def config(tiny_cache: Path, tmp_path: Path) -> training.Config:
 def losses(config: training.Config) -> list[float]:
     """The unrounded loss of every step of a run."""
     every: list[float] = []
-    training.train(config, progress=lambda _, __, steps: every.append(steps[0].loss))
+    training.train(config, progress=lambda _, __, steps: every.append(float(steps[0].loss)))
     return every
 
 

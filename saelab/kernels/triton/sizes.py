@@ -33,9 +33,10 @@ class Sizes(NamedTuple):
 
     def launch(self, warps: int, registers: int | None = None) -> dict[str, int]:
         """How a program of so many warps is launched. registers: of a thread, at most; without a
-        limit NVIDIA's assembler would rather spill a few than run fewer programs at once."""
+        limit NVIDIA's assembler would rather spill a few than run fewer programs at once. Products
+        and sums may be fused, whatever this version of Triton does by itself."""
         limit = {"maxnreg": registers} if registers is not None and self.limits else {}
-        return {"num_warps": warps, **limit}
+        return {"num_warps": warps, "enable_fp_fusion": True, **limit}
 
 
 NVIDIA = Sizes(32, 4, 128, 16, 128, 32, 16, 512, 2048, True)
@@ -56,3 +57,9 @@ def power(n: int) -> int:
 def row_warps(width: int, sizes: Sizes) -> int:
     """Warps of a program that holds whole rows of this width."""
     return min(16, max(1, power(width) // (sizes.lanes * sizes.wide)))
+
+
+def update_warps(width: int, out_width: int, sizes: Sizes) -> int:
+    """Warps of an update, whose threads hold rows of weights, moments and gradients: twice as many,
+    with half of them each, spill nothing on any card and keep as many warps running."""
+    return min(16, 2 * max(row_warps(width, sizes), row_warps(out_width, sizes)))

@@ -129,7 +129,7 @@ class Step:
         more = _places(extra, self.weights)
         n_programs = min(s.programs, n_features)
         parts_PD = torch.empty(n_programs, width, device=W_enc.device)
-        warps = max(sizes.row_warps(width, s), sizes.row_warps(out_width, s))
+        warps = sizes.update_warps(width, out_width, s)
         _passes.update[(n_programs,)](
             starts, long.starts, tokens_N, values_N, dvalues_N, forward.x, forward.G,
             x_pieces, G_pieces, *self.weights[:3], *self.first[:3], *self.second[:3],

@@ -32,13 +32,14 @@ TALLIES = {
 
 
 def certified() -> float | None:
-    """The share of choices since the last call that a backend's first screen certified; None where
-    none was screened."""
+    """The share of choices since the last call that a backend's first screen certified, the smaller
+    one where two have screened; None where none was."""
+    fractions = []
     for name, home in TALLIES.items():
         counting = sys.modules.get(name)
         if counting is not None and counting.tally["asked"]:
-            return sys.modules[home].certified_fraction()
-    return None
+            fractions.append(sys.modules[home].certified_fraction())  # which begins to count anew
+    return min(fractions, default=None)
 
 
 def backend_of(config: Config, device: torch.device) -> str | None:

@@ -1,6 +1,7 @@
 """Training on another device than the CPU, on a pretend one that refuses what a card refuses."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,13 @@ def test_what_serves_a_device_and_how_precise_the_products_beside_it_are(
     fused.quick_products(config, card)
     fused.quick_products(replace(config, backend="reference"), card)
     assert asked == [("cuda", torch.bfloat16)]
+
+
+def test_what_two_backends_have_screened_is_read_at_once():
+    for certified, (name, home) in zip((3, 1), fused.TALLIES.items(), strict=True):
+        import_module(home)
+        tally = import_module(name).tally
+        tally.clear()
+        tally.update(asked=4, certified=certified)
+    assert fused.certified() == 0.25
+    assert fused.certified() is None  # nothing is left for a step that screens nothing

@@ -53,7 +53,9 @@ def start(cache: Path, out: Path, n_ranks: int, *more: str) -> subprocess.Popen:
     options = {"cache": cache, "out": out, "hook": HOOK, "features": 130, "k": 4, "batch": BATCH}
     options |= {"tokens": N_STEPS * BATCH, "checkpoint-every": EVERY, "log-every": 1}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # What this machine screens in decides the last bits: nobody else may measure it anew meanwhile.
+    own_cache = {"XDG_CACHE_HOME": str(cache.parent / "user")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **own_cache}
     return subprocess.Popen(
         [*torchrun, *own, *words, *more],
         stderr=subprocess.PIPE,

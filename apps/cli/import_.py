@@ -115,6 +115,6 @@ def text(result: dict[str, Any]) -> str:
     lines += [f"  not known: {what}" for what in result["unknown"]]
     if (seen := result["check"]) is not None:
         numbers = f"FVU {seen['fvu']:.4f} (PCA {seen['pca']:.4f}), L0 {seen['l0']:.1f}"
-        lines.append(f"  checked: {numbers}, dead {seen['dead']:.1%}")
+        lines.append(f"  checked: {numbers}, {seen['dead']:.1%} of F silent on these tokens")
         lines.append(f"  this looks wrong: {seen['wrong']}" if seen["wrong"] else "  looks right")
     return "\n".join(lines)

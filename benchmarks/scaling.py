@@ -129,11 +129,6 @@ def seconds(plan: Plan, card: Ceilings) -> dict[str, float]:
     return times | ({"network": sum(wire(plan).values()) / card.network} if plan.ranks > 1 else {})
 
 
-def gpu_hours(plan: Plan, card: Ceilings) -> float:
-    """Of the whole run."""
-    return plan.steps * sum(seconds(plan, card).values()) * plan.ranks / 3600
-
-
 def memory(plan: Plan) -> dict[str, float]:
     """Bytes that a rank holds: W_enc, b_enc, W_dec, b_dec and two moments of each; their gradients
     where autograd makes them, else the half-precision copy of W_enc; what a batch needs."""

@@ -61,7 +61,7 @@ def run(args: Args) -> int:
     with undone(args.out) as keep, only_writer(args.out):
         sae.save(RunFolder(args.out).sae)
         keep()
-    facts = {**_facts(sae), "unknown": unknown(sae), "check": checked}
+    facts = {**_facts(sae), "unknown": list(unknown(sae)), "check": checked}
     result = document("import", args.seed, run=str(args.out), **facts)
     show(result, args.json, text(result))
     return 0

@@ -17,7 +17,7 @@ from saelab.formats import tensors
 from saelab.formats.hooks import INSIDE
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, made
-from saelab.formats.refusing import final, of_sign, of_tokens, of_width, refuse
+from saelab.formats.refusing import of_sign, of_tokens, of_width, refuse
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
@@ -105,7 +105,7 @@ def write_set(saes: Sequence[SAE], path: Path) -> None:
 
     >>> circuit_tracer.write_set([SAE.load(run) for run in runs], Path("transcoders/mine"))
     """
-    by_layer = _by_layer([final(sae, "circuit_tracer") for sae in saes])
+    by_layer = _by_layer([sae.frozen() for sae in saes])
     for sae in by_layer:
         reasons = chain(of_tokens(sae), of_width(sae), of_sign(sae), _other(sae, by_layer[0]))
         refuse(sae, "circuit_tracer", reasons)

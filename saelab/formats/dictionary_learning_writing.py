@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab.formats import tensors
 from saelab.formats.hooks import INSIDE
-from saelab.formats.refusing import final, of_sign, of_tokens, refuse
+from saelab.formats.refusing import of_sign, of_tokens, refuse
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
@@ -24,7 +24,7 @@ def write(sae: SAE, path: Path) -> None:
 
     >>> formats.save(sae, "trainer_0", "dictionary_learning")
     """
-    sae = final(sae, "dictionary_learning")
+    sae = sae.frozen()
     refuse(sae, "dictionary_learning", chain(of_tokens(sae), of_sign(sae), _other(sae)))
     form, linear = (
         sae.sparsify,

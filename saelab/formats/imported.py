@@ -34,11 +34,10 @@ def imported(
     origin = replace(sae.origin, source=source, file_hash=digest(path))
     if model:
         origin = replace(origin, model=Identity(model))
-    if hook:
-        origin = replace(origin, hook=hook, target=target or hook)
-    elif target:
-        origin = replace(origin, target=target)
-    sae.origin = origin
+    # A transcoder that says what it explains goes on saying so; an autoencoder explains its hook.
+    said = origin.target if origin.target != origin.hook else None
+    reads = hook or origin.hook
+    sae.origin = replace(origin, hook=reads, target=target or said or reads)
     return sae
 
 
@@ -51,12 +50,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def unknown(sae: SAE) -> list[str]:
+def unknown(sae: SAE) -> Iterator[str]:
     """What its files do not say, and somebody has to."""
-    return list(_unknown(sae))
-
-
-def _unknown(sae: SAE) -> Iterator[str]:
     origin = sae.origin
     if origin.model is None:
         yield "the model: --model says which"

@@ -9,7 +9,7 @@ from saelab.errors import UsageError
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, made
-from saelab.formats.refusing import final, refuse
+from saelab.formats.refusing import refuse
 from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
@@ -58,7 +58,7 @@ def write(sae: SAE, path: Path) -> None:
 
     >>> formats.save(sae, "layer_3.pt", "openai")
     """
-    sae = final(sae, "openai")
+    sae = sae.frozen()
     refuse(sae, "openai", _other(sae))
     form = sae.sparsify
     options = {"k": form.k, "postact_fn": "ReLU"} if isinstance(form, Choice) else {}

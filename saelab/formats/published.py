@@ -111,14 +111,16 @@ def made(source: Published) -> SAE:
     sae = SAE.of(
         weights, source.sparsify, transcoder=source.transcoder, token_norm=source.token_norm
     )
-    more = {**source.origin.more, "applied": _applied(source, n_F)}
+    more = {**source.origin.more, "applied": _applied(source, stored_F, n_F)}
     sae.origin = replace(source.origin, more=more)
     return sae
 
 
-def _applied(source: Published, n_F: Tensor) -> list[str]:
-    """What was done to the weights, in words."""
-    kept = not _rows_are_free(source) and bool(((_norms(source.W_dec) - 1).abs() > UNIT).any())
+def _applied(source: Published, stored_F: Tensor, n_F: Tensor) -> list[str]:
+    """What was done to the weights, in words. [F]: norms of the stored rows, what they are divided
+    by."""
+    kept = not _rows_are_free(source) and bool(((stored_F - 1).abs() > UNIT).any())
+    by_skip = source.mean_free and not source.transcoder
     done = {
         "b_dec folded into b_enc": not (source.centred or source.transcoder),
         "decoder rows scaled to unit norm": bool((n_F != 1).any()),
@@ -126,7 +128,7 @@ def _applied(source: Published, n_F: Tensor) -> list[str]:
         "its gate is a threshold": source.gain is not None,
         f"inputs scaled by {source.scale[0]:.6g}, folded": source.scale != (1.0, 1.0),
         f"each token normalised: {source.token_norm}": bool(source.token_norm),
-        "the mean over its width, which its model left out, is added by a skip": source.mean_free,
+        "the mean over its width, which its model left out, is added by a skip": by_skip,
     }
     return [what for what, is_so in done.items() if is_so]
 

@@ -4,15 +4,7 @@ from collections.abc import Iterator
 
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.sparsify import Choice, Sparsify, Threshold, word
-
-
-def final(sae: SAE, form: str) -> SAE:
-    """The SAE in the inference form that others read. Raises UsageError for one whose levels are
-    not calibrated."""
-    if isinstance(sae.sparsify, Threshold) and not sae.learns_levels:
-        return sae
-    return sae.frozen()
+from saelab.sparsify import Choice, Sparsify, word
 
 
 def refuse(sae: SAE, form: str, reasons: Iterator[str]) -> None:

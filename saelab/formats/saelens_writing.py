@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from saelab.formats import hooks, tensors
-from saelab.formats.refusing import final, of_skip, refuse
+from saelab.formats.refusing import of_skip, refuse
 from saelab.formats.saelens import HEADER, KEPT, WEIGHTS
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
@@ -26,7 +26,7 @@ def write(sae: SAE, path: Path) -> None:
 
     >>> formats.save(sae, "saes/for-saelens", "saelens")
     """
-    sae = final(sae, "saelens")
+    sae = sae.frozen()
     refuse(sae, "saelens", chain(of_skip(sae), _without_class(sae)))
     levels_F = _levels(sae)
     tensors_ = {
@@ -91,9 +91,7 @@ def _cfg(sae: SAE, has_levels: bool) -> dict[str, Any]:
         "apply_b_dec_to_input": not sae.transcoder,
         "normalize_activations": sae.token_norm or "none",
         "reshape_activations": "hook_z" if hook.endswith("hook_z") else "none",
-        **(
-            {"k": form.k, "rescale_acts_by_decoder_norm": False} if isinstance(form, Choice) else {}
-        ),
+        **_k(form),
         "metadata": metadata,
     }
 

@@ -10,7 +10,7 @@ from saelab.files import read_object
 from saelab.formats import hooks, tensors
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, made
-from saelab.formats.refusing import final, of_sign, of_skip, of_tokens, of_width, refuse
+from saelab.formats.refusing import of_sign, of_skip, of_tokens, of_width, refuse
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
@@ -82,7 +82,7 @@ def write(sae: SAE, path: Path) -> None:
 
     >>> formats.save(sae, "run/layers.3", "sparsify")
     """
-    sae = final(sae, "sparsify")
+    sae = sae.frozen()
     reasons = chain(of_tokens(sae), of_skip(sae), of_width(sae), of_sign(sae), _no_topk(sae))
     refuse(sae, "sparsify", reasons)
     assert isinstance(sae.sparsify, Choice)

@@ -86,6 +86,11 @@ def test_one_of_many_is_selected(tmp_path: Path, capsys):
     assert code == 2 and "holds 2 SAEs" in last and not (tmp_path / "run").exists()
     code, document, _ = verb(capsys, *line, "--select", "layers.3.mlp")
     assert code == 0 and document["transcoder"] and document["target"] == "blocks.3.mlp.hook_out"
+    line[-1] = tmp_path / "moved"  # what it explains stays, where only what it reads is said
+    options = ["--select", "layers.3.mlp", "--hook", "blocks.3.ln2.hook_out"]
+    _, document, _ = verb(capsys, *line, *options)
+    assert document["hook"] == "blocks.3.ln2.hook_out"
+    assert document["target"] == "blocks.3.mlp.hook_out"
 
 
 @pytest.mark.parametrize("form", ["saelens", "dictionary_learning", "sparsify"])

@@ -20,7 +20,8 @@ def stepped(config: Config, n_steps: int = 6, thrifty: bool = True, every: int =
     """An SAE after some steps on random gradients; its Adam is in `adam_`. The odd features have
     none but at every `every`th step."""
     sae = SAE(5, config.features, config.form, seed=1)
-    sae.adam_ = adam.Thrifty(config, sae) if thrifty else adam.Torch(config, sae)  # type: ignore[assignment]
+    kind = adam.Thrifty if thrifty else adam.Torch
+    sae.adam_ = kind(config, sae)  # type: ignore[assignment]
     generator = torch.Generator().manual_seed(2)
     for number in range(1, n_steps + 1):
         for name, parameter in sae.named_parameters():

@@ -116,9 +116,16 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
 
 def _edited(run: RunFolder) -> Iterator[File]:
     """The files that people may edit, which have no digest: they are parsed."""
-    for path, parse in ((run.config, _fields), (run.metrics, _rows), (run.windows, _rows)):
+    rows = ((run.config, _fields), (run.metrics, _rows), (run.windows, _rows))
+    for path, parse in (*rows, (run.annotations, _annotations)):
         if path.is_file():
             yield looking.look(path, path.name, partial(parse, path))._replace(digest="none")
+
+
+def _annotations(path: Path) -> None:
+    from saelab.features import edits
+
+    edits.check(path)
 
 
 def _fields(path: Path) -> None:

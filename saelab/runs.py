@@ -29,6 +29,7 @@ class RunFolder:
         self.cache = self.path / "cache"
         self.windows = self.path / "windows.jsonl"
         self.features = self.path / "features.db"
+        self.annotations = self.path / "annotations.db"
         self.report = self.path / "report.json"
         self.dark_matter = self.path / "dark-matter.json"
         self.circuit = self.path / "circuit.json"

@@ -1,5 +1,5 @@
-"""Which pairs ranks choose together, against one process on the same tokens: forks that talk over
-gloo.
+"""Which pairs ranks choose together, against one process on the same tokens: processes that talk
+over gloo.
 
 Shapes: B tokens, F features, D width.
 """
@@ -84,14 +84,17 @@ def right(case: dict[str, Tensor], sparsify: Sparsify) -> list[tuple]:
     return pairs([(code.tokens, code.features, code.values)])
 
 
-def differing(n: int, work: Callable, case: dict[str, Tensor], choices: list) -> list[Sparsify]:
-    """The sparsifiers whose pairs on n ranks are not those of one process."""
+def differing(
+    n: int, work: Callable, case: dict[str, Tensor], choices: list, *patch: Any
+) -> list[Sparsify]:
+    """The sparsifiers whose pairs on n ranks, with something replaced there, are not those of one
+    process."""
 
     def every() -> list[tuple[Tensor, ...]]:
         with ranks.joined():
             return [work(case, sparsify) for sparsify in choices]
 
-    parts = several.results(n, every)
+    parts = several.results(n, several.patched(every, *patch) if patch else every)
     merged = [pairs(list(of_all)) for of_all in zip(*parts, strict=True)]
     return [s for s, mine in zip(choices, merged, strict=True) if mine != right(case, s)]
 
@@ -142,17 +145,17 @@ ORIGINAL = merging.of_tokens
 
 
 @pytest.mark.parametrize("twin", [to_the_highest_rank, of_this_rank])
-def test_a_merge_that_is_not_one_processs_is_caught(twin: Callable, monkeypatch):
-    monkeypatch.setattr(merging, "of_tokens", twin)
-    assert differing(2, parts_of_features, whole_numbers(), [Choice(8)]) == [Choice(8)]
+def test_a_merge_that_is_not_one_processs_is_caught(twin: Callable):
+    patch = (merging, "of_tokens", twin)
+    assert differing(2, parts_of_features, whole_numbers(), [Choice(8)], *patch) == [Choice(8)]
 
 
-def test_a_batchs_ties_given_to_another_token_are_caught(monkeypatch):
+def test_a_batchs_ties_given_to_another_token_are_caught():
     original = merging.of_batch
 
     def by_rank(*case: Any, by_token: bool) -> Tensor:
         return original(*case, by_token=not by_token)
 
-    monkeypatch.setattr(merging, "of_batch", by_rank)
     choice = Choice(8, "batch")
-    assert differing(2, parts_of_features, whole_numbers(), [choice]) == [choice]
+    patch = (merging, "of_batch", by_rank)
+    assert differing(2, parts_of_features, whole_numbers(), [choice], *patch) == [choice]

@@ -117,7 +117,7 @@ def test_the_readmes_python_runs_on_the_demos_run(demo: Path):
 
 
 def test_every_command_of_the_readme_parses(monkeypatch: pytest.MonkeyPatch):
-    from apps.cli import parse
+    from apps.cli.parsing import parse
 
     commands = [
         shlex.split(line) for line in re.findall(r"^\.venv/bin/saelab (.*)$", README, re.MULTILINE)

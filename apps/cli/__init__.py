@@ -1,10 +1,7 @@
 """The `saelab` command: one module per verb, imported only when its verb is typed."""
 
 import contextlib
-import importlib
 import io
-import keyword
-import re
 import signal
 import sys
 import threading
@@ -15,101 +12,11 @@ from saelab import ranks
 from .home import give_home
 from .memory import keep_freed_memory
 from .progress import telling
+from .verbs import VERBS, module_of, unknown, usage
 
-VERBS = {
-    "demo": "run the whole main job on the bundled model and open the browser",
-    "capture": "run a model over text and write an activation cache",
-    "train": "train an SAE on a cache",
-    "eval": "measure an SAE: reconstruction, sparsity, effect on the model's loss",
-    "index": "build the feature index the browser reads",
-    "circuits": "find the heads that carry out a task, and compare with the truth",
-    "supervise": "compare SAEs with supervised dictionaries on a task",
-    "dark-matter": "split what SAEs miss into linear and nonlinear error",
-    "import": "take a published SAE over into a run",
-    "export": "write SAEs as other tools read them",
-    "info": "say what a folder or file is, and whether it is whole",
-    "browse": "open the feature browser",
-    "reproduce": "measure a paper's claims and say which hold",
-    "bench": "time a training step on this machine",
-}
-
-
+__all__ = ["VERBS", "main", "module_of", "usage"]
 LONG = 1000  # characters of a message
-NUMBERS = {
-    "N": "whole number such as 2000000, 500k or 2M",
-    "SIZE": "size such as 500MB, 2GB or 1.5TB",
-    "FLOAT": "number",
-}  # by tyro's word for them
-
-
-def usage() -> str:
-    """The text of `saelab --help`."""
-    verbs = "\n".join(f"  {verb:12} {help_}" for verb, help_ in VERBS.items())
-    return (
-        f"usage: saelab VERB [options]\n\n{verbs}\n\n`saelab VERB --help` lists a verb's options."
-    )
-
-
-def _sentence(box: str) -> str:
-    """tyro's boxed complaint as one line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
-    frame = (
-        r"^[│|+╭╰]|[│|+╮╯]$|─+|-{4,}"  # drawn in ASCII where the terminal's encoding has no other
-    )
-    lines = [re.sub(frame, " ", line.strip()).strip() for line in plain]
-    text = " ".join(line for line in lines if line and line != "Parsing error")
-    text = re.sub(
-        r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])", "", text
-    )  # the box's title
-    text = re.sub(
-        r" Got errors: .*?(?= Argument helptext| For full|$)"
-        r"| Argument helptext: .*?(?= For full|$)",
-        "",
-        text,
-    )
-    text = re.sub(
-        r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*?)\]",
-        lambda match: f"{match[2]} is no {NUMBERS.get(match[1], match[1])}",
-        text,
-    )
-    return re.sub(r"\.? For full helptext, (?:run|see) (.*)$", r"; see \1", text)
-
-
-def parse(verb: str, argv: list[str]):
-    """The verb's module and its filled-in arguments. Raises UsageError for what does not parse, and
-    for numbers that cannot be meant."""
-    import tyro
-
-    from saelab.errors import UsageError
-    from saelab.ranges import outside
-
-    from .common import registry, unwritable
-
-    module = importlib.import_module(f".{module_of(verb)}", __name__)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            default = module.default(argv) if hasattr(module, "default") else None
-            args = tyro.cli(
-                module.Args,
-                args=argv,
-                prog=f"saelab {verb}",
-                description=module.__doc__,
-                default=default,
-                registry=registry,
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_sentence(complaint.getvalue())) from None
-    for problem in (*outside(args), *unwritable(args)):
-        raise UsageError(problem)
-    return module, args
-
-
-def module_of(verb: str) -> str:
-    """The name of a verb's module."""
-    return f"{verb}_" if keyword.iskeyword(verb) else verb.replace("-", "_")
+COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
 def _short(text: str) -> str:
@@ -148,13 +55,18 @@ def main(argv: list[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    if argv[0] not in VERBS:
-        print(f"saelab: no verb {argv[0]!r}; there are {', '.join(VERBS)}", file=sys.stderr)
+    if argv[0] not in VERBS and not argv[0].startswith(COMPLETION):
+        print(f"saelab: {unknown(argv[0])}", file=sys.stderr)
         return 2
     args = None
     try:
         with _terminated_as_interrupted():
-            module, args = parse(argv[0], argv[1:])
+            # Not before it is needed: `saelab --help` answers at once.
+            from . import parsing
+
+            if argv[0].startswith(COMPLETION):
+                return parsing.complete(argv)
+            module, args = parsing.parse(argv[0], argv[1:])
             keep_freed_memory()
             give_home()
             with telling(argv[0]):

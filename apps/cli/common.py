@@ -47,10 +47,10 @@ def size(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     )
 
 
-# Options whose help says by itself what happens without them.
-Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="[RUN ...]", help_behavior_hint="")]
-Folder = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
-unsaid = arg(metavar="N", help_behavior_hint="")
+# Options that may be left out: without these names tyro writes `{None}|N`.
+Runs = Annotated[Positional[tuple[Path, ...]], arg(metavar="[RUN ...]")]
+Folder = Annotated[Path | None, arg(metavar="PATH")]
+unsaid = arg(metavar="N")
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Common:
     """seed of everything random"""
 
 
-Device = Annotated[str | None, arg(metavar="DEVICE", help_behavior_hint="")]
-Dtype = Annotated[Literal["float32", "bfloat16", "float16"] | None, arg(help_behavior_hint="")]
+Device = Annotated[str | None, arg(metavar="DEVICE")]
+Dtype = Literal["float32", "bfloat16", "float16"] | None
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class OfModel(OnDevice):
     the cache was captured)"""
 
 
-Place = Annotated[str | None, arg(metavar="MODEL", help_behavior_hint="")]
+Place = Annotated[str | None, arg(metavar="MODEL")]
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def test_weights_that_turn_non_finite_stop_the_run_and_keep_the_checkpoint(
 
 def test_an_unknown_verb_lists_the_verbs(capsys):
     assert main(["trian"]) == 2
-    assert "no verb 'trian'; there are demo, capture, train" in last_line(capsys)
+    assert "no verb 'trian': did you mean train?" in last_line(capsys)
 
 
 def test_debug_shows_the_traceback(tmp_path: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from apps.cli import parse
+from apps.cli.parsing import parse
 from saelab import Config
 from saelab.errors import UsageError
 from saelab.ranges import outside

@@ -1,50 +1,49 @@
-"""Write runs' SAEs as other tools read them.
+"""Write runs' SAEs, and what runs hold, as other tools read them.
 
 saelab export runs/a --to saelens --out for-saelens
 saelab export runs/t0 runs/t1 runs/t2 runs/t3 --to circuit_tracer --out transcoders
+saelab export runs/a --to delphi --out for-delphi
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from saelab.errors import UsageError
+from saelab.ranges import Count
 
-from .common import Common, Runs, document, finished, show
+from .common import Folder, OnDevice, Runs, document, finished, show
+from .progress import bar
 
-Form = Literal["saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer"]
+Form = Literal["saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer", "delphi"]
 
 
 @dataclass(frozen=True)
-class Args(Common):
+class Args(OnDevice):
     """Options of `saelab export`."""
 
     runs: Runs = ()
     """run folders; of circuit_tracer the transcoders of every layer"""
-    to: Literal["saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer"] = (
-        "saelens"
-    )
+    to: Form = "saelens"
     """form to write; what it cannot hold is refused with the reason"""
     out: Path = Path("exported")
     """folder to write; of several runs each gets one of its own in it"""
+    cache: Folder = None
+    """for delphi, the activation cache to read (default: the one the run was trained on)"""
+    tokens: Count = 10_000_000
+    """for delphi, tokens of it to read, such as 500k or 2M"""
 
 
 def run(args: Args) -> int:
     """Write, print what was written."""
-    from saelab import SAE, formats
     from saelab.files import undone
-    from saelab.formats import circuit_tracer
 
     folders = finished("export", args.runs)
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UsageError(f"{args.out} exists and is not empty: choose another --out")
-    saes = [SAE.load(folder) for folder in folders]
     with undone(args.out) as keep:
-        if args.to == "circuit_tracer":
-            circuit_tracer.write_set(saes, args.out)
-        else:
-            for sae, place in zip(saes, _places(args, folders), strict=True):
-                formats.save(sae, place, args.to)
+        _write(args, folders)
         keep()
     written = sorted(path for path in args.out.rglob("*") if path.is_file())
     files = [
@@ -57,13 +56,47 @@ def run(args: Args) -> int:
     return 0
 
 
+def _write(args: Args, folders: list[Path]) -> None:
+    """All runs as one set, or each into its own place."""
+    if args.to == "circuit_tracer":
+        from saelab import SAE
+        from saelab.formats import circuit_tracer
+
+        circuit_tracer.write_set([SAE.load(folder) for folder in folders], args.out)
+        return
+    write = OTHERS.get(args.to, _sae)
+    for folder, place in zip(folders, _places(args, folders), strict=True):
+        write(args, folder, place)
+
+
+def _sae(args: Args, folder: Path, place: Path) -> None:
+    """The SAE itself."""
+    from saelab import SAE, formats
+
+    formats.save(SAE.load(folder), place / "sae.pt" if args.to == "openai" else place, args.to)
+
+
+def _delphi(args: Args, folder: Path, place: Path) -> None:
+    """What its features are on its cache."""
+    from saelab import opening
+    from saelab.formats import delphi
+
+    options = {"needs": ("cache",), "device": args.place}
+    _, sae, cache, _ = opening.open(folder, cache=args.cache, **options)
+    n_tokens = min(args.tokens, cache.n_tokens("train"))
+    with bar(n_tokens, "token") as shown:
+        delphi.write(sae, cache, place, n_tokens=n_tokens, progress=shown.to)
+
+
+# What is written of a run that is not its SAE.
+OTHERS: dict[str, Callable[[Args, Path, Path], None]] = {"delphi": _delphi}
+
+
 def _places(args: Args, folders: list[Path]) -> list[Path]:
     """Where each run goes. Raises UsageError for two of one name."""
     if len(folders) == 1:
-        places = [args.out]
-    else:
-        names = [folder.resolve().name for folder in folders]
-        if doubled := {name for name in names if names.count(name) > 1}:
-            raise UsageError(f"two runs are called {doubled.pop()}: export them one by one")
-        places = [args.out / name for name in names]
-    return [place / "sae.pt" if args.to == "openai" else place for place in places]
+        return [args.out]
+    names = [folder.resolve().name for folder in folders]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise UsageError(f"two runs are called {doubled.pop()}: export them one by one")
+    return [args.out / name for name in names]

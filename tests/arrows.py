@@ -57,8 +57,8 @@ saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.document
     saelab.statistics saelab.tasks saelab.token_norm
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.matching saelab.sae saelab.spelling
-saelab.formats: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.models saelab.origin saelab.sae saelab.sparsify saelab.token_norm
+saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files saelab.models
+    saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
@@ -67,8 +67,8 @@ saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.er
     saelab.sae saelab.statistics saelab.tasks saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
-saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
+saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.files saelab.formats
+    saelab.looking saelab.origin saelab.outdated saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts

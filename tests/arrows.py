@@ -67,8 +67,8 @@ saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.er
     saelab.sae saelab.statistics saelab.tasks saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
-saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.files saelab.formats
-    saelab.looking saelab.origin saelab.outdated saelab.runs
+saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
+    saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts

@@ -91,6 +91,11 @@ def _cache(folder: RunFolder, sae: Any, named: Any) -> Any:
     from saelab.activations import Cache
 
     origin: Origin = sae.origin
+    if not origin.hook:
+        raise UsageError(
+            f"{folder.path} does not say which hook point its SAE reads: "
+            f"`{folder.how_to_capture()}` makes a cache there, which it then knows"
+        )
     cache = named if isinstance(named, Cache) else Cache(named or _recorded(folder, origin))
     if named is None and origin.cache_hash not in (None, sha256(cache.path / "manifest.json")):
         raise UsageError(
@@ -114,7 +119,10 @@ def _cache(folder: RunFolder, sae: Any, named: Any) -> Any:
 def _recorded(folder: RunFolder, origin: Origin) -> Path:
     """Where the record says the cache lies: seen from the run, else as it is written."""
     if not origin.cache:
-        raise UsageError(f"{folder.path} does not say its cache: name it with --cache DIR")
+        raise UsageError(
+            f"{folder.path} has no cache: `{folder.how_to_capture()}` makes one that it then "
+            "knows, --cache DIR names one that there is"
+        )
     for place in (folder.path.resolve() / origin.cache, Path(origin.cache)):
         if place.is_dir():
             return place.resolve()

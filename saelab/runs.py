@@ -3,6 +3,7 @@ heavy."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from saelab.files import read_json, read_object
@@ -40,13 +41,28 @@ class RunFolder:
             what = "an SAE of another form" if self.has_sae() else "no SAE yet"
             return f"RunFolder({str(self.path)!r}: {what})"
         sizes = f"{header['d_model']} -> {header['n_features']} -> {header['d_out']}"
-        origin = Origin.from_dict(header.get("origin") or header.get("about", {}))
+        origin = self.origin()
         form = f"{origin.sparsify} k={origin.k} {origin}, {origin.tokens or 0:,} training tokens"
         return f"RunFolder({str(self.path)!r}: {sizes}, {form})"
 
     def supervised(self, task: str) -> Path:
         """The comparison with supervised dictionaries on a task."""
         return self.path / f"supervise-{task}.json"
+
+    def origin(self) -> Origin:
+        """Where its SAE comes from, told without reading weights; of an SAE of another form
+        nothing is known."""
+        header = read(self.header)
+        return Origin.from_dict(header.get("origin") or header.get("about") or {})
+
+    def how_to_capture(self) -> str:
+        """The command that makes the cache which its SAE lacks, for people."""
+        if not self.header.is_file():
+            return f"saelab import {quote(str(self.path))} --out RUN && saelab capture --for RUN"
+        origin = self.origin()
+        unknown = {" --model M": origin.model is None, " --hook H": not origin.hook}
+        more = "".join(option for option, is_so in unknown.items() if is_so)
+        return f"saelab capture --for {quote(str(self.path))}{more}"
 
     def sae_digest(self) -> str | None:
         """SHA-256 of its SAE's weights, by which results say of which SAE they are; None where

@@ -90,9 +90,9 @@ apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saela
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.device saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files
     saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching
-    saelab.models saelab.opening saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae
-    saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training training.recipes
-    training.reproduce
+    saelab.models saelab.opening saelab.origin saelab.outdated saelab.ranges saelab.ranks
+    saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training
+    training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -235,6 +235,6 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         tokens=config.tokens,
         sparsify=config.sparsify,
         k=config.k,
-        more={"lengths": folder_.lengths(folder)} if changes else {},
+        more=cache.plan.habits | ({"lengths": folder_.lengths(folder)} if changes else {}),
     )
     final.save(RunFolder(folder).sae, run.probe)

@@ -8,6 +8,7 @@ import streamlit as st
 
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
+from saelab.runs import RunFolder
 
 from . import draw, load
 from .html import html, joined
@@ -82,6 +83,16 @@ def index(name: str, folder: Path) -> FeatureIndex:
     except UsageError as error:
         stop(str(error))
     if opened is None:
-        missing = html("{} has no feature index yet: <code>saelab index {}</code>", name, folder)
-        stop(missing)
+        stop(_no_index(name, RunFolder(folder)))
     return opened
+
+
+def _no_index(name: str, run: RunFolder) -> str:
+    """What to type for a run without an index: of one without a cache, what makes that first."""
+    indexing = html("<code>saelab index {}</code>", run.path)
+    if run.header.is_file() and run.origin().cache is None:
+        capturing = html("<code>{}</code>", run.how_to_capture())
+        return html(
+            "{} has no cache and no feature index yet: {}, then {}", name, capturing, indexing
+        )
+    return html("{} has no feature index yet: {}", name, indexing)

@@ -32,4 +32,8 @@ def summary(result: dict, asked: int) -> str:
         lines.append(
             f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"
         )
-    return "\n".join([*lines, f"next: saelab train --cache {result['cache']} --out runs/NAME"])
+    lines += [f"taken as usual, nothing says otherwise: {what}" for what in result["assumed"]]
+    following = f"train --cache {result['cache']} --out runs/NAME"
+    if result["run"] is not None:
+        following = f"eval {result['run']}"
+    return "\n".join([*lines, f"next: saelab {following}"])

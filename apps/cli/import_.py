@@ -62,7 +62,8 @@ def run(args: Args) -> int:
         sae.save(RunFolder(args.out).sae)
         keep()
     facts = {**_facts(sae), "unknown": list(unknown(sae)), "check": checked}
-    result = document("import", args.seed, run=str(args.out), **facts)
+    following = RunFolder(args.out).how_to_capture()
+    result = document("import", args.seed, run=str(args.out), **facts, next=following)
     show(result, args.json, text(result))
     return 0
 
@@ -117,4 +118,5 @@ def text(result: dict[str, Any]) -> str:
         numbers = f"FVU {seen['fvu']:.4f} (PCA {seen['pca']:.4f}), L0 {seen['l0']:.1f}"
         lines.append(f"  checked: {numbers}, {seen['dead']:.1%} of F silent on these tokens")
         lines.append(f"  this looks wrong: {seen['wrong']}" if seen["wrong"] else "  looks right")
+    lines.append(f"next: {result['next']}")
     return "\n".join(lines)

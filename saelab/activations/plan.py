@@ -179,6 +179,16 @@ class Plan:
         )
 
     @property
+    def habits(self) -> dict[str, Any]:
+        """How its contexts are made, as `Origin.more` keeps it of what was trained on them, in
+        SAELens's words; nothing of contexts that somebody gave."""
+        if self.pack == "given":
+            return {}
+        masked = {"exclude_special_tokens": True} if self.uncounted else {}
+        whole = {"context_size": self.context, "prepend_bos": self.bos is not None, **masked}
+        return {**whole, "dataset_path": self.text}
+
+    @property
     def arrays(self) -> dict[str, int]:
         """Width by name of every array of activations or gradients."""
         widths = {name: entry["width"] for name, entry in self.hooks.items()}

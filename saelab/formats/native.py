@@ -63,6 +63,13 @@ def write(sae: SAE, path: Path, probe: Tensor | None = None) -> None:
     write_json(path / HEADER, {**header, "weights": digests.entry(path / WEIGHTS)})
 
 
+def rewrite_origin(path: Path, origin: Origin) -> None:
+    """Say anew where the SAE of a folder comes from; its weights stay, byte for byte."""
+    header = _header(path)
+    known = {name: header[name] for name in header if name not in ORIGINS.values()}
+    write_json(path / HEADER, {**known, "schema": SCHEMA, "origin": origin.to_dict()})
+
+
 def read(path: Path) -> SAE:
     """The SAE of a folder: its bytes checked by their digest, where there is one, its meaning on
     its probe.

@@ -19,6 +19,7 @@ from tests.schemas import check
 
 def verb(capsys: pytest.CaptureFixture, *words: object) -> tuple[int, dict, str]:
     """Exit code, document and last line on standard error."""
+    capsys.readouterr()
     code = main([*map(str, words), "--json"])
     printed = capsys.readouterr()
     document = json.loads(printed.out) if printed.out else {}

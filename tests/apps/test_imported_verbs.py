@@ -46,7 +46,7 @@ def test_eval_measures_what_it_measures_of_the_run_it_came_from(
 
 def test_without_a_cache_it_says_what_to_do(run: Path, capsys):
     assert main(["eval", str(run)]) == 2
-    assert "does not say its cache: name it with --cache DIR" in capsys.readouterr().err
+    assert f"has no cache: `saelab capture --for {run}` makes one" in capsys.readouterr().err
 
 
 def test_index_and_dark_matter(run: Path, tiny_cache: Path):

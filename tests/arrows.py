@@ -38,7 +38,7 @@ saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.files saelab.sparsify
 saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.origin
-saelab.tasks: saelab.bundled saelab.errors
+saelab.tasks: saelab.bundled saelab.errors saelab.models
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
     saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks saelab.textfiles
@@ -63,8 +63,12 @@ saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.anal
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
     saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics saelab.token_norm
-saelab.analysis.steering: saelab.analysis.frozen saelab.analysis.parts saelab.errors saelab.models
-    saelab.sae saelab.statistics saelab.tasks saelab.token_norm
+saelab.analysis.prompts: saelab.activations saelab.analysis.dark_matter saelab.analysis.frozen
+    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.spelling saelab.tasks
+    saelab.token_norm
+saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analysis.parts
+    saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics saelab.tasks
+    saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.features saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files

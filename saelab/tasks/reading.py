@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from saelab.bundled.prompts import Drawn
+from saelab.models.tokens import Encoder
 
 ENDING = 16  # characters of a prompt's end; see `Reader.following`
 
@@ -30,10 +31,12 @@ class Encoded(NamedTuple):
 
 
 class Reader:
-    """A tokenizer, and the answers that it has read so far."""
+    """A tokenizer, and the answers that it has read so far. Text is text: a special token that it
+    spells out is none."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
+        self.encoder = Encoder(tokenizer)
         first = tokenizer.bos_token_id
         # What starts the contexts that models are cached on: see `tokens.bounds`.
         first = tokenizer.eos_token_id if first is None else first
@@ -42,7 +45,7 @@ class Reader:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of each text, nothing put before or behind them."""
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return self.encoder.ids(texts)
 
     def encode(self, drawn: Drawn) -> Encoded:
         """The prompt in tokens. Raises Unfit for twins of unequal length, for answers that are not
@@ -57,15 +60,18 @@ class Reader:
         return Encoded(drawn, clean, corrupted, right, wrong, positions)
 
     def _clean(self, drawn: Drawn) -> tuple[list[int], dict[str, int]]:
-        coded = self.tokenizer(drawn.clean, add_special_tokens=False, return_offsets_mapping=True)
-        spans, positions = coded["offset_mapping"], {}
+        positions, spans = {}, []
+        if drawn.marks:
+            read, spans = self.encoder.spans(drawn.clean)
+        else:
+            (read,) = self.ids([drawn.clean])
         for name, at in drawn.marks.items():
             place = next((i for i, (low, high) in enumerate(spans) if low <= at < high), None)
             if place is None:
                 text = f"a prompt of {len(drawn.clean)}: {drawn.clean!r}"
                 raise Unfit(f"position {name!r} is character {at} of {text}")
             positions[name] = len(self.bos) + place
-        ids = [*self.bos, *coded["input_ids"]]
+        ids = [*self.bos, *read]
         return ids, {**positions, "end": len(ids) - 1}
 
     def following(self, text: str, words: Sequence[str], first: bool = False) -> list[int]:

@@ -18,7 +18,7 @@ from saelab.runs import RunFolder, kind_of, read
 class Inspected(NamedTuple):
     """What lies at a path."""
 
-    kind: Literal["cache", "run", "sae", "document", "checkpoint", "index"]
+    kind: Literal["cache", "run", "sae", "document", "checkpoint", "index", "explanations"]
     finished: bool
     """whether the work that makes it came to its end"""
     facts: dict[str, Any]
@@ -99,6 +99,7 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
         *(file for path in checkpoints for file in _checkpoint(path, "checkpoints/", verify)),
         *documents.values(),
         *([index] if index else ()),
+        *_explanations(run.explanations, verify),
     ]
     kept = _cache(run.cache, verify) if (run.cache / "manifest.json").is_file() else None
     files += [file._replace(file=f"cache/{file.file}") for file in kept.files] if kept else []
@@ -183,6 +184,8 @@ def _foreign(path: Path, below: str = "") -> Iterator[File]:
 
 def _single(path: Path, verify: bool) -> Inspected | None:
     """A file that says by itself whether it is whole; None for any other."""
+    if path.name == "explanations.db":
+        return Inspected("explanations", True, {}, list(_explanations(path, verify)))
     if path.suffix == ".db":
         schema, looked = _index(path, verify)
         return Inspected("index", True, {"schema": schema}, [looked])
@@ -219,3 +222,17 @@ def _index(path: Path, verify: bool) -> tuple[str | None, File]:
     except (FailedRun, UsageError) as error:
         return None, File(path.name, path.stat().st_size, "wrong", str(error))
     return schema, looking.look(path, path.name, (lambda: file.is_right(path)) if verify else None)
+
+
+def _explanations(path: Path, verify: bool) -> Iterator[File]:
+    """The file of explanations, where there is one."""
+    if not path.is_file():
+        return
+    from saelab.explaining import store
+
+    try:
+        store.sae(path)
+    except (FailedRun, UsageError) as error:
+        yield File(path.name, path.stat().st_size, "wrong", str(error))
+        return
+    yield looking.look(path, path.name, (lambda: store.is_right(path)) if verify else None)

@@ -26,5 +26,9 @@ def _saes(run: RunFolder) -> Iterator[tuple[str, str | None]]:
         from saelab.features import file
 
         yield run.features.name, file.sae(run.features)
+    if run.explanations.is_file():
+        from saelab.explaining import store
+
+        yield run.explanations.name, store.sae(run.explanations)
     for path in sorted(run.path.glob("*.json")):
         yield path.name, read(path).get(OF)

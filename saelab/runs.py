@@ -31,6 +31,7 @@ class RunFolder:
         self.windows = self.path / "windows.jsonl"
         self.features = self.path / "features.db"
         self.annotations = self.path / "annotations.db"
+        self.explanations = self.path / "explanations.db"
         self.report = self.path / "report.json"
         self.dark_matter = self.path / "dark-matter.json"
         self.circuit = self.path / "circuit.json"

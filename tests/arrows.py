@@ -55,6 +55,8 @@ saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.m
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
     saelab.matching saelab.models saelab.origin saelab.sae saelab.scaling saelab.sparsify
     saelab.statistics saelab.tasks saelab.token_norm
+saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
+    saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.matching saelab.sae saelab.spelling
 saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files saelab.models
@@ -70,9 +72,9 @@ saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analy
     saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics saelab.tasks
     saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
-saelab.outdated: saelab.features saelab.runs
-saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
+saelab.outdated: saelab.explaining saelab.features saelab.runs
+saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explaining saelab.features
+    saelab.files saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
@@ -92,11 +94,11 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.outdated saelab.runs saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.device saelab.digests saelab.errors saelab.evaluation saelab.features saelab.files
-    saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching
-    saelab.models saelab.opening saelab.origin saelab.outdated saelab.ranges saelab.ranks
-    saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks saelab.textfiles training
-    training.recipes training.reproduce
+    saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
+    saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
+    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.ranges
+    saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
+    saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

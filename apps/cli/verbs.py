@@ -31,6 +31,7 @@ VERBS = {
     "train": Verb(TRAIN, "train an SAE on a cache"),
     "eval": Verb(TRAIN, "measure an SAE: reconstruction, sparsity, effect on the model's loss"),
     "index": Verb(EXPLORE, "build the feature index the browser reads"),
+    "explain": Verb(EXPLORE, "say in words what makes features fire, and how well that tells"),
     "browse": Verb(EXPLORE, "open the feature browser"),
     "circuits": Verb(EXPLAIN, "find the heads that carry out a task, and compare with the truth"),
     "supervise": Verb(EXPLAIN, "compare SAEs with supervised dictionaries on a task"),

@@ -89,6 +89,7 @@ def lines(
         "train": f"{train} --out out --backend reference",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
         "index": f"run --cache {tiny_cache} --tokens 2000 --compare run2",
+        "explain": f"run --cache {tiny_cache} --tokens 2000 --held-out 300",
         "export": f"run --to delphi --cache {tiny_cache} --tokens 2000 --out out",
         "dark-matter": f"run run2 --cache {tiny_cache} --tokens 2000 --held-out 300",
         "dark-matter errors": f"run --cache {tiny_cache} --tokens 2000 --held-out 200 --errors out",
@@ -104,7 +105,15 @@ def lines(
 
 NAMES = (
     *("capture", "capture gradients", "capture check", "train", "train live", "eval controls"),
-    *("index", "export", "dark-matter", "dark-matter errors", "supervise", "circuits eap-ig"),
+    *(
+        "index",
+        "explain",
+        "export",
+        "dark-matter",
+        "dark-matter errors",
+        "supervise",
+        "circuits eap-ig",
+    ),
     *("circuits codes", "circuits patching", "circuits feature-circuit", "bench", "reproduce"),
 )
 

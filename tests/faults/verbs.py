@@ -52,6 +52,7 @@ VERBS = (
         events=True,
     ),
     Verb("index", "index run --tokens 500", True, True),
+    Verb("explain", "explain run --tokens 500 --held-out 100", True),
     Verb("eval", "eval run --tokens 500", True),
     Verb(
         "error caches",

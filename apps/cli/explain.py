@@ -1,0 +1,158 @@
+"""Explain features by rules: tokens, n-grams, kinds of tokens, places, output tokens, found on
+training contexts and scored by detection on held-out ones.
+
+    saelab explain runs/a
+    saelab explain runs/a --features 7,12,100-120
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from saelab.errors import UsageError
+from saelab.ranges import Count
+from saelab.runs import RunFolder
+
+from .common import OfCache, cell, document, show, told
+from .progress import bar
+
+if TYPE_CHECKING:
+    from saelab.explaining.explain import Explained
+    from saelab.explaining.records import Explanation
+
+Numbers = Annotated[str, arg(metavar="NUMBERS", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Args(OfCache):
+    """Options of `saelab explain`."""
+
+    run: Positional[Path] = Path()
+    """run folder"""
+    features: Numbers = ""
+    """features to print, such as 7,12,100-120, or all; rules are found for every live one"""
+    tokens: Count = 500_000
+    """training tokens to find rules on, at most"""
+    held_out: Count = 100_000
+    """held-out tokens to score them on, at most"""
+
+
+def run(args: Args) -> int:
+    """Explain, write explanations.db into the run, print what it holds."""
+    from saelab import opening
+    from saelab.explaining import store
+    from saelab.explaining.explain import explain
+    from saelab.explaining.records import RULES
+    from saelab.spelling import pieces
+
+    started = time.perf_counter()
+    options = {"device": args.place, "dtype": args.model_dtype}
+    folder, sae, cache, model = opening.open(args.run, args.model, args.cache, **options)
+    asked = numbers(args.features, sae.n_features)
+    promoted_FJ, suppressed_FJ = output_tokens(sae, model)
+    limits = [min(args.tokens, cache.n_tokens()), min(args.held_out, cache.n_tokens("held_out"))]
+    with bar(sum(limits), "token") as shown:
+        explained, *_ = explain(
+            sae,
+            cache,
+            pieces(model.tokenizer, len(model.tokenizer)),
+            promoted_FJ=promoted_FJ,
+            suppressed_FJ=suppressed_FJ,
+            n_tokens=args.tokens,
+            n_held_out=args.held_out,
+            seed=args.seed,
+            progress=shown.to,
+        )
+    said = counts(explained)
+    store.write(folder.explanations, folder.sae_digest(), RULES, explained.by_feature, said)
+    rows = [row(number, explained.by_feature.get(number)) for number in asked]
+    fields = {"run": str(args.run), "sae": folder.sae_digest(), "method": RULES, **said}
+    seconds = round(time.perf_counter() - started, 1)
+    result = document("explain", args.seed, **fields, seconds=seconds, features=rows)
+    show(result, args.json, text(folder, result))
+    return 0
+
+
+def numbers(words: str, n_features: int) -> list[int]:
+    """The features that are named, ascending: `7,12,100-120`, or `all`. Raises UsageError for
+    others than the SAE has."""
+    if words == "all":
+        return list(range(n_features))
+    chosen: set[int] = set()
+    for word in filter(None, words.replace(" ", "").split(",")):
+        first, _, last = word.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise UsageError(f"--features {words}: {word} is no number and no range such as 7-12")
+        low, high = int(first), int(last or first)
+        if high >= n_features or low > high:
+            there = f"this SAE has features 0 to {n_features - 1}"
+            raise UsageError(f"--features {words}: there is no {word}; {there}")
+        chosen.update(range(low, high + 1))
+    return sorted(chosen)
+
+
+def output_tokens(sae: Any, model: Any) -> tuple[Any, Any]:
+    """[F, J] each: the tokens that features promote and suppress, where the decoder writes to the
+    residual stream of a model that is there whole; else None."""
+    from saelab.features import directions
+
+    writes = directions.writes_to_residual(sae.origin.target or sae.origin.hook)
+    if getattr(model, "lacking", ()) or not writes:
+        return None, None
+    ids_F2J, _ = directions.output_tokens(sae.W_dec.detach(), directions.output_map(model), 10)
+    return ids_F2J[:, 0].numpy(), ids_F2J[:, 1].numpy()
+
+
+def counts(explained: "Explained") -> dict[str, Any]:
+    """What explanations were found and scored on, and their mean scores."""
+    kinds = Counter(one.kind for one in explained.by_feature.values() if one.kind)
+    return {
+        **{name: getattr(explained, name) for name in ("tokens", "held_out", "documents")},
+        **{name: getattr(explained, name) for name in ("live", "unseen", "without")},
+        "kinds": dict(kinds.most_common()),
+        **{name: mean.as_dict() for name, mean in explained.means.items()},
+    }
+
+
+def row(feature: int, one: "Explanation | None") -> dict[str, Any]:
+    """A feature of the document; without explanation where it never fired."""
+    if one is None:
+        return {"feature": feature, "text": None}
+    names = ("text", "kind", "cells", "recall", "precision", "firings")
+    plain = {name: getattr(one, name) for name in names}
+    estimates = {name: getattr(one, name).as_dict() for name in ("score", "token", "gain")}
+    return {"feature": feature, **plain, **estimates}
+
+
+MEANS = (
+    ("rule", "explanations"),
+    ("token", "best single token"),
+    ("gain", "difference, paired"),
+)
+
+
+def text(folder: RunFolder, result: dict) -> str:
+    """The result for people."""
+    known = result["live"] - result["unseen"]
+    lines = [
+        f"{folder.explanations}: {result['live']:,} live features over {result['tokens']:,} "
+        f"training tokens in {result['seconds']:.0f} s",
+        f"detection on {result['held_out']:,} tokens of {result['documents']:,} held-out "
+        f"documents, mean balanced accuracy of the {known:,} features that fire there",
+    ]
+    for key, name in MEANS:
+        null = told(result[key]["null"])
+        lines.append(f"  {name:20} {cell(result[key])}   null {null}")
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in result["kinds"].items())
+    lines += [f"rules: {kinds}; none found for {result['without']:,}"]
+    for one in result["features"]:
+        if one["text"] is None:
+            lines.append(f"  {one['feature']:6}  never fired")
+        else:
+            score = told(one["score"]["value"], ".2f")
+            lines.append(f"  {one['feature']:6}  {score:>4}  {one['text']}")
+    return "\n".join([*lines, f"next: saelab browse {folder.path}"])

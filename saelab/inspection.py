@@ -98,6 +98,7 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
         *(_sae(run.sae, "sae/", verify) if run.has_sae() else ()),
         *(file for path in checkpoints for file in _checkpoint(path, "checkpoints/", verify)),
         *documents.values(),
+        *_map(run.dark_matter_map, verify),
         *([index] if index else ()),
         *_explanations(run.explanations, verify),
     ]
@@ -113,6 +114,13 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
         "of another SAE": [] if any(file.problem for file in files) else outdated(run),
     }
     return Inspected("run", run.has_sae(), facts, files)
+
+
+def _map(path: Path, verify: bool) -> Iterator[File]:
+    """The linear map that `saelab dark-matter` keeps, where there is one."""
+    if path.is_file():
+        is_right = partial(digests.tensors_right, path) if verify else None
+        yield looking.look(path, path.name, is_right)
 
 
 def _edited(run: RunFolder) -> Iterator[File]:

@@ -63,8 +63,9 @@ saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files sae
     saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
-saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.errors
-    saelab.evaluation saelab.kernels saelab.models saelab.sae saelab.statistics saelab.token_norm
+saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.digests saelab.errors
+    saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
+    saelab.token_norm
 saelab.analysis.prompts: saelab.activations saelab.analysis.dark_matter saelab.analysis.frozen
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.spelling saelab.tasks
     saelab.token_norm
@@ -80,6 +81,8 @@ saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors sa
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify
     saelab.statistics saelab.tasks
+saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering
+    saelab.errors saelab.features saelab.models saelab.opening saelab.runs
 saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks

@@ -4,8 +4,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -185,8 +186,13 @@ def keep(path: Path, result: dict) -> None:
     the same."""
     from saelab.files import write_json
 
+    attempt(path, partial(write_json, value=result))
+
+
+def attempt(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file; where nobody may, say so on stderr."""
     try:
-        write_json(path, result)
+        write(path)
     except OSError as error:
         print(f"{path} could not be written: {error.strerror or error}", file=sys.stderr)
 

@@ -6,12 +6,13 @@ what each costs the model.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from saelab.errors import UsageError
 from saelab.ranges import Count, Weight
 
-from .common import Folder, OfCache, Runs, cell, document, finished, keep, show
+from .common import Folder, OfCache, Runs, attempt, cell, document, finished, keep, show
 from .progress import bar
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class Args(OfCache):
 
 
 def run(args: Args) -> int:
-    """Analyse, write dark-matter.json into every run, print tables."""
+    """Analyse, write dark-matter.json and the linear map into every run, print tables."""
     from saelab import opening
+    from saelab.analysis.dark_matter import map_file
     from saelab.analysis.dark_matter.report import analyse
 
     folders = finished("dark-matter", args.runs)
@@ -66,13 +68,17 @@ def run(args: Args) -> int:
         min(args.tokens, cache.n_tokens()),
         min(args.held_out, cache.n_tokens("held_out")),
     )
+    maps = {}
     with bar(n_tokens + n_held_out, "token") as shown:
         sizes = {"n_tokens": args.tokens, "n_held_out": args.held_out, "ridge": args.ridge}
-        fields = analyse(saes, cache, model, **sizes, seed=args.seed, progress=shown.to)
+        told = {"progress": shown.to, "keep": maps.__setitem__}
+        fields = analyse(saes, cache, model, **sizes, seed=args.seed, **told)
     result = document("dark-matter", args.seed, **fields)
     for run_, own in zip(opened, result["runs"], strict=True):
         of_it = {"runs": [own], "sae": run_.folder.sae_digest()}
         keep(run_.folder.dark_matter, {**result, **of_it})
+        kept = partial(map_file.write, map=maps[own["run"]], sae=of_it["sae"])
+        attempt(run_.folder.dark_matter_map, kept)
     lines = [table(result)]
     if args.errors:
         lines.append(_write_errors(args, cache, next(iter(saes.values()))))

@@ -215,6 +215,11 @@ class FeatureIndex:
         """[F] share of tokens each feature fired on."""
         return np.array(self._column("select density from feature order by id"))
 
+    def means(self) -> np.ndarray:
+        """[F] mean |activation| of each feature over the tokens on which it fires; 0 of one that
+        never does."""
+        return np.array(self._column("select coalesce(mean, 0.0) from feature order by id"))
+
     def cosines(self, sae: int = 0) -> np.ndarray:
         """[F] cosine with the nearest feature of the sae-th other SAE; empty if there is none."""
         sql = "select cosine from nearest where sae = ? order by feature"

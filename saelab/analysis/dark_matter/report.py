@@ -14,6 +14,7 @@ from torch import Tensor
 from saelab import models
 from saelab.activations import Cache, Contexts
 from saelab.analysis.dark_matter.across_runs import scaling
+from saelab.analysis.dark_matter.decomposition import Map
 from saelab.analysis.dark_matter.fields import fields
 from saelab.analysis.dark_matter.subject import Subject
 from saelab.errors import UsageError
@@ -38,12 +39,14 @@ def analyse(
     ridge: float = 0.0,
     seed: int = 0,
     progress: Progress | None = None,
+    keep: Callable[[str, Map], None] | None = None,
 ) -> dict:
     """The fields of the `dark-matter` document for SAEs by name: `runs`, and `scaling` across them.
 
     n_tokens: training tokens the maps are fitted on, at most; n_held_out: tokens they are scored
     on, at most; ridge: see `linear.solve`. The model's loss is measured with x_hat, with either
     part of the error added back, and with noise of that part's length. progress(tokens done).
+    keep(name, map): is given each SAE's linear map, which `error_split` of a prompt goes by.
     Raises UsageError for an SAE of another width than the cache, a transcoder, too few tokens, no
     held-out documents, or a model that predicts no tokens.
     """
@@ -62,6 +65,9 @@ def analyse(
         n_held_out,
         lambda n: progress and progress(n_read + n),
     )
+    if keep:
+        for name, subject in subjects.items():
+            keep(name, subject.maps["sae"])
     runs = [fields(name, subject, seed) for name, subject in subjects.items()]
     tables = [subject.sums["sae"].table() for subject in subjects.values()]
     norms = [torch.cat(subject.norms) for subject in subjects.values()]

@@ -1,10 +1,10 @@
 """Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level
 that pairs must pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from saelab.ranges import strict
 
@@ -106,6 +106,42 @@ def word(sparsify: Sparsify) -> str:
         return "jumprelu" if sparsify.bandwidth or sparsify.level else "relu"
     names = (name for name in TABLE if TABLE[name](sparsify.k) == sparsify)
     return f"{next(names, f'{sparsify.over} choice, beta={sparsify.beta:g}')} k={sparsify.k}"
+
+
+FIELD = {  # as papers write them
+    "topk": "TopK",
+    "abstopk": "AbsTopK",
+    "batchtopk": "BatchTopK",
+    "mutual-choice": "Mutual Choice",
+    "feature-choice": "Feature Choice",
+    "g-sae": "g-SAE",
+    "jumprelu": "JumpReLU",
+    "relu": "ReLU",
+}
+
+
+def title(name: str, k: int | None = None) -> str:
+    """A sparsifier's name in TABLE as papers write it, with its k if it has one.
+
+    >>> title("topk", 32)
+    'TopK k=32'
+    """
+    name, _, rest = name.partition(" ")
+    written = f"{FIELD.get(name, name)} {rest}".strip()
+    has_k = k is not None and name not in ("jumprelu", "relu")
+    return f"{written} k={k}" if has_k else written
+
+
+def of_header(header: Mapping[str, Any]) -> str:
+    """The sparsifier of a `sae.json` as papers write it: the one it was trained with, else its
+    inference form."""
+    origin = header.get("origin") or header.get("about") or {}
+    if origin.get("sparsify"):
+        return title(origin["sparsify"], origin.get("k"))
+    try:
+        return title(word(from_dict(header["sparsify"])))
+    except (TypeError, ValueError):  # another version's
+        return str(header["sparsify"].get("kind"))
 
 
 def inference_form(sparsify: Sparsify) -> Sparsify:

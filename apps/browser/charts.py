@@ -1,16 +1,17 @@
 """Plotly figures of an index and of a run. Imports no Streamlit."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from saelab.features.records import Bin, Logit
-
-INK, QUIET, GRID = "#1f2933", "#6b7785", "#e8ebef"
-POSITIVE, NEGATIVE, ACCENT = "#f28b20", "#4279d6", "#2f6f6a"
-GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍", " ": "·"}
+# Marks of at least 3:1 on the light and on the dark page; texts and axes take the page's colours.
+POSITIVE, NEGATIVE, ACCENT = "#d97410", "#5485e6", "#3f8f88"
+QUIET, CLEAR = "#7f8a96", "rgba(0, 0, 0, 0)"
+BANDS = {ACCENT: "rgba(63, 143, 136, 0.2)", NEGATIVE: "rgba(84, 133, 230, 0.2)"}
 
 
 def _styled(figure: go.Figure, height: int) -> go.Figure:
@@ -19,78 +20,30 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         showlegend=False,
         bargap=0.06,
-        font={"size": 11, "color": QUIET},
-        plot_bgcolor="white",
-        paper_bgcolor="white",
+        font={"size": 12},
+        template="none",
+        plot_bgcolor=CLEAR,
+        paper_bgcolor=CLEAR,
     )
-    figure.update_xaxes(gridcolor=GRID, zeroline=False, fixedrange=True)
-    figure.update_yaxes(gridcolor=GRID, zeroline=False, fixedrange=True)
+    figure.update_xaxes(zeroline=False, fixedrange=True)
+    figure.update_yaxes(zeroline=False, fixedrange=True)
     return figure
 
 
-def _label(text: str) -> str:
-    """A token as plotly shows it: plotly reads a little HTML in labels, so its three characters are
-    escaped."""
-    drawable = "".join(GLYPHS.get(character, character) for character in text)
-    return drawable.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def log_ticks(low: float, high: float) -> dict[str, Any]:
+    """Ticks of a logarithmic axis from low to high: the powers of ten where it spans two of them,
+    else 1, 2 and 5 times these; each reads as the whole number it is.
 
-
-def histogram(bins: Sequence[Bin]) -> go.Figure:
-    """How often a feature fired, by activation; bars span their bin (an eighth of an octave)."""
-    low, high = np.array([part.low for part in bins]), np.array([part.high for part in bins])
-    colors = [POSITIVE if part.low >= 0 else NEGATIVE for part in bins]
-    hover = [f"{part.low:.3g} to {part.high:.3g}: {part.fired:,}" for part in bins]
-    heights = [part.fired for part in bins]
-    bars = go.Bar(
-        x=(low + high) / 2,
-        width=high - low,
-        y=heights,
-        marker_color=colors,
-        hovertext=hover,
-        hoverinfo="text",
-    )
-    figure = _styled(go.Figure(bars), 190)
-    figure.update_layout(bargap=0)
-    figure.update_traces(marker_line={"width": 0.5, "color": "white"})
-    return figure.update_xaxes(title="activation", showgrid=False).update_yaxes(title="tokens")
-
-
-def logits(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> go.Figure:
-    """The output tokens a feature raises most (right) and lowers most (left), strongest on top."""
-    figure = make_subplots(1, 2, horizontal_spacing=0.05)
-    largest = max(abs(one.value) for one in [*promoted, *suppressed]) * 1.05
-    for column, (tokens, color) in enumerate(
-        ((suppressed, NEGATIVE), (promoted, POSITIVE)), start=1
-    ):
-        rows = list(range(len(tokens)))
-        hover = [f"{_label(one.text)} {one.value:+.3f}" for one in tokens]
-        bars = go.Bar(
-            x=[one.value for one in tokens],
-            y=rows,
-            orientation="h",
-            marker_color=color,
-            hovertext=hover,
-            hoverinfo="text",
-        )
-        figure.add_trace(bars, 1, column)
-        side = "right" if column == 2 else "left"
-        ticks = {
-            "tickvals": rows,
-            "ticktext": [_label(one.text) for one in tokens],
-            "side": side,
-            "showgrid": False,
-        }
-        figure.update_yaxes(
-            **ticks,
-            autorange="reversed",
-            tickfont={"family": "monospace", "color": INK},
-            row=1,
-            col=column,
-        )
-        figure.update_xaxes(
-            range=[-largest, 0] if column == 1 else [0, largest], nticks=4, row=1, col=column
-        )
-    return _styled(figure, 30 + 21 * max(len(promoted), len(suppressed)))
+    log_ticks(0.1, 0.7)["ticktext"]  # ['0.1', '0.2', '0.5']
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    steps = (1,) if math.log10(high / low) >= 2 else (1, 2, 5)
+    every = [by * 10.0**decade for decade in range(first, last + 1) for by in steps]
+    slack = 10 ** (0.05 * math.log10(high / low)) if high > low else 1.0
+    values = [at for at in every if low / slack <= at <= high * slack]
+    if len(values) < 2:
+        values = sorted({float(f"{at:.2g}") for at in (low, high)})
+    return {"tickvals": values, "ticktext": [f"{at:,.10g}" for at in values]}
 
 
 CURVES = (
@@ -121,12 +74,13 @@ def curves(rows: Sequence[dict]) -> go.Figure | None:
         figure.add_trace(
             go.Scatter(x=x, y=y, mode="lines", line={"color": ACCENT, "width": 1.5}), 1, column
         )
-        figure.update_yaxes(
-            type="log" if log and min(y) > 0 else "linear", nticks=5, row=1, col=column
-        )
+        axis: dict[str, Any] = {"nticks": 5}
+        if log and min(y) > 0:
+            axis = {"type": "log", **log_ticks(min(y), max(y))}
+        figure.update_yaxes(**axis, row=1, col=column)
         figure.update_xaxes(nticks=4, row=1, col=column)
     _styled(figure, 230)
-    figure.update_annotations(font={"size": 12, "color": INK})
+    figure.update_annotations(font={"size": 12})
     return figure.update_layout(margin={"t": 28})
 
 
@@ -165,7 +119,7 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
     figure = _styled(
         go.Figure(go.Bar(x=middle, y=counts, marker_color=ACCENT, hoverinfo="x+y")), 230
     )
-    for at, name in ((null, "random"), (threshold, "found")):
+    for at, name in ((null, "random"), (threshold, f"found, {threshold:g}")):
         figure.add_vline(
             at,
             line={"color": QUIET, "width": 1, "dash": "dot"},
@@ -184,7 +138,7 @@ def heads(rows: Sequence[dict]) -> go.Figure:
     for row in rows:
         scores_LH[row["layer"], row["head"]] = row["score"]
     largest = float(np.abs(scores_LH).max()) or 1.0
-    colors = [[0, NEGATIVE], [0.5, "white"], [1, POSITIVE]]
+    colors = [[0, NEGATIVE], [0.5, CLEAR], [1, POSITIVE]]
     hover = "layer %{y}, head %{x}: %{z:.3g}<extra></extra>"
     table = go.Heatmap(
         z=scores_LH,
@@ -228,11 +182,16 @@ def faithfulness(
             x=size, y=[point["value"] for point in curve], mode="lines+markers", hovertemplate=hover
         )
         if curve:
-            figure.add_traces(
-                [shade.update(fillcolor=GRID), line.update(line={"color": color, "width": 1.5})]
-            )
+            shade.update(fillcolor=BANDS[color])
+            line.update(line={"color": color, "width": 1.5})
+            figure.add_traces([shade, line])
     figure.add_hline(1, line={"color": QUIET, "width": 1, "dash": "dot"})
-    figure.update_xaxes(
-        title=f"{unit} {'kept or removed' if left else 'kept'}", type="linear" if few else "log"
-    )
-    return figure.update_xaxes(dtick=None if few else 1).update_yaxes(title="faithfulness")
+    axis: dict[str, Any] = {"type": "linear"} if few else _log_axis([*points, *left])
+    figure.update_xaxes(title=f"{unit} {'kept or removed' if left else 'kept'}", **axis)
+    return figure.update_yaxes(title="faithfulness")
+
+
+def _log_axis(points: Sequence[dict]) -> dict[str, Any]:
+    """A logarithmic axis of circuit sizes."""
+    sizes = [int(point["size"]) for point in points if point["size"]]
+    return {"type": "log", **log_ticks(min(sizes), max(sizes))} if sizes else {"type": "log"}

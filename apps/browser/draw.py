@@ -1,25 +1,25 @@
-"""From what an index says to HTML: links carry their page and query, and nothing imports Streamlit.
+"""The pieces that pages are made of, as HTML. Nothing imports Streamlit.
 
 A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab
 opens it by itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from saelab.features.records import Example, Feature, Match, Neighbour, Token
-from saelab.features.search import AFTER, BEFORE
-from saelab.spelling import characters
-
 from .html import EMPTY, Markup, escape, html, joined
 
-POSITIVE, NEGATIVE = "242, 139, 32", "66, 121, 214"
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
 BLANK = {" ": "·"}
 MARKS = str.maketrans({one: html('<i class="ws">{}</i>', glyph) for one, glyph in GLYPHS.items()})
 ALL_MARKS = MARKS | str.maketrans({" ": html('<i class="ws">{}</i>', BLANK[" "])})
+
+BREAKS = re.compile(r"(\n+)")
+FEW = 4  # blanks in a row that are drawn one by one are fewer
+MANY = re.compile(rf"((?: {{{FEW},}}|\n{{{FEW},}}|\t{{{FEW},}}|\r{{{FEW},}}))")
 
 
 def style() -> str:
@@ -27,16 +27,28 @@ def style() -> str:
     return (Path(__file__).parent / "style.css").read_text()
 
 
-def text(value: str, spaces: bool = False) -> Markup:
+def text(value: str, spaces: bool = False, lines: bool = False) -> Markup:
     """Text with visible line breaks and tabs; `spaces` shows blanks too, for a token that stands
-    alone."""
+    alone, `lines` breaks the line after visible breaks, once after several."""
     # Glyphs are put into what is escaped already: escaping makes none of the characters they mark.
-    return Markup(str(escape(value)).translate(ALL_MARKS if spaces else MARKS))
+    escaped = str(escape(value))
+    pieces = BREAKS.split(escaped) if lines else [escaped]
+    marks = ALL_MARKS if spaces else MARKS
+    marked = [piece.translate(marks) for piece in pieces]
+    marked[1::2] = [f"{breaks}\n" for breaks in marked[1::2]]  # every other piece is breaks
+    return Markup("".join(marked))
 
 
 def token(value: str) -> Markup:
-    """A token by itself, blanks visible."""
-    return html('<span class="tok">{}</span>', text(value, spaces=True))
+    """A token by itself, blanks visible; many of them are counted, so that they stay in their
+    column."""
+    parts = []
+    for one in MANY.split(value):
+        same = len(one) >= FEW and len(set(one)) == 1 and one[0] in GLYPHS | BLANK
+        parts.append(text(one[0], spaces=True) if same else text(one, spaces=True))
+        if same:
+            parts.append(html('<i class="ws">×{}</i>', len(one)))
+    return html('<span class="tok">{}</span>', joined(parts))
 
 
 def tokens(values: Iterable[str]) -> Markup:
@@ -75,25 +87,35 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}%" if value >= 0.1 else f"{number(100 * value, 2)}%"
 
 
-def cell(body: Any, classes: str = "n", title: str = "", tag: str = "td") -> Markup:
+def cell(body: Any, classes: str = "n", title: str = "") -> Markup:
     """A cell of a table, right-aligned unless told otherwise.
 
     >>> cell(number(0.25))
     Markup('<td class="n">0.250</td>')
     """
-    kind = html(' class="{}"', classes) if classes else EMPTY
-    why = html(' title="{}"', text(title)) if title else EMPTY
-    return html("<{tag}{}{}>{}</{tag}>", kind, why, body, tag=tag)
+    return html("<td{}>{}</td>", _attributes(classes, title), body)
 
 
 def head(body: Any, classes: str = "n", title: str = "") -> Markup:
-    """A column's heading."""
-    return cell(body, classes, title, "th")
+    """A column's heading; over a column of rows' names an empty cell."""
+    if not body:
+        return cell("", classes)
+    return html('<th scope="col"{}>{}</th>', _attributes(classes, title), body)
+
+
+def side(body: Any, classes: str = "", title: str = "") -> Markup:
+    """A row's heading."""
+    return html('<th scope="row"{}>{}</th>', _attributes(classes, title), body)
+
+
+def _attributes(classes: str, title: str) -> Markup:
+    kind = html(' class="{}"', classes) if classes else EMPTY
+    return kind + (html(' title="{}"', text(title)) if title else EMPTY)
 
 
 def row(first: Any, *others: Any, title: str = "") -> Markup:
     """A row: its name on the left, numbers to the right of it."""
-    return line(cell(first, "", title), *map(cell, others))
+    return line(side(first, "", title), *map(cell, others))
 
 
 def line(*cells: Markup) -> Markup:
@@ -104,72 +126,10 @@ def line(*cells: Markup) -> Markup:
 def grid(heads: Iterable[Markup], rows: Iterable[Markup], kind: str = "") -> Markup:
     """A table of headings and rows."""
     classes = f"grid {kind}".strip()
-    body = html("<thead><tr>{}</tr></thead><tbody>{}</tbody>", joined(heads), joined(rows))
-    return html('<table class="{}">{}</table>', classes, body)
-
-
-def shade(activation: float, largest: float) -> str:
-    """The background of a token: orange for positive, blue for negative activations, stronger with
-    |activation|."""
-    strength = min(1.0, abs(activation) / largest) if largest else 0.0
-    color = POSITIVE if activation > 0 else NEGATIVE
-    return f"background-color: rgba({color}, {0.12 + 0.78 * strength:.2f})"
-
-
-def shaded(example: Example, first: int, last: int, largest: float) -> Markup:
-    """Positions first to last of an example: firing tokens shaded with their activation as a
-    tooltip, the peak outlined."""
-    parts = []
-    for group in characters(example.texts, first, last):
-        body = text("".join(example.texts[position] for position in group))
-        strongest = max(group, key=lambda position: abs(example.activations[position]))
-        activation = example.activations[strongest]
-        if activation == 0:
-            parts.append(body)
-            continue
-        classes = "act peak" if example.position in group else "act"
-        values = ", ".join(number(example.activations[position]) for position in group)
-        about = (classes, shade(activation, largest), values)
-        parts.append(html('<span class="{}" style="{}" title="{}">{}</span>', *about, body))
-    return joined(parts)
-
-
-def example(context: Example, largest: float) -> Markup:
-    """One context: its peak's surroundings, which open to the whole."""
-    n_positions, peak = len(context.texts), context.position
-    first, last = max(1, peak - BEFORE), min(n_positions, peak + AFTER + 1)
-    place = html("{} · context {}, position {}", text(context.document), context.context, peak)
-    return html(
-        '<details class="example"><summary><span class="peak-value">{}</span>'
-        '<span class="snippet">{}</span></summary>'
-        '<div class="whole">{}<div class="where">{}</div></div></details>',
-        number(context.peak),
-        shaded(context, first, last, largest),
-        shaded(context, 1, n_positions, largest),
-        place,
-    )
-
-
-def examples(contexts: Sequence[Example], largest: float) -> Markup:
-    """Contexts one below the other."""
-    return html('<div class="examples">{}</div>', joined(example(c, largest) for c in contexts))
-
-
-def bands(contexts: Sequence[Example], largest: float) -> Markup:
-    """Top contexts, then those of every quantile band, strongest band first."""
-    parts = []
-    top = [one for one in contexts if one.band < 0]
-    if top:
-        how = "by peak activation; click one to see all of it"
-        parts += [title("Top contexts", how), examples(top, largest)]
-    n_bands = 1 + max((one.band for one in contexts), default=-1)
-    for band in reversed(range(n_bands)):
-        members = [one for one in contexts if one.band == band]
-        if members:
-            span = f"{100 * band // n_bands} to {100 * (band + 1) // n_bands}"
-            how = "of its contexts by peak, sampled"
-            parts += [title(f"Percentiles {span}", how), examples(members, largest)]
-    return joined(parts)
+    top = joined(heads)
+    top = html("<thead><tr>{}</tr></thead>", top) if top else EMPTY
+    body = html("<tbody>{}</tbody>", joined(rows))
+    return html('<div class="wide"><table class="{}">{}{}</table></div>', classes, top, body)
 
 
 def title(name: str, about: str = "") -> Markup:
@@ -184,67 +144,3 @@ def stats(pairs: Iterable[tuple[str, str, str]]) -> Markup:
         for name, value, why in pairs
     )
     return html('<dl class="stats">{}</dl>', joined(cells))
-
-
-VERDICTS = {
-    True: ("also found by", "yes"),
-    False: ("not found by", "no"),
-    None: ("nearest in", "no"),  # too wide to be matched one to one
-}
-
-
-def matches(others: Sequence[Match]) -> Markup:
-    """Per other SAE, whether it has this feature."""
-    parts = []
-    for match in others:
-        verdict, classes = VERDICTS[match.found]
-        nearest = f"nearest is feature {match.nearest} there, cosine {match.cosine:.2f}"
-        details = [f"{nearest} (random directions reach {match.null:.2f})"]
-        if match.partner is not None:
-            pair = (
-                f"one to one it is paired with {match.partner}, cosine {match.partner_cosine:.2f}"
-            )
-            details.append(f"{pair}; found means above {match.threshold:g}")
-        detail = "; ".join(details).replace("-", "−")
-        told = html("<b>{} {}</b> <span>{}</span>", verdict, text(match.name), detail)
-        parts.append(html('<p class="match {}">{}</p>', classes, told))
-    return joined(parts)
-
-
-def header(feature: Feature, n_tokens: int, signed: bool) -> Markup:
-    """The feature page's first lines: how often and how strongly it fires, and whether other SAEs
-    found it."""
-    row, others = feature.row, matches(feature.matches)
-    if not row.fired:
-        never = f"This feature did not fire on {n_tokens:,} tokens."
-        return html('<p class="empty">{}</p>{}', never, others)
-    size = "|activation|" if signed else "activation"
-    pairs = [
-        ("density", percent(row.density), f"fired on {row.fired:,} of {n_tokens:,} tokens"),
-        ("firings", f"{row.fired:,}", "tokens on which the activation is not 0"),
-        ("mean", number(row.mean), f"mean {size} over firing tokens"),
-        ("max", number(row.max), "activation of largest size"),
-    ]
-    if signed:
-        pairs.append(("positive", percent(row.positive), "share of firings above 0"))
-    return stats(pairs) + others
-
-
-def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
-    """A small table of tokens by "total" or "mean" activation."""
-    rows = []
-    for one in strongest:
-        share = percent(one.fired / max(one.seen, 1))
-        often = cell(share, "n", f"{one.fired:,} of its {one.seen:,} occurrences")
-        rows.append(line(cell(token(one.text), ""), cell(number(getattr(one, by))), often))
-    return grid([head("token", ""), head(by), head("fires")], rows)
-
-
-def neighbours(nearest: Sequence[Neighbour], run: str) -> Markup:
-    """The nearest features, as links."""
-    rows = []
-    for one in nearest:
-        there = link("feature", str(one.feature), run=run, feature=one.feature)
-        strongest = cell(tokens(one.tokens[:3]), "")
-        rows.append(line(cell(there), cell(number(one.cosine, 2)), strongest))
-    return grid([head("feature"), head("cosine"), head("tokens", "")], rows)

@@ -29,6 +29,7 @@ def show() -> None:
         for name, (title, page) in PAGES.items()
     }
     current = st.navigation(list(pages.values()), position="top")
+    state.titled(current.title)
     links.follow(pages, current.url_path or "overview")
     state.run_menu()
     try:

@@ -34,11 +34,18 @@ OPTIONS: dict[str, Any] = {
     "client.showErrorDetails": "none",
     "global.developmentMode": False,
     "logger.level": "error",
-    "theme.base": "light",
-    "theme.primaryColor": "#2f6f6a",
-    "theme.textColor": "#1f2933",
-    "theme.borderColor": "#d5dae0",
     "theme.baseFontSize": 14,
+    # As in style.css; which of the two holds is the browser's choice.
+    "theme.light.primaryColor": "#2f6f6a",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f5f7f9",
+    "theme.light.textColor": "#1f2933",
+    "theme.light.borderColor": "#dfe4e9",
+    "theme.dark.primaryColor": "#58a8a1",
+    "theme.dark.backgroundColor": "#12161c",
+    "theme.dark.secondaryBackgroundColor": "#1b212a",
+    "theme.dark.textColor": "#e4e8ed",
+    "theme.dark.borderColor": "#323b47",
 }
 
 

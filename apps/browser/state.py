@@ -25,6 +25,11 @@ def stop(message: str) -> NoReturn:
     st.stop()
 
 
+def titled(*words: object) -> None:
+    """Name the page in the browser's title bar, its tabs and bookmarks."""
+    st.set_page_config(page_title=" · ".join([*map(str, words), "saelab"]))
+
+
 def query(key: str, default: str) -> str:
     """A part of the address, else what it was in this session, else `default`; the address then
     says so."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from saelab import sparsify
 from saelab.evaluation import rows as metrics
 from saelab.features.records import Passage, Row
 
@@ -16,6 +17,7 @@ from .draw import (
     number,
     percent,
     row,
+    side,
     stats,
     text,
     title,
@@ -67,7 +69,7 @@ def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) 
 def _row(row: Row, run: str, threshold: float, keys: set[str]) -> Markup:
     page = link("feature", str(row.feature), run=run, feature=row.feature)
     strongest = tokens(row.tokens) if row.fired else html("<i>did not fire</i>")
-    cells = [cell(page), cell(strongest, "tokens")]
+    cells = [side(page, "n"), cell(strongest, "tokens")]
     cells += map(cell, (percent(row.density), number(row.mean), number(row.max)))
     if "cosine" in keys:
         verdict = "yes" if abs(row.partner_cosine or 0) > threshold else "no"
@@ -127,27 +129,37 @@ def about(run: str, sae: Mapping[str, Any]) -> Markup:
     if not sae:
         missing = "No SAE here yet: training has not finished."
         return html('<h1>{}</h1><p class="empty">{}</p>', text(run), missing)
-    known, kind = sae.get("origin") or sae.get("about", {}), dict(sae["sparsify"])
-    settings = " ".join(
-        f"{key}={value}"
-        for key, value in kind.items()
-        if key != "kind" and value not in (False, None, 0.0)
-    )
+    known = sae.get("origin") or sae.get("about", {})
     cells = [
         (
             "model",
             text(str(known.get("model", {}).get("name", "–"))),
             "model whose activations it reads",
         ),
-        ("hook", text(str(known.get("hook", "–"))), "hook point"),
+        *place(known),
         ("features", f"{sae['n_features']:,}", "dictionary size F"),
         ("width", f"{sae['d_model']:,}", "width D of the activations"),
-        ("sparsifier", text(f"{kind['kind']} {settings}"), "inference form"),
+        ("sparsifier", text(sparsify.of_header(sae)), "how it chooses what fires; k: per token"),
         ("seed", text(str(known.get("seed", "–"))), "seed of the training"),
     ]
     if isinstance(known.get("tokens"), int):
         cells.append(("trained on", f"{known['tokens']:,} tokens", "training tokens"))
     return html("<h1>{}</h1>{}", text(run), stats(cells))
+
+
+def place(origin: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Where an SAE reads, and what it explains where that is another place: then it is a
+    transcoder."""
+    hook, target = origin.get("hook") or "–", origin.get("target")
+    reads = ("hook", text(hook), "hook point whose activation it reads and explains")
+    if target in (None, "", hook):
+        return [reads]
+    explains = "hook point whose activation it explains"
+    return [
+        ("kind", "transcoder", "it explains another activation than it reads"),
+        ("reads", text(hook), "hook point whose activation it reads"),
+        ("explains", text(str(target)), explains),
+    ]
 
 
 def outdated(names: Sequence[str], folder: str) -> Markup:
@@ -203,9 +215,10 @@ def indexed(summary: Mapping[str, Any]) -> Markup:
             f"{summary['n_contexts']:,} contexts of {summary['context']} positions",
         ),
         (
-            "did not fire",
+            "silent",
             f"{dead:,} of {n_features:,}",
-            "features without a single firing on these tokens",
+            "features without a single firing on the indexed tokens; of another number of tokens "
+            "than `dead`, which training and evaluation count",
         ),
     ]
     for other in summary["others"]:

@@ -171,7 +171,7 @@ def test_the_feature_page_follows_the_address(app, opened):
 
 
 def test_a_dead_feature_says_so(app):
-    assert f"did not fire on {toy.C * (toy.T - 1):,} tokens" in body(
+    assert f"did not fire on the {toy.C * (toy.T - 1):,} tokens" in body(
         app("feature", feature=str(toy.DEAD))
     )
 

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import Markup
 
-from apps.browser import charts, circuit, dark_matter, draw, supervised, tables
+from apps.browser import charts, circuit, contexts, dark_matter, draw, facts, supervised, tables
 from apps.browser.html import html
 from saelab.features.reader import FeatureIndex
-from saelab.features.records import Match
+from saelab.features.records import Bin, Example, Match
 from tests import toy_index as toy
 from tests.conftest import ROOT
 
@@ -46,12 +46,12 @@ def all_html(opened):
     for feature in range(toy.F):
         found = opened.feature(feature)
         parts += [
-            draw.header(found, 100, False),
-            draw.bands(opened.examples(feature), found.row.max),
+            facts.header(found, 100, False),
+            contexts.bands(opened.examples(feature), found.row.max),
         ]
         parts += [
-            draw.strong_tokens(found.by_total, "total"),
-            draw.neighbours(found.neighbours, '<run"'),
+            facts.strong_tokens(found.by_total, "total"),
+            facts.neighbours(found.neighbours, '<run"'),
         ]
     for text in ("script", "onerror", "quoted"):
         parts += [tables.passage(passage, '<run"') for passage in opened.passages(text)]
@@ -83,13 +83,14 @@ OURS = {
     "dt",
     "dd",
 }
+ATTRIBUTES = {"class", "style", "title", "href", "data-page", "scope", "role", "aria-label"}
 OURS |= {"details", "summary", "mark", "code"}
 
 
 def test_corpus_text_makes_no_element_and_no_attribute(opened):
     read = Elements(all_html(opened))
     assert read.tags <= OURS
-    assert read.attributes <= {"class", "style", "title", "href", "data-page"}
+    assert read.attributes <= ATTRIBUTES
     assert "<script>window.pwned=1</script>" in read.words
     assert "<img·src=x·onerror=window.pwned=1>" in read.words
 
@@ -125,7 +126,7 @@ def documents():
     run = dict.fromkeys([*keys, "linear_r2", "norm_r2"], VALUE)
     run |= {"tokens": 1, "tokens_fitted": 2, "controls": {HOSTILE: run}}
     yield dark_matter.section({"runs": [run]})
-    yield draw.matches([Match(HOSTILE, HOSTILE, 0.5, HOSTILE, 0.5, False, 0.7, 0.2)])
+    yield facts.matches([Match(HOSTILE, HOSTILE, 0.5, HOSTILE, 0.5, False, 0.7, 0.2)])
     about = {"sparsify": {"kind": HOSTILE, HOSTILE: HOSTILE}, "n_features": 1, "d_model": 1}
     yield tables.about(HOSTILE, {**about, "origin": {"hook": HOSTILE, "seed": HOSTILE}})
     yield tables.about(HOSTILE, {}) + tables.report({}, HOSTILE)
@@ -138,7 +139,7 @@ def test_no_text_of_a_file_makes_an_element():
     for shown in documents():
         read = Elements(shown)
         assert isinstance(shown, Markup) and read.tags <= OURS
-        assert read.attributes <= {"class", "style", "title", "href", "data-page"}
+        assert read.attributes <= ATTRIBUTES
         assert HOSTILE[:4] not in shown and "img" in shown
 
 
@@ -158,7 +159,7 @@ def test_html_is_made_of_literals_alone():
     exempt = {"charts.py", "html.py"}  # plotly's templates; the one place
     files = [path for path in (ROOT / "apps/browser").rglob("*.py") if path.name not in exempt]
     made = [code for path in files for code in loose(path.read_text())]
-    assert made == ["Markup(str(escape(value)).translate(ALL_MARKS if spaces else MARKS))"]
+    assert made == ["Markup(''.join(marked))"]
     assert list(loose("f'<b>{name}</b>'")) and list(loose("html('<b>' + name)"))
     assert html("<i>{}</i>", HOSTILE) == f"<i>{draw.text(HOSTILE)}</i>"
 
@@ -168,36 +169,85 @@ def test_blanks_and_line_breaks_are_visible():
     assert draw.text(" a", spaces=True) == '<i class="ws">·</i>a'
 
 
+def test_contexts_stand_in_lines_and_long_blanks_in_their_column():
+    glyph = '<i class="ws">↵</i>'
+    assert draw.text("a\n\n  b\n", lines=True) == f"a{glyph}{glyph}\n  b{glyph}\n"
+    assert draw.token("\n" + 40 * " ").endswith('<i class="ws">·</i><i class="ws">×40</i></span>')
+    assert "×" not in draw.token("   x")
+
+
 def test_shades_grow_with_the_activation_and_tell_signs_apart():
     def alpha(activation):
-        red, green, blue, alpha = re.search(
-            r"rgba\((\d+), (\d+), (\d+), ([\d.]+)\)", draw.shade(activation, 4.0)
-        ).groups()
-        return (red, green, blue), float(alpha)
+        return float(contexts.shade(activation, 4.0).removeprefix("--a:"))
 
-    assert alpha(1)[1] < alpha(2)[1] < alpha(4)[1] <= 1
-    assert alpha(-2)[1] == alpha(2)[1]
-    assert alpha(-2)[0] != alpha(2)[0]
+    assert alpha(1) < alpha(2) < alpha(4) <= 1 and alpha(-2) == alpha(2)
+    above = Example(-1, 0, 0, 1, 2.0, ["", "a", "b"], [0.0, 2.0, 0.0], "")
+    below = above._replace(activations=[0.0, -2.0, 0.0])
+    assert 'class="act peak"' in contexts.shaded(above, 1, 3, 2.0)
+    assert 'class="act neg peak"' in contexts.shaded(below, 1, 3, 2.0)
+
+
+def test_an_opened_context_tells_its_values_as_text():
+    some = Example(-1, 0, 7, 2, -2.0, ["", "a", "b", "c"], [0.0, 0.5, -2.0, 0.0], "file")
+    told = Elements(contexts.example(some, 2.0)).words
+    assert told == "−2.00abca 0.500 b −2.00file · context 7, position 2"
+    assert "and 20 more" in contexts.example(
+        some._replace(texts=["x"] * 61, activations=[1.0] * 61, position=30), 1.0, None
+    )
+
+
+def test_a_context_is_as_wide_as_asked():
+    some = Example(-1, 0, 7, 50, 1.0, ["x"] * 100, [1.0] * 100, "file")
+    assert contexts.window(some, None) == (1, 100)
+    assert contexts.window(some, 30) == (30, 61) and contexts.window(some, 9) == (44, 54)
+    assert contexts.window(some._replace(position=2), 9) == (1, 6)
 
 
 def test_only_firing_tokens_are_shaded_and_the_first_position_is_not_shown(opened):
     example = opened.examples(3)[0]
-    whole = draw.shaded(example, 1, len(example.texts), 1.0)
+    whole = contexts.shaded(example, 1, len(example.texts), 1.0)
     assert whole.count('class="act') == sum(
         activation != 0 for activation in example.activations[1:]
     )
     assert whole.count("act peak") == 1
-    assert draw.text("<s>") not in draw.example(example, 1.0)
+    assert draw.text("<s>") not in contexts.example(example, 1.0)
 
 
-def test_chart_labels_are_text(opened):
-    found = opened.feature(3)
-    hostile = [found.promoted[0]._replace(text="<a href=x>y</a>")] * 3
-    drawn = charts.logits(hostile, hostile).to_json()
-    assert "<a" not in drawn and "\\u003ca" not in drawn
-    assert charts.histogram(found.histogram).data[0].y == tuple(
-        part.fired for part in found.histogram
-    )
+def test_bars_span_their_bins_and_tell_their_counts():
+    drawn = facts.histogram([Bin(-2.0, -1.0, 5), Bin(1.0, 2.0, 20)])
+    assert 'style="left:0.00%;width:25.00%;height:25.0%" title="−2.00 to −1.00: 5"' in drawn
+    assert 'style="left:75.00%;width:25.00%;height:100.0%" title="1.00 to 2.00: 20"' in drawn
+    assert 'aria-label="histogram of 25 activations from −2.00 to 2.00' in drawn
+    assert re.findall(r'%">(.*?)</span>', drawn) == ["-2", "-1", "0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.1, 0.7, ["0.1", "0.2", "0.5"]),
+        (1, 20_000, ["1", "10", "100", "1,000", "10,000"]),
+        (0.93, 0.97, ["0.93", "0.97"]),
+        (2.0, 2.0, ["2"]),
+    ],
+)
+def test_a_logarithmic_axis_reads_in_whole_numbers(low, high, ticks):
+    assert charts.log_ticks(low, high)["ticktext"] == ticks
+
+
+def test_tables_say_what_their_heads_head(opened):
+    strongest = facts.strong_tokens(opened.feature(3).by_total, "total")
+    assert strongest.count('<th scope="col"') == 3
+    assert strongest.count('<th scope="row"') == len(opened.feature(3).by_total)
+
+
+def test_the_sparsifier_and_the_place_are_said_in_the_fields_words():
+    form = {"sparsify": {"kind": "Choice", "k": 32, "over": "token", "signed": False, "beta": 0.0}}
+    sizes = {"n_features": 1, "d_model": 1}
+    told = tables.about("run", {**form, **sizes, "origin": {"hook": "a", "target": "a"}})
+    assert "TopK k=32" in told and "transcoder" not in told
+    trained = {"hook": "a", "target": "b", "sparsify": "batchtopk", "k": 8}
+    told = tables.about("run", {**form, **sizes, "origin": trained})
+    assert "BatchTopK k=8" in told and "<dd>transcoder</dd>" in told
 
 
 def test_numbers_keep_their_digits():

@@ -21,6 +21,7 @@ def show() -> None:
     """The page."""
     document = read(RunFolder(_folder()).circuit)
     state.show(circuit.about(document))
+    state.titled(f"Circuit {document['task']}")
     left, right = st.columns(2, gap="medium")
     with left:
         _curves(document)

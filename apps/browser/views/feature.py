@@ -6,11 +6,10 @@ from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature
 
-from .. import charts, draw, load, state
+from .. import contexts, draw, facts, load, state
 from ..html import Markup, html
 
-QUIET = {"displayModeBar": False}
-LOGITS = "suppressed, promoted; logits per unit activation, before the norm's scale"
+LOGITS = "logit per unit of activation, before the norm's scale"
 
 
 def show() -> None:
@@ -18,19 +17,20 @@ def show() -> None:
     name, folder = state.run()
     index = state.index(name, folder)
     feature, examples = _wanted(index)
+    state.titled(f"Feature {feature.row.feature}", name)
     summary = index.summary
     head = _head(name, index, feature.row.feature)
-    state.show(head + draw.header(feature, summary["n_tokens"], summary["signed"]))
+    state.show(head + facts.header(feature, summary["n_tokens"], summary["signed"]))
     if examples:
-        contexts, facts = st.columns([5, 3], gap="medium")
-        with contexts:
-            state.show(draw.bands(examples, abs(feature.row.max)))
+        wide, narrow = st.columns([5, 3], gap="medium")
+        with wide:
+            state.show(contexts.bands(examples, abs(feature.row.max)))
     else:
-        facts, _ = st.columns([3, 5])
-    with facts:
+        narrow, _ = st.columns([3, 5])
+    with narrow:
         _logits(feature)
         _activations(feature)
-        neighbours = draw.neighbours(feature.neighbours, name)
+        neighbours = facts.neighbours(feature.neighbours, name)
         state.show(draw.title("Nearest features", "cosine of decoder rows") + neighbours)
 
 
@@ -64,16 +64,15 @@ def _logits(feature: Feature) -> None:
     if not feature.promoted:
         return
     state.show(draw.title("Output tokens", LOGITS))
-    chart = charts.logits(feature.promoted, feature.suppressed)
-    st.plotly_chart(chart, config=QUIET, key="logits")
+    state.show(facts.output_tokens(feature.promoted, feature.suppressed))
 
 
 def _activations(feature: Feature) -> None:
     if not feature.histogram:
         return
     state.show(draw.title("Activations", "over firing tokens"))
-    st.plotly_chart(charts.histogram(feature.histogram), config=QUIET, key="histogram")
-    by_total = draw.strong_tokens(feature.by_total, "total")
+    state.show(facts.histogram(feature.histogram))
+    by_total = facts.strong_tokens(feature.by_total, "total")
     state.show(draw.title("Strongest tokens", "by total activation") + by_total)
-    by_mean = draw.strong_tokens(feature.by_mean, "mean")
+    by_mean = facts.strong_tokens(feature.by_mean, "mean")
     state.show(draw.title("Strongest tokens", "by mean over occurrences") + by_mean)

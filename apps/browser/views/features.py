@@ -14,6 +14,7 @@ def show() -> None:
     """The page."""
     name, folder = state.run()
     index = state.index(name, folder)
+    state.titled("Features", name)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         text = state.search_box(name, "text in a strong token, or near a peak")

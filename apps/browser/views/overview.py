@@ -12,14 +12,16 @@ from saelab.runs import RunFolder, read
 from .. import charts, dark_matter, draw, load, state, supervised, tables
 
 QUIET = {"displayModeBar": False}
+TRAINING = "over tokens; dead: not fired on the last tokens of training (`dead_window`)"
 
 
 def show() -> None:
     """The page."""
     name, folder = state.run()
+    state.titled("Overview", name)
     _documents(name, folder)
     if figure := charts.curves(load.curves(folder)):
-        state.show(draw.title("Training", "over tokens"))
+        state.show(draw.title("Training", TRAINING))
         st.plotly_chart(figure, config=QUIET, key="curves")
     index = state.index(name, folder)
     state.show(tables.indexed(index.summary))

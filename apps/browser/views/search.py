@@ -12,6 +12,7 @@ def show() -> None:
     """The page."""
     name, folder = state.run()
     index = state.index(name, folder)
+    state.titled("Search", name)
     text = state.search_box(name, "text in the corpus").strip()
     if not text:
         state.stop(

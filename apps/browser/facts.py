@@ -1,0 +1,148 @@
+"""What is known of one feature besides its contexts, as HTML. Nothing imports Streamlit."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from saelab.features.records import Bin, Feature, Logit, Match, Neighbour, Token
+
+from .draw import cell, grid, head, line, link, number, percent, side, stats, text, token, tokens
+from .html import Markup, html, joined
+
+VERDICTS = {
+    True: ("also found by", "yes"),
+    False: ("not found by", "no"),
+    None: ("nearest in", "no"),  # too wide to be matched one to one
+}
+FOUND = "found: paired one to one at a cosine of more than {:g}"
+DENSITY = "share of the indexed tokens on which the activation is not 0"
+
+
+def matches(others: Sequence[Match], runs: Mapping[str, str] | None = None) -> Markup:
+    """Per other SAE, whether it has this feature. runs: the run here of each SAE's name; its
+    features are links then."""
+    parts = []
+    for match in others:
+        verdict, classes = VERDICTS[match.found]
+        run = (runs or {}).get(match.name)
+        nearest = _there(match.nearest, run)
+        pieces = [html("nearest there {}, cosine {}", nearest, number(match.cosine, 2))]
+        pieces.append(html("random directions reach {}", number(match.null, 2)))
+        if match.partner is not None:
+            partner = _there(match.partner, run)
+            pieces.append(html("paired with {}, {}", partner, number(match.partner_cosine, 2)))
+        about = html(
+            '<b title="{}">{} {}</b> <span>{}</span>',
+            FOUND.format(match.threshold),
+            verdict,
+            text(match.name),
+            joined(pieces, " · "),
+        )
+        parts.append(html('<p class="match {}">{}</p>', classes, about))
+    return joined(parts)
+
+
+def _there(feature: int, run: str | None) -> Markup:
+    """A feature of another SAE, as a link where its run is here."""
+    if run is None:
+        return html("feature {}", feature)
+    return link("feature", f"feature {feature}", run=run, feature=feature)
+
+
+def header(
+    feature: Feature, n_tokens: int, signed: bool, runs: Mapping[str, str] | None = None
+) -> Markup:
+    """The feature page's first lines: how often and how strongly it fires, and whether other SAEs
+    found it."""
+    row, others = feature.row, matches(feature.matches, runs)
+    if not row.fired:
+        never = f"This feature did not fire on the {n_tokens:,} tokens of the index."
+        return html('<p class="empty">{}</p>{}', never, others)
+    size = "|activation|" if signed else "activation"
+    fired = f"{row.fired:,} of {n_tokens:,} tokens"
+    pairs = [
+        ("density", percent(row.density), f"{DENSITY}: {fired}"),
+        ("firings", f"{row.fired:,}", "tokens on which the activation is not 0"),
+        ("mean", number(row.mean), f"mean {size} over firing tokens"),
+        ("max", number(row.max), "activation of largest size"),
+    ]
+    if signed:
+        pairs.append(("positive", percent(row.positive), "share of firings above 0"))
+    return stats(pairs) + others
+
+
+def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
+    """A small table of tokens by "total" or "mean" activation."""
+    rows = []
+    for one in strongest:
+        share = percent(one.fired / max(one.seen, 1))
+        often = cell(share, "n", f"{one.fired:,} of its {one.seen:,} occurrences")
+        rows.append(line(side(token(one.text)), cell(number(getattr(one, by))), often))
+    return grid([head("token", ""), head(by), head("fires on")], rows)
+
+
+def neighbours(nearest: Sequence[Neighbour], run: str) -> Markup:
+    """The nearest features, as links."""
+    rows = []
+    for one in nearest:
+        there = link("feature", str(one.feature), run=run, feature=one.feature)
+        strongest = cell(tokens(one.tokens[:3]), "tokens")
+        rows.append(line(side(there, "n"), cell(number(one.cosine, 2)), strongest))
+    return grid([head("feature"), head("cosine"), head("strongest tokens", "")], rows)
+
+
+def output_tokens(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> Markup:
+    """The output tokens that a feature raises most, then those it lowers most, with bars."""
+    largest = max((abs(one.value) for one in [*promoted, *suppressed]), default=0.0) or 1.0
+    tables = []
+    for name, logits in (("promotes", promoted), ("suppresses", suppressed)):
+        rows = []
+        for one in logits:
+            kind = "neg" if one.value < 0 else ""
+            bar = html(
+                '<i class="{}" style="width:{:.0f}%"></i>', kind, 100 * abs(one.value) / largest
+            )
+            rows.append(line(side(token(one.text)), cell(number(one.value, 2)), cell(bar, "bar")))
+        tables.append(grid([head(name, ""), head("logit"), head("")], rows))
+    return joined(tables)
+
+
+def histogram(bins: Sequence[Bin]) -> Markup:
+    """How often a feature fired, by activation; bars span their bin, an eighth of an octave."""
+    low, high = min(0.0, bins[0].low), max(0.0, bins[-1].high)
+    most = max(part.fired for part in bins)
+    bars = []
+    for part in bins:
+        left, width = _share(part.low, low, high), 100 * (part.high - part.low) / (high - low)
+        size = (
+            f"left:{left:.2f}%;width:{max(width, 0.2):.2f}%;height:{100 * part.fired / most:.1f}%"
+        )
+        about = f"{number(part.low)} to {number(part.high)}: {part.fired:,}"
+        kind = "neg" if part.low < 0 else ""
+        bars.append(html('<i class="{}" style="{}" title="{}"></i>', kind, size, about))
+    told = (
+        f"histogram of {sum(part.fired for part in bins):,} activations from "
+        f"{number(bins[0].low)} to {number(bins[-1].high)}; the highest bar has {most:,}"
+    )
+    ticks = joined(
+        html('<span style="left:{:.2f}%">{}</span>', _share(at, low, high), f"{at:g}")
+        for at in _ticks(low, high)
+    )
+    return html(
+        '<div class="histogram" role="img" aria-label="{}">{}</div><div class="axis">{}</div>',
+        told,
+        joined(bars),
+        ticks,
+    )
+
+
+def _share(at: float, low: float, high: float) -> float:
+    """Where a value lies, in per cent of the way."""
+    return 100 * (at - low) / (high - low)
+
+
+def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round values from low to high, at most so many: multiples of 1, 2 or 5 of a power of ten."""
+    step = 10.0 ** math.floor(math.log10(high - low))
+    wide = next(step * by for by in (0.1, 0.2, 0.5, 1, 2, 5) if (high - low) / (step * by) < most)
+    first, last = math.ceil(low / wide), math.floor(high / wide)
+    return [round(number * wide, 12) for number in range(first, last + 1)]

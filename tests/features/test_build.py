@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from apps.browser import draw, tables
+from apps.browser import facts, tables
 from saelab import matching
 from saelab.errors import FailedRun, UsageError
 from saelab.features import build, collect, examples
@@ -219,7 +219,7 @@ def test_dictionaries_too_wide_to_be_matched_have_a_nearest_alone(tmp_path, monk
         match = opened.matches(0)[0]
     assert (match.found, match.partner, match.partner_cosine) == (None, None, None)
     assert match.cosine == pytest.approx(1, abs=1e-5)
-    assert "nearest in seed 9" in draw.matches([match])
+    assert "nearest in seed 9" in facts.matches([match])
     assert "also found by" not in tables.indexed(summary)
 
 

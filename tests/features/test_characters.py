@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from apps.browser import draw
+from apps.browser import contexts
 from saelab.features import build, search
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
@@ -65,5 +65,5 @@ def test_examples_read_as_the_text(opened):
             # A context may begin and end within a character.
             whole = re.sub(r"^(\\x..)+|(\\x..)+$", "", joined)
             assert whole in TEXT * 3 and "\\x" not in whole
-            html = draw.shaded(example, 1, len(example.texts), 1.0)
+            html = contexts.shaded(example, 1, len(example.texts), 1.0)
             assert "></span>" not in html  # no firing token is invisible

@@ -96,6 +96,12 @@ class Origin:
         return f"at {hooks}{name}"
 
     @property
+    def form(self) -> str:
+        """Its sparsifier in training and k, where they are known: `topk k=32`."""
+        k = "" if self.k is None else f" k={self.k}"
+        return f"{self.sparsify}{k}" if self.sparsify else ""
+
+    @property
     def hooks(self) -> tuple[str, str]:
         """Where it reads and what it explains."""
         return self.hook, self.target

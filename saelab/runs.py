@@ -44,7 +44,7 @@ class RunFolder:
             return f"RunFolder({str(self.path)!r}: {what})"
         sizes = f"{header['d_model']} -> {header['n_features']} -> {header['d_out']}"
         origin = self.origin()
-        form = f"{origin.sparsify} k={origin.k} {origin}, {origin.tokens or 0:,} training tokens"
+        form = f"{origin.form} {origin}, {origin.tokens or 0:,} training tokens"
         return f"RunFolder({str(self.path)!r}: {sizes}, {form})"
 
     def supervised(self, task: str) -> Path:

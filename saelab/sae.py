@@ -104,12 +104,10 @@ class SAE(nn.Module):
         return sae
 
     def __repr__(self) -> str:
-        form = sparsify.word(self.sparsify)
-        if self.origin.sparsify:  # what it was trained as says more than its inference form
-            k = "" if self.origin.k is None else f" k={self.origin.k}"
-            form = f"{self.origin.sparsify}{k}"
-        elif isinstance(self.sparsify, Threshold) and self.levels is not None:
-            form = "jumprelu"
+        # What it was trained as says more than its inference form.
+        form = self.origin.form or sparsify.word(self.sparsify)
+        if not self.origin.form and isinstance(self.sparsify, Threshold):
+            form = form if self.levels is None else "jumprelu"
         kind = "transcoder" if self.transcoder else "SAE"
         kind += " with a skip" if self.W_skip is not None else ""
         where = f", {self.origin}" if self.origin.hook else ""
@@ -200,10 +198,10 @@ class SAE(nn.Module):
 
         Batch budget: one level, the smallest kept score. Feature budget: one per feature, shared
         out in proportion to `share` [F] (default: equally). Scores leave the gradient out. Never
-        below 0; a level is just below the smallest kept value, which so still passes. Token budgets
-        and thresholds need none. Raises UsageError without tokens.
+        below 0; a level is just below the smallest kept value, which so still passes. All other
+        sparsifiers need none. Raises UsageError without tokens.
         """
-        if isinstance(self.sparsify, Threshold) or self.sparsify.over == "token":
+        if not isinstance(self.sparsify, Choice) or self.sparsify.over == "token":
             return
         shift = 0 if self.transcoder else self.b_dec
         centred = [x_BD.to(self.W_enc) - shift for x_BD in first_tokens(batches, n_tokens)]

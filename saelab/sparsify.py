@@ -1,12 +1,19 @@
 """Every sparsifier of the field as one of two small values: a budget that picks pairs, or a level
-that pairs must pass."""
+that pairs must pass; and those that a Python process registers, by their names.
+
+Shapes: B tokens, F features.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from saelab.errors import UsageError
 from saelab.ranges import strict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Over = Literal["token", "feature", "batch"]
 
@@ -58,7 +65,23 @@ class Threshold:
             raise ValueError(f"bandwidth={self.bandwidth} is negative")
 
 
-Sparsify = Choice | Threshold
+@dataclass(frozen=True)
+class Own:
+    """Keep the pairs that a function registered under this name picks of the pre-activations.
+
+    It is its own inference form: the function decides every token by itself. signed: whether it
+    may keep negative ones. See `register`.
+    """
+
+    name: str
+    signed: bool = False
+
+
+BuiltIn = Choice | Threshold  # what every backend has
+Sparsify = BuiltIn | Own
+Mask = Callable[["Tensor"], "Tensor"]
+
+_masks: dict[Own, Mask] = {}
 
 SCORES = {
     "": {},
@@ -88,12 +111,44 @@ TABLE: dict[str, Callable[[int], Sparsify]] = {
 }
 
 
+def register(name: str, mask: Mask, signed: bool = False) -> None:
+    """Add a sparsifier: mask takes pre-activations [B, F] and gives [B, F] bool, the pairs that are
+    kept, each token's without regard to the others. It runs on the reference backend, which holds
+    [B, F], and is saved by its name alone. Raises UsageError for a name that is taken, and for what
+    is no function.
+
+    >>> register("loud", lambda pre_BF: pre_BF > 0.5)
+    >>> sae = SAE(d_model=64, n_features=1024, sparsify=named("loud", 0))
+    """
+    if not isinstance(name, str) or not callable(mask):
+        raise UsageError(
+            f"register('sparsifier', {name!r}, {mask!r}): a word and a function are right"
+        )
+    if name in TABLE or name in own_names():
+        raise UsageError(f"there is a sparsifier {name!r} already: give it another name")
+    _masks[Own(name, signed)] = mask
+
+
+def own_names() -> list[str]:
+    """The names that were registered."""
+    return [own.name for own in _masks]
+
+
+def mask_of(own: Own) -> Mask:
+    """The function that was registered. Raises UsageError naming it where none was."""
+    if own not in _masks:
+        how = f"saelab.register('sparsifier', {own.name!r}, function{', True' * own.signed})"
+        raise UsageError(f"the sparsifier {own.name!r} is not known here: {how} first")
+    return _masks[own]
+
+
 def named(name: str, k: int) -> Sparsify:
-    """The sparsifier of that name at k pairs per token. Raises ValueError listing the names if
-    there is none."""
-    if name not in TABLE:
-        raise ValueError(f"no sparsifier {name!r}; there are {', '.join(TABLE)}")
-    return TABLE[name](k)
+    """The sparsifier of that name at k pairs per token, of which those that were registered know
+    nothing. Raises ValueError listing the names if there is none."""
+    every = {**{own.name: lambda k, own=own: own for own in _masks}, **TABLE}
+    if name not in every:
+        raise ValueError(f"no sparsifier {name!r}; there are {', '.join([*TABLE, *own_names()])}")
+    return every[name](k)
 
 
 def word(sparsify: Sparsify) -> str:
@@ -102,6 +157,8 @@ def word(sparsify: Sparsify) -> str:
     >>> word(Choice(32, over="batch"))
     'batchtopk k=32'
     """
+    if isinstance(sparsify, Own):
+        return sparsify.name
     if isinstance(sparsify, Threshold):
         return "jumprelu" if sparsify.bandwidth or sparsify.level else "relu"
     names = (name for name in TABLE if TABLE[name](sparsify.k) == sparsify)
@@ -146,7 +203,9 @@ def of_header(header: Mapping[str, Any]) -> str:
 
 def inference_form(sparsify: Sparsify) -> Sparsify:
     """What a token alone is coded with: token budgets without the gradient's boost; levels for the
-    other budgets."""
+    other budgets; what was registered is its own."""
+    if isinstance(sparsify, Own):
+        return sparsify
     if isinstance(sparsify, Threshold):
         return Threshold(sparsify.level, sparsify.signed)
     if sparsify.over == "token":
@@ -161,7 +220,7 @@ def to_dict(sparsify: Sparsify) -> dict:
 
 def from_dict(fields: dict) -> Sparsify:
     """The inverse of to_dict. Raises ValueError for an unknown kind."""
-    kinds = {"Choice": Choice, "Threshold": Threshold}
+    kinds: dict[Any, type] = {"Choice": Choice, "Threshold": Threshold, "Own": Own}
     fields = dict(fields)
     kind = fields.pop("kind", None)
     if kind not in kinds:

@@ -26,7 +26,7 @@ saelab.ranges:
 saelab.spelling:
 saelab.statistics:
 saelab.origin: saelab.ranges
-saelab.sparsify: saelab.ranges
+saelab.sparsify: saelab.errors saelab.ranges
 saelab.bundled: saelab.documents
 saelab.digests: saelab.errors
 saelab.locks: saelab.errors
@@ -36,7 +36,7 @@ saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.looking: saelab.digests saelab.files
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
-saelab.kernels: saelab.code saelab.files saelab.sparsify
+saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify
 saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.origin
 saelab.tasks: saelab.bundled saelab.errors saelab.models
 saelab.textfiles: saelab.documents saelab.errors

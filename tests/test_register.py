@@ -9,7 +9,7 @@ import pytest
 import saelab
 from apps.browser import tables
 from apps.cli import report_tables
-from saelab import formats
+from saelab import formats, sparsify
 from saelab.activations import registry
 from saelab.errors import UsageError
 from saelab.evaluation import rows
@@ -24,6 +24,7 @@ def gone_after_the_test(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
     monkeypatch.setattr(registry, "_registered", {})
     monkeypatch.setattr(rows, "_ROWS", rows.table())
+    monkeypatch.setattr(sparsify, "_masks", {})
 
 
 def test_a_metric_from_outside_is_in_reports_and_tables(tiny_run: Path, tiny_cache: Path):

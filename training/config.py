@@ -165,13 +165,13 @@ class Config:
     def form(self) -> "Sparsify":
         """The sparsifier in training. Raises UsageError for an unknown name, or a beta for one
         without a score."""
-        from saelab.sparsify import Threshold, named
+        from saelab.sparsify import Choice, named
 
         try:
             form = named(self.sparsify, self.k)
             if self.beta is None:
                 return form
-            if isinstance(form, Threshold):
+            if not isinstance(form, Choice):
                 raise UsageError(
                     f"beta={self.beta}: {self.sparsify} has no score; give topk, mutual-choice or "
                     "feature-choice"

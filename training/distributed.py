@@ -6,7 +6,7 @@ from typing import Any
 
 from saelab import ranks
 from saelab.errors import UsageError
-from saelab.sparsify import Choice
+from saelab.sparsify import Choice, Own
 
 from .config import Config
 from .layout import ALONE, Layout
@@ -91,6 +91,8 @@ def problems(config: Config, n: int) -> Iterator[str]:
                 f"{n_features} features in shards of {most} leave nothing for the last of {n} "
                 f"ranks: --features {n * most}"
             )
+        if isinstance(form, Own):
+            yield f"{config.sparsify} needs all features in one place: --layout replicated"
         if config.loss in BY_VALUE:
             yield (
                 f"loss={config.loss} needs all values of a token in one place: --layout replicated"

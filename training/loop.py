@@ -16,6 +16,7 @@ from saelab.digests import sha256
 from saelab.errors import FailedRun, UsageError
 from saelab.origin import Origin
 from saelab.runs import RunFolder
+from saelab.sparsify import Own
 
 from . import checkpoint, distributed, live
 from . import folder as folder_
@@ -234,7 +235,7 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         seed=config.seed,
         tokens=config.tokens,
         sparsify=config.sparsify,
-        k=config.k,
+        k=None if isinstance(config.form, Own) else config.k,
         more=cache.plan.habits | ({"lengths": folder_.lengths(folder)} if changes else {}),
     )
     final.save(RunFolder(folder).sae, run.probe)

@@ -14,7 +14,7 @@ from torch import Tensor
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.sae import SAE
-from saelab.sparsify import Choice, Threshold
+from saelab.sparsify import Choice, Own, Threshold
 
 DEAD_TOKENS = 500_000  # training tokens on which a feature that never fires counts as dead
 SIZE = 4096  # tokens coded at a time for it
@@ -81,6 +81,7 @@ def _may_fire(sae: SAE, x_BD: Tensor, fired_F: Tensor) -> Tensor:
     if (
         not bool(fired_F.any())
         or sae.token_norm
+        or isinstance(form, Own)
         or (isinstance(form, Choice) and form.over != "token")
     ):
         return x_BD.new_ones(len(x_BD), dtype=torch.bool)

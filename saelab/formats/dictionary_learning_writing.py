@@ -15,7 +15,7 @@ from saelab.formats import tensors
 from saelab.formats.hooks import INSIDE
 from saelab.formats.refusing import of_sign, of_tokens, refuse
 from saelab.sae import SAE
-from saelab.sparsify import Choice
+from saelab.sparsify import Choice, Own
 
 
 def write(sae: SAE, path: Path) -> None:
@@ -34,6 +34,7 @@ def write(sae: SAE, path: Path) -> None:
             "decoder.weight": sae.W_dec.T,
         },
     )
+    assert not isinstance(form, Own)  # which is refused above
     if isinstance(form, Choice):
         number = torch.tensor(form.k, dtype=torch.int32)
         name, held = "AutoEncoderTopK", {**linear, "b_dec": sae.b_dec, "k": number}

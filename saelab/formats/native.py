@@ -16,7 +16,7 @@ from saelab.errors import FailedRun, UsageError
 from saelab.files import meant, read_object, write_atomic, write_json
 from saelab.origin import Origin
 from saelab.sae import SAE
-from saelab.sparsify import Choice
+from saelab.sparsify import Choice, Own
 from saelab.token_norm import TokenNorm
 
 HEADER, WEIGHTS = "sae.json", "sae.safetensors"
@@ -126,9 +126,21 @@ def _header(path: Path) -> dict[str, Any]:
             f"{path / HEADER} has schema {header.get('schema')!r}, "
             f"this version reads {' and '.join(ORIGINS)}"
         )
+    form = header.get("sparsify")
+    if isinstance(form, dict) and form.get("kind") == Own.__name__:
+        _check_own(path, str(form.get("name")))
     if lacking := [name for name in FIELDS if name not in header]:
         raise FailedRun(f"{path / HEADER} lacks {', '.join(lacking)}; {REMEDY}")
     return header
+
+
+def _check_own(path: Path, name: str) -> None:
+    """Raise UsageError if the function that the SAE was trained with is not registered here."""
+    if name not in sparsify.own_names():
+        raise UsageError(
+            f"{path} was trained with the sparsifier {name!r}, which is not known here: "
+            f"saelab.register('sparsifier', {name!r}, function) before it is loaded"
+        )
 
 
 def _tensors(path: Path, entry: dict[str, Any] | None) -> dict[str, Tensor]:

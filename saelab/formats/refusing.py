@@ -4,11 +4,16 @@ from collections.abc import Iterator
 
 from saelab.errors import UsageError
 from saelab.sae import SAE
-from saelab.sparsify import Choice, Sparsify, word
+from saelab.sparsify import Choice, Own, Sparsify, word
 
 
 def refuse(sae: SAE, form: str, reasons: Iterator[str]) -> None:
     """Raise UsageError naming the first thing of an SAE that a form has no place for."""
+    if isinstance(sae.sparsify, Own):
+        raise UsageError(
+            f"{sae!r} cannot be written as {form}: its sparsifier {sae.sparsify.name!r} is a "
+            "function of one's own"
+        )
     if reason := next(reasons, None):
         raise UsageError(f"{sae!r} cannot be written as {form}: {reason}")
 

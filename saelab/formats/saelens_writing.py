@@ -50,7 +50,7 @@ def _without_class(sae: SAE) -> Iterator[str]:
 
 def _levels(sae: SAE) -> Tensor | None:
     """[F] what values must exceed, None where that is 0."""
-    if isinstance(sae.sparsify, Choice):
+    if not isinstance(sae.sparsify, Threshold):
         return None
     if sae.levels is not None:
         return sae.levels

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
-from saelab.sparsify import Choice, Sparsify
+from saelab.sparsify import Choice, Own, Sparsify
 
 
 class Home(NamedTuple):
@@ -54,15 +54,17 @@ def backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def _home(tensor: Tensor) -> Home:
+def _home(tensor: Tensor, sparsify: Sparsify | None = None) -> Home:
+    if isinstance(sparsify, Own):  # it takes all of [B, F], which the reference alone holds
+        return HOMES["reference"]
     if name := _forced.get():
         return HOMES[name]
     fits = (home for home in HOMES.values() if tensor.device.type in home.devices)
     return next(fits, HOMES["reference"]) if tensor.dtype == torch.float32 else HOMES["reference"]
 
 
-def _backend(tensor: Tensor) -> ModuleType:
-    home = _home(tensor)
+def _backend(tensor: Tensor, sparsify: Sparsify | None = None) -> ModuleType:
+    home = _home(tensor, sparsify)
     try:
         return importlib.import_module(home.module)
     except ModuleNotFoundError as error:
@@ -175,9 +177,9 @@ def choose(
     if not len(x):
         none = x.new_zeros(0, dtype=torch.int64)
         return Code(x.new_zeros(1, dtype=torch.int64), none, x.new_zeros(0), len(W_enc))
-    if not _home(x).checks_weights:
+    if not _home(x, sparsify).checks_weights:
         check_finite("W_enc", W_enc)
-    return _backend(x).choose(
+    return _backend(x, sparsify).choose(
         x, W_enc, b_enc, sparsify, grad=grad, W_dec=W_dec, budget=budget, level=level
     )
 

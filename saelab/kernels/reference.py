@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
-from saelab.sparsify import Choice, Sparsify, Threshold
+from saelab.errors import UsageError
+from saelab.sparsify import Choice, Own, Sparsify, Threshold, mask_of
 
 
 def equal_budget(k: int, n_tokens: int, n_features: int) -> Tensor:
@@ -42,6 +43,8 @@ def choose(
     """The winning pairs of centred activations x_BD and their values; see
     `saelab.kernels.choose`."""
     pre_BF = x_BD @ W_enc_FD.T + b_enc_F
+    if isinstance(sparsify, Own):
+        return Code.from_mask(pre_BF, own_mask(pre_BF, sparsify))
     acts_BF = pre_BF if sparsify.signed else pre_BF.relu()
     if isinstance(sparsify, Threshold):
         level_F = torch.as_tensor(
@@ -54,6 +57,29 @@ def choose(
     if sparsify.beta and grad is not None and W_dec is not None:
         score_BF = score_BF * (1 + sparsify.beta * (grad @ W_dec.T).abs())
     return Code.from_mask(acts_BF, _mask(score_BF, acts_BF, sparsify, budget))
+
+
+def own_mask(pre_BF: Tensor, own: Own) -> Tensor:
+    """[B, F] bool: what a registered sparsifier keeps. Raises UsageError where that is no such
+    mask, holds negative pre-activations without being signed, or depends on the other tokens."""
+    mask = mask_of(own)
+    mask_BF = mask(pre_BF.clone())
+    who = f"the sparsifier {own.name!r}"
+    if not isinstance(mask_BF, Tensor) or mask_BF.dtype != torch.bool:
+        kind = getattr(mask_BF, "dtype", type(mask_BF).__name__)
+        raise UsageError(f"{who} gives {kind}: a mask, a tensor of torch.bool, is right")
+    if mask_BF.shape != pre_BF.shape:
+        shapes = f"{list(mask_BF.shape)} of pre-activations {list(pre_BF.shape)}"
+        raise UsageError(f"{who} gives a mask {shapes}: the two must be equal")
+    if not own.signed and bool((pre_BF[mask_BF] < 0).any()):
+        raise UsageError(f"{who} keeps negative pre-activations: register it with signed=True")
+    # One token of the batch by itself: what is saved must code a token alone as in any batch.
+    if not torch.equal(mask(pre_BF[-1:].clone()), mask_BF[-1:]):
+        raise UsageError(
+            f"{who} decides a token differently alone and in a batch of {len(pre_BF)}: it must "
+            "look at each token by itself"
+        )
+    return mask_BF
 
 
 def _mask(score_BF: Tensor, acts_BF: Tensor, choice: Choice, budget: Tensor | None) -> Tensor:

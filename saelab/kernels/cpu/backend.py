@@ -20,7 +20,7 @@ from saelab.kernels.cpu.screen.exact import score_pairs
 from saelab.kernels.cpu.screen.pool import over_batch, over_level
 from saelab.kernels.cpu.screen.screen import Problem
 from saelab.kernels.cpu.screen.winners import over_features, over_tokens, sides_of, tally
-from saelab.sparsify import Choice, Sparsify, Threshold
+from saelab.sparsify import BuiltIn, Choice, Threshold
 
 _ROWS = 8192  # tokens chosen for at once
 _LEVEL_PAIRS = 1 << 25  # tokens x features at once where any number of pairs may pass a level
@@ -46,7 +46,7 @@ def _by_rows(problem: Problem, most: int, pick: Callable[[Problem], Code]) -> Co
 
 
 def choose_for(
-    problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None
+    problem: Problem, sparsify: BuiltIn, budget: Tensor | None, level: Tensor | None
 ) -> Code:
     """The winning pairs of a problem; the caller holds `threads()`."""
     n_tokens, n_features, dtype = len(problem.x), len(problem.W), screen_dtype()
@@ -88,7 +88,7 @@ def choose(
     x_BD: Tensor,
     W_enc_FD: Tensor,
     b_enc_F: Tensor,
-    sparsify: Sparsify,
+    sparsify: BuiltIn,
     *,
     grad: Tensor | None = None,
     W_dec: Tensor | None = None,

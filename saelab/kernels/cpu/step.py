@@ -15,7 +15,7 @@ from saelab.kernels.cpu.probe import screen_dtype
 from saelab.kernels.cpu.screen.screen import Problem, Rounded, buffer, raw, shadow_of
 from saelab.kernels.stepping import Adam, Extra, Forward, Weights
 from saelab.kernels.stepping import rates as rates_of
-from saelab.sparsify import Sparsify, Threshold
+from saelab.sparsify import BuiltIn, Threshold
 
 
 class Step:
@@ -53,7 +53,7 @@ class Step:
         self,
         x: Tensor,
         target: Tensor,
-        sparsify: Sparsify,
+        sparsify: BuiltIn,
         scale: float,
         *,
         centred: bool = True,

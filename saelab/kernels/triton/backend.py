@@ -14,7 +14,7 @@ from saelab.kernels.triton.launch import dots, on_card_of
 from saelab.kernels.triton.pool import over_batch, over_level
 from saelab.kernels.triton.screen import Problem, exact
 from saelab.kernels.triton.segments import counts, sums
-from saelab.sparsify import Choice, Sparsify, Threshold
+from saelab.sparsify import BuiltIn, Choice, Threshold
 
 
 def _float32(**tensors: Tensor | None) -> None:
@@ -27,7 +27,7 @@ def choose(
     x_BD: Tensor,
     W_enc_FD: Tensor,
     b_enc_F: Tensor,
-    sparsify: Sparsify,
+    sparsify: BuiltIn,
     *,
     grad: Tensor | None = None,
     W_dec: Tensor | None = None,
@@ -46,7 +46,7 @@ def _problem(
     x: Tensor,
     W_enc: Tensor,
     b_enc: Tensor,
-    sparsify: Sparsify,
+    sparsify: BuiltIn,
     grad: Tensor | None,
     W_dec: Tensor | None,
 ) -> Problem:
@@ -59,7 +59,7 @@ def _problem(
 
 
 def choose_for(
-    problem: Problem, sparsify: Sparsify, budget: Tensor | None, level: Tensor | None
+    problem: Problem, sparsify: BuiltIn, budget: Tensor | None, level: Tensor | None
 ) -> Code:
     """The winning pairs of a problem, all of whose tensors are on one device."""
     n_tokens, b = len(problem.x), problem.b

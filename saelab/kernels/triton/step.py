@@ -16,7 +16,7 @@ from saelab.kernels.triton.backend import choose_for
 from saelab.kernels.triton.launch import on_card_of
 from saelab.kernels.triton.screen import Problem, Rounded, rounded
 from saelab.kernels.triton.segments import piece_sums, pieces
-from saelab.sparsify import Sparsify, Threshold
+from saelab.sparsify import BuiltIn, Threshold
 
 _passes: Any = passes  # compiled when launched, with plain numbers for compile-time constants
 
@@ -53,7 +53,7 @@ class Step:
         self,
         x: Tensor,
         target: Tensor,
-        sparsify: Sparsify,
+        sparsify: BuiltIn,
         scale: float,
         *,
         centred: bool = True,

@@ -1,0 +1,70 @@
+"""Models loaded in the background: once for all who want it, with what went wrong told."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from apps.browser import model
+from saelab import models
+
+
+def ready(folder: Path, place: str | None = None, seconds: float = 60) -> model.Loading:
+    """The end of the loading."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        told = model.wanted(folder, place)
+        if told.bench or told.problem:
+            return told
+        time.sleep(0.02)
+    raise AssertionError(f"not loaded in {seconds} s: {told}")
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the models that are read."""
+    names, real = [], models.load
+
+    def load(name, *args, **options):
+        names.append(str(name))
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(models, "load", load)
+    model._models.clear()
+    model._works.clear()
+    return names
+
+
+def test_a_model_is_loaded_once_for_all_who_want_it(tiny_run: Path, loads: list[str]):
+    first = model.wanted(tiny_run)
+    assert first.bench is None and first.stage  # the page is not kept waiting
+    asked = [threading.Thread(target=model.wanted, args=(tiny_run,)) for _ in range(8)]
+    for thread in asked:
+        thread.start()
+    done = ready(tiny_run)
+    assert done.bench is not None and done.problem == "" and len(loads) == 1
+    assert ready(tiny_run).bench is done.bench
+
+
+def test_a_model_that_is_elsewhere_is_told_and_may_be_named(
+    tiny_run: Path, tiny_model: Path, tmp_path: Path, loads: list[str]
+):
+    nowhere = ready(tiny_run, str(tmp_path / "gone"))
+    assert nowhere.bench is None and "gone" in nowhere.problem
+    n_tries = len(loads)
+    assert ready(tiny_run, str(tmp_path / "gone")) and len(loads) == n_tries  # no endless tries
+    assert ready(tiny_run, str(tiny_model)).bench is not None
+    model.again(tiny_run, str(tmp_path / "gone"))
+    assert ready(tiny_run, str(tmp_path / "gone")).problem and len(loads) > n_tries
+
+
+def test_another_model_is_refused_by_name(tiny_run: Path, tmp_path: Path, loads: list[str]):
+    from tests.conftest import make_model
+
+    other = make_model(tmp_path / "other", seed=1)
+    assert "is another model" in ready(tiny_run, str(other)).problem
+
+
+def test_a_run_without_an_sae_says_so(tmp_path: Path, loads: list[str]):
+    assert ready(tmp_path).problem and not loads

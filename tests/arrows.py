@@ -95,7 +95,7 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
-    saelab.outdated saelab.runs saelab.sparsify saelab.spelling
+    saelab.models saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
     saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks

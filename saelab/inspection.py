@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from saelab import digests, looking
+from saelab import digests, foreign, looking
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_rows
 from saelab.looking import File
@@ -18,7 +18,10 @@ from saelab.runs import RunFolder, kind_of, read
 class Inspected(NamedTuple):
     """What lies at a path."""
 
-    kind: Literal["cache", "run", "sae", "document", "checkpoint", "index", "explanations"]
+    kind: Literal[
+        "cache", "run", "sae", "document", "checkpoint", "index", "explanations",
+        "published SAE", "published SAEs", "model",
+    ]  # fmt: skip
     finished: bool
     """whether the work that makes it came to its end"""
     facts: dict[str, Any]
@@ -32,16 +35,19 @@ class Inspected(NamedTuple):
 
 
 def inspect(path: Path | str, verify: bool = False) -> Inspected:
-    """What a cache, a run, a `sae/` folder or one of their files is. verify: read every digest, not
-    only those of JSON files.
+    """What a cache, a run, a `sae/` folder or one of their files is, or what others published: an
+    SAE, a folder of several, a model. verify: read every digest, not only those of JSON files, and
+    of a published SAE every weight.
 
-    Raises UsageError for a path where nothing known lies.
+    path: also `hub:org/repo/path`, in the local cache of the hub, and `bundled`. Raises UsageError
+    for a path where nothing known lies.
 
         inspect("runs/demo", verify=True).damaged
     """
     from saelab import formats
+    from saelab.formats import describing
 
-    path = Path(path)
+    name, path = str(path), foreign.place(path)
     if (path / "manifest.json").is_file():
         return _cache(path, verify)
     if (path / "sae.json").is_file():
@@ -52,9 +58,16 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
         return _run(RunFolder(path), verify)
     if path.is_file() and (of_file := _single(path, verify)):
         return of_file
+    if foreign.is_model(path):
+        return Inspected("model", True, *foreign.model(path))
     if form := formats.known(path):
-        return Inspected("sae", True, {"format": form.name}, list(_foreign(path)))
-    known = "a cache, a run, a sae/ folder, a checkpoint, a features.db or a document of saelab's"
+        return Inspected("published SAE", True, *foreign.sae(path, form.name, name, verify))
+    if holds := describing.of_many(path):
+        return Inspected("published SAEs", True, holds, [])
+    known = (
+        "a cache, a run, a sae/ folder, a checkpoint, a features.db or a document of saelab's, a "
+        "model in Hugging Face layout, and published SAEs: " + ", ".join(formats.FORMATS)
+    )
     raise UsageError(f"{path} is not known here: {formats.seen(path)}; known are {known}")
 
 
@@ -169,7 +182,7 @@ def _sae(folder: Path, below: str, verify: bool) -> Iterator[File]:
     """The files of an SAE's folder, of our own form or another."""
     header, weights = folder / "sae.json", folder / "sae.safetensors"
     if not header.is_file():
-        yield from _foreign(folder, below)
+        yield from foreign.files(folder, below)
         return
     own = looking.document(header, below + header.name)
     yield own
@@ -178,13 +191,6 @@ def _sae(folder: Path, below: str, verify: bool) -> Iterator[File]:
         yield looking.by_entry(folder, entry, verify, below)
     else:
         yield looking.look(weights, below + weights.name, lambda: None)
-
-
-def _foreign(path: Path, below: str = "") -> Iterator[File]:
-    """Files that others wrote, which have no digest."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        if file.is_file():
-            yield looking.look(file, below + file.name, lambda: None)
 
 
 # --- single files --------------------------------------------------------------------------------

@@ -74,8 +74,10 @@ saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analy
     saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.explaining saelab.features saelab.runs
+saelab.foreign: saelab.errors saelab.formats saelab.looking saelab.models saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explaining saelab.features
-    saelab.files saelab.formats saelab.looking saelab.origin saelab.outdated saelab.runs
+    saelab.files saelab.foreign saelab.formats saelab.looking saelab.origin saelab.outdated
+    saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts

@@ -26,6 +26,7 @@ from saelab.formats import (
     saev,
     sparsify,
 )
+from saelab.formats.published import Published, made
 
 if TYPE_CHECKING:
     from saelab.sae import SAE
@@ -44,7 +45,8 @@ class Format(NamedTuple):
     """what it is known by, in words"""
     recognise: Callable[[Path], bool]
     """whether a folder or file is of this form, told without reading weights"""
-    read: "Callable[[Path], SAE]"
+    read: "Callable[[Path], SAE | Published]"
+    """the SAE of a folder or file, or what its conventions are, of which `load` makes one"""
     write: Callable[..., None] | None = None
     """write(sae, path, **options); None if this form can only be read"""
 
@@ -149,6 +151,13 @@ def load(path: Path | str, form: str | None = None) -> "SAE":
         sae = formats.load("runs/demo")
         sae = formats.load("gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")
     """
+    read = meant(path, form)
+    return made(read) if isinstance(read, Published) else read
+
+
+def meant(path: Path | str, form: str | None = None) -> "SAE | Published":
+    """What a folder or file says, as its form's reader understands it; of a published one no weight
+    is read yet. Raises what `load` raises."""
     path = Path(path)
     if form is not None:
         return _named(form).read(path)

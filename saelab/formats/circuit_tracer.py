@@ -16,7 +16,7 @@ from saelab.files import write_atomic
 from saelab.formats import tensors
 from saelab.formats.hooks import INSIDE
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.formats.refusing import of_sign, of_tokens, of_width, refuse
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
@@ -30,15 +30,15 @@ CONFIG = "config.yaml"
 
 def recognise(path: Path) -> bool:
     """Whether a file is one layer of a set."""
-    return bool(FILE.fullmatch(path.name)) and set(KEYS) <= tensors.names(path)
+    return bool(FILE.fullmatch(path.name)) and tensors.may_have(path, KEYS)
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The transcoder of a layer."""
     held, said = tensors.of_safetensors(path), _config(path.parent)
     form = _sparsify(held, said)
     levels = held.get(THRESHOLD)
-    source = Published(
+    return Published(
         Matrix(held["W_enc"]),
         held["b_enc"],
         Matrix(held["W_dec"]),
@@ -49,7 +49,6 @@ def read(path: Path) -> SAE:
         W_skip=held.get("W_skip"),
         origin=_origin(path, said, "jumprelu" if levels is not None else "relu", form),
     )
-    return made(source)
 
 
 def _config(folder: Path) -> dict[str, Any]:

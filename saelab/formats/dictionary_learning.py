@@ -13,9 +13,8 @@ from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, gated, made
+from saelab.formats.published import Published, gated
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
 
 Tensors = Mapping[str, Tensor]
@@ -126,7 +125,7 @@ def _weights(path: Path) -> Path | None:
     return path if ours and tensors.is_pickle(path) else None
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The dictionary of a folder. Raises UsageError for a class that is not known, for a backup
     made under way, and for a batch top-k without a threshold."""
     weights = _weights(path)
@@ -143,7 +142,9 @@ def read(path: Path) -> SAE:
     name = _class(held, trainer, weights)
     fields, wanted = CLASSES[name]
     tensors.need(held, tuple(sorted(wanted)), weights)
-    return made(Published(**fields(held), origin=_origin(path, name, trainer, held, said)))
+    sizes = {"features": trainer.get("dict_size"), "inputs": trainer.get("activation_dim")}
+    origin = _origin(path, name, trainer, held, said)
+    return Published(**fields(held), sizes=sizes, origin=origin)
 
 
 def _class(held: Mapping[str, Any], trainer: Mapping[str, Any], weights: Path) -> str:

@@ -14,9 +14,8 @@ from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import hooks, tensors
 from saelab.formats.matrices import Matrix, Member
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 from saelab.sparsify import Threshold
 
 NAMES = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold")
@@ -44,7 +43,7 @@ def recognise(path: Path) -> bool:
     return _weights(path) is not None
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE or transcoder of a folder. Raises UsageError for a cross-layer transcoder."""
     weights = _weights(path)
     assert weights is not None
@@ -59,7 +58,7 @@ def read(path: Path) -> SAE:
         )
     origin = _second(path, weights) if second else _first(path, weights)
     skip = held.get("affine_skip_connection")
-    source = Published(
+    return Published(
         Matrix(held["w_enc"], transposed=True),
         _whole(held["b_enc"]),
         Matrix(held["w_dec"]),
@@ -71,7 +70,6 @@ def read(path: Path) -> SAE:
         W_skip=None if skip is None else skip.T,
         origin=origin,
     )
-    return made(source)
 
 
 def _whole(held: Tensor | Member) -> Tensor:

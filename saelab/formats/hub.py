@@ -18,12 +18,9 @@ def fetched(name: str) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    org, _, rest = name.removeprefix(PREFIX).partition("/")
-    repo, _, inner = rest.partition("/")
-    if not (org and repo):
-        raise UsageError(f"{name} names no repository: {PREFIX}org/repo/path is right")
-    if (held := _cached(f"{org}/{repo}", inner)) is not None:
-        return held
+    org, repo, inner = _parts(name)
+    if (cached := _cached(f"{org}/{repo}", inner)) is not None:
+        return cached
     answer = hub.has(f"{org}/{repo}", "model")
     if answer != "yes":
         raise UsageError(
@@ -34,6 +31,25 @@ def fetched(name: str) -> Path:
     if not place.exists():
         raise UsageError(f"the repository {org}/{repo} has no {inner}")
     return place
+
+
+def held(name: str) -> Path:
+    """The folder or file of a hub name in the local cache. Raises UsageError where it is not
+    there: nothing is fetched."""
+    org, repo, inner = _parts(name)
+    place = _cached(f"{org}/{repo}", inner)
+    if place is None:
+        raise UsageError(f"{name} is not in the local cache of the hub: `saelab import` fetches it")
+    return place
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Organisation, repository, path inside. Raises UsageError for what is no such name."""
+    org, _, rest = name.removeprefix(PREFIX).partition("/")
+    repo, _, inner = rest.partition("/")
+    if not (org and repo):
+        raise UsageError(f"{name} names no repository: {PREFIX}org/repo/path is right")
+    return org, repo, inner
 
 
 def _patterns(inner: str) -> list[str] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from saelab import formats
 from saelab.digests import sha256
 from saelab.formats import hub
+from saelab.formats.published import Published
 from saelab.origin import Identity
 from saelab.sae import SAE
 
@@ -50,7 +51,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def unknown(sae: SAE) -> Iterator[str]:
+def unknown(sae: SAE | Published) -> Iterator[str]:
     """What its files do not say, and somebody has to."""
     origin = sae.origin
     if origin.model is None:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 from saelab.errors import UsageError
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 
@@ -58,14 +57,14 @@ def recognise_qwen(path: Path) -> bool:
     return bool(QWEN_FILE.fullmatch(path.name)) and _has(path, QWEN)
 
 
-def read_goodfire(path: Path) -> SAE:
+def read_goodfire(path: Path) -> Published:
     """The SAE of a file."""
     name = GOODFIRE_NAME.search(str(path))
     place = (f"meta-llama/{name[1]}", f"blocks.{name[2]}.hook_resid_post") if name else ("", "")
     return _relu(path, GOODFIRE, "goodfire", *place)
 
 
-def read_deepseek(path: Path) -> SAE:
+def read_deepseek(path: Path) -> Published:
     """The SAE of a file."""
     layer = DEEPSEEK_NAME.search(path.name)
     hook = f"blocks.{layer[1]}.hook_resid_post" if layer else ""
@@ -73,12 +72,12 @@ def read_deepseek(path: Path) -> SAE:
     return _relu(path, DEEPSEEK, "deepseek", model, hook)
 
 
-def _relu(path: Path, keys: Keys, form: str, model: str, hook: str) -> SAE:
+def _relu(path: Path, keys: Keys, form: str, model: str, hook: str) -> Published:
     origin = _origin(path, form, model, hook, sparsify="relu")
-    return _made(path, keys, Threshold(), origin)
+    return _published(path, keys, Threshold(), origin)
 
 
-def read_qwen(path: Path) -> SAE:
+def read_qwen(path: Path) -> Published:
     """The SAE of a file, whose k only the folder's name says. Raises UsageError where it does
     not."""
     name, file = QWEN_NAME.search(str(path)), QWEN_FILE.fullmatch(path.name)
@@ -90,12 +89,12 @@ def read_qwen(path: Path) -> SAE:
         )
     k, hook = int(name[2]), f"blocks.{file[1]}.hook_resid_post"
     origin = _origin(path, "qwen_scope", f"Qwen/{name[1]}", hook, sparsify="topk", k=k)
-    return _made(path, QWEN, Choice(k), origin)
+    return _published(path, QWEN, Choice(k), origin)
 
 
-def _made(path: Path, keys: Keys, form: Sparsify, origin: Origin) -> SAE:
+def _published(path: Path, keys: Keys, form: Sparsify, origin: Origin) -> Published:
     held = tensors.of_pickle(path)
-    source = Published(
+    return Published(
         Matrix(held[keys.encoder]),
         held[keys.b_enc],
         Matrix(held[keys.decoder], transposed=True),
@@ -104,7 +103,6 @@ def _made(path: Path, keys: Keys, form: Sparsify, origin: Origin) -> SAE:
         centred=False,
         origin=origin,
     )
-    return made(source)
 
 
 def _origin(path: Path, form: str, model: str, hook: str, **more: Any) -> Origin:

@@ -11,9 +11,8 @@ from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.origin import Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 HEADER, WEIGHTS = "hyperparams.json", "checkpoints/final.safetensors"
@@ -25,12 +24,12 @@ def recognise(path: Path) -> bool:
     return (path / HEADER).is_file() and (path / WEIGHTS).is_file()
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE of a folder. Raises UsageError for an activation function that is not known, and
     where the norm of its inputs is not said."""
     said, held = read_object(path / HEADER), tensors.of_safetensors(path / WEIGHTS)
     tensors.need(held, KEYS, path / WEIGHTS)
-    source = Published(
+    return Published(
         Matrix(held["encoder.weight"]),
         held["encoder.bias"],
         Matrix(held["decoder.weight"], transposed=True),
@@ -41,6 +40,7 @@ def read(path: Path) -> SAE:
         by_decoded=bool(said.get("sparsity_include_decoder_norm", False)),
         centred=bool(said.get("apply_decoder_bias_to_pre_encoder", False)),
         scale=scale(said, path),
+        sizes={"features": said.get("d_sae"), "inputs": said.get("d_model")},
         origin=Origin(
             hook=str(said.get("hook_point_in") or ""),
             target=str(said.get("hook_point_out") or ""),
@@ -50,7 +50,6 @@ def read(path: Path) -> SAE:
             format="llama_scope",
         ),
     )
-    return made(source)
 
 
 def _jumps(said: dict[str, Any]) -> bool:
@@ -91,14 +90,16 @@ LOG_THRESHOLD = "log_jumprelu_threshold"
 def recognise_distilled(path: Path) -> bool:
     """Whether a folder holds an SAE of R1-distill."""
     weights = path / DISTILLED
-    return (path / "config.json").is_file() and LOG_THRESHOLD in tensors.names(weights)
+    config = path / "config.json"
+    is_ours = config.is_file() and "sae_type" not in read_object(config)
+    return is_ours and tensors.may_have(weights, [LOG_THRESHOLD])
 
 
-def read_distilled(path: Path) -> SAE:
+def read_distilled(path: Path) -> Published:
     """The SAE of a folder: its threshold was learned on scaled inputs."""
     said, held = read_object(path / "config.json"), tensors.of_safetensors(path / DISTILLED)
     tensors.need(held, (*KEYS, LOG_THRESHOLD), path / DISTILLED)
-    source = Published(
+    return Published(
         Matrix(held["encoder.weight"]),
         held["encoder.bias"],
         Matrix(held["decoder.weight"], transposed=True),
@@ -107,6 +108,7 @@ def read_distilled(path: Path) -> SAE:
         levels=held[LOG_THRESHOLD].double().exp(),
         centred=False,
         scale=scale(said, path),
+        sizes={"features": said.get("d_sae"), "inputs": said.get("d_model")},
         origin=Origin(
             hook=str(said.get("hook_point_in") or ""),
             target=str(said.get("hook_point_out") or ""),
@@ -115,4 +117,3 @@ def read_distilled(path: Path) -> SAE:
             format="r1_distill",
         ),
     )
-    return made(source)

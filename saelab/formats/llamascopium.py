@@ -15,9 +15,8 @@ from saelab.files import read_object
 from saelab.formats import tensors
 from saelab.formats.llama_scope import scale
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.origin import Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 HEADER = "config.json"
@@ -45,7 +44,7 @@ def recognise(path: Path) -> bool:
     return "sae_type" in read_object(path / HEADER)
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE or transcoder of a folder. Raises UsageError for other dictionaries of the package
     and for activation functions that have no form here."""
     said, weights = read_object(path / HEADER), _weights(path)
@@ -59,7 +58,7 @@ def read(path: Path) -> SAE:
     hook_out = str(said.get("hook_point_out") or hook_in)
     by_decoded = bool(said.get("sparsity_include_decoder_norm", True))
     logarithm = held.get(LOG_THRESHOLD)
-    source = Published(
+    return Published(
         Matrix(held["W_E"], transposed=True),
         held["b_E"],
         W_dec,
@@ -71,6 +70,7 @@ def read(path: Path) -> SAE:
         transcoder=hook_in != hook_out,
         centred=False,
         scale=scale(_with_norms(said, held), path),
+        sizes={"inputs": said.get("d_model")},
         origin=Origin(
             hook=hook_in,
             target=hook_out,
@@ -80,7 +80,6 @@ def read(path: Path) -> SAE:
             format="llamascopium",
         ),
     )
-    return made(source)
 
 
 def _held(weights: Path) -> dict[str, Any]:

@@ -26,6 +26,9 @@ class Stored(Protocol):
     @property
     def shape(self) -> Any: ...
 
+    @property
+    def dtype(self) -> Any: ...
+
     def split(self, n_rows: int, /) -> Iterable[Tensor]:
         """Its rows in order, so many at a time."""
         ...

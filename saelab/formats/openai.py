@@ -8,7 +8,7 @@ import torch
 from saelab.errors import UsageError
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.formats.refusing import refuse
 from saelab.origin import Origin
 from saelab.sae import SAE
@@ -22,7 +22,7 @@ def recognise(path: Path) -> bool:
     return tensors.is_pickle(path) and set(KEYS) <= set(tensors.of_pickle(path))
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE of a file: TopK ones normalise each token, ReLU ones take it as it is. Raises
     UsageError for another activation function."""
     held = tensors.of_pickle(path)
@@ -35,7 +35,7 @@ def read(path: Path) -> SAE:
         raise UsageError(f"{path} has the activation function {kind!r}: known are ReLU and TopK")
     W_enc = Matrix(held["encoder.weight"])
     tied = "decoder.weight" not in held
-    source = Published(
+    return Published(
         W_enc,
         held["latent_bias"],
         W_enc if tied else Matrix(held["decoder.weight"], transposed=True),
@@ -49,7 +49,6 @@ def read(path: Path) -> SAE:
             format="openai",
         ),
     )
-    return made(source)
 
 
 def write(sae: SAE, path: Path) -> None:

@@ -4,6 +4,7 @@ All of a form's conventions become numbers of one value, `Published`, and one fu
 follows from them, in float64 and rounded once. Shapes: F features, D width in, E width out.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -61,6 +62,8 @@ class Published:
     """how each token is normalised before all else"""
     mean_free: bool = False
     """whether the source's model had each activation's mean over D taken off"""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
+    """`features`, `inputs`, `outputs` as its configuration counts them; None: it does not"""
     origin: Origin = field(default_factory=Origin)
 
 
@@ -71,7 +74,7 @@ def made(source: Published) -> SAE:
 
     Raises FailedRun for shapes that do not fit each other and for weights that are not finite.
     """
-    _check(source)
+    check(source)
     (n_features, d_model), d_out = source.W_enc.shape, source.W_dec.shape[1]
     scale_in, scale_out = source.scale
     stored_F = _norms(source.W_dec)
@@ -111,20 +114,26 @@ def made(source: Published) -> SAE:
     sae = SAE.of(
         weights, source.sparsify, transcoder=source.transcoder, token_norm=source.token_norm
     )
-    more = {**source.origin.more, "applied": _applied(source, stored_F, n_F)}
+    more = {**source.origin.more, "applied": applied(source, stored_F, n_F)}
     sae.origin = replace(source.origin, more=more)
     return sae
 
 
-def _applied(source: Published, stored_F: Tensor, n_F: Tensor) -> list[str]:
-    """What was done to the weights, in words. [F]: norms of the stored rows, what they are divided
-    by."""
-    kept = not _rows_are_free(source) and bool(((stored_F - 1).abs() > UNIT).any())
+def applied(
+    source: Published, stored_F: Tensor | None = None, n_F: Tensor | None = None
+) -> list[str]:
+    """What is done to the weights in reading, in words. [F]: norms of the stored rows, and what
+    they are divided by; None where no weight has been read."""
+    free = _rows_are_free(source)
+    unit, kept = "decoder rows scaled to unit norm", "decoder rows keep their norms"
+    scaled = free if n_F is None else bool((n_F != 1).any())
+    other = not free and (stored_F is None or bool(((stored_F - 1).abs() > UNIT).any()))
     by_skip = source.mean_free and not source.transcoder
+    unread = "" if n_F is not None else ", where they have another"
     done = {
         "b_dec folded into b_enc": not (source.centred or source.transcoder),
-        "decoder rows scaled to unit norm": bool((n_F != 1).any()),
-        "decoder rows keep their norms, which its top-k does not look at": kept,
+        f"{unit}{unread}": scaled,
+        f"{kept}, which its top-k does not look at": other,
         "its gate is a threshold": source.gain is not None,
         f"inputs scaled by {source.scale[0]:.6g}, folded": source.scale != (1.0, 1.0),
         f"each token normalised: {source.token_norm}": bool(source.token_norm),
@@ -182,7 +191,7 @@ def _or_one(of_F: Tensor | None) -> Tensor | float:
     return 1.0 if of_F is None else of_F.double()
 
 
-def _check(source: Published) -> None:
+def check(source: Published) -> None:
     """Raise FailedRun for shapes that do not fit each other, UsageError for what has no form
     here."""
     (n_features, d_model), (n_decoded, d_out) = source.W_enc.shape, source.W_dec.shape
@@ -199,6 +208,13 @@ def _check(source: Published) -> None:
                 f"{name} is of {length:,} {'outputs' if name == 'b_dec' else 'features'}, "
                 f"W_enc [{n_features:,}, {d_model:,}] and W_dec [{n_decoded:,}, {d_out:,}] need "
                 f"{due:,}"
+            )
+    held = {"features": n_features, "inputs": d_model, "outputs": d_out}
+    for name, said in source.sizes.items():
+        if said and int(said) != held[name]:
+            raise FailedRun(
+                f"its configuration says {int(said):,} {name}, its tensors have {held[name]:,}: "
+                "they are of two SAEs"
             )
     if d_out != d_model and not source.transcoder:
         raise FailedRun(f"it reads {d_model:,} numbers and writes {d_out:,}: a transcoder")

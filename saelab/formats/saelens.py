@@ -15,9 +15,8 @@ from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, gated, made
+from saelab.formats.published import Published, gated
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
 
 HEADER, WEIGHTS, SCALER = "cfg.json", "sae_weights.safetensors", "activation_scaler.json"
@@ -68,7 +67,7 @@ def recognise(path: Path) -> bool:
     return (path / HEADER).is_file() and (path / WEIGHTS).is_file()
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE or transcoder of a folder.
 
     Raises UsageError for an architecture, a normalisation or a processed model that has no form
@@ -80,17 +79,21 @@ def read(path: Path) -> SAE:
     tensors.need(held, architecture.needs, path / WEIGHTS)
     fields = {**_four(held), **architecture.fields(cfg, held)}
     transcoder = "transcoder" in cfg.architecture
-    source = Published(
+    return Published(
         **fields,
         transcoder=transcoder,
         centred=bool(cfg.said.get("apply_b_dec_to_input", True)),
         W_skip=held.get("W_skip"),
         out_gain=_out_gain(cfg, held, path),
         mean_free=_mean_free(cfg, path),
+        sizes={
+            "features": cfg.said.get("d_sae"),
+            "inputs": cfg.said.get("d_in"),
+            "outputs": cfg.said.get("d_out"),
+        },
         origin=_origin(cfg, path),
         **_input(cfg, path),
     )
-    return made(source)
 
 
 def configured(path: Path) -> Cfg:

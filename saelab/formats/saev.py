@@ -14,9 +14,8 @@ import torch
 from saelab.errors import FailedRun, UsageError
 from saelab.formats import tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.origin import Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Sparsify, Threshold
 
 KEYS = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -42,7 +41,7 @@ def recognise(path: Path) -> bool:
     return path.suffix in tensors.PICKLES and path.is_file() and _header(path) is not None
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE of a file. Raises UsageError for a schema or an activation that is not known,
     FailedRun for a damaged file."""
     said = _header(path)
@@ -57,13 +56,14 @@ def read(path: Path) -> SAE:
     kind, k = _activation(said["cfg"], path)
     # Its TopK keeps negative winners, of tokens with fewer than k positive ones.
     form: Sparsify = Choice(k) if kind == "top-k" and k else Threshold()
-    source = Published(
+    return Published(
         Matrix(held["W_enc"], transposed=True),
         held["b_enc"],
         Matrix(held["W_dec"]),
         held["b_dec"],
         form,
         levels=held[THRESHOLD] if kind == "batch-top-k" else None,
+        sizes={"features": said["cfg"].get("d_sae"), "inputs": said["cfg"].get("d_model")},
         origin=Origin(
             sparsify={"top-k": "topk", "batch-top-k": "batchtopk"}.get(kind, kind),
             k=k,
@@ -72,7 +72,6 @@ def read(path: Path) -> SAE:
             more={"inexact": "negative winners are left out"} if kind == "top-k" else {},
         ),
     )
-    return made(source)
 
 
 def _activation(cfg: dict[str, Any], path: Path) -> tuple[str, int | None]:

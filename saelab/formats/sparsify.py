@@ -9,7 +9,7 @@ from saelab.errors import UsageError
 from saelab.files import read_object
 from saelab.formats import hooks, tensors
 from saelab.formats.matrices import Matrix
-from saelab.formats.published import Published, made
+from saelab.formats.published import Published
 from saelab.formats.refusing import of_sign, of_skip, of_tokens, of_width, refuse
 from saelab.origin import Identity, Origin
 from saelab.sae import SAE
@@ -24,7 +24,7 @@ def recognise(path: Path) -> bool:
     return (path / HEADER).is_file() and (path / WEIGHTS).is_file()
 
 
-def read(path: Path) -> SAE:
+def read(path: Path) -> Published:
     """The SAE or transcoder of a folder. Raises UsageError for one that chooses by groups."""
     cfg, held = read_object(path / HEADER), tensors.of_safetensors(path / WEIGHTS)
     tensors.need(held, KEYS, path / WEIGHTS)
@@ -36,7 +36,7 @@ def read(path: Path) -> SAE:
     if cfg.get("signed"):
         raise UsageError(f"{path} is signed, in a way that newer sparsify dropped: no form here")
     transcoder = bool(cfg.get("transcode", False))
-    source = Published(
+    return Published(
         Matrix(held["encoder.weight"]),
         held["encoder.bias"],
         Matrix(held["W_dec"]),
@@ -44,9 +44,9 @@ def read(path: Path) -> SAE:
         Choice(int(cfg["k"])),
         transcoder=transcoder,
         W_skip=held.get("W_skip"),
+        sizes={"features": cfg.get("num_latents"), "inputs": cfg.get("d_in")},
         origin=_origin(path, cfg, transcoder),
     )
-    return made(source)
 
 
 def _origin(path: Path, cfg: dict[str, Any], transcoder: bool) -> Origin:

@@ -4,7 +4,7 @@ could run code is read."""
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ def of_safetensors(path: Path) -> dict[str, Tensor]:
         raise FailedRun(f"{path} cannot be read ({error}): fetch it again") from None
 
 
-def names(path: Path) -> set[str]:
-    """The names of a safetensors file's tensors; none where it cannot be read."""
+def may_have(path: Path, wanted: Iterable[str]) -> bool:
+    """Whether a safetensors file has tensors of these names, or cannot be read: its form's reader
+    then says so."""
     try:
         with safe_open(path, "pt") as file:
-            return set(file.keys())
+            return set(wanted) <= set(file.keys())
     except (SafetensorError, OSError):
-        return set()
+        return path.is_file()
 
 
 def of_pickle(path: Path) -> dict[str, Any]:

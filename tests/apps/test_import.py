@@ -157,6 +157,8 @@ def test_a_hub_name_is_found_in_the_local_cache(repository: Path, tmp_path: Path
     inner = file.path.relative_to(repository)
     code, document, _ = verb(capsys, "import", f"hub:org/scope/{inner}", "--out", tmp_path / "run")
     assert code == 0 and document["source"] == f"hub:org/scope/{inner}"
+    _, document, _ = verb(capsys, "info", f"hub:org/scope/{inner}")
+    assert document["facts"]["next"][0] == f"saelab import hub:org/scope/{inner} --out RUN"
     assert off(measured(SAE.load(tmp_path / "run"))[0], expected(file)[0]) < 1e-5
 
 
@@ -165,5 +167,7 @@ def test_a_hub_that_does_not_answer_says_what_would_be_fetched(repository, tmp_p
     code, _, last = verb(capsys, "import", "hub:org/scope/layer_3", *line)
     assert code == 2 and "the hub is switched off" in last
     assert "layer_3 of org/scope would be fetched" in last
+    code, _, last = verb(capsys, "info", "hub:org/scope/layer_3")
+    assert code == 2 and "is not in the local cache of the hub: `saelab import` fetches it" in last
     code, _, last = verb(capsys, "import", "hub:org", *line)
     assert code == 2 and "names no repository" in last and hub.PREFIX in last

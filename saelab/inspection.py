@@ -1,6 +1,5 @@
 """What a folder or file is, and whether it is whole. Importing this imports nothing heavy."""
 
-import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -53,7 +52,7 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
     if (path / "sae.json").is_file():
         return Inspected("sae", True, _header(path), list(_sae(path, "", verify)))
     if path.match("step-*") and path.is_dir():
-        return Inspected("checkpoint", True, {}, list(_checkpoint(path, "", verify)))
+        return Inspected("checkpoint", True, {}, list(looking.checkpoint(path, "", verify)))
     if path.is_dir() and (RunFolder(path).is_run() or RunFolder(path).config.is_file()):
         return _run(RunFolder(path), verify)
     if path.is_file() and (of_file := _single(path, verify)):
@@ -109,7 +108,11 @@ def _run(run: RunFolder, verify: bool) -> Inspected:
     files = [
         *_edited(run),
         *(_sae(run.sae, "sae/", verify) if run.has_sae() else ()),
-        *(file for path in checkpoints for file in _checkpoint(path, "checkpoints/", verify)),
+        *(
+            file
+            for path in checkpoints
+            for file in looking.checkpoint(path, "checkpoints/", verify)
+        ),
         *documents.values(),
         *_map(run.dark_matter_map, verify),
         *([index] if index else ()),
@@ -204,7 +207,7 @@ def _single(path: Path, verify: bool) -> Inspected | None:
         schema, looked = _index(path, verify)
         return Inspected("index", True, {"schema": schema}, [looked])
     if path.match("step-*.safetensors"):
-        return Inspected("checkpoint", True, {}, list(_checkpoint(path, "", verify)))
+        return Inspected("checkpoint", True, {}, list(looking.checkpoint(path, "", verify)))
     if path.suffix != ".json":
         return None
     own = looking.document(path, path.name)
@@ -212,18 +215,6 @@ def _single(path: Path, verify: bool) -> Inspected | None:
     ours = own.problem or str(document.get("schema")).startswith("saelab/")
     facts = {name: document.get(name) for name in ("schema", "saelab_version", "command")}
     return Inspected("document", True, facts, [own]) if ours else None
-
-
-def _checkpoint(path: Path, below: str, verify: bool) -> Iterator[File]:
-    """The file of a checkpoint, or the files of one that several ranks wrote."""
-    name = f"{below}{path.name}"
-    if not path.is_dir():
-        yield looking.look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
-        return
-    yield looking.document(path / "checkpoint.json", f"{name}/checkpoint.json")
-    with contextlib.suppress(FailedRun):  # which that file's row tells
-        for written in read(path / "checkpoint.json").get("files", []):
-            yield looking.by_entry(path, written, verify, f"{name}/")
 
 
 def _index(path: Path, verify: bool) -> tuple[str | None, File]:

@@ -1,10 +1,12 @@
 """Whether one file is as it was written, by the digest that is in it or beside it."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from saelab import digests
+from saelab.errors import FailedRun
 from saelab.files import read_object
 
 Digest = Literal["right", "wrong", "none", "not read"]
@@ -55,3 +57,15 @@ def by_entry(folder: Path, written: Mapping[str, Any], verify: bool, below: str 
 def document(path: Path, name: str) -> File:
     """A JSON file, whose own digest is always read."""
     return look(path, name, lambda: digests.is_right(read_object(path)))
+
+
+def checkpoint(path: Path, below: str, verify: bool) -> Iterator[File]:
+    """The file of a checkpoint, or the files of one that several ranks wrote."""
+    name = f"{below}{path.name}"
+    if not path.is_dir():
+        yield look(path, name, (lambda: digests.tensors_right(path)) if verify else None)
+        return
+    yield document(path / "checkpoint.json", f"{name}/checkpoint.json")
+    with contextlib.suppress(FailedRun):  # which that file's row tells
+        for written in read_object(path / "checkpoint.json").get("files", []):
+            yield by_entry(path, written, verify, f"{name}/")

@@ -33,7 +33,7 @@ saelab.locks: saelab.errors
 saelab.ranks: saelab.errors
 saelab.device: saelab.errors saelab.ranks
 saelab.files: saelab.digests saelab.errors saelab.locks
-saelab.looking: saelab.digests saelab.files
+saelab.looking: saelab.digests saelab.errors saelab.files
 saelab.jump: saelab.code
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify

@@ -95,6 +95,17 @@ class Origin:
         name = f" of {self.model.name}" if self.model else ""
         return f"at {hooks}{name}"
 
+    def elsewhere(self, other: "Origin") -> str:
+        """Why an SAE of another origin is not of the same activations, in words on the other; ""
+        if nothing says so."""
+        for what, mine, theirs in zip(("reads", "explains"), self.hooks, other.hooks, strict=True):
+            if mine != theirs:
+                return f"it {what} {theirs or 'an unknown hook'}, not {mine or 'an unknown hook'}"
+        if self.model and other.model and (named := self.model.differs(other.model)):
+            names = f"it is of the model {other.model.name}, not of {self.model.name}"
+            return f"{names}: they differ in {named}"
+        return ""
+
     @property
     def form(self) -> str:
         """Its sparsifier in training and k, where they are known: `topk k=32`."""

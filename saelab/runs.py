@@ -1,6 +1,7 @@
 """A run's folder: what it holds, by the only names that say where. Importing this imports nothing
 heavy."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
@@ -51,6 +52,15 @@ class RunFolder:
         """The comparison with supervised dictionaries on a task."""
         return self.path / f"supervise-{task}.json"
 
+    def compared(self, other: Path | str) -> Path:
+        """The comparison with another run, which it holds as the first of the two; by where that
+        lies, so that runs of one name in two folders do not overwrite each other's.
+
+        RunFolder("runs/a").compared("runs/b").name  # 'compare-b.json'
+        """
+        way = Path(os.path.relpath(RunFolder(other).path.resolve(), self.path.resolve().parent))
+        return self.path / f"compare-{'-'.join(part for part in way.parts if part != '..')}.json"
+
     def origin(self) -> Origin:
         """Where its SAE comes from, told without reading weights; of an SAE of another form
         nothing is known."""
@@ -93,8 +103,8 @@ class RunFolder:
         return self.circuit.is_file()
 
     def documents(self) -> dict[str, list[dict[str, Any]]]:
-        """What verbs have written here by kind: `report`, `dark-matter`, `supervise`, `circuits`,
-        `feature-circuit`."""
+        """What verbs have written here by kind: `report`, `dark-matter`, `supervise`, `compare`,
+        `circuits`, `feature-circuit`."""
         by_kind: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(self.path.glob("*.json")):
             document = read_json(path)

@@ -63,6 +63,8 @@ saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files sae
     saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
+saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
+    saelab.matching saelab.sae saelab.statistics
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.digests saelab.errors
     saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
     saelab.token_norm
@@ -98,12 +100,12 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.models saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
-apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
-    saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
-    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.ranges
-    saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
-    saelab.textfiles training training.recipes training.reproduce
+apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
+    saelab.analysis.dark_matter saelab.device saelab.digests saelab.errors saelab.evaluation
+    saelab.explaining saelab.features saelab.files saelab.folders saelab.formats saelab.inspection
+    saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening saelab.origin
+    saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling
+    saelab.statistics saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -5,8 +5,7 @@ spliced in.
     saelab eval runs/a runs/b --controls
 """
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,16 +148,12 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     """For each group of runs that differ by their seed alone: every metric's mean and spread, and
     how alike they are."""
 
+    from saelab.analysis.comparison import configurations
     from saelab.evaluation import rows
 
-    groups: dict[str, list[Path]] = {}
-    for folder, sae in saes.items():
-        groups.setdefault(_but_for_the_seed(sae), []).append(folder)
-    several = [
-        group
-        for group in groups.values()
-        if len({saes[folder].origin.seed for folder in group}) == len(group) > 1
-    ]
+    named = {str(folder): folder for folder in saes}
+    grouped = configurations.groups({str(folder): sae for folder, sae in saes.items()})
+    several = [[named[name] for name in group] for group in grouped if len(group) > 1]
     return [
         {
             "runs": [str(folder) for folder in group],
@@ -178,11 +173,6 @@ def _over_seeds(fields: list[dict]) -> dict:
 
     values = [field["value"] for field in fields]
     return {**over_seeds(values).as_dict(), "spread": spread(values), "n": len(values)}
-
-
-def _but_for_the_seed(sae: "SAE") -> str:
-    origin = replace(sae.origin, seed=None, cache=None).to_dict()
-    return json.dumps([origin, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
 
 
 def _stability(saes: list["SAE"]) -> dict:

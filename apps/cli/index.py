@@ -80,14 +80,8 @@ def run(args: Args) -> int:
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
     """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError
     for another hook or model."""
-    theirs, mine = other.origin, sae.origin
-    if theirs.hook != mine.hook:
-        raise UsageError(f"{folder} was trained at another hook: {theirs.hook}, not {mine.hook}")
-    if theirs.model and mine.model and (field := mine.model.differs(theirs.model)):
-        raise UsageError(
-            f"{folder} was trained at another model: {theirs.model.name}, not {mine.model.name}; "
-            f"they differ in {field}"
-        )
+    if reason := sae.origin.elsewhere(other.origin):
+        raise UsageError(f"no feature of {folder} is to be found again: {reason}")
     seed = other.origin.seed
     return f"seed {seed}" if seed != sae.origin.seed else folder.resolve().name
 

@@ -32,6 +32,7 @@ VERBS = {
     "eval": Verb(TRAIN, "measure an SAE: reconstruction, sparsity, effect on the model's loss"),
     "index": Verb(EXPLORE, "build the feature index the browser reads"),
     "explain": Verb(EXPLORE, "say in words what makes features fire, and how well that tells"),
+    "compare": Verb(EXPLORE, "say which features SAEs share, and which SAE is better in what"),
     "browse": Verb(EXPLORE, "open the feature browser"),
     "circuits": Verb(EXPLAIN, "find the heads that carry out a task, and compare with the truth"),
     "supervise": Verb(EXPLAIN, "compare SAEs with supervised dictionaries on a task"),

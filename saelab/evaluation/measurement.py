@@ -4,13 +4,16 @@ on the same tokens.
 Shapes: C contexts, T positions, D width, N tokens, P predictions.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saelab.activations import Contexts
+from saelab.activations import Cache, Contexts
+from saelab.code import Code
+from saelab.errors import UsageError
 from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import Firings
 from saelab.evaluation.references import Reconstruct, coded
@@ -43,11 +46,12 @@ def _per_prediction(losses: dict[str, Tensor], name: str, kl_P: Tensor) -> dict[
 
 
 class Measurement:
-    """Sums by document of an SAE, its controls and its references over chunks of contexts.
+    """Sums by document of SAEs at one place, and of references, over chunks of contexts.
 
-    hooks: what the SAE reads and what it explains; whole: the hook of whose activation the SAE
-    explains a part that the model has no hook for, such as another SAE's error (None: it explains
-    all of it).
+    hooks: what the SAEs read and what they explain; whole: the hook of whose activation they
+    explain a part that the model has no hook for, such as another SAE's error (None: they explain
+    all of it). untrained: counted by its firing alone (None: there is none).
+    watch: called with name and code of every SAE, piece by piece, in the order of the tokens.
     """
 
     def __init__(
@@ -57,14 +61,17 @@ class Measurement:
         whole: str | None,
         saes: dict[str, SAE],
         known: dict[str, Reconstruct],
-        untrained: SAE,
+        untrained: SAE | None = None,
+        watch: Callable[[str, Code], object] | None = None,
     ) -> None:
         self.model, self.hooks, self.whole = model, hooks, whole
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded
-        self.untrained = untrained
+        self.untrained, self.watch = untrained, watch
+        self.weights = next(iter(saes.values())).W_enc  # their device and dtype
         self.sums = {name: DocumentSums() for name in self.rows}
-        self.fired = {name: Firings(untrained.n_features) for name in ("sae", "random_init")}
+        counted = saes | ({"untrained": untrained} if untrained else {})
+        self.fired = {name: Firings(sae.n_features) for name, sae in counted.items()}
 
     @cached_property
     def no_losses(self) -> str:
@@ -77,9 +84,8 @@ class Measurement:
         tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
         splice, acts = self._run(tokens_CT, spliced_at)
-        weights = self.untrained.W_enc  # on its device and in its dtype everything is computed
-        acts = {name: acts_CTD.to(weights) for name, acts_CTD in acts.items()}
-        cached_CTD = cached_CTD.to(weights) if self.whole else cached_CTD
+        acts = {name: acts_CTD.to(self.weights) for name, acts_CTD in acts.items()}
+        cached_CTD = cached_CTD.to(self.weights) if self.whole else cached_CTD
         x_CTD, target_CTD = (
             (cached_CTD, cached_CTD) if self.whole else (acts[name] for name in self.hooks)
         )
@@ -93,17 +99,45 @@ class Measurement:
             measured[name] = x_hat_ND, l0_N
             replacements[name] = rest_CTD.clone()
             replacements[name][counted_CT] += x_hat_ND
-            if name == "sae" and code is not None:
+            if name in self.fired and code is not None:
                 self.fired[name].add(owner_N, code)
+                self._watched(name, code)
         for name, (x_hat_ND, l0_N) in measured.items():
             self.sums[name].add(owner_N, per_token(target_ND, x_hat_ND, l0_N))
-        self.fired["random_init"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
+        if self.untrained:
+            self.fired["untrained"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
         if splice is None:
             return
         compared = spliced(splice, replacements, counted_CT)
         losses = {name: each.loss for name, each in compared.items()}
         for name in measured:
             self.sums[name].add(owner_P, _per_prediction(losses, name, compared[name].kl))
+
+    def read(
+        self, cache: Cache, n_tokens: int, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """`add` held-out contexts of a cache until n_tokens of them are read. Raises UsageError if
+        there is none."""
+        n_read = 0
+        for chunk in cache.contexts(self.hooks[0], "held_out"):
+            size = self.at_once(chunk.tokens.shape[1])
+            for first in range(0, len(chunk.tokens), CONTEXTS):
+                part = chunk.part(slice(first, first + CONTEXTS))
+                for begin in range(0, len(part.tokens), size):
+                    self.add(part.part(slice(begin, begin + size)))
+                n_read += int(part.counted.sum())
+                if progress:
+                    progress(n_read)
+                if n_read >= n_tokens:
+                    return
+        if not n_read:
+            raise UsageError(
+                "the cache has no held-out contexts to evaluate on: capture more tokens"
+            )
+
+    def _watched(self, name: str, code: Code) -> None:
+        if self.watch:
+            self.watch(name, code)
 
     def _run(self, tokens_CT: Tensor, hook: str) -> tuple[Splice | None, dict[str, Tensor]]:
         """The clean run, ready to be spliced at the hook unless there are no losses, and its

@@ -15,7 +15,7 @@ from saelab.errors import UsageError
 from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
-from saelab.evaluation.measurement import CONTEXTS, Measurement
+from saelab.evaluation.measurement import Measurement
 from saelab.evaluation.references import references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.sae import SAE
@@ -51,6 +51,24 @@ def evaluate(
     >>> _, sae, cache, model = saelab.open("runs/demo")
     >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]
     """
+    check_place(sae, cache)
+    source, target = sae.origin.hooks
+    l0 = measured_l0(sae, cache, seed)
+    untrained_ = untrained(sae, cache, seed)
+    run = Measurement(
+        model,
+        (source, target),
+        cache.whole(source),
+        {**(controls or {}), "sae": sae},
+        references(cache.moments(target, "train"), l0, sae.W_dec.device),
+        untrained_,
+    )
+    run.read(cache, n_tokens, progress)
+    return _report(run, sae, untrained_, cache, seed)
+
+
+def check_place(sae: SAE, cache: Cache) -> None:
+    """Raise UsageError if the SAE's width is not the cache's, or its place is none in a model."""
     source, target = sae.origin.hooks
     if cache.width(source) != sae.d_model:
         raise UsageError(
@@ -61,37 +79,13 @@ def evaluate(
             f"{source} is a part of an activation: an SAE from it to {target} has no place in the "
             "model"
         )
-    l0 = measured_l0(sae, cache, seed)
-    run = Measurement(
-        model,
-        (source, target),
-        cache.whole(source),
-        {**(controls or {}), "sae": sae},
-        references(cache.moments(target, "train"), l0, sae.W_dec.device),
-        untrained(sae, cache, seed),
-    )
-    n_read = 0
-    for chunk in cache.contexts(source, "held_out"):
-        size = run.at_once(chunk.tokens.shape[1])
-        for first in range(0, len(chunk.tokens), CONTEXTS):
-            part = chunk.part(slice(first, first + CONTEXTS))
-            for begin in range(0, len(part.tokens), size):
-                run.add(part.part(slice(begin, begin + size)))
-            n_read += int(part.counted.sum())
-            if progress:
-                progress(n_read)
-            if n_read >= n_tokens:
-                return _report(run, sae, cache, seed)
-    if not n_read:
-        raise UsageError("the cache has no held-out contexts to evaluate on: capture more tokens")
-    return _report(run, sae, cache, seed)
 
 
-def _report(run: Measurement, sae: SAE, cache: Any, seed: int) -> dict:
+def _report(run: Measurement, sae: SAE, untrained_: SAE, cache: Any, seed: int) -> dict:
     """All fields from the sums."""
     documents = run.sums["sae"].documents
     tables = {name: sums.table(documents) for name, sums in run.sums.items()}
-    fired, dead_tokens = _firing(run, sae, cache, tables["sae"], seed)
+    fired = _firing(run, {"sae": sae, "random_init": untrained_}, cache, tables["sae"], seed)
     absent = "prediction" if run.no_losses else None
     by_row = [row for row in rows.table().values() if row.source != absent]
     weights_RG = weights(len(documents), seed)
@@ -111,7 +105,7 @@ def _report(run: Measurement, sae: SAE, cache: Any, seed: int) -> dict:
         **_losses(run.no_losses, whole),
         "tokens": int(whole["tokens"]),
         "documents": len(documents),
-        "dead_tokens": dead_tokens,
+        "dead_tokens": min(DEAD_TOKENS, cache.n_tokens("train")),
         "n_features": sae.n_features,
         "references": beside,
         **({"controls": controls} if controls else {}),
@@ -136,22 +130,19 @@ def _estimate(row: Metric, tables: dict, fired: dict, weights_RG: np.ndarray) ->
 
 
 def _firing(
-    run: Measurement, sae: SAE, cache: Any, sums_G: dict, seed: int
-) -> tuple[dict[str, dict], int]:
-    """The sums of rows about features, by source and then by SAE; and the training tokens read."""
+    run: Measurement, saes: Mapping[str, SAE], cache: Any, sums_G: dict, seed: int
+) -> dict[str, dict]:
+    """The sums of rows about features, by source and then by SAE."""
     documents, tokens_G = run.sums["sae"].documents, sums_G["tokens"]
+    counted = {"sae": run.fired["sae"], "random_init": run.fired["untrained"]}
     firing = {
         name: {"fired": fired.table(documents), "tokens": tokens_G}
-        for name, fired in run.fired.items()
+        for name, fired in counted.items()
     }
-    training = {
-        name: {"fired": _fires(each, cache, sae.origin.hook, seed)[None]}
-        for name, each in (("sae", sae), ("random_init", run.untrained))
-    }
-    dead_tokens = min(DEAD_TOKENS, cache.n_tokens("train"))
-    return {"firing": firing, "training": training}, dead_tokens
+    training = {name: {"fired": fires(sae, cache, seed)[None]} for name, sae in saes.items()}
+    return {"firing": firing, "training": training}
 
 
-def _fires(sae: SAE, cache: Any, hook: str, seed: int) -> np.ndarray:
+def fires(sae: SAE, cache: Any, seed: int) -> np.ndarray:
     """[F] bool: whether each feature fires in training."""
-    return ~silent(sae, training_tokens(cache, hook, seed)).cpu().numpy()
+    return ~silent(sae, training_tokens(cache, sae.origin.hook, seed)).cpu().numpy()

@@ -39,7 +39,7 @@ def over_documents(
     value = float(statistic(total(sums)))
     if _is_one(weights_RG):
         return Estimate(value, null=null)
-    return Estimate(value, *_percentiles(statistic(resampled(sums, weights_RG))), null)
+    return Estimate(value, *percentiles(statistic(resampled(sums, weights_RG))), null)
 
 
 def difference(
@@ -59,7 +59,7 @@ def difference(
     if _is_one(weights_RG):
         return Estimate(value, null=0.0)
     pair = (statistic(resampled(sums, weights_RG)) for sums in (mine, theirs))
-    return Estimate(value, *_percentiles(np.subtract(*pair)), 0.0)
+    return Estimate(value, *percentiles(np.subtract(*pair)), 0.0)
 
 
 def recentred(value: float, resampled_R: np.ndarray, null: float | None = None) -> Estimate:
@@ -69,7 +69,7 @@ def recentred(value: float, resampled_R: np.ndarray, null: float | None = None) 
     of dead ones is too high.
     """
     shift = value - float(resampled_R.mean())
-    low, high = (bound + shift for bound in _percentiles(resampled_R))
+    low, high = (bound + shift for bound in percentiles(resampled_R))
     return Estimate(value, min(max(low, 0.0), value), max(min(high, 1.0), value), null)
 
 
@@ -79,7 +79,8 @@ def _is_one(weights_RG: np.ndarray) -> bool:
     return weights_RG.shape[1] < 2
 
 
-def _percentiles(resampled_R: np.ndarray) -> tuple[float, float]:
+def percentiles(resampled_R: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of resamples."""
     low, high = np.percentile(resampled_R, [2.5, 97.5])
     return float(low), float(high)
 

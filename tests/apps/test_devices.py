@@ -88,6 +88,7 @@ def lines(
         "train live": f"{live} --out out --backend reference",
         "train": f"{train} --out out --backend reference",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
+        "compare": f"run run2 --cache {tiny_cache} --tokens 300",
         "index": f"run --cache {tiny_cache} --tokens 2000 --compare run2",
         "explain": f"run --cache {tiny_cache} --tokens 2000 --held-out 300",
         "export": f"run --to delphi --cache {tiny_cache} --tokens 2000 --out out",
@@ -107,6 +108,7 @@ NAMES = (
     *("capture", "capture gradients", "capture check", "train", "train live", "eval controls"),
     *(
         "index",
+        "compare",
         "explain",
         "export",
         "dark-matter",

@@ -59,4 +59,4 @@ def test_a_run_at_another_hook_is_refused(run, tiny_run, tmp_path, capsys):
     header["origin"]["hook"] = "blocks.1.hook_out"
     write_json(other / "sae" / "sae.json", header)
     assert main(["index", str(run), "--compare", str(other)]) == 2
-    assert "was trained at another hook: blocks.1.hook_out" in capsys.readouterr().err
+    assert "it reads blocks.1.hook_out, not" in capsys.readouterr().err

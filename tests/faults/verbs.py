@@ -54,6 +54,7 @@ VERBS = (
     Verb("index", "index run --tokens 500", True, True),
     Verb("explain", "explain run --tokens 500 --held-out 100", True),
     Verb("eval", "eval run --tokens 500", True),
+    Verb("compare", "compare run ../run --tokens 500", True),
     Verb(
         "error caches",
         "dark-matter run --tokens 2000 --held-out 300 --errors errors",

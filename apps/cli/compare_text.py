@@ -1,0 +1,116 @@
+"""Comparisons for people."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from .common import cell, told
+
+FEW = 30  # documents, from which intervals are bootstrapped
+
+
+def pair(result: Mapping[str, Any]) -> str:
+    """Two SAEs: what they differ by, and what they share."""
+    lines = [f"A {result['first']}", f"B {result['second']}", *_metrics(result)]
+    lines += ["", *_found(result), *_splitting(result)]
+    return "\n".join(lines)
+
+
+def _metrics(result: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "",
+        f"{'':30}{'better':8}{'A':>9}{'B':>9}  {'B - A [95% interval]':32}{'least':>9}  B is",
+    ]
+    for row in result["differences"]:
+        values = "".join(f"{told(row[side]):>9}" for side in ("first", "second"))
+        change = f"{difference(row):32}{told(row['least'], f'.{decimals(row)}f'):>9}"
+        lines.append(f"{_name(row)}{values}  {change}  {verdict(row)}".rstrip())
+    how = "bootstrap over documents"
+    if result["interval"] == "student":
+        how = f"fewer than {FEW} documents: Student's t over the {result['documents']}"
+    lines.append(
+        f"{result['tokens']:,} held-out tokens of {result['documents']} documents, paired; {how}; "
+        "least: what a difference must exceed to be told apart from 0"
+    )
+    if reason := result.get("no_losses"):
+        lines.append(f"no losses of the model: {reason}")
+    return lines
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return f"{row['label']:30}{'-' if row['better'] == 'none' else row['better']:8}"
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """A difference with its sign and interval, to as many decimals as the interval has to show."""
+    return cell(row, f"+.{decimals(row)}f")
+
+
+def decimals(row: Mapping[str, Any]) -> int:
+    """Decimals that show two figures of half the interval, 4 at least and 8 at most."""
+    if row["low"] is None or row["high"] <= row["low"]:
+        return 4
+    return min(8, max(4, 1 - math.floor(math.log10((row["high"] - row["low"]) / 2))))
+
+
+def verdict(row: Mapping[str, Any]) -> str:
+    """What a row says of the second; of a metric of which neither side is better, whether the two
+    differ."""
+    return row["verdict"] or ("differing" if excludes(row) else "-")
+
+
+def excludes(row: Mapping[str, Any]) -> bool:
+    """Whether the interval of a row lies on one side of 0."""
+    return row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+
+
+def _found(result: Mapping[str, Any]) -> list[str]:
+    matched, cofiring = result["matched"], result["cofiring"]
+    how = "one to one" if matched["method"] == "hungarian" else "one to one among cosines from 0.5"
+    lines = []
+    for what, part, by in (
+        ("write alike", matched, f"{how}, cosine above {matched['threshold']}"),
+        ("fire alike", cofiring, f"{cofiring['tokens']:,} tokens, correlation above 0.7"),
+    ):
+        mine, other = part["first"], part["second"]
+        lines.append(
+            f"{part['pairs']:,} pairs {what} ({by}): {share(mine)} of A's live features, "
+            f"{share(other)} of B's (by chance {share(mine, 'null')})"
+        )
+    return lines
+
+
+def _splitting(result: Mapping[str, Any]) -> list[str]:
+    lines = []
+    sides = {"first": ("A", "B"), "second": ("B", "A")}
+    for side, (one, other) in sides.items():
+        part = result["splitting"][side]
+        covered = ", ".join(f"{row['parts']}: {share(row)}" for row in part["covered"])
+        chance = share(part["covered"][-1], "null")
+        lines.append(
+            f"firings of a feature of {one} covered by {other}'s best {covered} (by chance "
+            f"{chance}); {share(part['split'])} of {part['features']:,} features are split: no one "
+            f"covers {result['splitting']['share']:.0%}, several do"
+        )
+    return lines
+
+
+def share(field: Mapping[str, Any], name: str = "value") -> str:
+    """A share for people."""
+    return told(field[name], ".1%")
+
+
+def several(result: Mapping[str, Any]) -> str:
+    """Every two SAEs, and every two configurations."""
+    parts = [pair(each) for each in result["pairs"]]
+    for each in result["configurations"]:
+        lines = [f"A {', '.join(each['first'])}", f"B {', '.join(each['second'])}", ""]
+        heads = f"{'over seeds that both have':30}{'better':8}{'n':>3}  {'B - A [95% interval]':32}"
+        lines.append(f"{heads}  B is")
+        for row in each["differences"]:
+            change = f"{row['n']:>3}  {difference(row):32}"
+            lines.append(f"{_name(row)}{change}  {verdict(row)}".rstrip())
+        if not each["differences"]:
+            lines.append("no seed that both have")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)

@@ -1,0 +1,77 @@
+"""`saelab compare`: what it writes, prints and refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apps.cli import main
+from saelab.runs import RunFolder
+from tests.apps.test_eval import last_line, trained
+from tests.conftest import HOOK, SECOND_HOOK
+from tests.schemas import check
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds, and one of another width and k."""
+    folder = tmp_path_factory.mktemp("compared")
+    short = {"tokens": 5000}
+    return [
+        trained(tiny_cache, folder / "s0", **short),
+        trained(tiny_cache, folder / "s1", seed=1, **short),
+        trained(tiny_cache, folder / "wide", features=96, k=8, **short),
+    ]
+
+
+def test_two_runs_are_compared_and_the_first_holds_it(runs: list[Path], capsys):
+    first, second = str(runs[0]), str(runs[2])
+    assert main(["compare", first, second, "--tokens", "800", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "compare")
+    assert json.loads((runs[0] / "compare-wide.json").read_text()) == result
+    assert RunFolder(runs[0]).documents()["compare"] == [result]
+    assert (result["first"], result["second"]) == (first, second)
+    assert result["interval"] == "student" and result["second_folder"] == "../wide"
+    by_metric = {row["metric"]: row for row in result["differences"]}
+    assert (by_metric["l0"]["first"], by_metric["l0"]["second"]) == (4, 8)
+    assert by_metric["fvu"]["verdict"] == "better"
+    assert len(result["fired"]["second"]) == 96
+    assert main(["compare", first, second, "--tokens", "800", "--no-dead"]) == 0
+    printed = capsys.readouterr().out
+    assert "Student's t over" in printed and "dead features" not in printed
+
+
+def test_three_runs_are_compared_two_by_two_and_seeds_together(runs: list[Path], capsys):
+    options = ["--tokens", "400", "--no-dead"]
+    assert main(["compare", *map(str, runs), *options, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "comparisons")
+    assert len(result["pairs"]) == 3
+    (compared,) = result["configurations"]
+    assert len(compared["first"]) == 2
+    assert {row["verdict"] for row in compared["differences"]} == {"spread not known"}
+
+
+def test_what_cannot_be_compared_is_refused_with_the_reason(
+    runs: list[Path], tiny_cache: Path, tmp_path: Path, capsys
+):
+    assert main(["compare", str(runs[0])]) == 2
+    assert "two runs are needed" in last_line(capsys)
+    assert main(["compare", str(runs[0]), str(runs[0])]) == 2
+    assert "two runs are needed" in last_line(capsys)
+    moved = tmp_path / "moved"
+    shutil.copytree(runs[1], moved)
+    header = json.loads((moved / "sae" / "sae.json").read_text())
+    header["origin"]["hook"] = header["origin"]["target"] = SECOND_HOOK
+    header.pop("sha256", None)
+    (moved / "sae" / "sae.json").write_text(json.dumps(header))
+    assert main(["compare", str(runs[0]), str(moved)]) == 2
+    assert f"it reads {SECOND_HOOK}, not {HOOK}" in last_line(capsys)
+
+
+def test_runs_of_one_name_in_two_folders_keep_their_own_comparisons(tmp_path: Path):
+    here = RunFolder(tmp_path / "a" / "k32")
+    names = [here.compared(tmp_path / folder / "k64").name for folder in ("a", "b")]
+    assert names == ["compare-k64.json", "compare-b-k64.json"]

@@ -3,7 +3,8 @@ Importing this imports nothing heavy.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from saelab.device import chosen
 from saelab.digests import sha256
 from saelab.errors import UsageError
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
-from saelab.runs import RunFolder
+from saelab.runs import RunFolder, read
 
 CLOSE = 0.02  # of the activations' rms, by which float16 and bfloat16 caches are rounded
 
@@ -85,6 +86,44 @@ def open_all(
     options: dict[str, Any] = {"needs": needs, "device": device, "dtype": dtype}
     load = functools.cache(models.load)
     return [open(path, model, cache, **options, load=load) for path in paths]
+
+
+def told(path: Path | str) -> Any:
+    """The SAE of a run with all that the run knows of it, for others: how the contexts it was
+    trained on are made, from its cache where its own record is older than that, and its measured
+    L0.
+
+    formats.save(told("runs/demo"), "for-saelens", "saelens")
+    """
+    from saelab import formats
+
+    folder = RunFolder(path)
+    sae = formats.load(folder.path)
+    report = read(folder.report)
+    measured = (report.get("l0") or {}).get("value") if _is_of(report, folder) else None
+    l0 = {} if measured is None else {"l0": measured}
+    more = {**_habits(folder, sae.origin), **l0, **sae.origin.more}
+    sae.origin = replace(sae.origin, more=more)
+    return sae
+
+
+def _is_of(report: Mapping[str, Any], folder: RunFolder) -> bool:
+    return bool(report) and report.get("sae") == folder.sae_digest()
+
+
+def _habits(folder: RunFolder, origin: Origin) -> dict[str, Any]:
+    """Those of the cache that it was trained on, if that is still there; the cache that an imported
+    run got says nothing of its training."""
+    from saelab.activations import Cache
+
+    if origin.source or not origin.cache:
+        return {}
+    try:
+        cache = Cache(_recorded(folder, origin))
+    except UsageError:
+        return {}
+    unchanged = origin.cache_hash in (None, sha256(cache.path / "manifest.json"))
+    return cache.plan.habits if unchanged else {}
 
 
 def _cache(folder: RunFolder, sae: Any, named: Any) -> Any:

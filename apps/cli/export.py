@@ -59,10 +59,10 @@ def run(args: Args) -> int:
 def _write(args: Args, folders: list[Path]) -> None:
     """All runs as one set, or each into its own place."""
     if args.to == "circuit_tracer":
-        from saelab import SAE
+        from saelab import opening
         from saelab.formats import circuit_tracer
 
-        circuit_tracer.write_set([SAE.load(folder) for folder in folders], args.out)
+        circuit_tracer.write_set([opening.told(folder) for folder in folders], args.out)
         return
     write = OTHERS.get(args.to, _sae)
     for folder, place in zip(folders, _places(args, folders), strict=True):
@@ -71,9 +71,9 @@ def _write(args: Args, folders: list[Path]) -> None:
 
 def _sae(args: Args, folder: Path, place: Path) -> None:
     """The SAE itself."""
-    from saelab import SAE, formats
+    from saelab import formats, opening
 
-    formats.save(SAE.load(folder), place / "sae.pt" if args.to == "openai" else place, args.to)
+    formats.save(opening.told(folder), place / "sae.pt" if args.to == "openai" else place, args.to)
 
 
 def _delphi(args: Args, folder: Path, place: Path) -> None:

@@ -168,7 +168,8 @@ def _origin(
 ) -> Origin:
     layer, model = trainer.get("layer"), trainer.get("lm_name")
     k = held.get("k")
-    buffer = said.get("buffer", {})
+    length = said.get("buffer", {}).get("ctx_len")
+    context = {} if length is None else {"context_size": length}
     return Origin(
         hook="" if layer is None else f"blocks.{layer}.hook_resid_post",
         model=Identity(str(model)) if model else None,
@@ -177,5 +178,5 @@ def _origin(
         k=int(k) if isinstance(k, Tensor | int) else None,
         source=str(path),
         format="dictionary_learning",
-        more={"dict_class": name, **{key: buffer[key] for key in ("ctx_len",) if key in buffer}},
+        more={"dict_class": name, **context},
     )

@@ -72,4 +72,5 @@ def _config(sae: SAE, name: str) -> dict[str, Any]:
         "submodule_name": origin.hook,
         **({"k": sae.sparsify.k} if isinstance(sae.sparsify, Choice) else {}),
     }
-    return {"trainer": trainer, "buffer": {"d_submodule": sae.d_model, "io": "out"}}
+    length = {"ctx_len": origin.more["context_size"]} if "context_size" in origin.more else {}
+    return {"trainer": trainer, "buffer": {"d_submodule": sae.d_model, "io": "out", **length}}

@@ -15,7 +15,7 @@ from saelab.origin import Identity, Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-HEADER, WEIGHTS = "cfg.json", "sae.safetensors"
+HEADER, WEIGHTS, RUN = "cfg.json", "sae.safetensors", "config.json"
 KEYS = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
 
 
@@ -65,15 +65,23 @@ def _origin(path: Path, cfg: dict[str, Any], transcoder: bool) -> Origin:
         k=int(cfg["k"]),
         source=str(path),
         format="sparsify",
-        more={"module": module, **{name: run[name] for name in ("ctx_len",) if name in run}},
+        more={"module": module, **_habits(run)},
     )
 
 
+HABITS = {"ctx_len": "context_size", "dataset": "dataset_path"}  # our words for a run's
+
+
+def _habits(run: dict[str, Any]) -> dict[str, Any]:
+    return {ours: run[theirs] for theirs, ours in HABITS.items() if run.get(theirs) is not None}
+
+
 def _run(path: Path) -> dict[str, Any]:
-    """What the run's own config.json says, which lies one or two folders up."""
-    for folder in (path.parent, path.parent.parent):
-        if (folder / "config.json").is_file():
-            return read_object(folder / "config.json")
+    """What the run's own config.json says, which lies one or two folders up, or beside cfg.json in
+    what is written here."""
+    for folder in (path, path.parent, path.parent.parent):
+        if (folder / RUN).is_file():
+            return read_object(folder / RUN)
     return {}
 
 
@@ -101,6 +109,12 @@ def write(sae: SAE, path: Path) -> None:
         "d_in": sae.d_model,
     }
     tensors.write_fields(cfg, path / HEADER)
+    origin = sae.origin
+    run = {theirs: origin.more[ours] for theirs, ours in HABITS.items() if ours in origin.more}
+    if origin.model:
+        run["model"] = origin.model.name
+    if run:
+        tensors.write_fields(run, path / RUN)
 
 
 def _no_topk(sae: SAE) -> Iterator[str]:

@@ -2,15 +2,19 @@
 refused."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from apps.cli import main
-from saelab import SAE, formats, scaling
-from saelab.formats import hub
+from saelab import SAE, formats, opening, scaling
+from saelab.files import write_json
+from saelab.formats import hub, native
 from saelab.formats.imported import digest
+from saelab.runs import RunFolder
 from tests.conftest import HOOK
 from tests.formats import other_files, saelens_files, scope_files
 from tests.formats.measuring import expected, measured, off
@@ -98,7 +102,8 @@ def test_one_of_many_is_selected(tmp_path: Path, capsys):
 @pytest.mark.parametrize("form", ["saelens", "dictionary_learning", "sparsify"])
 def test_an_export_imported_is_the_run(form: str, tiny_run: Path, tmp_path: Path, capsys):
     code, document, _ = verb(capsys, "export", tiny_run, "--to", form, "--out", tmp_path / form)
-    assert code == 0 and document["format"] == form and len(document["files"]) == 2
+    assert code == 0 and document["format"] == form
+    assert len(document["files"]) == 2 + (form == "sparsify")
     code, _, _ = verb(capsys, "import", tmp_path / form, "--out", tmp_path / "run")
     assert code == 0
     ours, theirs = SAE.load(tiny_run), SAE.load(tmp_path / "run")
@@ -171,3 +176,47 @@ def test_a_hub_that_does_not_answer_says_what_would_be_fetched(repository, tmp_p
     assert code == 2 and "is not in the local cache of the hub: `saelab import` fetches it" in last
     code, _, last = verb(capsys, "import", "hub:org", *line)
     assert code == 2 and "names no repository" in last and hub.PREFIX in last
+
+
+WHERE = {  # where each form keeps the length of a context
+    "saelens": ("cfg.json", ("metadata", "context_size")),
+    "sparsify": ("config.json", ("ctx_len",)),
+    "dictionary_learning": ("config.json", ("buffer", "ctx_len")),
+}
+
+
+@pytest.mark.parametrize("form", WHERE)
+@pytest.mark.parametrize("record", ["new", "old"])
+def test_an_export_says_how_its_contexts_were_made(
+    form: str, record: str, tiny_run: Path, tiny_corpus: Path, tiny_cache: Path, tmp_path, capsys
+):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    origin = replace(SAE.load(run).origin, cache=str(tiny_cache))
+    if record == "old":  # which does not say it: its cache does
+        origin = replace(origin, more={})
+    native.rewrite_origin(run / "sae", origin)
+    report = {"schema": "saelab/report/1", "l0": {"value": 3.5}}
+    write_json(run / "report.json", {**report, "sae": RunFolder(run).sae_digest()})
+    code, _, last = verb(capsys, "export", run, "--to", form, "--out", tmp_path / "theirs")
+    assert code == 0, last
+    file, keys = WHERE[form]
+    written = json.loads((tmp_path / "theirs" / file).read_text())
+    for key in keys:
+        written = written[key]
+    assert written == 32
+    more = SAE.load(tmp_path / "theirs").origin.more
+    assert more["context_size"] == 32
+    if form != "dictionary_learning":
+        assert more["dataset_path"] == str(tiny_corpus)
+    if form == "saelens":
+        assert more["prepend_bos"] is True and more["l0"] == 3.5
+
+
+def test_an_export_of_an_import_does_not_take_a_later_cache_for_its_training(
+    tiny_run: Path, tiny_cache: Path, tmp_path: Path
+):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    origin = SAE.load(run).origin
+    imported = replace(origin, cache=str(tiny_cache), more={}, source="hub:org/theirs")
+    native.rewrite_origin(run / "sae", imported)
+    assert "context_size" not in opening.told(run).origin.more

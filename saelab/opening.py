@@ -14,6 +14,7 @@ from saelab.errors import UsageError
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 from saelab.runs import RunFolder, read
 
+IF_ANY = ("model if any", "cache")  # what of `needs` a run on arrays from elsewhere has too
 CLOSE = 0.02  # of the activations' rms, by which float16 and bfloat16 caches are rounded
 
 
@@ -26,7 +27,8 @@ class Opened(NamedTuple):
     cache: Any
     """a `saelab.activations.Cache`; None if it was not asked for"""
     model: Any
-    """what `saelab.models.load` returns, or the one given; None if it was not asked for"""
+    """what `saelab.models.load` returns, or the one given; None if it was not asked for, or there
+    is none"""
 
 
 def open(
@@ -42,7 +44,8 @@ def open(
     """The SAE of a run with its model and cache, which are those of its record or are refused.
 
     model: a name, a folder or a model in memory, where it is not (or not any more) what the
-    record names; cache: a folder or a `Cache`, likewise. needs: which of the two are wanted.
+    record names; cache: a folder or a `Cache`, likewise. needs: which of the two are wanted;
+    IF_ANY: both, but no model of a run on arrays from elsewhere, whose record names none.
     device: where the SAE and a model that is loaded go. dtype: of such a model (default: that of
     the model that filled the cache; float32 without one). load: what loads it (default:
     `models.load`).
@@ -56,19 +59,27 @@ def open(
 
     folder = RunFolder(path)
     sae = formats.load(folder.path).to(chosen(device))
-    if sae.origin.model and sae.origin.model.name == SYNTHETIC and "model" in needs:
+    wants_model = "model" in needs
+    if "model if any" in needs:
+        wants_model = model is not None or _made_by(sae) != ARRAYS
+    if _made_by(sae) == SYNTHETIC and wants_model:
         raise UsageError(
             f"{folder.path} is of a synthetic world, not of a model: use "
             "saelab.evaluation.ground_truth.measure"
         )
     cache = _cache(folder, sae, cache) if "cache" in needs else None
-    if "model" in needs:
+    if wants_model:
         dtype = dtype or (cache.plan.model_dtype if cache else "float32")
         found = functools.partial(load or models.load, device=device, dtype=dtype)
         model = found(_named(folder, sae.origin.model, model))
-    opened = Opened(folder, sae, cache, model if "model" in needs else None)
+    opened = Opened(folder, sae, cache, model if wants_model else None)
     _check(opened)
     return opened
+
+
+def _made_by(sae: Any) -> str:
+    """The name that the record has for what made the activations."""
+    return sae.origin.model.name if sae.origin.model else ""
 
 
 def open_all(

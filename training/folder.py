@@ -76,7 +76,7 @@ def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: boo
             )
         _check_data(folder, cache)
     else:
-        refuse_occupied(folder, config.live)
+        refuse_occupied(folder, keeps_cache(config))
 
 
 def check_places(configs: Sequence[Config], resume: bool) -> None:
@@ -84,14 +84,21 @@ def check_places(configs: Sequence[Config], resume: bool) -> None:
     work that comes ahead of a run without a cache."""
     for config in configs:
         if not (resume and RunFolder(config.out).config.exists()):
-            refuse_occupied(Path(config.out), config.live)
+            refuse_occupied(Path(config.out), keeps_cache(config))
 
 
-def refuse_occupied(folder: Path, live: bool = False) -> None:
+def keeps_cache(config: Config) -> bool:
+    """Whether the run's cache lies in its own folder: of a live run, and of one's own
+    activations."""
+    inside = RunFolder(config.out).cache
+    return config.live or Path(config.cache).resolve() == inside.resolve()
+
+
+def refuse_occupied(folder: Path, keeps: bool = False) -> None:
     """Raise UsageError for a folder that holds more than the traces of a killed start; of a run
-    without a cache its kept one is such a trace."""
+    that keeps a cache that cache is such a trace."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    kept = RunFolder(folder).cache if live else None
+    kept = RunFolder(folder).cache if keeps else None
     if held := [path for path in paths if path != kept and not _of_a_killed_start(path)]:
         what = "another run" if RunFolder(folder).config in held else "other files"
         raise UsageError(

@@ -48,7 +48,7 @@ def run(args: Args) -> int:
     folders = finished("eval", args.runs)
     if args.probe:
         _check_text(folders, args.cache)
-    options = {"device": args.place, "dtype": args.model_dtype}
+    options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
     opened = opening.open_all(folders, args.model, args.cache, **options)
     results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}

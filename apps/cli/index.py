@@ -47,7 +47,7 @@ def run(args: Args) -> int:
     place = RunFolder(args.run).path
     if place.is_dir() and not os.access(place, os.W_OK):
         raise UsageError(f"{place} cannot be written, where the index belongs: index a copy of it")
-    options = {"device": args.place, "dtype": args.model_dtype}
+    options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
     folder, sae, cache, model = opening.open(args.run, args.model, args.cache, **options)
     others = [(path, SAE.load(path).to(args.place)) for path in args.compare]
     named = [(_name(path, other, sae), other) for path, other in others]
@@ -57,7 +57,7 @@ def run(args: Args) -> int:
             cache,
             sae.origin.hook,
             folder.features,
-            tokenizer=model.tokenizer,
+            tokenizer=getattr(model, "tokenizer", None),
             model=model,
             others=named,
             n_tokens=args.tokens,

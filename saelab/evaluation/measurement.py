@@ -22,6 +22,7 @@ from saelab.sae import SAE
 from saelab.statistics import DocumentSums
 
 CONTEXTS = 16  # measured at once, at most
+NO_MODEL = "there is no model, its activations were given"
 FLOATS = 1 << 28  # of activations of all rows together, at once: 1 GB
 
 
@@ -76,14 +77,14 @@ class Measurement:
     @cached_property
     def no_losses(self) -> str:
         """Why the model has no losses; "" if it has."""
-        return heads.why_no_losses(self.model)
+        return NO_MODEL if self.model is None else heads.why_no_losses(self.model)
 
     def add(self, chunk: Contexts) -> None:
         """Run the model clean and with every row spliced in, and add what was measured; the cached
         activations are read only for a part."""
         tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
-        splice, acts = self._run(tokens_CT, spliced_at)
+        splice, acts = self._run(tokens_CT, cached_CTD, spliced_at)
         acts = {name: acts_CTD.to(self.weights) for name, acts_CTD in acts.items()}
         cached_CTD = cached_CTD.to(self.weights) if self.whole else cached_CTD
         x_CTD, target_CTD = (
@@ -139,10 +140,14 @@ class Measurement:
         if self.watch:
             self.watch(name, code)
 
-    def _run(self, tokens_CT: Tensor, hook: str) -> tuple[Splice | None, dict[str, Tensor]]:
+    def _run(
+        self, tokens_CT: Tensor, cached_CTD: Tensor, hook: str
+    ) -> tuple[Splice | None, dict[str, Tensor]]:
         """The clean run, ready to be spliced at the hook unless there are no losses, and its
-        activations."""
+        activations; without a model the cached ones."""
         names = dict.fromkeys([hook, *(() if self.whole else self.hooks)])
+        if self.model is None:
+            return None, {name: cached_CTD for name in names}
         if not self.no_losses:
             splice = Splice(self.model, tokens_CT, hook, [*names])
             return splice, splice.acts
@@ -151,12 +156,14 @@ class Measurement:
 
     def at_once(self, context: int) -> int:
         """How many contexts are measured at once."""
-        return at_once(self.model, context, len(self.rows))
+        return at_once(self.model, context, len(self.rows), self.weights.shape[1])
 
 
-def at_once(model: Any, context: int, n_rows: int) -> int:
+def at_once(model: Any, context: int, n_rows: int, width: int = 0) -> int:
     """How many contexts are measured at once: each row holds what it puts in place and how the run
-    ends with it."""
-    fits = running.contexts_per_pass(model, context, logits=not heads.head(model))
-    width = 2 * (n_rows + 2) * model.cfg.d_model
-    return max(1, min(CONTEXTS, fits, FLOATS // (width * context)))
+    ends with it. width: of what it puts in place where there is no model."""
+    fits = CONTEXTS
+    if model is not None:
+        fits = running.contexts_per_pass(model, context, logits=not heads.head(model))
+        width = model.cfg.d_model
+    return max(1, min(CONTEXTS, fits, FLOATS // (2 * (n_rows + 2) * width * context)))

@@ -30,7 +30,7 @@ CE = {"clean": "clean", "spliced": "spliced", "ablated": "zero", "mean_ablated":
 def evaluate(
     sae: SAE,
     cache: Cache,
-    model: Any,
+    model: Any = None,
     *,
     n_tokens: int = 200_000,
     seed: int = 0,
@@ -42,11 +42,11 @@ def evaluate(
 
     Each metric of `rows` is an Estimate, interval over documents; null is what an SAE that learned
     nothing gets. Of an SAE on a part of an activation (another SAE's error), the
-    rest of the activation stays as the model has it. Of a model that predicts no tokens, the rows
-    of predictions are absent and `no_losses` says why. controls: further SAEs at the same hook, by
-    name, measured on the same tokens (field `controls`, only if there are any). Raises UsageError
-    if the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
-    transcoder from a part of an activation.
+    rest of the activation stays as the model has it. Of a model that predicts no tokens, and
+    without one, the rows of predictions are absent and `no_losses` says why. controls: further SAEs
+    at the same hook, by name, measured on the same tokens (field `controls`, only if there are
+    any). Raises UsageError if the SAE's width is not the cache's, the cache has no held-out
+    document, or the SAE is a transcoder without a model or from a part of an activation.
 
     >>> _, sae, cache, model = saelab.open("runs/demo")
     >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]
@@ -74,6 +74,8 @@ def check_place(sae: SAE, cache: Cache) -> None:
         raise UsageError(
             f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}"
         )
+    if model is None and target != source:
+        raise UsageError(f"an SAE from {source} to {target} is measured in its model: name it")
     if cache.whole(source) and target != source:
         raise UsageError(
             f"{source} is a part of an activation: an SAE from it to {target} has no place in the "

@@ -77,7 +77,7 @@ def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
     for folder, sae in zip(folders[1:], saes[1:], strict=True):
         if reason := saes[0].origin.elsewhere(sae.origin):
             raise UsageError(f"{folder} cannot be compared with {folders[0]}: {reason}")
-    return opening.open(folders[0], args.model, args.cache, **options), saes
+    return opening.open(folders[0], args.model, args.cache, needs=opening.IF_ANY, **options), saes
 
 
 def _pair(

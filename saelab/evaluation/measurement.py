@@ -53,6 +53,7 @@ class Measurement:
     explain a part that the model has no hook for, such as another SAE's error (None: they explain
     all of it). untrained: counted by its firing alone (None: there is none).
     watch: called with name and code of every SAE, piece by piece, in the order of the tokens.
+    Without a model (None) it is the cached activations that are measured, and there are no losses.
     """
 
     def __init__(
@@ -65,6 +66,10 @@ class Measurement:
         untrained: SAE | None = None,
         watch: Callable[[str, Code], object] | None = None,
     ) -> None:
+        if model is None and hooks[0] != hooks[1]:
+            raise UsageError(
+                f"an SAE from {hooks[0]} to {hooks[1]} is measured in its model: name it"
+            )
         self.model, self.hooks, self.whole = model, hooks, whole
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded

@@ -74,8 +74,6 @@ def check_place(sae: SAE, cache: Cache) -> None:
         raise UsageError(
             f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}"
         )
-    if model is None and target != source:
-        raise UsageError(f"an SAE from {source} to {target} is measured in its model: name it")
     if cache.whole(source) and target != source:
         raise UsageError(
             f"{source} is a part of an activation: an SAE from it to {target} has no place in the "

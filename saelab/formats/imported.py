@@ -9,11 +9,13 @@ from pathlib import Path
 from saelab import formats
 from saelab.digests import sha256
 from saelab.formats import hub
+from saelab.formats.processed import may_be_mean_free
 from saelab.formats.published import Published
 from saelab.origin import Identity
 from saelab.sae import SAE
 
 FACTS = ("prepend_bos", "context_size")
+REVISIONS = ("revision", "checkpoint_value", "checkpoint_index")  # that pick one of a training's
 
 
 def imported(
@@ -60,6 +62,17 @@ def unknown(sae: SAE | Published) -> Iterator[str]:
         yield "the hook point that it reads: --hook says which"
     if sae.transcoder and origin.hook and origin.target == origin.hook:
         yield "the hook point that it explains: --target says which"
+    options = origin.more.get("model_from_pretrained_kwargs")
+    model = origin.model.name if origin.model else ""
+    version = origin.more.get("version")
+    if origin.format == "saelens" and may_be_mean_free(version, origin.hook, model, options):
+        yield (
+            "whether its model's writing weights were centred, as they were by default before "
+            "SAELens 3.19.2: --check CACHE tells"
+        )
+    revision = [name for name in REVISIONS if (options or {}).get(name) is not None]
+    if revision:
+        yield f"its model by name alone: {revision[0]} {options[revision[0]]} of it is meant"
     for name in FACTS:
         if name not in origin.more:
             yield f"{name.replace('_', ' ')} of its training"

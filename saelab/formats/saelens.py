@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab.errors import UsageError
 from saelab.files import read_object
-from saelab.formats import tensors
+from saelab.formats import processed, releases, tensors
 from saelab.formats.matrices import Matrix
 from saelab.formats.published import Published, gated
 from saelab.origin import Identity, Origin
@@ -39,6 +39,7 @@ KEPT = (
     "seqpos_slice",
     "neuronpedia_id",
     "model_from_pretrained_kwargs",
+    "release",
     "l0",
 )
 
@@ -85,7 +86,7 @@ def read(path: Path) -> Published:
         centred=bool(cfg.said.get("apply_b_dec_to_input", True)),
         W_skip=held.get("W_skip"),
         out_gain=_out_gain(cfg, held, path),
-        mean_free=_mean_free(cfg, path),
+        mean_free=processed.mean_free(cfg.said, path),
         sizes={
             "features": cfg.said.get("d_sae"),
             "inputs": cfg.said.get("d_in"),
@@ -100,7 +101,7 @@ def configured(path: Path) -> Cfg:
     """What a folder's cfg.json says. Raises UsageError for an architecture without a form here."""
     written = read_object(path / HEADER)
     said = {RENAMED.get(name, name): value for name, value in written.items()}
-    said |= written.get("metadata") or {}
+    said = releases.completed({**said, **(written.get("metadata") or {})}, path)
     architecture = said.get("architecture") or "standard"
     options = said.get("activation_fn_kwargs") or {}
     if said.get("activation_fn") == "topk" and "k" in options:
@@ -199,16 +200,6 @@ def _input(cfg: Cfg, path: Path) -> dict[str, Any]:
             f"nor {SCALER} says which: without it the SAE would read the wrong scale"
         )
     return {"scale": (float(scale), float(scale))}
-
-
-def _mean_free(cfg: Cfg, path: Path) -> bool:
-    """Whether its model wrote activations of mean 0. Raises UsageError for a model processed in a
-    way that cannot be honoured."""
-    options = cfg.said.get("model_from_pretrained_kwargs") or {}
-    hook = str(cfg.said.get("hook_name"))
-    if options.get("fold_value_biases") and hook.endswith("hook_z"):
-        raise UsageError(f"{path} reads {hook} of a model whose value biases were folded away")
-    return bool(options.get("center_writing_weights")) and not hook.endswith("hook_z")
 
 
 def _out_gain(cfg: Cfg, held: Tensors, path: Path) -> Tensor | None:

@@ -37,6 +37,7 @@ class RunFolder:
         self.dark_matter = self.path / "dark-matter.json"
         self.dark_matter_map = self.path / "dark-matter.safetensors"
         self.circuit = self.path / "circuit.json"
+        self.graphs = self.path / "graphs.json"
 
     def __repr__(self) -> str:
         header = read(self.header)
@@ -76,6 +77,10 @@ class RunFolder:
         more = "".join(option for option, is_so in unknown.items() if is_so)
         return f"saelab capture --for {quote(str(self.path))}{more}"
 
+    def graph(self, slug: str) -> Path:
+        """The attribution graph of one prompt."""
+        return self.path / f"{slug}.graph.json"
+
     def sae_digest(self) -> str | None:
         """SHA-256 of its SAE's weights, by which results say of which SAE they are; None where
         there is none, or it is not recorded."""
@@ -101,6 +106,10 @@ class RunFolder:
     def is_circuit(self) -> bool:
         """Whether it holds what `saelab circuits` writes."""
         return self.circuit.is_file()
+
+    def is_graphs(self) -> bool:
+        """Whether it holds what `saelab graph` writes."""
+        return self.graphs.is_file()
 
     def documents(self) -> dict[str, list[dict[str, Any]]]:
         """What verbs have written here by kind: `report`, `dark-matter`, `supervise`, `compare`,

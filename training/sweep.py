@@ -2,15 +2,20 @@
 make their product."""
 
 import itertools
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelab.activations import Cache
 from saelab.errors import UsageError
 
 from .checks import ONE_PASS
 from .config import Config
+
+LAYER = re.compile(r"blocks\.(\d+)\.")
 
 
 class Sweep(NamedTuple):
@@ -22,18 +27,48 @@ class Sweep(NamedTuple):
 
     def configs(self) -> list[Config]:
         """The runs, each in a folder of base.out that its fields name; the base alone if nothing is
-        swept over."""
-        if not self.over:
-            return [self.base]
-        rows = [
-            dict(zip(self.over, row, strict=True)) for row in itertools.product(*self.over.values())
-        ]
-        return [
-            replace(
-                self.base, **row, out=str(Path(self.base.out) / name(row)) if self.base.out else ""
-            )
-            for row in rows
-        ]
+        swept over.
+
+        A hook with a `*` stands for every hook of the cache that it matches; a `*` in a target for
+        the number of the hook's layer. Raises UsageError for a pattern that matches none.
+        """
+        over = self.over
+        if "*" in (self.base.hook or "") and "hook" not in over:
+            over = {"hook": matching(self.base), **over}
+        if not over:
+            return [_aimed(self.base)]
+        rows = [dict(zip(over, row, strict=True)) for row in itertools.product(*over.values())]
+        configs = []
+        for row in rows:
+            out = str(Path(self.base.out) / name(row)) if self.base.out else ""
+            configs.append(_aimed(replace(self.base, **row, out=out)))
+        return configs
+
+
+def matching(config: Config) -> tuple[str, ...]:
+    """The hooks of the configuration's cache that its hook, a pattern, matches."""
+    if config.live:
+        raise UsageError(f"--hook {config.hook} names hooks of a cache: with --live give each")
+    cache = Cache(config.cache)
+    hooks = tuple(hook for hook in cache.hooks if fnmatchcase(hook, str(config.hook)))
+    if not hooks:
+        raise UsageError(
+            f"no hook of {config.cache} is {config.hook}: it holds {', '.join(cache.hooks)}"
+        )
+    return hooks
+
+
+def _aimed(config: Config) -> Config:
+    """The configuration with its hook's layer in place of a target's `*`."""
+    if "*" not in (config.target or ""):
+        return config
+    layer = LAYER.match(config.hook or "")
+    if layer is None:
+        raise UsageError(
+            f"--target {config.target} takes its layer from the hook, and {config.hook} has none: "
+            "give --hook 'blocks.*.mlp.hook_in'"
+        )
+    return replace(config, target=str(config.target).replace("*", layer[1]))
 
 
 def name(row: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ VERBS = {
     "explain": Verb(EXPLORE, "say in words what makes features fire, and how well that tells"),
     "compare": Verb(EXPLORE, "say which features SAEs share, and which SAE is better in what"),
     "browse": Verb(EXPLORE, "open the feature browser"),
+    "graph": Verb(EXPLAIN, "trace which features make a model continue a prompt as it does"),
     "circuits": Verb(EXPLAIN, "find the heads that carry out a task, and compare with the truth"),
     "supervise": Verb(EXPLAIN, "compare SAEs with supervised dictionaries on a task"),
     "dark-matter": Verb(EXPLAIN, "split what SAEs miss into linear and nonlinear error"),

@@ -25,9 +25,15 @@ class Site(NamedTuple):
     write: str
     sae: SAE
 
+    def passing(self) -> dict[str, frozen.Passing]:
+        """The skip of a transcoder that has one, by the hook that it adds to."""
+        if self.sae.W_skip is None:
+            return {}
+        return {self.write: frozen.Passing(self.read, self.sae.W_skip.detach())}
+
 
 class Parts(NamedTuple):
-    """target = decoded code + shift + error. Position 0 of a context is all error."""
+    """target = decoded code + shift + skip + error. Position 0 of a context is all error."""
 
     code: Code
     """of C x T tokens, without pairs at position 0"""
@@ -35,6 +41,8 @@ class Parts(NamedTuple):
     """[C, T, E]"""
     error: Tensor
     """[C, T, E]"""
+    skip: Tensor
+    """[C, T, E] what a skip adds, which is linear in what the SAE reads: a path, not an error"""
 
 
 def fired(code: Code, length: int) -> Code:
@@ -45,14 +53,16 @@ def fired(code: Code, length: int) -> Code:
 
 @torch.no_grad()
 def split(sae: SAE, x_CTD: Tensor, target_CTE: Tensor) -> Parts:
-    """The parts of the activations an SAE explains (a transcoder: the target's; a skip connection
-    counts to the error)."""
+    """The parts of the activations an SAE explains (a transcoder: the target's)."""
     check_additive(sae.token_norm)
     code = fired(sae.encode(x_CTD), x_CTD.shape[1])
     shift_CTE = sae.b_dec.expand(target_CTE.shape).clone()
     shift_CTE[:, 0] = 0
     decoded_CTE = (sae.decode(code) - sae.b_dec).view(target_CTE.shape)
-    return Parts(code, shift_CTE, target_CTE - decoded_CTE - shift_CTE)
+    skip_CTE = torch.zeros_like(shift_CTE)
+    for way in Site("", "", sae).passing().values():
+        skip_CTE = way.of(x_CTD)
+    return Parts(code, shift_CTE, target_CTE - decoded_CTE - shift_CTE - skip_CTE, skip_CTE)
 
 
 def sites(model: Any, saes: list[SAE]) -> list[Site]:

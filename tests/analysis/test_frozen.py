@@ -58,14 +58,14 @@ def test_rows_are_the_functionals_they_stand_for(model):
         torch.tensor([6, 3, 0]),
     )
     given = {RESIDUAL: acts[RESIDUAL][0]}
-    found = frozen.rows(model, held, given, "blocks.1.hook_out", positions_R, W_RD)
+    found = frozen.reading(model, held, given, "blocks.1.hook_out").rows(positions_R, W_RD)
     whole_R = (acts["blocks.1.hook_out"][0, positions_R] * W_RD).sum(1)
     torch.testing.assert_close(
         (found.gradients[RESIDUAL] * acts[RESIDUAL]).sum((1, 2)) + found.constants, whole_R
     )
     assert not found.gradients[RESIDUAL][1, 4:].any()  # later positions do not reach earlier ones
-    before = frozen.rows(model, held, given, "blocks.0.ln1.hook_out", positions_R, W_RD)
-    assert not before.gradients[RESIDUAL].any()  # nothing flows backwards through the layers
+    before = frozen.reading(model, held, given, "blocks.0.ln1.hook_out").rows(positions_R, W_RD)
+    assert before.gradients == {}  # nothing flows backwards through the layers
 
 
 def test_what_cannot_be_frozen_or_read_is_refused(tiny_model: Path):

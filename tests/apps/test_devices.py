@@ -99,6 +99,7 @@ def lines(
         "circuits codes": f"{circuits} codes",
         "circuits patching": f"{circuits} patching",
         "circuits feature-circuit": f"{circuits} feature-circuit --run run --run z",
+        "graph": f"--model {tiny_model} --run run --run z --prompt abcabc --ablated 3 --out out",
         "bench": "--width 16 --features 64 --k 4 --batch 32 --repeats 2 --only topk",
         "reproduce": "g-sae --quick --out out",
     }
@@ -116,7 +117,14 @@ NAMES = (
         "supervise",
         "circuits eap-ig",
     ),
-    *("circuits codes", "circuits patching", "circuits feature-circuit", "bench", "reproduce"),
+    *(
+        "circuits codes",
+        "circuits patching",
+        "circuits feature-circuit",
+        "graph",
+        "bench",
+        "reproduce",
+    ),
 )
 
 

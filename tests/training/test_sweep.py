@@ -52,6 +52,31 @@ def test_a_sweep_trains_every_run_as_if_alone(tiny_cache: Path, tmp_path: Path, 
     assert SAE.load(runs[2]["run"]).origin.hook == "blocks.1.attn.hook_z"
 
 
+def test_a_star_stands_for_every_hook_of_the_cache_and_for_its_layer(tiny_cache: Path):
+    base = sweep.Config(cache=str(tiny_cache), hook="blocks.*", target="blocks.*.hook_mlp_out")
+    configs = sweep.Sweep(base, {"k": (4, 8)}).configs()
+    assert [(one.hook, one.target, one.k) for one in configs] == [
+        (HOOK, "blocks.0.hook_mlp_out", 4),
+        (HOOK, "blocks.0.hook_mlp_out", 8),
+        (SECOND_HOOK, "blocks.1.hook_mlp_out", 4),
+        (SECOND_HOOK, "blocks.1.hook_mlp_out", 8),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"hook": "blocks.*.mlp.hook_in"}, r"no hook of .* is blocks\.\*\.mlp\.hook_in: it holds"),
+        ({"hook": "embed", "target": "blocks.*.hook_mlp_out"}, "takes its layer from the hook"),
+        ({"hook": "blocks.*", "live": True}, "names hooks of a cache: with --live give each"),
+    ],
+)
+def test_a_star_that_stands_for_nothing_is_refused(tiny_cache: Path, fields: dict, sentence: str):
+    config = sweep.Config(cache=str(tiny_cache), **fields)
+    with pytest.raises(UsageError, match=sentence):
+        sweep.Sweep(config, {}).configs()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

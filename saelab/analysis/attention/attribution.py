@@ -95,9 +95,11 @@ def by_residual_feature(
     read, source = sae.origin.hook, residual.origin.hook
     x_SD = frozen.run(model, held, {}, [source])[source][0].detach()
     at = torch.tensor([position]), torch.tensor([feature])
-    row = frozen.rows(model, held, {source: x_SD}, read, at[0], sae.W_enc.detach()[at[1]])
-    gradient_SD = row.gradients[source][0]
-    code, shift_CSD, error_CSD = split(residual, x_SD[None], x_SD[None])
+    reading = frozen.reading(model, held, {source: x_SD}, read)
+    row = reading.rows(at[0], sae.W_enc.detach()[at[1]])
+    nothing_RSD = torch.zeros_like(x_SD)[None]
+    gradient_SD = row.gradients.get(source, nothing_RSD)[0]
+    code, shift_CSD, error_CSD, _ = split(residual, x_SD[None], x_SD[None])
     values_N = code.values * sddmm(gradient_SD, residual.W_dec.detach(), code)
     rest = row.constants[0] + bias(sae, at[1])[0] + (gradient_SD * shift_CSD[0]).sum()
     order = values_N.abs().argsort(descending=True)

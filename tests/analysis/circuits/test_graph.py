@@ -21,6 +21,7 @@ from saelab.analysis.circuits.graphs.graph import (
     take_apart,
 )
 from saelab.errors import UsageError
+from saelab.models import running
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task, transcoder
 
 TOKENS = random_task().clean[0]
@@ -193,40 +194,70 @@ def test_ablations_are_foretold_exactly_while_frozen_and_roughly_while_not(model
         influence.influence(influence.shares(drawn.edges), weights_M),
         0,
     )
-    found = []
-    for number in features_M.argsort(descending=True)[
-        : min(30, int((features_M > 0).sum()))
-    ].tolist():
-        one = torch.zeros(len(features_M), dtype=torch.bool)
-        one[number] = True
-        found.append(intervention.check(model, local, drawn, one))
-    predicted, held, free = (
-        torch.cat([getattr(check, field) for check in found])
-        for field in ("predicted", "held", "free")
-    )
+    first = features_M.argsort(descending=True)[: min(30, int((features_M > 0).sum()))]
+    ablated_RM = torch.nn.functional.one_hot(first, len(features_M)).bool()
+    predicted, held, free, _ = intervention.check(model, local, drawn, ablated_RM)
     scale = float(predicted.abs().max())
     assert scale > 0.01 and float((predicted - held).abs().max()) < 1e-4 * scale
     assert float((predicted - free).abs().max()) > 1e-3 * scale
-    assert float(torch.corrcoef(torch.stack([predicted, free]))[0, 1]) > 0.5
+    assert float(torch.corrcoef(torch.stack([predicted.flatten(), free.flatten()]))[0, 1]) > 0.5
 
 
 def test_several_features_ablated_at_once_do_not_count_twice(model):
     local = take_apart(model, TOKENS, SETS["transcoders"])
     drawn = graph(model, local)
     some = (drawn.nodes.kind == FEATURE) & (torch.arange(len(drawn.nodes.kind)) % 3 == 0)
-    found = intervention.check(model, local, drawn, some)
+    found = intervention.check(model, local, drawn, some[None])
     torch.testing.assert_close(
         found.predicted, found.held, rtol=1e-3, atol=1e-4 * float(found.held.abs().max())
     )
+
+
+def test_the_models_own_change_is_that_of_a_run_without_what_the_feature_writes(model):
+    local = take_apart(model, TOKENS, SETS["transcoders"])
+    drawn = graph(model, local)
+    node = int(((drawn.nodes.kind == FEATURE) & (drawn.nodes.place == 0)).nonzero()[3])
+    ablated_RM = torch.nn.functional.one_hot(torch.tensor([node]), len(drawn.nodes.kind)).bool()
+    _, held, free, changed = intervention.check(model, local, drawn, ablated_RM)
+    position, feature = int(drawn.nodes.position[node]), int(drawn.nodes.number[node])
+    written_D = drawn.nodes.value[node] * SETS["transcoders"][0].W_dec[feature].detach()
+
+    def without(acts):
+        acts = acts.clone()
+        acts[0, position] -= written_D
+        return acts
+
+    edit = [("blocks.0.mlp.hook_out", without)]
+    before_V, after_V = (running.logits(model, TOKENS[None], e)[0, -1] for e in ([], edit))
+    difference_V = (after_V - after_V.mean()) - (before_V - before_V.mean())
+    outputs_K = drawn.nodes.number[drawn.nodes.kind == LOGIT]
+    torch.testing.assert_close(changed[0], difference_V[outputs_K], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(changed, free) and not torch.allclose(changed, held)
+
+
+def test_many_ablations_at_once_are_each_ones_own(model):
+    local = take_apart(model, TOKENS, SETS["transcoders"])
+    drawn = graph(model, local)
+    some = (drawn.nodes.kind == FEATURE).nonzero().flatten()[::2][:18]  # more than one pass holds
+    ablated_RM = torch.nn.functional.one_hot(some, len(drawn.nodes.kind)).bool()
+    together = intervention.check(model, local, drawn, ablated_RM)
+    alone = intervention.check(model, local, drawn, ablated_RM[17:])
+    for many, one in zip(together, alone, strict=True):
+        torch.testing.assert_close(many[17:], one, rtol=1e-4, atol=1e-5)
 
 
 def test_only_features_can_be_ablated(model):
     local = take_apart(model, TOKENS, LAST)
     drawn = graph(model, local)
     with pytest.raises(UsageError, match="7 of the marked nodes are no features"):
-        intervention.check(model, local, drawn, drawn.nodes.kind == TOKEN)
+        intervention.check(model, local, drawn, (drawn.nodes.kind == TOKEN)[None])
 
 
 def test_an_sae_of_the_embedding_is_refused(model):
     with pytest.raises(UsageError, match=r"an SAE at blocks\.0\.hook_in has no inputs to trace"):
         take_apart(model, TOKENS, [dictionary("blocks.0.hook_resid_pre")])
+
+
+def test_an_sae_of_an_mlps_output_is_refused(model):
+    with pytest.raises(UsageError, match=r"reads what the MLP has computed.*name a transcoder"):
+        take_apart(model, TOKENS, [dictionary("blocks.0.hook_mlp_out")])

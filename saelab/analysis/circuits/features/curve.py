@@ -61,7 +61,7 @@ def means(model: Any, task: Task, sites: list[Site]) -> list[Means]:
     """Each site's mean parts at every position over the corrupted prompts."""
     means_by_site, length = [], task.corrupted.shape[1]
     for site, acts in zip(sites, record(model, task.corrupted, sites), strict=True):
-        code, _, error_PTD = split(site.sae, *acts)
+        code, _, error_PTD, _ = split(site.sae, *acts)
         rows_N = code.tokens % length * code.n_features + code.features
         sums = code.values.new_zeros(length * code.n_features).index_add_(0, rows_N, code.values)
         means_by_site.append(Means(sums.view(length, -1) / len(task.corrupted), error_PTD.mean(0)))
@@ -98,13 +98,13 @@ def _edits(site: Site, mean: Means, mask: Tensor) -> list[tuple[str, Edit]]:
         seen["read"] = acts.flatten(2)
 
     def replace(acts: Tensor) -> Tensor:
-        code, shift_PTD, error_PTD = split(site.sae, seen["read"], acts.flatten(2))
+        code, shift_PTD, error_PTD, skip_PTD = split(site.sae, seen["read"], acts.flatten(2))
         kept_N = mask[code.tokens % len(mask), code.features]
         kept_PTD = spmm(code.with_values(torch.where(kept_N, code.values, 0)), W_FD).view_as(
             shift_PTD
         )
         error_PTD = torch.where(mask[:, -1:], error_PTD, mean.error)
-        changed = (kept_PTD + filled_TD + error_PTD).view(acts.shape)
+        changed = (kept_PTD + filled_TD + skip_PTD + error_PTD).view(acts.shape)
         changed[:, 0] = acts[:, 0]
         return changed
 

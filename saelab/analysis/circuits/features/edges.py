@@ -19,8 +19,8 @@ from saelab.tasks import Task, measure
 
 
 class Trace(NamedTuple):
-    """A run that is cut at every site: each leaf, equal to the activation it stands for, is all
-    that later sites can depend on.
+    """A run that is cut at every site: each leaf, equal to the activation it stands for less what a
+    skip adds to it, is all that later sites can depend on.
 
     leaves: [P, T, D] per site. codes: per site, values differentiable in earlier leaves. errors:
     [P, T, D] per site, likewise. logits [P, T, V]: the model's own.
@@ -34,20 +34,24 @@ class Trace(NamedTuple):
 
 def trace(model: Any, tokens_PT: Tensor, sites: list[Site]) -> Trace:
     """Run the prompts with a cut at every site. A leaf is reconstruction plus error, so that the
-    output stays what it was."""
-    leaves = [acts.requires_grad_() for _, acts in record(model, tokens_PT, sites)]
+    output stays what it was; a skip stays a path."""
+    passing = {hook: way for site in sites for hook, way in site.passing().items()}
+    leaves = []
+    for site, (x_PTD, acts_PTE) in zip(sites, record(model, tokens_PT, sites), strict=True):
+        skipped = [way.of(x_PTD) for way in site.passing().values()]
+        leaves.append((acts_PTE - sum(skipped)).requires_grad_())
     names = [name for site in sites for name in (site.read, site.write)]
     given = {site.write: leaf for site, leaf in zip(sites, leaves, strict=True)}
     codes, errors = [], []
     with torch.enable_grad():
-        seen = frozen.run(model, frozen.Frozen(tokens_PT, {}), given, [*names, frozen.LOGITS])
+        held, read = frozen.Frozen(tokens_PT, {}), [*names, frozen.LOGITS]
+        seen = frozen.run(model, held, given, read, passing=passing)
         for site in sites:
             code = fired(site.sae.encode(seen[site.read]), tokens_PT.shape[1])
             codes.append(code)
-            errors.append(
-                seen[site.write]
-                - (site.sae.decode(code) - site.sae.b_dec).view_as(seen[site.write])
-            )
+            decoded_PTE = (site.sae.decode(code) - site.sae.b_dec).view_as(seen[site.write])
+            skipped = [way.of(seen[site.read]) for way in site.passing().values()]
+            errors.append(seen[site.write] - decoded_PTE - sum(skipped))
     return Trace(leaves, codes, errors, seen[frozen.LOGITS])
 
 

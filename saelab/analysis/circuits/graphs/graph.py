@@ -7,6 +7,7 @@ Source: Ameisen et al. 2025, "Circuit Tracing". Shapes: T positions, D width, V 
 R rows, M nodes.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +23,13 @@ from saelab.sae import SAE
 
 FEATURE, ERROR, TOKEN, LOGIT = range(4)
 FEATURES = 7500  # in a graph, at most
-ROWS = 64  # targets traced in one pass
+ROWS = 256  # targets traced in one pass
+MLP_OUT = "mlp.hook_out"
 LOGITS, COVERED = 10, 0.95  # output nodes: at most so many, at most so much of the probability
 
 
 class Nodes(NamedTuple):
-    """Graph nodes [M]: all features, then errors, then tokens, then logits.
+    """Graph nodes [M]: all features, then errors, then tokens, then logits; on the CPU.
 
     kind: FEATURE, ERROR, TOKEN or LOGIT. place: which entry of `places` (-1: none). position.
     number: feature, or token id of the prompt or logit (-1 for errors). value: activation, 1 for
@@ -81,13 +83,19 @@ def take_apart(model: Any, tokens_T: Tensor, saes: list[SAE], most: int = FEATUR
     """Run one prompt and split it at every place: those of the SAEs, and every MLP that none of
     them explains.
 
-    Beyond `most` features the weakest count to the errors. Raises UsageError as `sites` does, and
-    for an SAE of the embedding, whose features have no inputs.
+    Beyond `most` features the weakest count to the errors. Raises UsageError as `sites` does, for
+    an SAE of the embedding, whose features have no inputs, and for one that reads an MLP's output,
+    which is not linear in what comes before.
     """
     standing = sites(model, saes)
     if any(site.write == frozen.EMBEDDING for site in standing):
         raise UsageError(
             f"an SAE at {frozen.EMBEDDING} has no inputs to trace: name SAEs of later hooks"
+        )
+    if past := [site.read for site in standing if site.read.endswith(MLP_OUT)]:
+        raise UsageError(
+            f"the SAE at {past[0]} reads what the MLP has computed, which is not linear in what "
+            f"comes before: name a transcoder (`saelab train --target {past[0]}`)"
         )
     held = frozen.freeze(model, tokens_T[None])
     names = [
@@ -100,12 +108,12 @@ def take_apart(model: Any, tokens_T: Tensor, saes: list[SAE], most: int = FEATUR
     values_N = torch.cat([one.code.values.abs() for one in parts]) if parts else torch.zeros(0)
     least = values_N.topk(most).values[-1] if len(values_N) > most else 0.0
     places = [_place(site, one, float(least)) for site, one in zip(standing, parts, strict=True)]
-    bare = [name for name in held.held if name.endswith("mlp.hook_out") and name not in acts]
-    empty = Code(torch.zeros(len(tokens_T) + 1, dtype=torch.int64), tokens_T[:0], torch.zeros(0), 0)
-    places += [
-        Place(name, None, Parts(empty, torch.zeros_like(held.held[name]), held.held[name]))
-        for name in bare
-    ]
+    bare = [name for name in held.held if name.endswith(MLP_OUT) and name not in acts]
+    starts = torch.zeros(len(tokens_T) + 1, dtype=torch.int64, device=tokens_T.device)
+    for name in bare:
+        nothing = torch.zeros_like(held.held[name])
+        empty = Code(starts, starts[:0], nothing.flatten()[:0], 0)
+        places.append(Place(name, None, Parts(empty, nothing, held.held[name], nothing)))
     return Local(held, places, acts[frozen.EMBEDDING][0], acts[frozen.LOGITS][0, -1])
 
 
@@ -115,23 +123,26 @@ def _place(site: Site, parts: Parts, least: float) -> Place:
     strong_N = parts.code.values.abs() >= least
     rest = parts.code.where(~strong_N)
     error_CTD = parts.error + spmm(rest, site.sae.W_dec.detach()).view_as(parts.error)
-    return Place(site.write, site, Parts(parts.code.where(strong_N), parts.shift, error_CTD))
+    return Place(site.write, site, parts._replace(code=parts.code.where(strong_N), error=error_CTD))
 
 
-def _outputs(logits_V: Tensor) -> Tensor:
-    """The token ids that cover the wanted share of the probability, most probable first."""
+def _outputs(logits_V: Tensor, also: Sequence[int]) -> Tensor:
+    """The token ids that cover the wanted share of the probability, most probable first, then
+    those asked for."""
     top = logits_V.softmax(0).topk(min(LOGITS, len(logits_V)))
     before_K = top.values.cumsum(0) - top.values
-    return top.indices[before_K < COVERED]
+    probable = top.indices[before_K < COVERED].tolist()
+    return torch.tensor(list(dict.fromkeys([*probable, *also])))
 
 
-def _nodes(local: Local) -> Nodes:
-    tokens_T, outputs_K = local.held.tokens[0], _outputs(local.logits)
+def _nodes(local: Local, also: Sequence[int]) -> Nodes:
+    tokens_T, outputs_K = local.held.tokens[0].cpu(), _outputs(local.logits, also)
+    probability_V = local.logits.softmax(0).cpu()
     length, end = len(tokens_T), torch.full_like(outputs_K, len(tokens_T) - 1)
     at_T, ones_T = torch.arange(length), torch.ones(length)
     columns = []
     for number, place in enumerate(local.places):
-        code = place.parts.code
+        code = place.parts.code.to("cpu")
         columns.append(
             (FEATURE, torch.full_like(code.tokens, number), code.tokens, code.features, code.values)
         )
@@ -140,51 +151,74 @@ def _nodes(local: Local) -> Nodes:
             (ERROR, torch.full_like(at_T, number), at_T, torch.full_like(at_T, -1), ones_T)
         )
     columns.append((TOKEN, torch.full_like(at_T, -1), at_T, tokens_T, ones_T))
-    columns.append(
-        (LOGIT, torch.full_like(end, -1), end, outputs_K, local.logits.softmax(0)[outputs_K])
-    )
+    columns.append((LOGIT, torch.full_like(end, -1), end, outputs_K, probability_V[outputs_K]))
     kinds = torch.cat([torch.full_like(place, kind) for kind, place, *_ in columns])
     return Nodes(kinds, *(torch.cat([column[i] for column in columns]) for i in range(1, 5)))
 
 
-def _sources(local: Local, gradients: dict[str, Tensor]) -> Tensor:
-    """[R, M - K]: what every feature, error and token adds, from the gradients [R, T, D] at the
-    places."""
+def _sources(local: Local, rows: frozen.Rows) -> Tensor:
+    """[R, M - K]: what every feature, error and token adds to functionals."""
+    n_rows, length = len(rows.constants), len(local.embedding)
     features, errors = [], []
     for place in local.places:
-        gradient_RTD, code = gradients[place.hook], place.parts.code
+        gradient_RTD = rows.gradients.get(place.hook)
+        if gradient_RTD is None:
+            features.append(rows.constants.new_zeros(n_rows, len(place.parts.code.values)))
+            errors.append(rows.constants.new_zeros(n_rows, length))
+            continue
         if place.site:
-            W_ND = place.site.sae.W_dec.detach()[code.features] * code.values[:, None]
-            features.append(torch.einsum("rnd,nd->rn", gradient_RTD[:, code.tokens], W_ND))
-        errors.append((gradient_RTD * place.parts.error).sum(2))
-    return torch.cat(
-        [*features, *errors, (gradients[frozen.EMBEDDING] * local.embedding).sum(2)], 1
-    )
+            features.append(_along_decoder(gradient_RTD, place.site.sae, place.parts.code))
+        errors.append(torch.einsum("rtd,td->rt", gradient_RTD, place.parts.error[0]))
+    tokens_RT = rows.constants.new_zeros(n_rows, length)
+    if frozen.EMBEDDING in rows.gradients:
+        gradient_RTD = rows.gradients[frozen.EMBEDDING]
+        tokens_RT = torch.einsum("rtd,td->rt", gradient_RTD, local.embedding)
+    return torch.cat([*features, *errors, tokens_RT], 1)
+
+
+def _along_decoder(gradient_RTD: Tensor, sae: SAE, code: Code) -> Tensor:
+    """[R, N]: each gradient along what each pair writes at its position."""
+    W_FD, starts = sae.W_dec.detach(), code.starts.tolist()
+    written = [gradient_RTD.new_zeros(len(gradient_RTD), 0)]
+    for position in range(code.n_tokens):
+        mine = slice(starts[position], starts[position + 1])
+        W_nD = W_FD[code.features[mine]] * code.values[mine, None]
+        written.append(gradient_RTD[:, position] @ W_nD.T)
+    return torch.cat(written, 1)
 
 
 def _inputs(
     model: Any, local: Local, read: str, positions_R: Tensor, W_RD: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(edges [R, M - K], biases [R]) into functionals of the activation at `read`, ROWS at a
-    time."""
+    time, which bounds their gradients."""
     given = {place.hook: (place.parts.shift + place.parts.error)[0] for place in local.places} | {
         frozen.EMBEDDING: local.embedding
     }
+    sites = [place.site for place in local.places if place.site]
+    passing = {hook: way for site in sites for hook, way in site.passing().items()}
+    reading = frozen.reading(model, local.held, given, read, passing)
+    positions_R = positions_R.to(W_RD.device)
     edges, biases = [], []
     for positions_r, W_rD in zip(positions_R.split(ROWS), W_RD.split(ROWS), strict=True):
-        piece_rows = frozen.rows(model, local.held, given, read, positions_r, W_rD)
-        edges.append(_sources(local, piece_rows.gradients))
-        shifts = [
-            (piece_rows.gradients[place.hook] * place.parts.shift).sum((1, 2))
-            for place in local.places
-        ]
-        biases.append(piece_rows.constants + sum(shifts))
-    return torch.cat(edges), torch.cat(biases)
+        piece_rows = reading.rows(positions_r, W_rD)
+        edges.append(_sources(local, piece_rows).cpu())
+        biases.append(piece_rows.constants.clone())
+        for place in local.places:
+            if place.hook in piece_rows.gradients:
+                gradient_rTD = piece_rows.gradients[place.hook]
+                biases[-1] += torch.einsum("rtd,td->r", gradient_rTD, place.parts.shift[0])
+    return torch.cat(edges), torch.cat(biases).cpu()
 
 
-def graph(model: Any, local: Local) -> Graph:
-    """The attribution graph of a prompt (see `take_apart`)."""
-    nodes = _nodes(local)
+def graph(model: Any, local: Local, also: Sequence[int] = ()) -> Graph:
+    """The attribution graph of a prompt (see `take_apart`). also: token ids that are logit nodes
+    whatever their probability.
+
+    >>> local = take_apart(model, tokens_T, transcoders)
+    >>> drawn = graph(model, local)
+    """
+    nodes = _nodes(local, also)
     n_nodes, n_outputs = len(nodes.kind), int((nodes.kind == LOGIT).sum())
     edges, biases, totals = (
         torch.zeros(n_nodes, n_nodes),
@@ -194,16 +228,18 @@ def graph(model: Any, local: Local) -> Graph:
     for number, place in enumerate(local.places):
         mine = ((nodes.kind == FEATURE) & (nodes.place == number)).nonzero().flatten()
         if place.site and len(mine):
-            sae, features_R = place.site.sae, nodes.number[mine]
+            sae, features_R = place.site.sae, nodes.number[mine].to(local.logits.device)
             W_RD = sae.W_enc.detach()[features_R]
             edges[mine, :-n_outputs], constants_R = _inputs(
                 model, local, place.site.read, nodes.position[mine], W_RD
             )
-            biases[mine], totals[mine] = constants_R + bias(sae, features_R), nodes.value[mine]
+            biases[mine] = constants_R + bias(sae, features_R).cpu()
+            totals[mine] = nodes.value[mine]
     outputs_K = nodes.number[-n_outputs:]
     W_KV = torch.nn.functional.one_hot(outputs_K, len(local.logits)) - 1 / len(local.logits)
+    W_KV = W_KV.to(local.logits.device)
     edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = _inputs(
         model, local, frozen.LOGITS, nodes.position[-n_outputs:], W_KV
     )
-    totals[-n_outputs:] = local.logits[outputs_K] - local.logits.mean()
+    totals[-n_outputs:] = (local.logits - local.logits.mean()).cpu()[outputs_K]
     return Graph(nodes, edges, biases, totals, [place.hook for place in local.places])

@@ -21,12 +21,15 @@ class Scores(NamedTuple):
 
     floor: the same when every feature counts to the error of its hook and position; never 0,
     because tokens reach logits by attention alone. completeness: mean share of a feature's or
-    logit's inputs that are not errors, weighted by influence.
+    logit's inputs that are not errors, weighted by influence. circuit_tracer_completeness: the same
+    over all nodes, as that library computes it: errors and tokens, which have no inputs, count as
+    fully explained.
     """
 
     replacement: float
     floor: float
     completeness: float
+    circuit_tracer_completeness: float
 
 
 class Core(NamedTuple):
@@ -90,12 +93,19 @@ def scores(graph: Graph) -> Scores:
     parts = shares(graph.edges)
     influence_M = influence(parts, weights_M)
     floor = _replacement(kind, influence(shares(_without_features(graph)), weights_M))
-    explained = (kind == FEATURE) | (kind == LOGIT)
-    by_M = torch.where(explained, influence_M + weights_M, 0)
-    complete = 1 - parts[:, kind == ERROR].sum(1)
-    return Scores(
-        _replacement(kind, influence_M), floor, float((complete * by_M).sum() / by_M.sum())
-    )
+    all_M = influence_M + weights_M
+    by_M = torch.where((kind == FEATURE) | (kind == LOGIT), all_M, 0)
+    complete_M = 1 - parts[:, kind == ERROR].sum(1)
+    completeness, theirs = (float((complete_M * w).sum() / w.sum()) for w in (by_M, all_M))
+    return Scores(_replacement(kind, influence_M), floor, completeness, theirs)
+
+
+def cumulative(influence_M: Tensor) -> Tensor:
+    """[M]: the share of all influence that a node and those of more have together."""
+    order = influence_M.argsort(descending=True, stable=True)
+    shares_M = torch.empty_like(influence_M)
+    shares_M[order] = influence_M[order].cumsum(0) / influence_M.sum().clamp_min(1e-300)
+    return shares_M
 
 
 def _leading(values: Tensor, share: float) -> Tensor:

@@ -2,9 +2,11 @@
 change.
 
 Source: Ameisen et al. 2025 (perturbation experiments).
-Shapes: T positions, D width, N pairs, M nodes, V vocabulary.
+Shapes: R ablations, T positions, B = R x T tokens, D width, N pairs, M nodes, K logit nodes,
+V vocabulary.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,97 +17,165 @@ from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph, Local, 
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import sddmm, spmm
+from saelab.models import running
+from saelab.models.running import Edit
+
+ROWS = 16  # ablations run in one pass
 
 
 class Check(NamedTuple):
-    """Change of each logit node (minus the mean logit) when features are ablated, [K] each.
-
-    predicted: from the graph's edges. held: measured with patterns, norms and the set of active
-    features held. free: measured with everything recomputed, features included; errors stay as they
-    were.
-    """
+    """Change of each logit node (minus the mean logit) when features are set to 0, [R, K] each."""
 
     predicted: Tensor
+    """from the graph's edges"""
     held: Tensor
+    """measured in the replacement model with patterns, norms and the set of active features held,
+    as attribution assumes"""
     free: Tensor
+    """measured in the replacement model with everything recomputed, features included; errors stay
+    as they were"""
+    model: Tensor
+    """measured in the model itself: the features' value x W_dec is subtracted where they are
+    written, and all that follows recomputed"""
 
 
-def predict(graph: Graph, ablated_M: Tensor) -> Tensor:
-    """[M]: how every feature's pre-activation and every logit changes when the marked features are
-    set to 0.
+def predict(graph: Graph, ablated_RM: Tensor) -> Tensor:
+    """[R, M]: how every feature's pre-activation and every logit changes when the marked features
+    are set to 0.
 
     A feature passes its own change on, because its output is linear in its pre-activation while it
     stays active.
     """
-    slopes = (
-        graph.edges.double()
-        / torch.where(graph.nodes.kind == FEATURE, graph.nodes.value, 1.0).double()
-    )
-    start = torch.where(ablated_M, -graph.nodes.value.double(), 0.0)
-    total, change = torch.zeros_like(start), start
-    while change.any():
-        total, change = total + change, slopes @ change
-        change = torch.where(ablated_M, 0.0, change)
-    return total.float()
+    value_M = graph.nodes.value.double()
+    slopes_MM = graph.edges.double()
+    slopes_MM /= torch.where(graph.nodes.kind == FEATURE, value_M, 1.0)
+    change_RM = torch.where(ablated_RM, -value_M, 0.0)
+    total_RM = torch.zeros_like(change_RM)
+    while change_RM.any():
+        total_RM += change_RM
+        change_RM = torch.where(ablated_RM, 0.0, change_RM @ slopes_MM.T)
+    return total_RM.float()
 
 
-def _hooks(place: Place, off_N: Tensor, free: bool) -> list[tuple[str, Any]]:
-    """Hooks that recompute a place's features from what it reads and write them with the stored
-    error; off_N [N] are set to 0."""
+def _replacing(place: Place, off_RN: Tensor, free: bool) -> list[tuple[str, Edit]]:
+    """Edits that recompute a place's features from what it reads and write them with the stored
+    error; off_RN [R, N] are set to 0."""
     assert place.site
-    sae, parts, seen = place.site.sae, place.parts, {}
-    off_TF = torch.zeros(parts.code.n_tokens, sae.n_features, dtype=torch.bool)
-    off_TF[parts.code.tokens[off_N], parts.code.features[off_N]] = True
+    sae, parts, passing = place.site.sae, place.parts, place.site.passing()
+    n_rows, length = len(off_RN), parts.code.n_tokens
+    every = Code.concatenate([parts.code] * n_rows)
+    stored_TD = (parts.shift + parts.error)[0]
+    seen: dict[str, Any] = {}
+
+    def key(code: Code) -> Tensor:
+        """A number for each pair that no other pair of the R contexts has."""
+        return code.tokens * sae.n_features + code.features
+
+    off_keys = key(every)[off_RN.flatten()]
 
     def remember(acts: Tensor) -> None:
-        x_TD = acts[0].flatten(1)
+        x_BD = acts.flatten(2).flatten(0, 1)
         if free:
-            seen["code"] = sae.encode(x_TD)
+            code = sae.encode(x_BD)
         else:
-            centred_TD = x_TD if sae.transcoder else x_TD - sae.b_dec
-            pre_N = sddmm(centred_TD, sae.W_enc, parts.code) + sae.b_enc[parts.code.features]
-            seen["code"] = parts.code.with_values(pre_N)
+            centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec
+            pre_N = sddmm(centred_BD, sae.W_enc, every) + sae.b_enc[every.features]
+            code = every.with_values(pre_N)
+        seen.update(x=x_BD.view(n_rows, length, -1), code=code)
 
     def write(acts: Tensor) -> Tensor:
         code: Code = seen["code"]
-        off_N = off_TF[code.tokens, code.features] | (code.tokens == 0)
-        decoded_TD = spmm(code.with_values(torch.where(off_N, 0, code.values)), sae.W_dec)
-        return (decoded_TD + (parts.shift + parts.error)[0]).view(acts.shape)
+        off_N = torch.isin(key(code), off_keys) | (code.tokens % length == 0)
+        values_N = torch.where(off_N, 0, code.values)
+        written_RTD = spmm(code.with_values(values_N), sae.W_dec).view(n_rows, length, -1)
+        written_RTD = written_RTD + stored_TD
+        for way in passing.values():
+            written_RTD = written_RTD + way.of(seen["x"])
+        return written_RTD.view(acts.shape)
 
     return [(place.site.read, remember), (place.site.write, write)]
 
 
-@torch.no_grad()
-def run(model: Any, local: Local, graph: Graph, ablated_M: Tensor, *, free: bool) -> Tensor:
-    """Logits [V] at the last position of the local replacement model with the marked features set
-    to 0; see Check for `free`."""
-    hooks, held = [], dict(local.held.held)
+def _subtracting(place: Place, off_RN: Tensor) -> tuple[str, Edit]:
+    """An edit that takes what the marked features write out of the model's own activation."""
+    assert place.site
+    code, W_FD = place.parts.code, place.site.sae.W_dec.detach()
+    rows_n, pairs_n = off_RN.nonzero(as_tuple=True)
+    written_nD = code.values[pairs_n, None] * W_FD[code.features[pairs_n]]
+    at = rows_n, code.tokens[pairs_n]
+
+    def subtract(acts: Tensor) -> Tensor:
+        changed_RTD = acts.flatten(2).index_put(at, -written_nD, accumulate=True)
+        return changed_RTD.view(acts.shape)
+
+    return place.hook, subtract
+
+
+def _by_place(local: Local, graph: Graph, ablated_RM: Tensor) -> list[tuple[Place, Tensor]]:
+    """Each place that has features, and which of its pairs are marked [R, N]."""
+    marked = []
     for number, place in enumerate(local.places):
+        mine_M = (graph.nodes.kind == FEATURE) & (graph.nodes.place == number)
         if place.site:
-            mine = (graph.nodes.kind == FEATURE) & (graph.nodes.place == number)
-            hooks += _hooks(place, ablated_M[mine], free)
-            held.pop(place.hook, None)
-    kept = {} if free else held
-    return frozen.run(model, frozen.Frozen(local.held.tokens, kept), {}, [frozen.LOGITS], hooks)[
-        frozen.LOGITS
-    ][0, -1]
+            marked.append((place, ablated_RM[:, mine_M].to(place.parts.error.device)))
+    return marked
 
 
-def check(model: Any, local: Local, graph: Graph, ablated_M: Tensor) -> Check:
-    """Predicted and measured effect of setting the marked feature nodes [M] to 0 on the logit
-    nodes.
+@torch.no_grad()
+def replaced(model: Any, local: Local, graph: Graph, ablated_RM: Tensor, *, free: bool) -> Tensor:
+    """Logits [R, V] at the last position of the local replacement model with the marked features
+    set to 0; see Check for `free`."""
+    pieces = []
+    for piece_rM in ablated_RM.split(ROWS):
+        marked = _by_place(local, graph, piece_rM)
+        edits = [edit for place, off_rN in marked for edit in _replacing(place, off_rN, free)]
+        written = {place.hook for place, _ in marked}
+        held = {name: acts for name, acts in local.held.held.items() if name not in written}
+        contexts = frozen.Frozen(local.held.tokens.expand(len(piece_rM), -1), {} if free else held)
+        read = frozen.run(model, contexts, {}, [frozen.LOGITS], edits)
+        pieces.append(read[frozen.LOGITS][:, -1])
+    return torch.cat(pieces)
+
+
+@torch.no_grad()
+def subtracted(model: Any, local: Local, graph: Graph, ablated_RM: Tensor) -> Tensor:
+    """Logits [R, V] at the last position of the model itself without what the marked features
+    write."""
+    pieces = []
+    for piece_rM in ablated_RM.split(ROWS):
+        marked = _by_place(local, graph, piece_rM)
+        edits = [_subtracting(place, off_rN) for place, off_rN in marked]
+        tokens_rT = local.held.tokens.expand(len(piece_rM), -1)
+        pieces.append(running.logits(model, tokens_rT, edits, last=True))
+    return torch.cat(pieces)
+
+
+def check(model: Any, local: Local, graph: Graph, ablated_RM: Tensor) -> Check:
+    """Predicted and measured effects on the logit nodes of setting marked feature nodes to 0: R
+    ablations of their own, [R, M] bool.
 
     Raises UsageError if an error, a token or a logit is marked.
+
+    >>> one_M = torch.arange(len(drawn.nodes.kind)) == 3
+    >>> effects = check(model, local, drawn, one_M[None])
     """
-    if others := int((ablated_M & (graph.nodes.kind != FEATURE)).sum()):
+    if others := int((ablated_RM & (graph.nodes.kind != FEATURE)).sum()):
         raise UsageError(
             f"{others} of the marked nodes are no features: only features can be ablated here"
         )
-    outputs_K, none_M = graph.nodes.number[graph.nodes.kind == LOGIT], torch.zeros_like(ablated_M)
-    measured = []
-    for free in (False, True):
-        before_V, after_V = (
-            run(model, local, graph, mask_M, free=free) for mask_M in (none_M, ablated_M)
-        )
-        measured.append(((after_V - after_V.mean()) - (before_V - before_V.mean()))[outputs_K])
-    return Check(predict(graph, ablated_M)[graph.nodes.kind == LOGIT], *measured)
+    logits_M = graph.nodes.kind == LOGIT
+    with_none = torch.cat([torch.zeros_like(ablated_RM[:1]), ablated_RM])
+    measured = [
+        _changes(replaced(model, local, graph, with_none, free=False)),
+        _changes(replaced(model, local, graph, with_none, free=True)),
+        _changes(subtracted(model, local, graph, with_none)),
+    ]
+    outputs_K = graph.nodes.number[logits_M]
+    columns: Sequence[Tensor] = [change_RV[:, outputs_K] for change_RV in measured]
+    return Check(predict(graph, ablated_RM)[:, logits_M], *columns)
+
+
+def _changes(logits_RV: Tensor) -> Tensor:
+    """Each row's logits minus their mean, less the first row's."""
+    centred_RV = logits_RV - logits_RV.mean(1, keepdim=True)
+    return (centred_RV[1:] - centred_RV[0]).cpu()

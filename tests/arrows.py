@@ -101,11 +101,12 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.features saelab.files saelab.folders
     saelab.models saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
-    saelab.analysis.dark_matter saelab.device saelab.digests saelab.errors saelab.evaluation
-    saelab.explaining saelab.features saelab.files saelab.folders saelab.formats saelab.inspection
-    saelab.kernels saelab.locks saelab.matching saelab.models saelab.opening saelab.origin
-    saelab.outdated saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling
-    saelab.statistics saelab.tasks saelab.textfiles training training.recipes training.reproduce
+    saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.device
+    saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
+    saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching
+    saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges
+    saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
+    saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

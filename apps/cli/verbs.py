@@ -33,6 +33,8 @@ VERBS = {
     "index": Verb(EXPLORE, "build the feature index the browser reads"),
     "explain": Verb(EXPLORE, "say in words what makes features fire, and how well that tells"),
     "compare": Verb(EXPLORE, "say which features SAEs share, and which SAE is better in what"),
+    "prompt": Verb(EXPLORE, "take one's own text apart: features, effects, the next token"),
+    "steer": Verb(EXPLORE, "continue a text with features scaled, clamped, ablated or added"),
     "browse": Verb(EXPLORE, "open the feature browser"),
     "graph": Verb(EXPLAIN, "trace which features make a model continue a prompt as it does"),
     "circuits": Verb(EXPLAIN, "find the heads that carry out a task, and compare with the truth"),

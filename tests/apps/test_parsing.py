@@ -3,6 +3,7 @@ may have been meant, and completion."""
 
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def test_a_verbs_help_has_an_example_that_parses(
     assert examples
     for example in examples:
         if "RECIPE" not in example:
-            parse(verb, example.split())
+            parse(verb, shlex.split(example))
     assert f"saelab {verb}{examples[0]}" in help_of(verb, capsys)
 
 

@@ -61,9 +61,9 @@ def amounts(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:
     flat_BD = x_CTD.flatten(0, 1).to(sae.W_enc)
     code = sae.encode(flat_BD)
     now_BE = torch.stack([_values(code, edit.feature) for edit in edits], 1)
-    kept_E = now_BE.new_tensor([_kept(edit) for edit in edits])
-    set_E = now_BE.new_tensor([edit.value * (edit.mode in ("add", "clamp")) for edit in edits])
-    changed_BE = (kept_E - 1) * now_BE + set_E
+    kept_E = torch.tensor([_kept(edit) for edit in edits]).to(now_BE)
+    added_E = torch.tensor([_added(edit) for edit in edits]).to(now_BE)
+    changed_BE = (kept_E - 1) * now_BE + added_E
     changed_BE = changed_BE * normalised(flat_BD, sae.token_norm).size
     changed_CTE = changed_BE.view(*x_CTD.shape[:2], -1)
     changed_CTE[:, 0] = 0
@@ -81,6 +81,11 @@ def _kept(edit: Edit) -> float:
     if edit.mode == "scale":
         return edit.value
     return float(edit.mode == "add")
+
+
+def _added(edit: Edit) -> float:
+    """What is put there, whatever the activation was."""
+    return edit.value if edit.mode in ("add", "clamp") else 0.0
 
 
 def shift(sae: SAE, x_CTD: Tensor, edits: Sequence[Edit]) -> Tensor:

@@ -10,7 +10,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example, Feature, Passage, Table
 from saelab.files import read_rows
 from saelab.folders import find
-from saelab.runs import RunFolder
+from saelab.runs import RunFolder, read
 
 from . import PLACES
 
@@ -56,6 +56,17 @@ def index(run: Path) -> FeatureIndex | None:
     or another version's."""
     path = RunFolder(run).features
     return _opened(_stamp(path)) if path.is_file() else None
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _document(stamp: tuple[str, int, int]) -> dict:
+    return read(Path(stamp[0]))
+
+
+def document(path: Path) -> dict:
+    """The fields of a JSON document, empty if there is no such file. Raises FailedRun for a damaged
+    one."""
+    return _document(_stamp(path)) if path.is_file() else {}
 
 
 def curves(run: Path) -> list[dict]:

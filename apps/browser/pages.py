@@ -8,7 +8,7 @@ import streamlit as st
 from saelab.errors import FailedRun
 
 from . import draw, links, state
-from .views import circuits, feature, features, overview, search
+from .views import circuits, compare, feature, features, overview, search
 
 # name in the address: title, and the function that shows the page
 PAGES = {
@@ -16,6 +16,7 @@ PAGES = {
     "features": ("Features", features.show),
     "feature": ("Feature", feature.show),
     "search": ("Search", search.show),
+    "compare": ("Compare", compare.show),
     "circuits": ("Circuits", circuits.show),
 }
 

@@ -67,7 +67,11 @@ def excludes(row: Mapping[str, Any]) -> bool:
 def _found(result: Mapping[str, Any]) -> list[str]:
     matched, cofiring = result["matched"], result["cofiring"]
     how = "one to one" if matched["method"] == "hungarian" else "one to one among cosines from 0.5"
-    lines = []
+    alone = {side: f"{len(result['only'][side]):,}" for side in ("first", "second")}
+    lines = [
+        f"live features only in A {alone['first']}, only in B {alone['second']}: no partner above "
+        f"{matched['threshold']}, neither by cosine nor by correlation"
+    ]
     for what, part, by in (
         ("write alike", matched, f"{how}, cosine above {matched['threshold']}"),
         ("fire alike", cofiring, f"{cofiring['tokens']:,} tokens, correlation above 0.7"),

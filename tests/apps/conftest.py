@@ -14,6 +14,7 @@ import pytest
 
 from tests import toy_index as toy
 from tests.apps import hostile
+from tests.apps.compared_runs import compare
 from tests.conftest import ROOT
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
@@ -33,6 +34,7 @@ def served(tmp_path_factory):
     root = tmp_path_factory.mktemp("real")
     run = toy.make_run(root / "runs" / "toy")
     hostile.make_run(root / "runs" / "wicked")
+    compare(run, toy.make_run(root / "runs" / "twin"))
     for package in ("apps", "training", "saelab", "data"):
         (root / package).mkdir()
         (root / package / "__init__.py").write_text(BROKEN)

@@ -15,7 +15,7 @@ from saelab.sae import SAE
 
 SHUFFLED = 512  # features whose splitting by chance is measured, at most
 LEAST = 0.5  # cosine or correlation of pairs that are listed
-LISTED = 200  # split features that are listed, at most
+LISTED = 1000  # split features that are listed, at most
 
 
 def shared(one: SAE, other: SAE, one_NA: Codes, other_NB: Codes, seed: int = 0) -> dict:
@@ -61,6 +61,9 @@ def shared(one: SAE, other: SAE, one_NA: Codes, other_NB: Codes, seed: int = 0) 
             "first": _splitting(one_NA, other_NB, moved_NB, seed),
             "second": _splitting(other_NB, one_NA, cofiring.shifted(one_NA), seed),
         },
+        "only": dict(
+            zip(("first", "second"), _only(by_cosine, by_firing, fired, signed), strict=True)
+        ),
         "fired": {"first": fired[0].tolist(), "second": fired[1].tolist()},
         "partners": {
             "matched": _columns(by_cosine, cosine),
@@ -93,6 +96,24 @@ def _columns(pairs: Any, alike: np.ndarray) -> dict[str, list]:
     order = order[alike[order] >= LEAST]
     first, second, values = (np.asarray(column)[order].tolist() for column in pairs)
     return {"first": first, "second": second, "value": [round(value, 4) for value in values]}
+
+
+def _only(
+    by_cosine: matching.Matching,
+    by_firing: cofiring.Partners,
+    fired: list[np.ndarray],
+    signed: bool,
+) -> list[list[int]]:
+    """Of each SAE the features that fire and that the other has neither by cosine nor by
+    correlation, those that fire most often first."""
+    sides = []
+    for side, fired_F in enumerate(fired):
+        alone_F = fired_F > 0
+        for pairs in (by_cosine, by_firing):
+            alone_F[np.asarray(pairs[side])[_sizes(pairs[2], signed) > matching.FOUND]] = False
+        numbers = np.flatnonzero(alone_F)
+        sides.append(numbers[np.argsort(-fired_F[numbers], kind="stable")].tolist())
+    return sides
 
 
 def _splitting(one_NA: Codes, other_NB: Codes, moved_NB: Codes, seed: int) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def test_a_permuted_copy_is_found_whole_one_to_one(x_ND):
         pairs = shared["partners"][by]
         assert order_F[pairs["second"]].tolist() == pairs["first"]
         assert min(pairs["value"]) == pytest.approx(1, abs=1e-4)
+    assert shared["only"] == {"first": [], "second": []}
     assert shared["splitting"]["first"]["split"]["value"] == 0
     assert shared["splitting"]["first"]["covered"][0]["value"] == 1
 
@@ -75,6 +76,9 @@ def test_different_widths_leave_the_wider_ones_rest_alone(x_ND):
     shared = features.shared(narrow, sae, codes(narrow, x_ND), codes(sae, x_ND))
     assert shared["matched"]["first"]["value"] == 1
     assert shared["matched"]["second"]["value"] == pytest.approx(0.5, abs=0.1)
+    fired = shared["fired"]["second"]
+    alone = [feature for feature in range(1, F, 2) if fired[feature]]
+    assert sorted(shared["only"]["second"]) == alone and shared["only"]["first"] == []
     assert len(shared["fired"]["first"]) == F // 2 and len(shared["fired"]["second"]) == F
 
 

@@ -1,0 +1,150 @@
+"""The comparison of two runs as HTML. Nothing imports Streamlit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .draw import (
+    cell,
+    grid,
+    head,
+    line,
+    link,
+    number,
+    percent,
+    row,
+    side,
+    stats,
+    text,
+    title,
+)
+from .html import EMPTY, Markup, html, joined
+
+SIZE = 25  # rows at once
+MARKS = {"better": "yes", "not told apart": "no", "–": "no"}
+
+
+def differences(document: Mapping[str, Any]) -> Markup:
+    """Every metric of both with the paired difference, and what it says of B."""
+    heads = [
+        head("", ""),
+        head("better", ""),
+        head("A"),
+        head("B"),
+        head("B − A"),
+        head("95% interval"),
+        head("least", title="what a difference must exceed to be told apart from 0"),
+        head("B is", ""),
+    ]
+    rows = [_difference(each) for each in document["differences"]]
+    return title("Paired differences", _how(document)) + grid(heads, rows, "report")
+
+
+def _difference(each: Mapping[str, Any]) -> Markup:
+    known = each["low"] is not None
+    between = f"{number(each['low'])} to {number(each['high'])}" if known else "–"
+    verdict = each["verdict"] or ("differing" if known and each["low"] * each["high"] > 0 else "–")
+    mark = html('<span class="mark {}">{}</span>', MARKS.get(verdict, ""), verdict)
+    values = (each["first"], each["second"], each["value"])
+    return line(
+        side(text(each["label"])),
+        cell("–" if each["better"] == "none" else each["better"], ""),
+        *(cell(number(value)) for value in values),
+        cell(between),
+        cell(number(each["least"])),
+        cell(mark, ""),
+    )
+
+
+def _how(document: Mapping[str, Any]) -> str:
+    how = "bootstrap over documents"
+    if document["interval"] == "student":
+        how = "fewer than 30 documents: Student's t"
+    read = f"{document['tokens']:,} held-out tokens of {document['documents']} documents"
+    return f"{read}, paired; {how}"
+
+
+def shares(document: Mapping[str, Any]) -> Markup:
+    """How many features the two share."""
+    matched, fired = document["matched"], document["cofiring"]
+    how = "one to one" if matched["method"] == "hungarian" else "one to one, of cosines from 0.5"
+    parts = (
+        ("write alike", matched, f"decoder rows paired {how}, cosine above {matched['threshold']}"),
+        (
+            "fire alike",
+            fired,
+            f"activations on {fired['tokens']:,} tokens paired one to one, correlation above "
+            f"{fired['threshold']}",
+        ),
+    )
+    cells = []
+    for name, part, why in parts:
+        both = ", ".join(
+            f"{_share(part[which])} of {letter}'s"
+            for which, letter in (("first", "A"), ("second", "B"))
+        )
+        by_chance = f"; by chance {_share(part['first'], 'null')}; shares of live features"
+        cells.append((name, f"{part['pairs']:,} pairs", f"{why}; {both}{by_chance}"))
+        cells.append((f"that {name}", both, why + by_chance))
+    return title("Features", "live ones: those that fire on these tokens") + stats(cells)
+
+
+def _share(field: Mapping[str, Any], name: str = "value") -> str:
+    return "–" if field[name] is None else percent(field[name])
+
+
+def views(document: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """What can be listed, by its name in the address: words and how many."""
+    splitting = document["splitting"]
+    return {
+        "matched": ("write alike", document["matched"]["pairs"]),
+        "cofiring": ("fire alike", document["cofiring"]["pairs"]),
+        "first": ("only in A", len(document["only"]["first"])),
+        "second": ("only in B", len(document["only"]["second"])),
+        "split-first": ("A's split in B", len(splitting["first"]["listed"])),
+        "split-second": ("B's split in A", len(splitting["second"]["listed"])),
+    }
+
+
+def menu(document: Mapping[str, Any], view: str, query: Mapping[str, Any]) -> Markup:
+    """Links to what can be listed, the one shown marked."""
+    parts = [
+        link(
+            "compare",
+            f"{words} {n:,}",
+            "step on" if name == view else "step",
+            **query,
+            show=name,
+        )
+        for name, (words, n) in views(document).items()
+    ]
+    return html('<div class="head">{}</div>', joined(parts))
+
+
+def paging(total: int, page: int, query: Mapping[str, Any]) -> Markup:
+    """Which rows are shown, with links to those before and after."""
+    if total <= SIZE:
+        return EMPTY
+    last = (total - 1) // SIZE
+    before = link("compare", "←", "step prev", **query, page=page - 1) if page else EMPTY
+    after = link("compare", "→", "step next", **query, page=page + 1) if page < last else EMPTY
+    span = f"{page * SIZE + 1:,} to {min((page + 1) * SIZE, total):,} of {total:,}"
+    return html('<div class="head"><span class="quiet">{}</span>{}{}</div>', span, before, after)
+
+
+def splitting(document: Mapping[str, Any], which: str) -> Markup:
+    """How the features of one SAE are covered by the other's best few, beside chance."""
+    part = document["splitting"][which]
+    mine, other = ("A", "B") if which == "first" else ("B", "A")
+    covered = part["covered"]
+    heads = [head("", ""), *(head(f"best {each['parts']}") for each in covered)]
+    rows = [
+        row(f"firings of a feature of {mine} covered", *(_share(each) for each in covered)),
+        row("by chance (other tokens)", *(_share(each, "null") for each in covered)),
+    ]
+    meaning = (
+        f"{_share(part['split'])} of {part['features']:,} features of {mine} are split (by chance "
+        f"{_share(part['split'], 'null')}): no feature of {other} covers "
+        f"{percent(document['splitting']['share'])} of the firings, several do; a part is one at "
+        "least half of whose firings are the feature's"
+    )
+    return title("Splitting", meaning) + grid(heads, rows, "report")

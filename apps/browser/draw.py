@@ -1,15 +1,11 @@
-"""The pieces that pages are made of, as HTML. Nothing imports Streamlit.
-
-A link has `data-page` and `href="/page?query"`: the app follows it without a reload, a new tab
-opens it by itself.
-"""
+"""The pieces that pages are made of, as HTML. Nothing imports Streamlit."""
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
+from .addresses import link as link  # where pages look for it
 from .html import EMPTY, Markup, escape, html, joined
 
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -54,13 +50,6 @@ def token(value: str) -> Markup:
 def tokens(values: Iterable[str]) -> Markup:
     """Tokens side by side."""
     return joined(map(token, values), " ")
-
-
-def link(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
-    """A link to a page with a query."""
-    path = "/" if page == "overview" else f"/{page}"
-    href = f"{path}?{urlencode(query)}"
-    return html('<a class="{}" data-page="{}" href="{}">{}</a>', classes, page, href, body)
 
 
 def number(value: float | None, digits: int = 3) -> str:

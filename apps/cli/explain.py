@@ -9,22 +9,20 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
-from saelab.errors import UsageError
 from saelab.ranges import Count
 from saelab.runs import RunFolder
 
 from .common import OfCache, cell, document, show, told
+from .numbers import Numbers, numbers
 from .progress import bar
 
 if TYPE_CHECKING:
     from saelab.explaining.explain import Explained
     from saelab.explaining.records import Explanation
-
-Numbers = Annotated[str, arg(metavar="NUMBERS", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -75,24 +73,6 @@ def run(args: Args) -> int:
     result = document("explain", args.seed, **fields, seconds=seconds, features=rows)
     show(result, args.json, text(folder, result))
     return 0
-
-
-def numbers(words: str, n_features: int) -> list[int]:
-    """The features that are named, ascending: `7,12,100-120`, or `all`. Raises UsageError for
-    others than the SAE has."""
-    if words == "all":
-        return list(range(n_features))
-    chosen: set[int] = set()
-    for word in filter(None, words.replace(" ", "").split(",")):
-        first, _, last = word.partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise UsageError(f"--features {words}: {word} is no number and no range such as 7-12")
-        low, high = int(first), int(last or first)
-        if high >= n_features or low > high:
-            there = f"this SAE has features 0 to {n_features - 1}"
-            raise UsageError(f"--features {words}: there is no {word}; {there}")
-        chosen.update(range(low, high + 1))
-    return sorted(chosen)
 
 
 def output_tokens(sae: Any, model: Any) -> tuple[Any, Any]:

@@ -1,8 +1,9 @@
-"""Write runs' SAEs, and what runs hold, as other tools read them.
+"""Write runs' SAEs, and what runs hold, as other tools read them, or as pages and tables.
 
 saelab export runs/a --to saelens --out for-saelens
 saelab export runs/t0 runs/t1 runs/t2 runs/t3 --to circuit_tracer --out transcoders
 saelab export runs/a --to delphi --out for-delphi
+saelab export runs/a --to static --features 0-99 --out a-pages --yes
 """
 
 from collections.abc import Callable
@@ -13,10 +14,15 @@ from typing import Literal
 from saelab.errors import UsageError
 from saelab.ranges import Count
 
+from . import export_pages
 from .common import Folder, OnDevice, Runs, document, finished, show
+from .numbers import Numbers
 from .progress import bar
 
-Form = Literal["saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer", "delphi"]
+Form = Literal[
+    "saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer", "delphi",
+    "html", "static", "report", "tables", "figures",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,13 @@ class Args(OnDevice):
     """for delphi, the activation cache to read (default: the one the run was trained on)"""
     tokens: Count = 10_000_000
     """for delphi, tokens of it to read, such as 500k or 2M"""
+    features: Numbers = ""
+    """for html, static, report and tables, the features to write, such as 7,12,100-120 (default:
+    of static and tables all, of report those with a label, note, star or list)"""
+    yes: bool = False
+    """for static, write it however large it is"""
+    picture: Literal["html", "svg", "png"] = "html"
+    """for figures, the form of their files; svg and png need kaleido and a Chromium"""
 
 
 def run(args: Args) -> int:
@@ -89,7 +102,14 @@ def _delphi(args: Args, folder: Path, place: Path) -> None:
 
 
 # What is written of a run that is not its SAE.
-OTHERS: dict[str, Callable[[Args, Path, Path], None]] = {"delphi": _delphi}
+OTHERS: dict[str, Callable[[Args, Path, Path], None]] = {
+    "delphi": _delphi,
+    "html": export_pages.html,
+    "static": export_pages.static,
+    "report": export_pages.report,
+    "tables": export_pages.tables,
+    "figures": export_pages.figures,
+}
 
 
 def _places(args: Args, folders: list[Path]) -> list[Path]:

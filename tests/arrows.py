@@ -58,7 +58,7 @@ saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.document
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
-    saelab.matching saelab.sae saelab.spelling
+    saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
 saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files saelab.models
     saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts

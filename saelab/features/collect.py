@@ -1,35 +1,40 @@
-"""What one pass over the codes of whole contexts says about every feature.
+"""What one pass over the codes of whole contexts says about every feature, in memory that does not
+grow with the corpus.
 
-Shapes: C contexts of T positions in a chunk, F features, V vocabulary, N pairs, S examples, H
-histogram bins. Arrays are numpy.
+A pole is a feature, or one sign of a signed feature. Shapes: C contexts of T positions in a chunk,
+F features, P poles, V vocabulary, N pairs, H histogram bins. Arrays are numpy.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saelab.code import Code
+from saelab.features.cofiring import Sample
 from saelab.features.examples import (
     Examples,
     Firings,
     Pool,
-    examples,
     fingerprints,
     firings,
-    place_in_group,
+    groups,
+    peaks,
 )
-from saelab.features.schema import HIGHEST, LOWEST, PER_OCTAVE
+from saelab.features.groups import heads
+from saelab.features.schema import HIGHEST, LOWEST, N_BANDS, N_TOP, PER_BAND, PER_OCTAVE
+from saelab.features.spool import Spool
+from saelab.features.strongest import Strongest, strongest
+from saelab.features.token_sums import TokenSums
 
-N_TOP = 20  # contexts of highest peak per feature
-N_SAMPLED = 64  # uniformly sampled contexts per feature, from which the quantile bands are drawn
-N_BANDS, PER_BAND = 5, 4
+SPARE = 4  # more contexts of highest peak than are shown, as near-duplicates are merged
+N_SAMPLED = 2 * N_BANDS * PER_BAND  # firings drawn per pole, from which the bands are cut
 BINS = PER_OCTAVE * (HIGHEST - LOWEST)
-BUFFERED = 4_000_000  # (feature, token) rows held before they are summed up
 
 
 class Contexts(NamedTuple):
-    """What the index keeps of the contexts it read."""
+    """The contexts that were read, on disk."""
 
     tokens: NDArray
     """[C, T]"""
@@ -40,33 +45,29 @@ class Contexts(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Sums over all counted tokens; the four `token_` columns have one row per feature and token
-    that it fired on."""
+    """Sums over all counted tokens."""
 
     fired: NDArray
-    """[F] tokens on which the feature fired"""
+    """[P] tokens on which the pole fired"""
     absolute_sum: NDArray
-    """[F] sum of |value|"""
+    """[P] sum of |value|"""
     max: NDArray
-    """[F] the value of largest size, 0 if dead"""
-    positive: NDArray
-    """[F] firings above 0"""
+    """[P] the largest |value|, 0 if it never fired"""
     histogram: NDArray
-    """[F, 2, BINS] counts of negative and of positive values"""
-    token_feature: NDArray
-    """[N] feature"""
-    token_id: NDArray
-    """[N] token"""
-    token_total: NDArray
-    """[N] sum of the feature's values on it"""
-    token_fired: NDArray
-    """[N] occurrences on which it fired"""
-    seen: NDArray
-    """[V] occurrences of every token"""
-    top: Examples
-    """contexts of highest peak, by feature"""
-    sampled: Examples
-    """contexts drawn uniformly, by feature"""
+    """[P, H] counts of |value|"""
+    seen: NDArray | None
+    """[V] occurrences of every token; None without a vocabulary"""
+    strongest: Strongest | None
+    """tokens by feature, features by token; None without a vocabulary"""
+    top: Examples | None
+    """contexts of highest peak, by pole"""
+    sampled: Examples | None
+    """firings drawn uniformly, by pole"""
+    cofiring: tuple[NDArray, NDArray]
+    """records COFIRING, and their features"""
+    cofiring_tokens: int
+    """tokens on which those were counted"""
+    contexts: Contexts
     n_tokens: int
     """tokens counted"""
 
@@ -78,114 +79,85 @@ def bin_of(value_N: NDArray) -> NDArray:
 
 
 class Collector:
-    """Running statistics; give it every chunk once, in order."""
+    """Running statistics; give it every chunk once, in order. What grows with the corpus lies in
+    `folder`. n_vocabulary: 0 where tokens are no words of a vocabulary."""
 
-    def __init__(self, n_features: int, n_vocabulary: int, seed: int = 0) -> None:
-        self.n_features, self.n_vocabulary, self.seed = n_features, n_vocabulary, seed
-        self.fired_F = np.zeros(n_features, np.int64)
-        self.positive_F = np.zeros(n_features, np.int64)
-        self.sum_F = np.zeros(n_features)
-        self.max_F = np.zeros(n_features, np.float32)
-        self.histogram_FH = np.zeros(n_features * 2 * BINS, np.int32)
+    def __init__(
+        self, n_features: int, n_vocabulary: int, folder: Path, signed: bool, seed: int = 0
+    ) -> None:
+        self.signed, self.seed, self.folder = signed, seed, folder
+        self.n_features, self.n_vocabulary = n_features, n_vocabulary
+        self.n_poles = n_features * (1 + signed)
+        self.fired_P = np.zeros(self.n_poles, np.int64)
+        self.sum_P = np.zeros(self.n_poles)
+        self.max_P = np.zeros(self.n_poles, np.float32)
+        self.histogram = np.zeros(self.n_poles * BINS, np.int32)
         self.seen_V = np.zeros(n_vocabulary, np.int64)
-        self.keys: list[NDArray] = []
-        self.sums: list[NDArray] = []
-        self.counts: list[NDArray] = []
-        self.top, self.sampled = Pool(N_TOP, n_features), Pool(N_SAMPLED, n_features)
+        self.tokens = TokenSums(self.n_poles, n_vocabulary, folder) if n_vocabulary else None
+        self.top = Pool(N_TOP + SPARE, self.n_poles, _size, merge=True)
+        self.sampled = Pool(N_SAMPLED, self.n_poles, self._draw)
+        self.cofiring = Sample(n_features, seed)
+        self.spools: tuple[Spool, ...] = ()
         self.n_contexts = self.n_tokens = 0
 
-    def add(self, code: Code, tokens_CT: NDArray, counted_CT: NDArray) -> None:
+    def _draw(self, rows: Firings | Examples) -> NDArray:
+        return -fingerprints(rows.pole, rows.context, rows.position, self.seed)
+
+    def add(
+        self, code: Code, tokens_CT: NDArray, documents_CT: NDArray, counted_CT: NDArray
+    ) -> None:
         """Count a chunk: the code of tokens_CT's C x T tokens, at positions that count."""
-        fired = firings(code, tokens_CT, counted_CT, self.n_contexts)
+        fired = firings(code, tokens_CT, counted_CT, self.n_contexts, self.signed)
         self._count(fired)
-        self._count_tokens(fired)
-        self._keep_examples(examples(fired))
-        self.seen_V += np.bincount(tokens_CT[counted_CT], minlength=self.n_vocabulary)
+        if self.tokens is not None:
+            self.tokens.add(fired.pole, fired.token, fired.value)
+            self.seen_V += np.bincount(tokens_CT[counted_CT], minlength=self.n_vocabulary)
+        bounds = groups(fired)
+        self.top.add(fired, peaks(fired, bounds), bounds)
+        self.sampled.add(fired, np.arange(len(fired.value)), bounds)
+        self.cofiring.add(code, counted_CT, self.n_contexts)
+        self._keep(tokens_CT, documents_CT, counted_CT)
         self.n_contexts += len(tokens_CT)
         self.n_tokens += int(counted_CT.sum())
 
+    def _keep(self, *columns_CT: NDArray) -> None:
+        if not self.spools:
+            kinds = zip(Contexts._fields, (np.int32, np.int32, bool), strict=True)
+            row = columns_CT[0].shape[1:]
+            self.spools = tuple(Spool(self.folder / name, kind, row) for name, kind in kinds)
+        for spool, column_CT in zip(self.spools, columns_CT, strict=True):
+            spool.append(column_CT)
+
     def _count(self, fired: Firings) -> None:
-        above_N = fired.value > 0
-        self.fired_F += np.bincount(fired.feature, minlength=self.n_features)
-        self.positive_F += np.bincount(fired.feature[above_N], minlength=self.n_features)
-        self.sum_F += np.bincount(fired.feature, np.abs(fired.value), minlength=self.n_features)
-        cell_N = (fired.feature * 2 + above_N) * BINS + bin_of(fired.value)
-        self.histogram_FH += np.bincount(cell_N, minlength=len(self.histogram_FH)).astype(np.int32)
-
-    def _count_tokens(self, fired: Firings) -> None:
-        self.keys.append(fired.feature * self.n_vocabulary + fired.token)
-        self.sums.append(fired.value.astype(np.float64))
-        self.counts.append(np.ones(len(fired.value), np.int64))
-        if sum(map(len, self.keys)) > BUFFERED + 2 * len(self.keys[0]):
-            self._sum_tokens()
-
-    def _sum_tokens(self) -> None:
-        keys_N = np.concatenate(self.keys)
-        order = np.argsort(keys_N, kind="stable")
-        sorted_N = keys_N[order]
-        heads = np.flatnonzero(np.diff(sorted_N, prepend=-1))
-        self.keys = [sorted_N[heads]]
-        for columns in (self.sums, self.counts):
-            summed = np.concatenate(columns)
-            if len(heads):  # reduceat takes no empty list of heads
-                summed = np.add.reduceat(summed[order], heads)
-            columns[:] = [summed]
-
-    def _keep_examples(self, new: Examples) -> None:
-        size_S = np.abs(new.peak)
-        larger = size_S > np.abs(self.max_F[new.feature])
-        order = np.flatnonzero(larger)[np.argsort(size_S[larger], kind="stable")]
-        # A feature may stand here several times: the last assignment, of the largest peak, stays.
-        self.max_F[new.feature[order]] = new.peak[order]
-        self.top.add(new, size_S)
-        self.sampled.add(new, fingerprints(new.feature, new.context, self.seed))
+        size_N = np.abs(fired.value)
+        self.fired_P += np.bincount(fired.pole, minlength=self.n_poles)
+        self.sum_P += np.bincount(fired.pole, size_N, minlength=self.n_poles)
+        if len(first := heads(fired.pole)):
+            pole_G, largest_G = fired.pole[first], np.maximum.reduceat(size_N, first)
+            self.max_P[pole_G] = np.maximum(self.max_P[pole_G], largest_G)
+        np.add.at(self.histogram, fired.pole * BINS + bin_of(fired.value), 1)
 
     def result(self) -> Statistics:
         """The statistics of all chunks so far."""
-        if self.keys:
-            self._sum_tokens()
-        keys = self.keys[0] if self.keys else np.zeros(0, np.int64)
-        totals, counts = (self.sums[0], self.counts[0]) if self.keys else (np.zeros(0), keys)
+        by_token = None
+        if self.tokens is not None:
+            blocks = self.tokens.blocks()
+            by_token = strongest(blocks, self.sum_P, self.seen_V, 1 + self.signed)
         return Statistics(
-            fired=self.fired_F,
-            absolute_sum=self.sum_F,
-            max=self.max_F,
-            positive=self.positive_F,
-            histogram=self.histogram_FH.reshape(self.n_features, 2, BINS),
-            token_feature=keys // self.n_vocabulary,
-            token_id=keys % self.n_vocabulary,
-            token_total=totals,
-            token_fired=counts,
-            seen=self.seen_V,
-            top=self.top.result()[0],
-            sampled=self.sampled.result()[0],
+            fired=self.fired_P,
+            absolute_sum=self.sum_P,
+            max=self.max_P,
+            histogram=self.histogram.reshape(self.n_poles, BINS),
+            seen=self.seen_V if by_token is not None else None,
+            strongest=by_token,
+            top=self.top.result(),
+            sampled=self.sampled.result(),
+            cofiring=self.cofiring.strongest(),
+            cofiring_tokens=self.cofiring.n_tokens,
+            contexts=Contexts(*(spool.array() for spool in self.spools)),
             n_tokens=self.n_tokens,
         )
 
 
-def bands(
-    sampled: Examples, top: Examples, n_bands: int = N_BANDS, per_band: int = PER_BAND
-) -> tuple[NDArray, NDArray]:
-    """Examples across the quantiles: (numbers into `sampled`, band of each, 0 the weakest), by
-    feature, band, falling |peak|.
-
-    A feature's sampled contexts, ordered by |peak|, are cut into n_bands equal parts; of each, the
-    first per_band in the sample's (random) order that are not among the top ones are kept.
-    """
-    order = np.lexsort((np.abs(sampled.peak), sampled.feature))
-    feature_S = sampled.feature[order]
-    # The bands are cut over all of a feature's sample, before its top contexts leave it: they would
-    # otherwise shift towards the weak end.
-    count_S = np.bincount(feature_S)[feature_S]
-    band_S = place_in_group(feature_S) * n_bands // count_S
-    # One number per (feature, context), so that `isin` can compare pairs.
-    width = int(max(sampled.context.max(initial=0), top.context.max(initial=0))) + 1
-    pair_S = feature_S * width + sampled.context[order]
-    fresh_S = ~np.isin(pair_S, top.feature * width + top.context)
-    order, cell_S = order[fresh_S], (feature_S * n_bands + band_S)[fresh_S]
-    # Within a feature `sampled` is in random order, so its first of a cell are a fair sample of it.
-    kept = np.lexsort((order, cell_S))
-    kept = kept[place_in_group(cell_S[kept]) < per_band]
-    # The cells stay as they are; within each, the strongest comes first.
-    kept = kept[np.lexsort((-np.abs(sampled.peak[order[kept]]), cell_S[kept]))]
-    return order[kept], cell_S[kept] % n_bands
+def _size(rows: Firings | Examples) -> NDArray:
+    return np.abs(rows.value)

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-BLOCK = 2**24  # entries of a product held at once
+from saelab.code import Code
+from saelab.kernels import choose
+from saelab.sparsify import Choice
+
+ROWS = 4096  # rows that `choose` is given at once
+MOST_TSNE = 20_000  # directions; t-SNE takes minutes there, and longer than linearly
 RESIDUAL = re.compile(
     r"(blocks\.\d+\.)?"
     r"(hook_resid_(pre|mid|post)|hook_in|hook_out|hook_(attn|mlp)_out|(attn|attn\.o|mlp)\.hook_out)"
@@ -22,24 +27,38 @@ RESIDUAL = re.compile(
 def nearest(
     W_FD: Tensor, others_GD: Tensor, n: int, *, signed: bool = False, skip_self: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The n rows of others_GD with the highest cosine (|cosine|, if signed) to each row: (numbers,
-    cosines) [F, n].
+    """The n rows of others_GD with the highest cosine above 0 (|cosine|, if signed) to each row:
+    (numbers, cosines) [F, n], filled up with number -1 and cosine 0.
 
     skip_self: others_GD is W_FD itself, and a row is not its own neighbour. Rows of norm 0 have
-    cosine 0 with every row.
+    cosine 0 with every row. The rows are tokens and the others features to `choose`, which finds
+    the exact ones without the [F, G] product.
     """
     W_FD, others_GD = (normalize(rows.to(W_FD).float(), dim=1) for rows in (W_FD, others_GD))
-    n = min(n, len(others_GD) - skip_self)
-    pieces = []
-    for first in range(0, len(W_FD), step := max(1, BLOCK // len(others_GD))):
-        cosine_BG = W_FD[first : first + step] @ others_GD.T
-        score_BG = cosine_BG.abs() if signed else cosine_BG.clone()
-        if skip_self:
-            score_BG.diagonal(first).fill_(-2)
-        index_BK = score_BG.topk(n, dim=1).indices
-        pieces.append((index_BK, cosine_BG.gather(1, index_BK)))
-    index, cosine = zip(*pieces, strict=True)
-    return torch.cat(index).cpu(), torch.cat(cosine).cpu()
+    choice = Choice(min(n + skip_self, len(others_GD)), signed=signed)
+    bias_G = others_GD.new_zeros(len(others_GD))
+    index, cosine = [], []
+    for first in range(0, len(W_FD), ROWS):
+        code = choose(W_FD[first : first + ROWS], others_GD, bias_G, choice)
+        own = code.tokens + first == code.features
+        code = code.where((code.values != 0) & ~(own & skip_self))
+        index_BK, cosine_BK = _table(code, n)
+        index.append(index_BK.cpu())
+        cosine.append(cosine_BK.cpu())
+    return torch.cat(index), torch.cat(cosine)
+
+
+def _table(code: Code, n: int) -> tuple[Tensor, Tensor]:
+    """The n pairs of largest |value| of each token: (features, values) [B, n], filled up with
+    feature -1 and value 0."""
+    order_N, rank_N = code.by_value(), code.ranks()
+    kept = order_N[rank_N[order_N] < n]
+    place = (code.tokens[kept], rank_N[kept])
+    index_BK = torch.full((code.n_tokens, n), -1, device=code.features.device)
+    return (
+        index_BK.index_put(place, code.features[kept]),
+        code.values.new_zeros(code.n_tokens, n).index_put(place, code.values[kept]),
+    )
 
 
 def null_cosine(d_model: int, n_features: int, *, signed: bool = False) -> float:
@@ -85,11 +104,51 @@ def output_tokens(W_dec_FD: Tensor, map_DV: Tensor, n: int) -> tuple[Tensor, Ten
     """The n most promoted, then the n most suppressed tokens of each row, strongest first: (token
     ids, logits) [F, 2, n]."""
     n = min(n, map_DV.shape[1] // 2)
-    pieces = []
-    for first in range(0, len(W_dec_FD), step := max(1, BLOCK // map_DV.shape[1])):
-        logits_BV = W_dec_FD[first : first + step].to(map_DV) @ map_DV
-        high, low = logits_BV.topk(n, dim=1), logits_BV.topk(n, dim=1, largest=False)
-        ids_B2K = torch.stack([high.indices, low.indices], 1)
-        pieces.append((ids_B2K, torch.stack([high.values, low.values], 1)))
-    index, value = zip(*pieces, strict=True)
-    return torch.cat(index).cpu(), torch.cat(value).cpu()
+    words_VD = map_DV.T.contiguous()
+    bias_V = words_VD.new_zeros(len(words_VD))
+    index, value = [], []
+    for first in range(0, len(W_dec_FD), ROWS):
+        rows_BD = W_dec_FD[first : first + ROWS].to(map_DV)
+        for sign in (1, -1):
+            index_BK, value_BK = _table(choose(sign * rows_BD, words_VD, bias_V, Choice(n)), n)
+            index.append(index_BK.cpu())
+            value.append(sign * value_BK.cpu())
+    return _pairs(index), _pairs(value)
+
+
+def _pairs(parts: list[Tensor]) -> Tensor:
+    """[F, 2, n] of parts [B, n] that come in twos."""
+    return torch.stack([torch.cat(parts[::2]), torch.cat(parts[1::2])], 1)
+
+
+def head_shares(W_dec_FD: Tensor, n_heads: int) -> Tensor:
+    """[F, H]: the share of each decoder row's squared norm in each head's part of attention's z,
+    which is stored head after head; 0 for a row of norm 0."""
+    square_FH = W_dec_FD.float().square().unflatten(1, (n_heads, -1)).sum(2)
+    return square_FH / square_FH.sum(1, keepdim=True).clamp_min(1e-30)
+
+
+def plane(W_FD: Tensor, alive_F: Tensor, seed: int = 0) -> tuple[str, Tensor]:
+    """A map of the live features' directions: (its method, places [F, 2], nan for the others).
+
+    t-SNE by cosine (van der Maaten and Hinton 2008) of up to MOST_TSNE of them, above that the
+    plane of the two largest principal components; each scaled to -1 to 1.
+    """
+    import numpy as np
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    rows_AD = normalize(W_FD.float(), dim=1).cpu()[alive_F].numpy()
+    places_F2 = torch.full((len(W_FD), 2), torch.nan)
+    name = "t-SNE" if len(rows_AD) <= MOST_TSNE else "PCA"
+    if len(rows_AD) < 3 or rows_AD.shape[1] < 2:  # too few to lie in a plane
+        return "PCA", places_F2
+    if name == "t-SNE":
+        perplexity = min(30.0, (len(rows_AD) - 1) / 3)
+        options = {"metric": "cosine", "init": "pca", "random_state": seed}
+        places_A2 = TSNE(perplexity=perplexity, **options).fit_transform(rows_AD)
+    else:
+        places_A2 = PCA(2, random_state=seed).fit_transform(rows_AD)
+    places_A2 = places_A2 / max(float(np.abs(places_A2).max()), 1e-30)
+    places_F2[alive_F] = torch.from_numpy(places_A2.astype(np.float32))
+    return name, places_F2

@@ -1,184 +1,229 @@
-"""Examples: a feature in a context with all its activations there; pools keep the best few per
-feature in bounded memory.
+"""Examples: a firing in a context with all that its feature fires there; pools keep the best few
+per pole in bounded memory.
 
-Shapes: F features, N pairs (a feature fired at a position), S examples; T positions per context.
-All arrays are numpy.
+A pole is a feature, or one sign of a signed feature: 2 x feature + (value < 0). Shapes: P poles, N
+pairs (a feature fired at a position), S examples, C contexts of T positions. Arrays are numpy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saelab.code import Code
+from saelab.features.groups import best, heads, spans, stable_order
 
-BUFFERED = 4_000_000  # pairs a pool holds before it drops all but the best
+BUFFERED = 500_000  # examples and their pairs that a pool takes in before it drops the worst
+WINDOW = 12  # tokens up to a firing that near-duplicates share
 
 
 class Firings(NamedTuple):
-    """The pairs of a chunk that fired (value != 0) at counted positions, by feature, then context,
+    """The pairs of a chunk that fired (value != 0) at counted positions, by pole, then context,
     then position; all [N]."""
 
-    feature: NDArray
+    pole: NDArray
     context: NDArray
     position: NDArray
     token: NDArray
-    value: NDArray  # float32
+    value: NDArray
+    """float32"""
+    window: NDArray
+    """uint64, a digest of the WINDOW tokens that end here"""
 
 
 class Examples(NamedTuple):
     """S examples with N pairs together."""
 
-    feature: NDArray
-    """[S] feature"""
+    pole: NDArray
+    """[S] pole"""
     context: NDArray
     """[S] number of the context"""
     position: NDArray
-    """[S] position of the peak"""
-    peak: NDArray
-    """[S] the value of largest size"""
-    starts: NDArray
-    """[S+1] example s owns pairs starts[s] to starts[s+1] of the next two"""
+    """[S] position of the firing"""
+    value: NDArray
+    """[S] its value"""
+    window: NDArray
+    """[S] digest of the tokens up to it"""
+    copies: NDArray
+    """[S] how many near-duplicates it stands for, itself included"""
+    n_pairs: NDArray
+    """[S] how many of the next two are its, one example after the other"""
     positions: NDArray
-    """[N] where the feature fired"""
+    """[N] where the pole fired in the context"""
     values: NDArray
     """[N] its values there"""
 
     def take(self, index: NDArray) -> "Examples":
         """The examples of those numbers, in that order."""
-        counts = self.starts[index + 1] - self.starts[index]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        # Pair n of the result is n plus how far its example has moved.
-        pairs = np.repeat(self.starts[index] - starts[:-1], counts) + np.arange(starts[-1])
-        of_examples = [column[index] for column in self[:4]]
-        return Examples._make([*of_examples, starts, self.positions[pairs], self.values[pairs]])
+        first_S = np.cumsum(self.n_pairs, dtype=np.int64) - self.n_pairs
+        pairs = spans(self.n_pairs[index], first_S[index])
+        of_examples = [column[index] for column in self[:7]]
+        return Examples._make([*of_examples, self.positions[pairs], self.values[pairs]])
+
+    def without_pairs(self, bare_S: NDArray) -> "Examples":
+        """The same, those of a mask without their pairs."""
+        kept_N = np.repeat(~bare_S, self.n_pairs)
+        pairs = {"positions": self.positions[kept_N], "values": self.values[kept_N]}
+        return self._replace(n_pairs=np.where(bare_S, 0, self.n_pairs), **pairs)
 
 
-def firings(code: Code, tokens_CT: NDArray, counted_CT: NDArray, first_context: int) -> Firings:
+def firings(
+    code: Code, tokens_CT: NDArray, counted_CT: NDArray, first_context: int, signed: bool
+) -> Firings:
     """What fired in a chunk of whole contexts coded token by token, at positions that count.
 
     code: of the C x T tokens tokens_CT, context after context. first_context: number of the chunk's
-    first context.
+    first context. signed: whether the signs of a feature are two poles.
     """
     code, length = code.to("cpu"), tokens_CT.shape[1]
     where_N, value_N = code.tokens.numpy(), code.values.float().numpy()
     kept = np.flatnonzero(counted_CT.reshape(-1)[where_N] & (value_N != 0))
-    feature_N = code.features.numpy()[kept]
-    # A stable sort of 16-bit keys is numpy's radix sort, about ten times as fast as a comparison
-    # sort.
-    short = code.n_features <= 2**16
-    order = np.argsort(feature_N.astype(np.uint16) if short else feature_N, kind="stable")
+    pole_N = code.features.numpy()[kept]
+    if signed:
+        pole_N = 2 * pole_N + (value_N[kept] < 0)
+    order = stable_order(pole_N, code.n_features * (1 + signed))
     kept = kept[order]
     where_N = where_N[kept]
     return Firings(
-        feature=feature_N[order],
+        pole=pole_N[order],
         context=first_context + where_N // length,
         position=where_N % length,
         token=tokens_CT.reshape(-1)[where_N],
         value=value_N[kept],
+        window=windows(tokens_CT).reshape(-1)[where_N],
     )
 
 
-def examples(fired: Firings) -> Examples:
-    """One example per feature and context in which it fired; of equal peaks the first position
-    counts."""
-    changes = (np.diff(fired.feature) != 0) | (np.diff(fired.context) != 0)
-    heads = np.concatenate([[0], np.flatnonzero(changes) + 1])[: len(fired.value)]
-    starts = np.append(heads, len(fired.value))
+def windows(tokens_CT: NDArray) -> NDArray:
+    """[C, T] uint64: a digest of the WINDOW tokens that end at each position."""
+    digest_CT = np.zeros(tokens_CT.shape, np.uint64)
+    token_CT = mixed(tokens_CT.astype(np.uint64) + np.uint64(1))
+    with np.errstate(over="ignore"):
+        for back in range(min(WINDOW, tokens_CT.shape[1])):
+            weight = mixed(np.uint64(back + 1)) | np.uint64(1)
+            digest_CT[:, back:] += token_CT[:, : tokens_CT.shape[1] - back] * weight
+    return digest_CT
+
+
+def mixed(x: NDArray | np.uint64) -> NDArray:
+    """Whole numbers scattered over 64 bits: splitmix64 (Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def fingerprints(pole_S: NDArray, context_S: NDArray, position_S: NDArray, seed: int) -> NDArray:
+    """A number in [0, 1) per (pole, context, position), the same whatever the chunking."""
+    with np.errstate(over="ignore"):
+        place_S = (context_S.astype(np.uint64) << np.uint64(20)) + position_S.astype(np.uint64)
+        x = place_S ^ mixed(pole_S.astype(np.uint64) + np.uint64(seed << 32))
+    return (mixed(x) >> np.uint64(11)) / 2.0**53
+
+
+def groups(fired: Firings) -> NDArray:
+    """[G+1]: where the firings of a pole in a context begin, and the end."""
+    return np.append(heads(fired.pole, fired.context), len(fired.value))
+
+
+def peaks(fired: Firings, bounds: NDArray) -> NDArray:
+    """[G]: the firing of largest |value| in each group, of equal ones the first."""
     size_N = np.abs(fired.value)
-    largest_S = np.maximum.reduceat(size_N, heads) if len(heads) else size_N[:0]
-    example_N = np.repeat(np.arange(len(heads)), np.diff(starts))
-    largest_N = np.flatnonzero(size_N == largest_S[example_N])
-    # Several positions may reach the largest value; `unique` gives the first of each example.
-    peak_S = largest_N[np.unique(example_N[largest_N], return_index=True)[1]]
-    positions = fired.position.astype(np.int32)
+    if not len(size_N):
+        return np.zeros(0, np.int64)
+    largest_G = np.maximum.reduceat(size_N, bounds[:-1])
+    largest_N = np.flatnonzero(size_N == np.repeat(largest_G, np.diff(bounds)))
+    group_N = np.searchsorted(bounds, largest_N, side="right") - 1
+    return largest_N[heads(group_N)]
+
+
+def examples(fired: Firings, index: NDArray, bounds: NDArray) -> Examples:
+    """The examples of firings by their number; bounds: as `groups` gives them."""
+    group_S = np.searchsorted(bounds, index, side="right") - 1
+    count_S = np.diff(bounds)[group_S]
+    pairs = spans(count_S, bounds[group_S])
     return Examples(
-        feature=fired.feature[heads],
-        context=fired.context[heads],
-        position=positions[peak_S],
-        peak=fired.value[peak_S],
-        starts=starts,
-        positions=positions,
-        values=fired.value,
+        pole=fired.pole[index].astype(np.int32),
+        context=fired.context[index].astype(np.int32),
+        position=fired.position[index].astype(np.int32),
+        value=fired.value[index],
+        window=fired.window[index],
+        copies=np.ones(len(index), np.int32),
+        n_pairs=count_S.astype(np.int32),
+        positions=fired.position[pairs].astype(np.int32),
+        values=fired.value[pairs],
     )
 
 
 def join(parts: Sequence[Examples]) -> Examples:
     """The examples of all parts, one after the other."""
-    offsets = np.cumsum([0, *(len(part.values) for part in parts)])
-    starts = [part.starts[:-1] + offset for part, offset in zip(parts, offsets, strict=False)]
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    columns[4] = np.concatenate([*starts, offsets[-1:]])
-    return Examples(*columns)
+    return Examples._make(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def place_in_group(group_N: NDArray) -> NDArray:
-    """Each entry's place, from 0, among the entries of its group; equal groups stand together, in
-    ascending order.
-
-    >>> place_in_group(np.array([3, 3, 3, 7, 7]))
-    array([0, 1, 2, 0, 1])
-    """
-    # In a sorted array searchsorted finds the first of equal entries: where the group begins.
-    return np.arange(len(group_N)) - np.searchsorted(group_N, group_N)
-
-
-def best(feature_S: NDArray, score_S: NDArray, context_S: NDArray, n: int) -> NDArray:
-    """Numbers of the n best-scored entries of each feature, by feature, then falling score; ties to
-    the lower context."""
-    order = np.lexsort((context_S, -score_S, feature_S))
-    return order[place_in_group(feature_S[order]) < n]
-
-
-def fingerprints(feature_S: NDArray, context_S: NDArray, seed: int) -> NDArray:
-    """A number in [0, 1) per (feature, context), the same whatever the chunking: splitmix64
-    (Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        x = (context_S.astype(np.uint64) << np.uint64(32)) + feature_S.astype(np.uint64)
-        x += np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+def merged(all_S: Examples) -> Examples:
+    """One example per pole and window: that of largest |value|, of equal ones the first."""
+    order = np.lexsort((all_S.context, -np.abs(all_S.value), all_S.window, all_S.pole))
+    first = heads(all_S.pole[order], all_S.window[order])
+    if not len(first):
+        return all_S
+    copies = np.add.reduceat(all_S.copies[order], first)
+    return all_S.take(order[first])._replace(copies=copies.astype(np.int32))
 
 
 class Pool:
-    """The n examples of highest score of each feature, over any number of chunks whose contexts
-    ascend."""
+    """The n examples of highest score of each pole, over any number of chunks whose contexts
+    ascend.
 
-    def __init__(self, n: int, n_features: int) -> None:
-        self.n = n
-        self.bar_F = np.full(n_features, -np.inf)  # what a newcomer must beat
+    score: of examples [S] or firings [N]. merge: whether examples with the same tokens up to the
+    firing are one, which counts its copies; those that come when n better ones are there already
+    are not counted.
+    """
+
+    def __init__(
+        self, n: int, n_poles: int, score: Callable[..., NDArray], merge: bool = False
+    ) -> None:
+        self.n, self.score, self.merge = n, score, merge
+        self.bar_P = np.full(n_poles, -np.inf)  # what a newcomer must beat
         self.parts: list[Examples] = []
-        self.scores: list[NDArray] = []
         self.buffered = 0
 
-    def add(self, offered: Examples, score_S: NDArray) -> None:
-        """Offer examples with their scores [S]."""
-        better = np.flatnonzero(score_S > self.bar_F[offered.feature])
-        part = offered.take(better)
+    def add(self, fired: Firings, index: NDArray, bounds: NDArray) -> None:
+        """Offer firings by their number."""
+        offered = Firings._make(column[index] for column in fired)
+        score_N = self.score(offered)
+        better = np.flatnonzero(score_N > self.bar_P[offered.pole])
+        if not self.merge:
+            # Each brings all pairs of its context along: of a dense feature, more than fit.
+            better = better[best(offered.pole[better], score_N[better], self.n)]
+        index = index[better]
+        part = examples(fired, index, bounds)
         self.parts.append(part)
-        self.scores.append(score_S[better])
-        self.buffered += len(part.values)
-        if self.buffered > BUFFERED:
+        self.buffered += len(part.value) + len(part.values)
+        if self.buffered > max(BUFFERED, self._held() // 2):
             self._compress()
 
-    def _compress(self) -> None:
-        everything, score_S = join(self.parts), np.concatenate(self.scores)
-        kept = best(everything.feature, score_S, everything.context, self.n)
-        self.parts, self.scores = [everything.take(kept)], [score_S[kept]]
-        feature_S = everything.feature[kept]
-        # Only a feature that holds n examples turns newcomers away; its bar is the last, its worst.
-        last = place_in_group(feature_S) == self.n - 1
-        self.bar_F[feature_S[last]] = score_S[kept][last]
-        # Half, so that what must stay cannot trigger a compression per chunk.
-        self.buffered = len(self.parts[0].values) // 2
+    def _held(self) -> int:
+        return len(self.parts[0].value) + len(self.parts[0].values)
 
-    def result(self) -> tuple[Examples, NDArray]:
-        """The kept examples, by feature, then falling score, and their scores."""
+    def _compress(self) -> None:
+        everything = join(self.parts)
+        self.parts = []  # which frees them before they are sorted
+        everything = merged(everything) if self.merge else everything
+        score_S = self.score(everything)
+        kept = best(everything.pole, score_S, self.n, everything.context, everything.position)
+        self.parts = [everything.take(kept)]
+        pole_S = everything.pole[kept]
+        # Only a pole that holds n examples turns newcomers away; its bar is the last, its worst.
+        last = np.flatnonzero(np.append(np.diff(pole_S) != 0, True)[: len(pole_S)])
+        full = np.diff(last, prepend=-1) == self.n
+        self.bar_P[pole_S[last[full]]] = score_S[kept][last[full]]
+        self.buffered = 0
+
+    def result(self) -> Examples | None:
+        """The kept examples, by pole, then falling score; None where nothing was offered."""
         if not self.parts:
-            none, no_values = np.zeros(0, np.int64), np.zeros(0, np.float32)
-            starts, positions = np.zeros(1, np.int64), none.astype(np.int32)
-            return Examples(none, none, none, no_values, starts, positions, no_values), no_values
+            return None
         self._compress()
-        return self.parts[0], self.scores[0]
+        return self.parts[0]

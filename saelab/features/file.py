@@ -3,6 +3,7 @@
 import contextlib
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from saelab.errors import FailedRun, UsageError
 from saelab.features.schema import SCHEMA
 
 MEMORY = 268_435_456  # bytes of the file that may be mapped
+CHECKED = 67_108_864  # bytes of a file whose every page is checked when it is opened
 AGAIN = "run `saelab index RUN` again"
 
 
@@ -82,7 +84,26 @@ def _facts(meta: dict[str, str], path: Path) -> dict[str, Any]:
         raise FailedRun(f"{path} is damaged (its facts are no JSON: {error}): {AGAIN}") from None
 
 
+@contextlib.contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """What SQLite finds damaged inside the block, as FailedRun."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        said = " ".join(str(error).split())
+        raise FailedRun(f"{path} is damaged ({said}): {AGAIN}") from None
+
+
 def _quick_check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise FailedRun for a file that was cut, and for a small one whose pages are broken; a large
+    one would take longer to check than to read what is asked for, which `damage` watches."""
+    n_pages = connection.execute("pragma page_count").fetchone()[0]
+    size = connection.execute("pragma page_size").fetchone()[0]
+    if path.stat().st_size < n_pages * size:
+        cut = f"{path.stat().st_size} bytes instead of {n_pages * size}"
+        raise FailedRun(f"{path} is damaged (it was cut: {cut}): {AGAIN}")
+    if path.stat().st_size > CHECKED:
+        return
     try:
         (said,) = connection.execute("pragma quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:

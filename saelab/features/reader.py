@@ -1,24 +1,32 @@
 """Reading a feature index: everything the app, the command line and notebooks ask of it. Imports no
 torch.
 
-Shapes: T positions of a context.
+Shapes: F features, T positions of a context.
 """
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from saelab.errors import UsageError
-from saelab.features import file, search
+from saelab.features import file, listing, schema
+from saelab.features import search as searching
 from saelab.features.records import (
+    Beside,
     Bin,
+    CoFiring,
     Example,
     Feature,
     Hit,
+    Keep,
     Logit,
+    Map,
     Match,
     Neighbour,
     Passage,
@@ -26,49 +34,13 @@ from saelab.features.records import (
     Table,
     Token,
 )
-from saelab.features.schema import LOWEST, MIN_SEEN, N_TOKENS, PER_OCTAVE
+from saelab.features.search import WHERE, Library, Texts, document
+from saelab.features.vocabulary import Vocabulary
 from saelab.spelling import spell
 
-SORTS = {
-    "feature": "f.id",
-    "density": "f.density",
-    "mean": "f.mean",
-    "max": "abs(f.max)",
-    "cosine": "abs(m.cosine)",
-    "matches": "hit.token {direction}, hit.examples",
-}
-ROW = (
-    "f.id, f.fired, f.density, f.mean, f.max, f.positive, f.tokens, m.other, m.cosine, "
-    "m.partner_cosine"
-)
-SOURCE = "feature f left join nearest m on m.feature = f.id and m.sae = 0"
-HITS = (
-    "select json_extract(value, '$[0]') as feature, json_extract(value, '$[1]') as token, "
-    "json_extract(value, '$[2]') as examples from json_each(?)"
-)
-STRONG = """
-select t.text, s.total, s.mean, s.fired, t.seen
-from feature_token s join token t on t.id = s.token where s.feature = ?
-"""
-LOGITS = """
-select t.text, l.value from logit l join token t on t.id = l.token
-where l.feature = ? order by l.rank
-"""
-NEIGHBOURS = """
-select n.other, n.cosine, f.tokens from neighbour n join feature f on f.id = n.other
-where n.feature = ? order by n.rank
-"""
-EXAMPLES = """
-select e.band, e.rank, e.context, e.position, e.peak, e.positions, e.activations,
-    c.tokens, c.documents
-from example e join context c on c.id = e.context where e.feature = ? order by e.band, e.rank
-"""
-
-
-def _row(row: Sequence) -> Row:
-    *values, tokens, other, cosine, partner, strong, examples = row
-    hit = None if examples is None else Hit(bool(strong), examples)
-    return Row._make([*values, json.loads(tokens), other, cosine, partner, hit])
+SORTS = listing.SORTS
+NUMBERS = ("fired", "density", "mean", "max", "positive", "interest")
+ALL = Keep()
 
 
 class FeatureIndex:
@@ -76,15 +48,17 @@ class FeatureIndex:
     context manager).
 
     Raises UsageError if there is no such file, it is no index, or it was written by another
-    version, FailedRun if it is damaged.
+    version, FailedRun if it is damaged; any method FailedRun where damage shows only then.
 
     >>> with FeatureIndex("runs/demo/features.db") as index:
-    ...     strongest = index.table(sort="max", limit=5).rows
+    ...     first = index.table(limit=5).rows
+    ...     at_home = index.search("self", ["tokens"], whole=True)
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.summary: dict[str, Any]
+        self._connection: sqlite3.Connection
         self._connection, self.summary = file.open(self.path)
 
     def close(self) -> None:
@@ -102,138 +76,249 @@ class FeatureIndex:
         """F."""
         return self.summary["n_features"]
 
+    # --- lists -----------------------------------------------------------------------------------
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray]:
+        """A column [F], or rows [F, K], per name: NUMBERS, `examples` (how many), `listed` (ids of
+        the strongest tokens), `map`, and of the n-th other SAE `nearest/n`, `cosine/n`,
+        `partner/n`, `partner_cosine/n`."""
+        rows = self._ask("select name, dtype, shape, entries from array")
+        return {
+            name: np.frombuffer(entries, dtype).reshape(json.loads(shape))
+            for name, dtype, shape, entries in rows
+        }
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokens read."""
+        with file.damage(self.path):
+            return Vocabulary(self._connection)
+
+    def order(self, sort: str = "interest", descending: bool = True, keep: Keep = ALL) -> NDArray:
+        """Numbers of the features that are kept, in the order of a list; see `listing.order`."""
+        return listing.order(self.arrays, sort, descending, keep)
+
+    def beside(self, feature: int, order: NDArray) -> Beside:
+        """Who stands before and behind a feature in a list."""
+        return listing.beside(feature, order)
+
+    def rows(self, numbers: Iterable[int]) -> list[Row]:
+        """What a list says of features, in that order."""
+        return [self._row(int(number)) for number in numbers]
+
     def table(
         self,
-        sort: str = "density",
+        sort: str = "interest",
         descending: bool = True,
-        search: str = "",
+        keep: Keep = ALL,
         limit: int = 50,
         offset: int = 0,
     ) -> Table:
-        """A page of features. search keeps those that a strong token or an example's text matches.
+        """A page of a list. Raises UsageError for a sort that is none of SORTS."""
+        order = self.order(sort, descending, keep)
+        return Table(self.rows(order[offset : offset + limit]), len(order))
 
-        sort: one of SORTS; dead features come last except when sorting by feature. Raises
-        UsageError for another sort.
+    def _row(self, feature: int) -> Row:
+        arrays = self.arrays
+        numbers = [arrays[name][feature].item() for name in NUMBERS]
+        other = cosine = partner_cosine = None
+        if "nearest/0" in arrays:
+            other, cosine = int(arrays["nearest/0"][feature]), float(arrays["cosine/0"][feature])
+            partner_cosine = _known(arrays["partner_cosine/0"][feature])
+        return Row(feature, *numbers, self._listed(feature), other, cosine, partner_cosine)
+
+    def _listed(self, feature: int) -> list[str]:
+        if "listed" not in self.arrays:
+            return []
+        ids = self.arrays["listed"][feature].tolist()
+        return [self.vocabulary.text(token) for token in ids if token >= 0]
+
+    def densities(self) -> NDArray:
+        """[F] share of tokens each feature fired on."""
+        return self.arrays["density"]
+
+    def means(self) -> NDArray:
+        """[F] mean |activation| of each feature over the tokens on which it fires; 0 of one that
+        never does."""
+        return self.arrays["mean"]
+
+    def cosines(self, sae: int = 0) -> NDArray:
+        """[F] cosine with the nearest feature of the sae-th other SAE; empty if there is none."""
+        return self.arrays.get(f"cosine/{sae}", np.zeros(0))
+
+    def map(self) -> Map | None:
+        """The features in a plane, if the index was made with a map."""
+        places = self.arrays.get("map")
+        return None if places is None else Map(self.summary["map"], places)
+
+    # --- search ----------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str,
+        where: Collection[str] = WHERE,
+        whole: bool = False,
+        texts: Texts | None = None,
+        keep: Keep = ALL,
+    ) -> list[Hit]:
+        """Features that a query finds, best first; see `search.search`.
+
+        where: places to look in. whole: a token must be the query, not only hold it. texts: what
+        else is searched, {place: {feature: text}}, such as labels. keep: among which features.
+
+        >>> index.search('" for"', ["tokens"])[0].score
         """
-        if sort not in SORTS or (sort == "matches" and not search.strip()):
-            raise UsageError(
-                f"no sort {sort!r}; there are {', '.join(SORTS)}, the last only with a search"
-            )
-        source, columns, arguments = SOURCE, "null, null", []
-        if search.strip():
-            hits = [[feature, *hit] for feature, hit in self.search(search).items()]
-            source += f" join ({HITS}) hit on hit.feature = f.id"
-            columns, arguments = "hit.token, hit.examples", [json.dumps(hits)]
-        total = self._connection.execute(f"select count(*) from {source}", arguments).fetchone()[0]
-        direction = "desc" if descending else "asc"
-        dead_last = "" if sort == "feature" else "f.fired = 0, "
-        order = f"{dead_last}{SORTS[sort].format(direction=direction)} {direction}, f.id"
-        sql = f"select {ROW}, {columns} from {source} order by {order} limit ? offset ?"
-        rows = self._connection.execute(sql, [*arguments, limit, offset])
-        return Table([_row(row) for row in rows], total)
+        with file.damage(self.path):
+            hits = searching.search(self._library, query, where, whole, texts or {})
+        kept_F = listing.kept_F(self.arrays, keep)
+        return [hit for hit in hits if hit.feature < len(kept_F) and kept_F[hit.feature]]
 
-    def _check(self, feature: int) -> None:
+    def tokens(self, query: str, whole: bool = False) -> list[str]:
+        """Texts of the tokens that hold a query, most frequent first."""
+        return [self.vocabulary.text(token) for token in self.vocabulary.matching(query, whole)]
+
+    def passages(self, query: str, limit: int = 20) -> list[Passage]:
+        """Places in the corpus where a query stands: see `search.passages`."""
+        with file.damage(self.path):
+            return searching.passages(self._library, query, limit)
+
+    @property
+    def _library(self) -> Library:
+        return Library(self._connection, self.vocabulary, self.arrays["examples"])
+
+    # --- one feature -----------------------------------------------------------------------------
+
+    def _ask(self, sql: str, *arguments: object) -> list[tuple]:
+        with file.damage(self.path):
+            return self._connection.execute(sql, arguments).fetchall()
+
+    def _lists(self, feature: int, *names: str) -> list[bytes]:
+        """Blobs of a feature's row. Raises UsageError for a number the SAE does not have."""
         if not 0 <= feature < self.n_features:
             last = self.n_features - 1
             raise UsageError(f"no feature {feature}: this SAE has features 0 to {last}")
+        sql = f"select {', '.join(names)} from feature where id = ?"
+        return list(self._ask(sql, feature)[0])
 
     def feature(self, feature: int) -> Feature:
         """Everything about a feature but its examples. Raises UsageError for a number the SAE does
         not have."""
-        self._check(feature)
-        ask = self._connection.execute
-        sql = f"select {ROW}, null, null, f.histogram from {SOURCE} where f.id = ?"
-        *row, histogram = ask(sql, (feature,)).fetchone()
-        by_total = ask(f"{STRONG} and s.by_total < ? order by s.by_total", (feature, N_TOKENS))
-        by_mean = ask(
-            f"{STRONG} and s.by_mean < ? and t.seen >= ? order by s.by_mean",
-            (feature, N_TOKENS, MIN_SEEN),
-        )
+        names = ("tokens", "logits", "neighbours", "cofiring", "histogram", "heads")
+        tokens, logits, neighbours, cofiring, bars, heads = self._lists(feature, *names)
+        strong = np.frombuffer(tokens, schema.STRONG)
         # The promoted tokens are stored first, then as many suppressed ones.
-        logits = [Logit(*columns) for columns in ask(LOGITS, (feature,))]
-        half = len(logits) // 2
+        pushed = [
+            Logit(self.vocabulary.text(token), value)
+            for token, value in np.frombuffer(logits, schema.LOGIT).tolist()
+        ]
+        half = len(pushed) // 2
         return Feature(
-            row=_row(row),
-            by_total=[Token(*columns) for columns in by_total],
-            by_mean=[Token(*columns) for columns in by_mean],
-            promoted=logits[:half],
-            suppressed=logits[half:],
-            neighbours=self.neighbours(feature),
+            row=self._row(feature),
+            by_total=self._strongest(strong, "by_total"),
+            by_mean=self._strongest(strong, "by_mean"),
+            promoted=pushed[:half],
+            suppressed=pushed[half:],
+            neighbours=[
+                Neighbour(other, cosine, self._listed(other))
+                for other, cosine in np.frombuffer(neighbours, schema.NEIGHBOUR).tolist()
+            ],
+            cofiring=[
+                CoFiring(*columns, self._listed(columns[0]))
+                for columns in np.frombuffer(cofiring, schema.COFIRING).tolist()
+            ],
             matches=self.matches(feature),
-            histogram=_bins(histogram),
+            histogram=_bins(bars),
+            heads=np.frombuffer(heads, "<f4").tolist(),
         )
 
-    def neighbours(self, feature: int) -> list[Neighbour]:
-        """The features with the nearest decoder rows, nearest first."""
-        rows = self._connection.execute(NEIGHBOURS, (feature,))
-        return [Neighbour(other, cosine, json.loads(tokens)) for other, cosine, tokens in rows]
+    def _strongest(self, strong: NDArray, by: str) -> list[Token]:
+        """Those with a rank, positive ones first."""
+        ranked = strong[strong[by] < schema.N_TOKENS]
+        ranked = ranked[np.lexsort((ranked[by], -ranked["sign"].astype(int)))]
+        strongest = []
+        for sign, _, _, token, total, fired, selectivity, coverage in ranked.tolist():
+            seen = self.vocabulary.seen[token]
+            counts = (total, total / max(seen, 1), fired, seen)
+            text = self.vocabulary.text(token)
+            strongest.append(Token(text, sign, *counts, selectivity, coverage))
+        return strongest
 
     def matches(self, feature: int) -> list[Match]:
         """What every other SAE that the index was built with has of a feature."""
-        sql = "select sae, other, cosine, partner, partner_cosine from nearest where feature = ?"
         matches = []
-        for number, *columns in self._connection.execute(f"{sql} order by sae", (feature,)):
-            sae = self.summary["others"][number]
-            matched, bar = sae["share"] is not None, sae["threshold"]
-            above = abs(columns[-1] or 0) > bar if matched else None
-            matches.append(Match._make([sae["name"], *columns, above, bar, sae["null"]]))
+        for number, sae in enumerate(self.summary["others"]):
+            nearest, cosine, partner, pair = (
+                self.arrays[f"{key}/{number}"][feature].item()
+                for key in ("nearest", "cosine", "partner", "partner_cosine")
+            )
+            pair, bar = _known(pair), sae["threshold"]
+            above = abs(pair or 0) > bar if sae["share"] is not None else None
+            pairing = (None if partner < 0 else partner, pair, above)
+            matches.append(Match(sae["name"], nearest, cosine, *pairing, bar, sae["null"]))
         return matches
 
+    def neighbours(self, feature: int) -> list[Neighbour]:
+        """The features with the nearest decoder rows, nearest first."""
+        return self.feature(feature).neighbours
+
     def examples(self, feature: int) -> list[Example]:
-        """Top contexts by falling |peak|, then those of the quantile bands, weakest band first."""
-        self._check(feature)
-        rows = self._connection.execute(EXAMPLES, (feature,)).fetchall()
-        ids = {number: np.frombuffer(blob, "<i4") for _, _, number, *_, blob, _ in rows}
-        every_id = {token for ids_T in ids.values() for token in ids_T.tolist()}
-        pieces = search.pieces(self._connection, every_id)
-        examples = []
-        for band, rank, context, position, peak, positions, activations, _, documents in rows:
-            dense_T = np.zeros(len(ids[context]), np.float32)
-            dense_T[np.frombuffer(positions, "<i4")] = np.frombuffer(activations, "<f4")
-            words = spell([pieces[token] for token in ids[context].tolist()])
-            document = search.document(self._connection, documents, position)
-            examples.append(
-                Example(band, rank, context, position, peak, words, dense_T.tolist(), document)
-            )
+        """Of each sign, positive first: top contexts by falling |activation|, then those of the
+        quantile bands, strongest band first."""
+        blob, pair_blob = self._lists(feature, "examples", "pairs")
+        records = np.frombuffer(blob, schema.EXAMPLE)
+        pairs = np.frombuffer(pair_blob, schema.PAIR)
+        ends = np.cumsum(records["pairs"])
+        wanted = json.dumps(np.unique(records["context"]).tolist())
+        sql = (
+            "select id, tokens, documents from context where id in (select value from json_each(?))"
+        )
+        contexts = {row[0]: row for row in self._ask(sql, wanted)}
+        examples: list[Example] = []
+        for record, end in zip(records.tolist(), ends.tolist(), strict=True):
+            sign, band, context, position, value, copies, n_pairs = record
+            if band == schema.MORE:
+                continue
+            _, ids, documents = contexts[context]
+            words = spell(self.vocabulary.pieces(np.frombuffer(ids, "<i4").tolist()))
+            dense_T = np.zeros(len(words), np.float32)
+            mine = pairs[end - n_pairs : end]
+            dense_T[mine["position"]] = mine["value"]
+            with file.damage(self.path):
+                owner = document(self._connection, documents, position)
+            rank = _rank(examples, sign, band)
+            place = (sign, band, rank, context, position, value, copies)
+            examples.append(Example(*place, words, dense_T.tolist(), owner))
         return examples
 
-    def search(self, text: str) -> dict[int, Hit]:
-        """Features that match a text: see `search.features`."""
-        return search.features(self._connection, text)
+    def places(self, feature: int) -> list[tuple[int, int, float]]:
+        """Firings beyond the examples, whose contexts a cache still has: (context, position,
+        value), strongest first; see `more.examples`."""
+        records = np.frombuffer(self._lists(feature, "examples")[0], schema.EXAMPLE)
+        records = records[records["band"] == schema.MORE]
+        return [
+            (context, position, value) for _, _, context, position, value, *_ in records.tolist()
+        ]
 
-    def tokens(self, text: str) -> list[str]:
-        """Texts of the tokens that contain a text, most frequent first."""
-        sql = "select text from token where id in (select value from json_each(?))"
-        sql += " order by seen desc, id"
-        return self._column(sql, json.dumps(search.tokens(self._connection, text)))
 
-    def passages(self, text: str, limit: int = 20) -> list[Passage]:
-        """Places in the corpus that contain a text, best first: see `search.passages`."""
-        return search.passages(self._connection, text, limit)
+def _rank(examples: Sequence[Example], sign: int, band: int) -> int:
+    """The place of the next example of a band, behind those there are."""
+    last = examples[-1] if examples else None
+    return last.rank + 1 if last and (last.sign, last.band) == (sign, band) else 0
 
-    def densities(self) -> np.ndarray:
-        """[F] share of tokens each feature fired on."""
-        return np.array(self._column("select density from feature order by id"))
 
-    def means(self) -> np.ndarray:
-        """[F] mean |activation| of each feature over the tokens on which it fires; 0 of one that
-        never does."""
-        return np.array(self._column("select coalesce(mean, 0.0) from feature order by id"))
-
-    def cosines(self, sae: int = 0) -> np.ndarray:
-        """[F] cosine with the nearest feature of the sae-th other SAE; empty if there is none."""
-        sql = "select cosine from nearest where sae = ? order by feature"
-        return np.array(self._column(sql, sae))
-
-    def _column(self, sql: str, *arguments: object) -> list:
-        return [row[0] for row in self._connection.execute(sql, arguments)]
+def _known(value: float) -> float | None:
+    """A number, None for nan."""
+    return None if np.isnan(value) else float(value)
 
 
 def _bins(blob: bytes) -> list[Bin]:
     """The occupied bins, ascending."""
     bins = []
-    for number, count in np.frombuffer(blob, "<i4").reshape(-1, 2).tolist():
+    for number, count in np.frombuffer(blob, schema.BAR).tolist():
         sign, step = (1, number) if number >= 0 else (-1, -1 - number)
-        near, far = (sign * 2.0 ** (LOWEST + at / PER_OCTAVE) for at in (step, step + 1))
+        near, far = (
+            sign * 2.0 ** (schema.LOWEST + at / schema.PER_OCTAVE) for at in (step, step + 1)
+        )
         bins.append(Bin(min(near, far), max(near, far), count))
     return sorted(bins)

@@ -1,6 +1,9 @@
 """What reading an index returns. Shapes: T positions of a context."""
 
+from collections.abc import Collection
 from typing import NamedTuple
+
+from numpy.typing import NDArray
 
 
 class Row(NamedTuple):
@@ -18,6 +21,8 @@ class Row(NamedTuple):
     """the activation of largest size, with its sign"""
     positive: float
     """share of firings above 0"""
+    interest: float
+    """see `words.INTEREST`"""
     tokens: list[str]
     """strongest by total"""
     other: int | None
@@ -26,17 +31,65 @@ class Row(NamedTuple):
     """with the nearest"""
     partner_cosine: float | None
     """with its partner in a one-to-one matching, if it has one"""
-    hit: "Hit | None"
-    """what a search found, else None"""
+
+
+class Keep(NamedTuple):
+    """Which features a list keeps; all by default."""
+
+    density: tuple[float, float] = (0.0, 1.0)
+    """of at least, and at most, that density"""
+    alive: bool | None = None
+    """those that fired (True), or did not (False)"""
+    sign: int = 0
+    """with firings above 0 (1), or below (-1)"""
+    numbers: Collection[int] | None = None
+    """of these numbers, such as those labelled, or stable"""
+    box: tuple[float, float, float, float] | None = None
+    """on the map from x, to x, from y, to y"""
 
 
 class Hit(NamedTuple):
-    """What a search found of a feature."""
+    """A feature that a search found."""
 
-    token: bool
-    """whether one of its strong tokens matches"""
-    examples: int
-    """how many of its examples match"""
+    feature: int
+    """its number"""
+    where: str
+    """`tokens`, `contexts`, `outputs`, or the name of the texts it was found in"""
+    text: str
+    """the token, the phrase, or the text"""
+    sign: int
+    """of the activations it is about: 1 or -1"""
+    selectivity: float
+    """see `search.search` for what it is a share of"""
+    coverage: float
+    """likewise"""
+
+    @property
+    def score(self) -> float:
+        """selectivity x coverage, by which hits are ranked."""
+        return self.selectivity * self.coverage
+
+
+class Beside(NamedTuple):
+    """Where a feature stands in a list."""
+
+    previous: int | None
+    """the feature before it, None if it is the first, or not in the list"""
+    next: int | None
+    """the feature behind it"""
+    place: int | None
+    """from 0; None if it is not in the list"""
+    total: int
+    """length of the list"""
+
+
+class Map(NamedTuple):
+    """Directions in a plane."""
+
+    method: str
+    """`t-SNE` or `PCA`"""
+    places: NDArray
+    """[F, 2] between -1 and 1, nan for features that did not fire"""
 
 
 class Table(NamedTuple):
@@ -53,14 +106,25 @@ class Token(NamedTuple):
 
     text: str
     """what it reads"""
+    sign: int
+    """of the activations: 1 or -1"""
     total: float
-    """sum of activations on it"""
+    """sum of those activations on it"""
     mean: float
-    """over all its occurrences"""
+    """of them over all its occurrences"""
     fired: int
-    """occurrences on which the feature fired"""
+    """occurrences on which the feature fired with that sign"""
     seen: int
     """occurrences in all"""
+    selectivity: float
+    """share of the feature's activation of that sign that lies on it"""
+    coverage: float
+    """fired / seen"""
+
+    @property
+    def score(self) -> float:
+        """selectivity x coverage."""
+        return self.selectivity * self.coverage
 
 
 class Logit(NamedTuple):
@@ -79,6 +143,21 @@ class Neighbour(NamedTuple):
     """its number"""
     cosine: float
     """of the decoder rows"""
+    tokens: list[str]
+    """its strongest"""
+
+
+class CoFiring(NamedTuple):
+    """Another feature that fires on the same tokens."""
+
+    feature: int
+    """its number"""
+    both: int
+    """tokens of the sample (`cofiring_tokens` of the summary) on which both fire"""
+    jaccard: float
+    """share of the tokens on which either fires"""
+    pmi: float
+    """bits: log2 of how many times more often than by chance"""
     tokens: list[str]
     """its strongest"""
 
@@ -120,27 +199,39 @@ class Feature(NamedTuple):
 
     row: Row
     by_total: list[Token]
+    """strongest tokens of each sign by total, positive ones first; [] without a tokenizer"""
     by_mean: list[Token]
+    """likewise by mean"""
     promoted: list[Logit]
+    """[] unless the decoder writes to the residual stream"""
     suppressed: list[Logit]
     neighbours: list[Neighbour]
+    cofiring: list[CoFiring]
     matches: list[Match]
     histogram: list[Bin]
+    """occupied bins, ascending; negative ones first"""
+    heads: list[float]
+    """share of the decoder row's squared norm per head; [] unless attention's z is written"""
 
 
 class Example(NamedTuple):
     """A context with the feature's activations."""
 
+    sign: int
+    """of the activation: 1 or -1"""
     band: int
-    """-1: top, else the quantile band, 0 the weakest"""
+    """-1: top, else the quantile band of the firings of that sign, 0 the weakest; -2: read on
+    demand"""
     rank: int
-    """within the band"""
+    """within the band, 0 the strongest"""
     context: int
     """number of the context"""
     position: int
-    """of the peak"""
-    peak: float
+    """of the firing: in a top context, its peak"""
+    value: float
     """activation there"""
+    copies: int
+    """near-duplicates it stands for, itself included; of a top context, at least"""
     texts: list[str]
     """[T] the tokens as they read in a row: a character that several make up stands with the
     first, the others are empty"""
@@ -164,4 +255,5 @@ class Passage(NamedTuple):
     matched: list[int]
     """those of them, by number, that are part of the text"""
     features: list[tuple[int, float]]
-    """those with an example here whose window holds it, by falling |peak|, as (feature, peak)"""
+    """those with an example here behind the text, by falling |activation|, as (feature,
+    activation)"""

@@ -1,57 +1,73 @@
-"""What the index's writer and its reader agree on: schema, histogram bins, how many of what are
-kept.
+"""What the index's writer and its reader agree on: tables, records, histogram bins, how many of
+what are kept.
 
-Blobs are little-endian: token ids and positions int32, values float32. A context's text is the join
-of its tokens' texts, see `spelling.spell`; it is stored once, as ids, and its full-text index keeps
-no copy (contentless FTS5).
+A number per feature stands in `array`, a column whole, as one blob: a list is ordered and filtered
+without reading any feature. What a feature has several of stands in its row of `feature`, each list
+as one blob of records; a token's row lists the features at home on it, a context's row the examples
+in it. Blobs are little-endian. A context's text is the join of its tokens' texts, see
+`spelling.spell`; it is stored as ids, and once more case folded, to be searched.
 """
 
-SCHEMA = "saelab/features/3"
-# Histogram: eighths of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
-PER_OCTAVE = 8
+import numpy as np
+
+SCHEMA = "saelab/features/4"
+# Histogram: quarters of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
+PER_OCTAVE = 4
 LOWEST, HIGHEST = -16, 16
-N_TOKENS = 10  # strongest tokens by total, and by mean
+N_TOKENS = 10  # strongest tokens by total, and by mean, of each sign
 N_LISTED = 5  # of them, in the table
+N_FEATURES = 50  # features listed per token
+N_LOGITS = 10  # promoted, and suppressed, tokens per feature
+N_NEIGHBOURS = 8  # nearest features, and features that fire together
 MIN_SEEN = 5  # occurrences a token needs before its mean activation is ranked
+N_TOP = 12  # contexts of highest peak, of each sign
+N_BANDS, PER_BAND = 4, 3  # quantile bands of the firings of each sign, and examples of each
+MORE = -2  # band of an example that is a place alone, to be read from the cache
+TOP = -1  # band of a context of highest peak
+
+EXAMPLE = np.dtype(
+    [
+        ("sign", "i1"),
+        ("band", "i1"),
+        ("context", "<i4"),
+        ("position", "<i4"),
+        ("value", "<f4"),
+        ("copies", "<i4"),
+        ("pairs", "<i4"),  # how many of the feature's PAIR records are this example's
+    ]
+)
+PAIR = np.dtype([("position", "<i4"), ("value", "<f4")])
+STRONG = np.dtype(
+    [
+        ("sign", "i1"),
+        ("by_total", "i1"),  # rank; N_TOKENS and more: not among them
+        ("by_mean", "i1"),
+        ("token", "<i4"),
+        ("total", "<f8"),
+        ("fired", "<i4"),
+        ("selectivity", "<f4"),
+        ("coverage", "<f4"),
+    ]
+)
+HOME = np.dtype([("feature", "<i4"), ("sign", "i1"), ("selectivity", "<f8"), ("coverage", "<f8")])
+LOGIT = np.dtype([("token", "<i4"), ("value", "<f4")])
+NEIGHBOUR = np.dtype([("feature", "<i4"), ("cosine", "<f4")])
+COFIRING = np.dtype([("feature", "<i4"), ("both", "<i4"), ("jaccard", "<f4"), ("pmi", "<f4")])
+BAR = np.dtype([("bin", "<i4"), ("fired", "<i4")])
+PLACE = np.dtype([("feature", "<i4"), ("position", "<i4"), ("value", "<f4")])
+
 TABLES = """
 create table meta (key text primary key, value text) without rowid;
-create table token (id integer primary key, text text, seen integer, bytes blob);
+create table array (name text primary key, dtype text, shape text, entries blob);
 create table document (id integer primary key, name text);
-create table context (id integer primary key, tokens blob, documents text);
+create table token (
+    id integer primary key, text text, bytes blob, seen integer, features blob, promoted blob
+);
+create table context (
+    id integer primary key, first integer, tokens blob, documents text, examples blob, text text
+);
 create table feature (
-    id integer primary key, fired integer, density real, mean real, max real, positive real,
-    histogram blob, tokens text
+    id integer primary key, tokens blob, logits blob, neighbours blob, cofiring blob,
+    histogram blob, heads blob, examples blob, pairs blob
 );
-create table example (
-    feature integer, band integer, rank integer, context integer, position integer, peak real,
-    positions blob, activations blob, primary key (feature, band, rank)
-) without rowid;
-create table feature_token (
-    feature integer, token integer, total real, mean real, fired integer,
-    by_total integer, by_mean integer, primary key (feature, token)
-) without rowid;
-create table logit (
-    feature integer, rank integer, token integer, value real, primary key (feature, rank)
-) without rowid;
-create table neighbour (
-    feature integer, rank integer, other integer, cosine real, primary key (feature, rank)
-) without rowid;
-create table nearest (
-    feature integer, sae integer, other integer, cosine real,
-    partner integer, partner_cosine real, primary key (feature, sae)
-) without rowid;
-create virtual table token_search using fts5(
-    text, content='token', content_rowid='id', tokenize='trigram'
-);
-create virtual table context_search using fts5(text, content='', tokenize='trigram');
-"""
-INDEXES = """
-create index feature_density on feature (density);
-create index feature_max on feature (max);
-create index example_context on example (context);
-create index feature_token_token on feature_token (token);
-create index logit_token on logit (token);
-insert into token_search (token_search) values ('rebuild');
-insert into context_search (context_search) values ('optimize');
-analyze;
 """

@@ -1,133 +1,192 @@
-"""Full-text search of an index: tokens and contexts that contain a text, and the features at home
-there. Imports no torch."""
+"""Searching an index: for tokens, phrases, output tokens, and texts that others wrote of features.
+Imports no torch.
+
+Shapes: T positions of a context, W phrases, N records.
+"""
 
 import json
 import sqlite3
-from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from saelab.features.groups import best
 from saelab.features.records import Hit, Passage
-from saelab.features.schema import N_TOKENS
-from saelab.spelling import Piece, spell
+from saelab.features.schema import HOME, PLACE
+from saelab.features.vocabulary import Phrase, Vocabulary, phrases
+from saelab.spelling import spell
 
-BEFORE, AFTER = 20, 10  # tokens shown around a peak, and searched
-TRIGRAM = 3  # characters of the full-text indexes' entries
-ENTRIES = 200  # most frequent entries that a shorter text is looked for in
-CONTEXTS = 400  # best-ranked contexts whose examples a search looks at
+BEFORE, AFTER = 20, 10  # tokens shown around a firing; a phrase up to BEFORE before it is near it
+CONTEXTS = 600  # contexts with a phrase that are looked at, evenly among all of them
 N_FEATURES = 12  # features named per passage
+WHERE = ("tokens", "contexts", "outputs", "labels", "explanations")
+COLUMNS = {"tokens": "features", "outputs": "promoted"}  # of the table `token`
+Texts = Mapping[str, Mapping[int, str]]
 
 
-def _phrase(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+class Library(NamedTuple):
+    """What is searched."""
+
+    connection: sqlite3.Connection
+    vocabulary: Vocabulary
+    n_examples: NDArray
+    """[F] examples of each feature"""
 
 
-def tokens(connection: sqlite3.Connection, text: str) -> list[int]:
-    """Ids of the tokens that contain a text, whatever its case; under three characters the trigram
-    index cannot help and all are compared."""
-    if len(text) >= TRIGRAM:
-        sql, argument = "select rowid from token_search where token_search match ?", _phrase(text)
-    else:
-        connection.create_function("folded", 1, str.casefold, deterministic=True)
-        sql, argument = "select id from token where instr(folded(text), ?)", text.casefold()
-    return [row[0] for row in connection.execute(sql, (argument,))]
+def search(
+    library: Library, query: str, where: Collection[str], whole: bool, texts: Texts
+) -> list[Hit]:
+    """Features that a query finds, best first, each by its best hit: score = selectivity x
+    coverage, both between 0 and 1.
 
-
-def contexts(connection: sqlite3.Connection, text: str, limit: int = CONTEXTS) -> list[int]:
-    """Contexts that contain every word of a text, best first (BM25). Shorter words than three
-    characters count where there is no longer one."""
-    words = text.casefold().split()
-    asked = [_phrase(word) for word in words if len(word) >= TRIGRAM]
-    asked = asked or [_beginning(connection, word) for word in words]
-    if not all(asked) or not asked:
-        return []
-    sql = "select rowid from context_search where context_search match ? order by rank limit ?"
-    return [row[0] for row in connection.execute(sql, (" AND ".join(asked), limit))]
-
-
-def _beginning(connection: sqlite3.Connection, word: str) -> str:
-    """A query for contexts that hold a word which is shorter than a trigram: one of the trigrams
-    that begin with it; "" if there is none. Every character of a context begins one."""
-    connection.execute(
-        "create virtual table if not exists temp.entry using fts5vocab(main, context_search, row)"
-    )
-    sql = "select term from entry where term >= ? and term < ? order by doc desc limit ?"
-    rows = connection.execute(sql, (word, word + "\U0010ffff", ENTRIES)).fetchall()
-    return f"({' OR '.join(_phrase(term) for (term,) in rows)})" if rows else ""
-
-
-def features(connection: sqlite3.Connection, text: str) -> dict[int, Hit]:
-    """Features that match a text: one of their strong tokens contains it, or examples do.
-
-    An example matches if each word is within BEFORE tokens before and AFTER after its peak. Case
-    does not count. Examples are looked at in the CONTEXTS best contexts of the full-text search.
+    `tokens`: a token holds the query (whole: is it). Selectivity is the share of the feature's
+    activation of one sign that lies on the token, coverage the share of the token's occurrences on
+    which it fires; exact, over all that was indexed. `outputs`: a token among the feature's most
+    promoted ones (by negative values: most suppressed ones) holds the query: its logit over the
+    feature's largest, times its logit over the largest that any such feature gives it. `contexts`:
+    the phrases stand within BEFORE tokens up to an example's firing: the share of the feature's
+    examples, times the share of the contexts with the phrases; estimated on at most CONTEXTS of
+    them. Any other place is a name in `texts`, {feature: text}: a text that holds the query, by the
+    share of its characters. In quotes a phrase is exact, blanks and case included; else all words
+    are wanted, whatever their case.
     """
-    text = text.strip().casefold()
-    if not text:
-        return {}
+    hits: dict[int, Hit] = {}
+    for hit in _hits(library, query, where, whole, texts):
+        known = hits.get(hit.feature)
+        if known is None or hit.score > known.score:
+            hits[hit.feature] = hit
+    return sorted(hits.values(), key=lambda hit: (-hit.score, hit.feature))
+
+
+def _hits(
+    library: Library, query: str, where: Collection[str], whole: bool, texts: Texts
+) -> Iterator[Hit]:
+    parts = phrases(query)
+    if not parts:
+        return
+    for name in where:
+        if name in texts:
+            yield from _in_texts(name, texts[name], parts)
+        elif name in COLUMNS:
+            yield from _at_tokens(library, name, library.vocabulary.matching(query, whole))
+        elif name == "contexts":
+            yield from _in_contexts(library, query.strip(), parts)
+
+
+def _in_texts(name: str, texts: Mapping[int, str], parts: list[Phrase]) -> Iterator[Hit]:
+    n_characters = sum(len(part.text) for part in parts)
+    for feature, text in texts.items():
+        if all(part.within(text) for part in parts):
+            yield Hit(feature, name, text, 1, min(1.0, n_characters / len(text)), 1.0)
+
+
+def _at_tokens(library: Library, name: str, tokens: list[int]) -> Iterator[Hit]:
+    """The best hit of each feature on any of the tokens."""
+    sql = f"select id, {COLUMNS[name]} from token where id in (select value from json_each(?))"
+    rows = library.connection.execute(sql, (json.dumps(tokens),)).fetchall()
+    homes = [np.frombuffer(blob, HOME) for _, blob in rows]
+    if not homes:
+        return
+    home_N = np.concatenate(homes)
+    token_N = np.repeat([token for token, _ in rows], [len(part) for part in homes])
+    kept = best(home_N["feature"], home_N["selectivity"] * home_N["coverage"], 1)
+    for (feature, sign, *factors), token in zip(
+        home_N[kept].tolist(), token_N[kept].tolist(), strict=True
+    ):
+        yield Hit(feature, name, library.vocabulary.text(token), sign, *factors)
+
+
+def _in_contexts(library: Library, query: str, parts: list[Phrase]) -> Iterator[Hit]:
+    numbers = contexts(library.connection, parts)
+    looked = _spread(numbers, CONTEXTS)
+    near, n_with = [], 0
+    for context in _read(library, looked):
+        near_T = _behind(_matched(context.texts, context.first, parts))
+        n_with += bool(near_T.any())
+        near.append(context.places[near_T[context.places["position"]]])
+    if not n_with:
+        return
+    place_N = np.concatenate(near)
+    context_N = np.repeat(np.arange(len(near)), [len(part) for part in near])
+    n_features = len(library.n_examples)
+    count_F = np.bincount(place_N["feature"], minlength=n_features)
+    # Of a feature with several examples in a context one counts for coverage.
+    pairs = np.unique(np.stack([place_N["feature"], context_N]), axis=1)
+    covered_F = np.bincount(pairs[0], minlength=n_features)
+    sum_F = np.bincount(place_N["feature"], place_N["value"], minlength=n_features)
+    scale = len(numbers) / len(looked)
+    for feature in np.flatnonzero(count_F).tolist():
+        selectivity = min(1.0, scale * count_F[feature] / library.n_examples[feature])
+        sign = 1 if sum_F[feature] >= 0 else -1
+        coverage = float(covered_F[feature] / n_with)
+        yield Hit(feature, "contexts", query, sign, float(selectivity), coverage)
+
+
+def contexts(connection: sqlite3.Connection, parts: list[Phrase]) -> list[int]:
+    """Contexts that hold every phrase, whatever its case."""
+    folded = [part.text.casefold() for part in parts]
+    sql = "select id from context where " + " and ".join("instr(text, ?)" for _ in folded)
+    return [row[0] for row in connection.execute(f"{sql} order by id", folded)]
+
+
+def _spread(numbers: list[int], most: int) -> list[int]:
+    """At most so many of them, evenly: neighbours are of one document."""
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[at * len(numbers) // most] for at in range(most)]
+
+
+class _Context(NamedTuple):
+    number: int
+    texts: list[str]
+    first: int
+    """position of the first token that counts"""
+    documents: str
+    places: NDArray
+    """records PLACE of the examples here, by falling |value|"""
+
+
+def _read(library: Library, numbers: list[int]) -> Iterator[_Context]:
     sql = (
-        "select distinct feature from feature_token "
-        "where by_total < ? and token in (select value from json_each(?))"
+        "select id, first, tokens, documents, examples from context "
+        "where id in (select value from json_each(?)) order by id"
     )
-    ids = json.dumps(tokens(connection, text))
-    strong = {row[0] for row in connection.execute(sql, (N_TOKENS, ids))}
-    hits: Counter[int] = Counter()
-    for context in contexts(connection, text):
-        near_T = _window(_matched(context_texts(connection, context), text.split()))
-        rows = connection.execute(
-            "select feature, position from example where context = ?", (context,)
-        )
-        hits.update(feature for feature, position in rows if near_T[position])
-    return {feature: Hit(feature in strong, hits[feature]) for feature in sorted({*strong, *hits})}
+    for number, first, ids, documents, examples in library.connection.execute(
+        sql, (json.dumps(numbers),)
+    ):
+        texts = spell(library.vocabulary.pieces(np.frombuffer(ids, "<i4").tolist()))
+        yield _Context(number, texts, first, documents, np.frombuffer(examples, PLACE))
 
 
-def passages(connection: sqlite3.Connection, text: str, limit: int = 20) -> list[Passage]:
-    """Of the best contexts that contain a text, the surroundings of its first occurrence."""
-    words = text.casefold().split()
-    best = contexts(connection, text.casefold(), CONTEXTS)[:limit]
-    passages = (_passage(connection, context, words) for context in best)
-    return [passage for passage in passages if passage is not None]
+def passages(library: Library, query: str, limit: int = 20) -> list[Passage]:
+    """Of contexts that hold every phrase of a query within a window, the surroundings of the first
+    such place, with the features that fire behind it."""
+    parts = phrases(query)
+    if not parts:
+        return []
+    numbers = _spread(contexts(library.connection, parts), 4 * limit)
+    found = (_passage(library, context, parts) for context in _read(library, numbers))
+    return [passage for passage in found if passage is not None][:limit]
 
 
-def _passage(connection: sqlite3.Connection, context: int, words: list[str]) -> Passage | None:
-    texts = context_texts(connection, context)
-    matched_WT = _matched(texts, words)
-    near_T = _window(matched_WT)
+def _passage(library: Library, context: _Context, parts: list[Phrase]) -> Passage | None:
+    matched_WT = _matched(context.texts, context.first, parts)
+    near_T = _behind(matched_WT)
     if not near_T.any():
         return None
     at = int(np.argmax(near_T & np.any(matched_WT, axis=0)))
-    first, last = max(1, at - BEFORE), at + BEFORE + 1
-    rows = connection.execute(
-        "select feature, position, peak from example where context = ? order by abs(peak) desc",
-        (context,),
-    )
-    close = {
-        feature: peak
-        for feature, position, peak in rows
-        if first <= position < last and near_T[position]
-    }
-    matched = np.flatnonzero(np.any(matched_WT[:, first:last], axis=0)).tolist()
-    documents = connection.execute(
-        "select documents from context where id = ?", (context,)
-    ).fetchone()[0]
-    owner = document(connection, documents, at)
-    return Passage(
-        context, owner, first, texts[first:last], matched, list(close.items())[:N_FEATURES]
-    )
-
-
-def context_texts(connection: sqlite3.Connection, context: int) -> list[str]:
-    """The T token texts of a context."""
-    blob = connection.execute("select tokens from context where id = ?", (context,)).fetchone()[0]
-    ids = np.frombuffer(blob, "<i4").tolist()
-    words = pieces(connection, set(ids))
-    return spell([words[token] for token in ids])
-
-
-def pieces(connection: sqlite3.Connection, ids: set[int]) -> dict[int, Piece]:
-    """What some tokens read."""
-    sql = "select id, ifnull(bytes, text) from token where id in (select value from json_each(?))"
-    return dict(connection.execute(sql, (json.dumps([*ids]),)))
+    first, last = max(context.first, at - BEFORE), at + BEFORE + 1
+    window = slice(first, last)
+    close: dict[int, float] = {}
+    for feature, position, value in context.places.tolist():
+        if first <= position < last and near_T[position]:
+            close.setdefault(feature, value)
+    matched = np.flatnonzero(np.any(matched_WT[:, window], axis=0)).tolist()
+    owner = document(library.connection, context.documents, at)
+    features = list(close.items())[:N_FEATURES]
+    return Passage(context.number, owner, first, context.texts[window], matched, features)
 
 
 def document(connection: sqlite3.Connection, owners: str, position: int) -> str:
@@ -136,27 +195,27 @@ def document(connection: sqlite3.Connection, owners: str, position: int) -> str:
     return connection.execute("select name from document where id = ?", (number,)).fetchone()[0]
 
 
-def _matched(texts: list[str], words: list[str]) -> np.ndarray:
-    """[W, T]: the tokens that an occurrence of each word covers."""
-    pieces = [piece.casefold() for piece in texts]
-    starts = np.cumsum([0, *map(len, pieces)])
-    joined = "".join(pieces)
-    matched_WT = np.zeros((len(words), len(texts)), bool)
-    for row, word in zip(matched_WT, words, strict=True):
-        at = joined.find(word, starts[1])  # the first token is no text
+def _matched(texts: list[str], first: int, parts: list[Phrase]) -> NDArray:
+    """[W, T]: the tokens from `first` on that an occurrence of each phrase covers."""
+    matched_WT = np.zeros((len(parts), len(texts)), bool)
+    for row, part in zip(matched_WT, parts, strict=True):
+        pieces = [part.of(piece) for piece in texts]
+        starts = np.cumsum([0, *map(len, pieces)])
+        joined = "".join(pieces)
+        at = joined.find(part.text, starts[first])
         while at >= 0:
-            first, last = np.searchsorted(starts, [at, at + len(word) - 1], side="right") - 1
-            row[first : last + 1] = True
-            at = joined.find(word, at + 1)
+            ends = [at, at + len(part.text) - 1]
+            head, last = np.searchsorted(starts, ends, side="right") - 1
+            row[head : last + 1] = True
+            at = joined.find(part.text, at + 1)
     return matched_WT
 
 
-def _window(matched_WT: np.ndarray) -> np.ndarray:
-    """[T]: the positions in whose shown window every word stands, at least in part."""
+def _behind(matched_WT: NDArray) -> NDArray:
+    """[T]: the positions with every phrase, at least in part, within BEFORE tokens up to them."""
     near_T = np.ones(matched_WT.shape[1], bool)
     for row in matched_WT:
-        hit = np.zeros(len(near_T), bool)
-        for token in np.flatnonzero(row):
-            hit[max(0, token - AFTER) : token + BEFORE + 1] = True
-        near_T &= hit
+        covered = np.cumsum(row)
+        before = np.concatenate([np.zeros(BEFORE + 1, np.int64), covered])[: len(row)]
+        near_T &= covered > before
     return near_T

@@ -1,20 +1,61 @@
-"""Writing the index's rows; `schema` says what they hold.
+"""Writing the index's tables; `schema` says what they hold.
 
-Shapes: F features, V vocabulary, H histogram bins, S examples, N (feature, token) rows, K kept per
-feature, T positions.
+Shapes: F features, V vocabulary, S examples, N records, K kept per feature, T positions.
 """
 
 import json
 import sqlite3
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saelab import digests
-from saelab.features.collect import N_BANDS, Contexts, Statistics, bands
-from saelab.features.examples import Examples, place_in_group
-from saelab.features.schema import MIN_SEEN, N_LISTED, N_TOKENS, SCHEMA, TABLES
+from saelab.features.collect import Contexts
+from saelab.features.schema import BAR, EXAMPLE, MORE, PAIR, PLACE, SCHEMA, TABLES
+from saelab.features.shown import Shown
+from saelab.features.strongest import Strongest
 from saelab.spelling import Piece, alone, spell
+
+ROWS = 2048  # features whose blobs are made at a time
+
+
+class Lists:
+    """Records by feature, of which each feature's are cut out as one blob."""
+
+    def __init__(self, records: NDArray, group_N: NDArray, n_groups: int) -> None:
+        self.records = np.ascontiguousarray(records)
+        self.bounds = np.searchsorted(group_N, np.arange(n_groups + 1))
+
+    def blobs(self, first: int, last: int) -> list[bytes]:
+        """Those of groups first to last."""
+        bounds = self.bounds[first : last + 1]
+        raw, size = self.records[bounds[0] : bounds[-1]].tobytes(), self.records.dtype.itemsize
+        edges = ((bounds - bounds[0]) * size).tolist()
+        return [raw[start:end] for start, end in pairwise(edges)]
+
+
+class Rows:
+    """[F, K] records, a row per feature."""
+
+    def __init__(self, rows: NDArray) -> None:
+        self.rows = rows
+
+    def blobs(self, first: int, last: int) -> list[bytes]:
+        """Those of features first to last."""
+        return [row.tobytes() for row in self.rows[first:last]]
+
+
+class Absent:
+    """A column that this index does not have."""
+
+    def blobs(self, first: int, last: int) -> list[bytes]:
+        """Nothing, for each."""
+        return [b""] * (last - first)
+
+
+Column = Lists | Rows | Absent
 
 
 def create(connection: sqlite3.Connection) -> None:
@@ -32,152 +73,119 @@ def write_meta(connection: sqlite3.Connection, **values: object) -> None:
     connection.executemany("insert into meta values (?, ?)", rows)
 
 
-def write_statistics(
+def write_arrays(connection: sqlite3.Connection, **arrays: NDArray) -> None:
+    """Columns, whole."""
+    rows = (
+        (name, entries.dtype.str, json.dumps(entries.shape), entries.tobytes())
+        for name, entries in arrays.items()
+    )
+    connection.executemany("insert into array values (?, ?, ?, ?)", rows)
+
+
+COLUMNS = (
+    *("tokens", "logits", "neighbours", "cofiring", "histogram", "heads", "examples", "pairs"),
+)
+
+
+def write_features(connection: sqlite3.Connection, n_features: int, **columns: Column) -> None:
+    """A row per feature; columns that are not given are empty."""
+    each = [columns.get(name, Absent()) for name in COLUMNS]
+    sql = f"insert into feature values (?{', ?' * len(COLUMNS)})"
+    for first in range(0, n_features, ROWS):
+        last = min(first + ROWS, n_features)
+        blobs = [column.blobs(first, last) for column in each]
+        connection.executemany(sql, zip(range(first, last), *blobs, strict=True))
+
+
+def histograms(histogram_PH: NDArray, n_poles_each: int) -> Lists:
+    """Occupied bins: their number, -1 - bin for negative values, ascending by value of the sign."""
+    pole_N, bin_N = histogram_PH.nonzero()
+    records = np.empty(len(pole_N), BAR)
+    negative_N = pole_N % n_poles_each == 1
+    records["bin"] = np.where(negative_N, -1 - bin_N, bin_N)
+    records["fired"] = histogram_PH[pole_N, bin_N]
+    return Lists(records, pole_N // n_poles_each, len(histogram_PH) // n_poles_each)
+
+
+def example_lists(shown: Shown, n_features: int, n_poles_each: int) -> tuple[Lists, Lists]:
+    """Examples by feature, and their pairs."""
+    examples = shown.examples
+    feature_S = examples.pole // n_poles_each
+    records = np.empty(len(feature_S), EXAMPLE)
+    records["sign"] = 1 - 2 * (examples.pole % n_poles_each)
+    records["band"], records["pairs"] = shown.band, examples.n_pairs
+    for name in ("context", "position", "value", "copies"):
+        records[name] = getattr(examples, name)
+    pairs = np.empty(len(examples.values), PAIR)
+    pairs["position"], pairs["value"] = examples.positions, examples.values
+    owner_N = np.repeat(feature_S, examples.n_pairs)
+    return Lists(records, feature_S, n_features), Lists(pairs, owner_N, n_features)
+
+
+def write_tokens(
     connection: sqlite3.Connection,
-    statistics: Statistics,
-    contexts: Contexts,
     words: list[Piece],
-    names: list[str],
+    seen_V: NDArray,
+    strongest: Strongest,
+    promoted: Lists | None,
 ) -> None:
-    """All that one pass says, with every context read; words, names: of every token and
-    document."""
-    _write_features(connection, statistics, words)
-    used = _write_examples(connection, statistics)
-    _write_contexts(connection, used, contexts, words)
-    owners = np.unique(contexts.documents[used][contexts.counted[used]])
-    rows = ((number, names[number]) for number in owners.tolist())
-    connection.executemany("insert into document values (?, ?)", rows)
+    """The vocabulary, with the features at home on each token, and those that promote it."""
+    homes = Lists(strongest.homes, strongest.home_token, len(words))
+    each: Column = promoted or Absent()
+    for first in range(0, len(words), ROWS):
+        last = min(first + ROWS, len(words))
+        part = words[first:last]
+        broken = (None if isinstance(word, str) else word for word in part)
+        columns = (map(alone, part), broken, seen_V[first:last].tolist())
+        blobs = (homes.blobs(first, last), each.blobs(first, last))
+        rows = zip(range(first, last), *columns, *blobs, strict=True)
+        connection.executemany("insert into token values (?, ?, ?, ?, ?, ?)", rows)
 
 
-def _write_features(
-    connection: sqlite3.Connection, statistics: Statistics, words: list[Piece]
-) -> None:
-    """One row per feature, dead ones included, its strongest tokens, and the vocabulary."""
-    texts = [*map(alone, words)]
-    broken = (None if isinstance(word, str) else word for word in words)
-    connection.executemany(
-        "insert into token values (?, ?, ?, ?)",
-        zip(range(len(texts)), texts, statistics.seen.tolist(), broken, strict=True),
-    )
-    strongest = _write_tokens(connection, statistics, texts)
-    fired_F = np.maximum(statistics.fired, 1)
-    columns = (
-        statistics.fired,
-        statistics.fired / max(statistics.n_tokens, 1),
-        statistics.absolute_sum / fired_F,
-        statistics.max,
-        statistics.positive / fired_F,
-    )
-    blobs = (
-        histogram_FH.astype("<i4").tobytes() for histogram_FH in _trimmed(statistics.histogram)
-    )
-    rows = zip(
-        range(len(fired_F)), *(column.tolist() for column in columns), blobs, strongest, strict=True
-    )
-    connection.executemany("insert into feature values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-
-
-def _trimmed(histogram_F2H: NDArray) -> list[NDArray]:
-    """Per feature [n, 2]: the signed number of each occupied bin (-1 - bin for negative values) and
-    its count."""
-    feature_N, side_N, bin_N = histogram_F2H.nonzero()
-    pairs_N2 = np.stack(
-        [np.where(side_N == 1, bin_N, -1 - bin_N), histogram_F2H[feature_N, side_N, bin_N]], 1
-    )
-    return np.split(pairs_N2, np.searchsorted(feature_N, np.arange(1, len(histogram_F2H))))
-
-
-def _ranks(feature_N: NDArray, score_N: NDArray) -> NDArray:
-    """Each row's place, 0 the highest score, among the rows of its feature."""
-    order = np.lexsort((-score_N, feature_N))
-    rank_N = np.empty(len(order), np.int64)
-    rank_N[order] = place_in_group(feature_N[order])
-    return rank_N
-
-
-def _write_tokens(
-    connection: sqlite3.Connection, statistics: Statistics, texts: list[str]
-) -> list[str]:
-    """The strongest tokens' rows; returns per feature the N_LISTED strongest by total, as a JSON
-    list."""
-    seen_N = statistics.seen[statistics.token_id]
-    mean_N = statistics.token_total / np.maximum(seen_N, 1)
-    by_total_N = _ranks(statistics.token_feature, np.abs(statistics.token_total))
-    by_mean_N = _ranks(statistics.token_feature, np.where(seen_N >= MIN_SEEN, np.abs(mean_N), -1))
-    kept = np.flatnonzero((by_total_N < N_TOKENS) | ((by_mean_N < N_TOKENS) & (seen_N >= MIN_SEEN)))
-    columns = (
-        statistics.token_feature,
-        statistics.token_id,
-        statistics.token_total,
-        mean_N,
-        statistics.token_fired,
-        by_total_N,
-        by_mean_N,
-    )
-    rows = list(zip(*(column[kept].tolist() for column in columns), strict=True))
-    connection.executemany("insert into feature_token values (?, ?, ?, ?, ?, ?, ?)", rows)
-    strongest: list[list[str]] = [[] for _ in statistics.fired]
-    for feature, token, *_, by_total, _ in sorted(rows, key=lambda row: row[5]):
-        if by_total < N_LISTED:
-            strongest[feature].append(texts[token])
-    return [json.dumps(tokens, ensure_ascii=False) for tokens in strongest]
-
-
-def _write_examples(connection: sqlite3.Connection, statistics: Statistics) -> NDArray:
-    """Top contexts as band -1, quantile bands as 0 (weakest) and up. Returns the numbers of the
-    contexts they use."""
-    _write_band(connection, statistics.top, np.full(len(statistics.top.feature), -1))
-    index, band_S = bands(statistics.sampled, statistics.top)
-    across = statistics.sampled.take(index)
-    _write_band(connection, across, band_S)
-    return np.union1d(statistics.top.context, across.context)
-
-
-def _write_band(connection: sqlite3.Connection, examples: Examples, band_S: NDArray) -> None:
-    # Bands count from -1; the examples come by feature, then band.
-    rank_S = place_in_group(examples.feature * (N_BANDS + 1) + band_S + 1)
-    positions = examples.positions.astype("<i4").tobytes()
-    values = examples.values.astype("<f4").tobytes()
-    where = (examples.context, examples.position, examples.peak)
-    # Both blobs are of 4 bytes an entry, so the examples' bounds are the same in both.
-    bounds = (4 * examples.starts[:-1], 4 * examples.starts[1:])
-    columns = (examples.feature, band_S, rank_S, *where, *bounds)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    sql = "insert into example values (?, ?, ?, ?, ?, ?, ?, ?)"
-    connection.executemany(
-        sql, ((*row, positions[first:last], values[first:last]) for *row, first, last in rows)
-    )
-
-
-def _write_contexts(
+def write_contexts(
     connection: sqlite3.Connection,
-    numbers: NDArray,
+    shown: Shown,
     contexts: Contexts,
-    words: list[Piece],
+    words: Sequence[Piece] | None,
+    names: Sequence[str],
+    n_poles_each: int,
 ) -> None:
-    """The contexts of those numbers, each once, up to the last position that counts: token ids, its
-    documents as JSON [[first position, document], ...]. Searched is the text that counts, case
-    folded, with blanks behind it that give the last characters a trigram each."""
-    rows, texts = [], []
-    for number in numbers.tolist():
-        counted_T = contexts.counted[number]
-        window = slice(int(counted_T.nonzero()[0].max(initial=0)) + 1)
-        ids_T, documents_T = contexts.tokens[number, window], contexts.documents[number, window]
-        heads = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
-        owners = json.dumps([[int(head), int(documents_T[head])] for head in heads])
-        rows.append((number, ids_T.astype("<i4").tobytes(), owners))
-        counted = spell([words[token] for token in contexts.tokens[number, counted_T].tolist()])
-        texts.append((number, "".join(counted).casefold() + "  "))
-    connection.executemany("insert into context values (?, ?, ?)", rows)
-    connection.executemany("insert into context_search (rowid, text) values (?, ?)", texts)
+    """The contexts that examples are in, each once, up to the last position that counts, with the
+    examples in it by falling |value|; and the documents they are of. words: what the tokens read;
+    None: they are no words, and no text is searched."""
+    examples = shown.examples
+    order = np.lexsort((-np.abs(examples.value), examples.context))
+    order = order[shown.band[order] != MORE]
+    places = np.empty(len(order), PLACE)
+    places["feature"] = examples.pole[order] // n_poles_each
+    places["position"], places["value"] = examples.position[order], examples.value[order]
+    number_C, first_C = np.unique(examples.context[order], return_index=True)
+    bounds = np.append(first_C, len(order))
+    blobs = (places[bounds[c] : bounds[c + 1]].tobytes() for c in range(len(number_C)))
+    owners: set[int] = set()
+    rows = _contexts(number_C.tolist(), contexts, words, blobs, owners)
+    connection.executemany("insert into context values (?, ?, ?, ?, ?, ?)", rows)
+    documents = ((number, names[number]) for number in sorted(owners))
+    connection.executemany("insert into document values (?, ?)", documents)
 
 
-def write_ranked(
-    connection: sqlite3.Connection, table: str, index_FK: NDArray, value_FK: NDArray
-) -> None:
-    """K ranked (number, value) pairs per feature into `logit` or `neighbour`."""
-    n_features, n_kept = index_FK.shape
-    feature_N, rank_N = np.divmod(np.arange(n_features * n_kept), max(n_kept, 1))
-    columns = (feature_N, rank_N, index_FK.reshape(-1), value_FK.reshape(-1))
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    connection.executemany(f"insert into {table} values (?, ?, ?, ?)", rows)
+def _contexts(
+    numbers: list[int],
+    contexts: Contexts,
+    words: Sequence[Piece] | None,
+    blobs: Iterator[bytes],
+    owners: set[int],
+) -> Iterator[tuple]:
+    """Rows of `context`; documents as JSON [[first position, document], ...], which are added to
+    the owners."""
+    for number, examples in zip(numbers, blobs, strict=True):
+        counted = contexts.counted[number].nonzero()[0]
+        first, last = int(counted[0]), int(counted[-1]) + 1
+        ids_T, documents_T = contexts.tokens[number, :last], contexts.documents[number, :last]
+        starts = np.flatnonzero(np.diff(documents_T, prepend=documents_T[0] - 1))
+        spans = [[int(start), int(documents_T[start])] for start in starts]
+        owners.update(documents_T[counted].tolist(), (document for _, document in spans))
+        text = None
+        if words is not None:
+            text = "".join(spell([words[token] for token in ids_T[first:].tolist()])).casefold()
+        yield number, first, ids_T.astype("<i4").tobytes(), json.dumps(spans), examples, text

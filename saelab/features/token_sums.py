@@ -1,0 +1,99 @@
+"""What every pole fires on which token, summed over a corpus in bounded memory: sorted runs on
+disk, merged at the end.
+
+Shapes: P poles, V vocabulary, N rows, each of one pole and token. Arrays are numpy.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saelab.features.groups import heads, stable_order
+from saelab.features.spool import Spool
+
+BUFFERED = 1_000_000  # rows held before they are summed up and written
+RUNS = 24  # written before they are merged into one
+POLES = 1024  # whose rows are merged at a time
+ROW = np.dtype([("key", "<i8"), ("total", "<f8"), ("fired", "<i4")])  # key: pole x V + token
+
+
+class TokenSums:
+    """Running sums of values and counts of firings per pole and token; runs lie in `folder`.
+
+    >>> sums = TokenSums(n_poles, n_vocabulary, folder)
+    >>> sums.add(fired.pole, fired.token, fired.value)
+    >>> rows_N = np.concatenate([*sums.blocks()])
+    """
+
+    def __init__(self, n_poles: int, n_vocabulary: int, folder: Path) -> None:
+        self.n_poles, self.n_vocabulary, self.folder = n_poles, n_vocabulary, folder
+        self.held: list[NDArray] = []
+        self.runs: list[Spool] = []
+        self.n_written = 0
+
+    def add(self, pole_N: NDArray, token_N: NDArray, value_N: NDArray) -> None:
+        """Count firings, given by ascending pole."""
+        order = stable_order(token_N, self.n_vocabulary)
+        order = order[stable_order(pole_N[order], self.n_poles)]
+        rows_N = np.empty(len(order), ROW)
+        rows_N["key"] = pole_N[order] * np.int64(self.n_vocabulary) + token_N[order]
+        rows_N["total"], rows_N["fired"] = value_N[order], 1
+        self.held.append(_added(rows_N))
+        if sum(map(len, self.held)) > BUFFERED:
+            self._write(iter([_summed(self.held)]))
+            self.held = []
+            if len(self.runs) > RUNS:
+                self._merge()
+
+    def _write(self, blocks: Iterator[NDArray]) -> None:
+        run = Spool(self.folder / f"tokens-{self.n_written}", ROW)
+        self.n_written += 1
+        for rows_N in blocks:
+            run.append(rows_N)
+        self.runs.append(run)
+
+    def _merge(self) -> None:
+        """One run in the place of all."""
+        old = self.runs
+        self.runs = []
+        self._write(_merged([run.array() for run in old], self._edges()))
+        for run in old:
+            run.remove()
+
+    def _edges(self) -> NDArray:
+        """The keys at which blocks of POLES poles begin, and the end."""
+        first_B = np.arange(0, self.n_poles, POLES)
+        return np.append(first_B, self.n_poles) * np.int64(self.n_vocabulary)
+
+    def blocks(self) -> Iterator[NDArray]:
+        """All rows, summed, by ascending key, in blocks of POLES poles each."""
+        held = [_summed(self.held)] if self.held else []
+        yield from _merged([run.array() for run in self.runs] + held, self._edges())
+
+
+def _merged(runs: list[NDArray], edges: NDArray) -> Iterator[NDArray]:
+    """The rows of sorted runs between each two edges, summed."""
+    bounds = [np.searchsorted(run["key"], edges) for run in runs]
+    for block in range(len(edges) - 1):
+        parts = [run[at[block] : at[block + 1]] for run, at in zip(runs, bounds, strict=True)]
+        yield _summed(parts) if parts else np.zeros(0, ROW)
+
+
+def _summed(parts: list[NDArray]) -> NDArray:
+    """One row per key, ascending, of parts in which they ascend."""
+    rows_N = np.concatenate(parts)
+    return _added(rows_N[np.argsort(rows_N["key"], kind="stable")])
+
+
+def _added(rows_N: NDArray) -> NDArray:
+    """One row per key of sorted rows."""
+    first = heads(rows_N["key"])
+    if not len(first):
+        return rows_N
+    summed = np.empty(len(first), ROW)
+    summed["key"] = rows_N["key"][first]
+    for column in ("total", "fired"):
+        summed[column] = np.add.reduceat(rows_N[column], first)
+    return summed

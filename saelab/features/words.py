@@ -1,0 +1,44 @@
+"""The index's words, each with its definition, once: pages, help and exports show these."""
+
+UNSEEN = "not one firing on the tokens that the index read"
+DEAD = (
+    "in training: not one firing on the last `dead_window` training tokens; in a report: on the "
+    "number of training tokens that it states"
+)
+DENSE = "fires on more than 10% of the tokens"
+DENSITY = "share of the tokens that the index read on which the feature fired (value not 0)"
+SELECTIVITY = "share of the feature's activation (of that sign) that lies on the token"
+COVERAGE = "share of the token's occurrences on which the feature fires (with that sign)"
+SCORE = "selectivity x coverage"
+INTEREST = (
+    "strength x surprise x breadth x support: mean |activation| where it fires over the mean of "
+    "that over features; log2(1 / density) bits; log2(1 + 2^H), H the entropy of the tokens under "
+    "its activation in bits; n / (n + 20) for n firings"
+)
+BANDS = (
+    "all firings of that sign, ordered by activation and cut into {} equal parts; a sample of each"
+)
+TOP = "the contexts in which its activation gets highest"
+COPIES = "near-duplicates: the same tokens up to the activation, or nearly the same around it"
+JACCARD = "of the tokens on which either of the two fires, the share on which both do"
+PMI = "log2 of how many times more often than by chance the two fire together"
+NEIGHBOUR = "cosine of decoder rows"
+HEADS = "share of the decoder row's squared norm in the head's part"
+MAP = {
+    "t-SNE": "decoder directions by t-SNE (cosine): near ones stay near, far distances mean little",
+    "PCA": "decoder directions in the plane of their two largest principal components",
+}
+
+DEFINITIONS = {
+    "dead": DEAD,
+    "unseen": UNSEEN,
+    "dense": DENSE,
+    "density": DENSITY,
+    "selectivity": SELECTIVITY,
+    "coverage": COVERAGE,
+    "score": SCORE,
+    "interest": INTEREST,
+    "jaccard": JACCARD,
+    "pmi": PMI,
+    "copies": COPIES,
+}

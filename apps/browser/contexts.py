@@ -7,6 +7,7 @@ underlined as well; opened, a context lists the values as text.
 from collections.abc import Iterator, Sequence
 
 from saelab.features.records import Example
+from saelab.features.schema import N_BANDS
 from saelab.features.search import AFTER, BEFORE
 from saelab.spelling import characters
 
@@ -66,7 +67,7 @@ def example(context: Example, largest: float, width: int | None = BEFORE + AFTER
         '<details class="example"><summary><span class="peak-value">{}</span>'
         '<span class="snippet">{}</span></summary>'
         '<div class="whole">{}<div class="where">{}</div></div></details>',
-        number(context.peak),
+        number(context.value),
         shaded(context, first, last, largest),
         joined(_values(context, first, last), " "),
         place,
@@ -95,17 +96,20 @@ def examples(
 def bands(
     contexts: Sequence[Example], largest: float, width: int | None = BEFORE + AFTER
 ) -> Markup:
-    """Top contexts, then those of every quantile band, strongest band first."""
+    """Of each sign: top contexts, then those of every quantile band, strongest band first."""
     parts = []
-    top = [one for one in contexts if one.band < 0]
-    if top:
-        how = "by peak activation; click one for its values"
-        parts += [title("Top contexts", how), examples(top, largest, width)]
-    n_bands = 1 + max((one.band for one in contexts), default=-1)
-    for band in reversed(range(n_bands)):
-        members = [one for one in contexts if one.band == band]
-        if members:
-            span = f"{100 * band // n_bands} to {100 * (band + 1) // n_bands}"
-            how = "of its contexts by peak, sampled"
-            parts += [title(f"Percentiles {span}", how), examples(members, largest, width)]
+    for sign, pole in ((1, ""), (-1, "Negative: ")):
+        for band in (-1, *reversed(range(N_BANDS))):
+            members = [one for one in contexts if (one.sign, one.band) == (sign, band)]
+            if members:
+                name, how = _band(band)
+                parts += [title(pole + name, how), examples(members, largest, width)]
     return joined(parts)
+
+
+def _band(band: int) -> tuple[str, str]:
+    """What a band is called, and what it is."""
+    if band < 0:
+        return "Top contexts", "by peak activation; click one for its values"
+    span = f"{100 * band // N_BANDS} to {100 * (band + 1) // N_BANDS}"
+    return f"Percentiles {span}", "of all firings by activation, sampled"

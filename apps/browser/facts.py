@@ -107,7 +107,7 @@ def output_tokens(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> Mar
 
 
 def histogram(bins: Sequence[Bin]) -> Markup:
-    """How often a feature fired, by activation; bars span their bin, an eighth of an octave."""
+    """How often a feature fired, by activation; bars span their bin, a quarter of an octave."""
     low, high = min(0.0, bins[0].low), max(0.0, bins[-1].high)
     most = max(part.fired for part in bins)
     bars = []

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
+from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
-from saelab.features.records import Example, Feature, Passage, Table
+from saelab.features.records import Example, Feature, Hit, Passage, Table
 from saelab.files import read_rows
 from saelab.folders import find
 from saelab.runs import RunFolder, read
@@ -87,17 +88,26 @@ def feature(opened: FeatureIndex, number: int) -> tuple[Feature, list[Example]]:
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _table(
-    stamp: tuple[str, int, int], sort: str, descending: bool, search: str, limit: int, offset: int
-) -> Table:
-    return _opened(stamp).table(sort, descending, search, limit, offset)
+def _hits(stamp: tuple[str, int, int], search: str) -> dict[int, Hit]:
+    return {hit.feature: hit for hit in _opened(stamp).search(search)}
+
+
+def hits(opened: FeatureIndex, search: str) -> dict[int, Hit]:
+    """What a search found, by feature, best first; nothing without a text."""
+    return _hits(_stamp(opened.path), search) if search.strip() else {}
 
 
 def table(
     opened: FeatureIndex, sort: str, descending: bool, search: str, limit: int, offset: int
 ) -> Table:
-    """A page of the feature table. Raises UsageError for an unknown sort."""
-    return _table(_stamp(opened.path), sort, descending, search, limit, offset)
+    """A page of the feature table. sort: `matches`, best first, or one of the reader's. Raises
+    UsageError for another."""
+    matching = hits(opened, search)
+    if sort == "matches":
+        numbers = [*matching][offset : offset + limit]
+        return Table(opened.rows(numbers), len(matching))
+    keep = Keep(numbers=[*matching]) if search.strip() else Keep()
+    return opened.table(sort, descending, keep, limit, offset)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -5,7 +5,7 @@ from typing import Any
 
 from saelab import sparsify
 from saelab.evaluation import rows as metrics
-from saelab.features.records import Passage, Row
+from saelab.features.records import Hit, Passage, Row
 
 from .draw import (
     cell,
@@ -40,19 +40,22 @@ def table(
     state: Mapping[str, Any],
     other: Mapping[str, Any],
     links: bool = True,
+    hits: Mapping[int, Hit] | None = None,
 ) -> Markup:
     """The feature table; column heads are links that sort. state: the page's query (sort,
     descending, q), which links keep.
 
     other: the summary of the first other SAE, empty if there is none. links: whether the heads
-    sort.
+    sort. hits: what a search found, by feature.
     """
     columns = [*COLUMNS, ("cosine", text(f"nearest in {other['name']}"))] if other else [*COLUMNS]
-    if any(row.hit for row in rows):
+    if hits:
         columns.append(("matches", "matches"))
     heads = [_head(key, name, run, state, links) for key, name in columns]
     keys = {key for key, _ in columns}
-    body = [_row(row, run, other.get("threshold", 1.0), keys) for row in rows]
+    hit = (hits or {}).get
+    bar = other.get("threshold", 1.0)
+    body = [_row(row, run, bar, keys, hit(row.feature)) for row in rows]
     return grid(heads, body, "features")
 
 
@@ -66,7 +69,7 @@ def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) 
     return head(sort)
 
 
-def _row(row: Row, run: str, threshold: float, keys: set[str]) -> Markup:
+def _row(row: Row, run: str, threshold: float, keys: set[str], hit: Hit | None) -> Markup:
     page = link("feature", str(row.feature), run=run, feature=row.feature)
     strongest = tokens(row.tokens) if row.fired else html("<i>did not fire</i>")
     cells = [side(page, "n"), cell(strongest, "tokens")]
@@ -75,10 +78,10 @@ def _row(row: Row, run: str, threshold: float, keys: set[str]) -> Markup:
         verdict = "yes" if abs(row.partner_cosine or 0) > threshold else "no"
         mark = html('<span class="mark {}">{}</span>', verdict, number(row.cosine, 2))
         cells.append(cell(mark))
-    if "matches" in keys and row.hit:
-        where = ["token"] if row.hit.token else []
-        where += [f"{row.hit.examples} examples"] if row.hit.examples else []
-        cells.append(cell(" + ".join(where)))
+    if hit is not None:
+        factors = f"{number(hit.selectivity)} × {number(hit.coverage)}"
+        why = f"selectivity × coverage = {factors}"
+        cells.append(cell(html("{} {}", hit.where, number(hit.score)), "n", why))
     return line(*cells)
 
 
@@ -207,7 +210,7 @@ def _value(entry: Any) -> float | None:
 
 def indexed(summary: Mapping[str, Any]) -> Markup:
     """What the index saw, and how many features the other SAEs found."""
-    dead, n_features = summary["dead"], summary["n_features"]
+    unseen, n_features = summary["unseen"], summary["n_features"]
     cells = [
         (
             "indexed",
@@ -216,7 +219,7 @@ def indexed(summary: Mapping[str, Any]) -> Markup:
         ),
         (
             "silent",
-            f"{dead:,} of {n_features:,}",
+            f"{unseen:,} of {n_features:,}",
             "features without a single firing on the indexed tokens; of another number of tokens "
             "than `dead`, which training and evaluation count",
         ),

@@ -89,7 +89,7 @@ def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
 def counts(summary: dict) -> dict:
     """The numbers of the index's summary."""
     return {
-        name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "dead", "others")
+        name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "unseen", "others")
     }
 
 
@@ -97,7 +97,7 @@ def text(run: Path, result: dict) -> str:
     """The result for people."""
     lines = [
         f"{RunFolder(run).features}: {result['n_features']:,} features over "
-        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['dead']:,} never "
+        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['unseen']:,} never "
         "fired"
     ]
     for other in result["others"]:

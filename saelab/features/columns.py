@@ -31,8 +31,8 @@ from saelab.sae import SAE
 
 def numbers(statistics: Statistics, n_features: int) -> dict[str, NDArray]:
     """One number, or a row of them, per feature: `fired`, `density`, `mean` of |value|, `max` (with
-    its sign), `positive` (share of firings), `interest`, and `listed` [F, N_LISTED], the tokens
-    strongest by total (-1: none)."""
+    its sign), `positive` (share of firings), `interest`; of tokens, `entropy` in bits and `listed`
+    [F, N_LISTED], the strongest by total (-1: none)."""
     fired_FE = statistics.fired.reshape(n_features, -1)
     sum_FE = statistics.absolute_sum.reshape(n_features, -1)
     max_FE = statistics.max.reshape(n_features, -1)
@@ -49,6 +49,7 @@ def numbers(statistics: Statistics, n_features: int) -> dict[str, NDArray]:
     entropy_F = None
     if statistics.strongest is not None:
         entropy_F = _entropy(statistics.strongest.entropy.reshape(n_features, -1), sum_FE)
+        arrays["entropy"] = entropy_F
         arrays["listed"] = _listed(statistics.strongest, n_features, max_FE.shape[1])
     return arrays | {"interest": interest(fired_F, mean_F, statistics.n_tokens, entropy_F)}
 

@@ -6,7 +6,7 @@ pairs (a feature fired at a position), S examples, C contexts of T positions. Ar
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,8 +106,8 @@ def windows(tokens_CT: NDArray) -> NDArray:
     return digest_CT
 
 
-def mixed(x: NDArray | np.uint64) -> NDArray:
-    """Whole numbers scattered over 64 bits: splitmix64 (Steele, Lea and Flood 2014)."""
+def mixed(x: Any) -> Any:
+    """uint64, one or an array, scattered over 64 bits: splitmix64 (Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -86,10 +86,11 @@ def _facts(meta: dict[str, str], path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def damage(path: Path) -> Iterator[None]:
-    """What SQLite finds damaged inside the block, as FailedRun."""
+    """What is found damaged inside the block, as FailedRun."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    # Of a row whose head is spoiled SQLite says nothing: its blobs are null, or of other lengths.
+    except (sqlite3.DatabaseError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise FailedRun(f"{path} is damaged ({said}): {AGAIN}") from None
 

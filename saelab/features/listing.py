@@ -1,14 +1,51 @@
 """Lists of features: ordered, filtered, walked. All by columns [F] that lie in memory."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saelab.errors import UsageError
-from saelab.features.records import Beside, Keep
 
 SORTS = ("interest", "feature", "density", "mean", "max", "cosine")
+
+
+class Keep(NamedTuple):
+    """Which features a list keeps; all by default."""
+
+    density: tuple[float, float] = (0.0, 1.0)
+    """of at least, and at most, that density"""
+    alive: bool | None = None
+    """those that fired (True), or did not (False)"""
+    sign: int = 0
+    """with firings above 0 (1), or below (-1)"""
+    numbers: Collection[int] | None = None
+    """of these numbers, such as those labelled, or stable"""
+    box: tuple[float, float, float, float] | None = None
+    """on the map from x, to x, from y, to y"""
+
+
+class Beside(NamedTuple):
+    """Where a feature stands in a list."""
+
+    previous: int | None
+    """the feature before it, None if it is the first, or not in the list"""
+    next: int | None
+    """the feature behind it"""
+    place: int | None
+    """from 0; None if it is not in the list"""
+    total: int
+    """length of the list"""
+
+
+class Map(NamedTuple):
+    """Directions in a plane."""
+
+    method: str
+    """`t-SNE` or `PCA`"""
+    places: NDArray
+    """[F, 2] between -1 and 1, nan for features that did not fire"""
 
 
 def order(arrays: Mapping[str, NDArray], sort: str, descending: bool, keep: Keep) -> NDArray:

@@ -1,9 +1,6 @@
 """What reading an index returns. Shapes: T positions of a context."""
 
-from collections.abc import Collection
 from typing import NamedTuple
-
-from numpy.typing import NDArray
 
 
 class Row(NamedTuple):
@@ -33,21 +30,6 @@ class Row(NamedTuple):
     """with its partner in a one-to-one matching, if it has one"""
 
 
-class Keep(NamedTuple):
-    """Which features a list keeps; all by default."""
-
-    density: tuple[float, float] = (0.0, 1.0)
-    """of at least, and at most, that density"""
-    alive: bool | None = None
-    """those that fired (True), or did not (False)"""
-    sign: int = 0
-    """with firings above 0 (1), or below (-1)"""
-    numbers: Collection[int] | None = None
-    """of these numbers, such as those labelled, or stable"""
-    box: tuple[float, float, float, float] | None = None
-    """on the map from x, to x, from y, to y"""
-
-
 class Hit(NamedTuple):
     """A feature that a search found."""
 
@@ -68,28 +50,6 @@ class Hit(NamedTuple):
     def score(self) -> float:
         """selectivity x coverage, by which hits are ranked."""
         return self.selectivity * self.coverage
-
-
-class Beside(NamedTuple):
-    """Where a feature stands in a list."""
-
-    previous: int | None
-    """the feature before it, None if it is the first, or not in the list"""
-    next: int | None
-    """the feature behind it"""
-    place: int | None
-    """from 0; None if it is not in the list"""
-    total: int
-    """length of the list"""
-
-
-class Map(NamedTuple):
-    """Directions in a plane."""
-
-    method: str
-    """`t-SNE` or `PCA`"""
-    places: NDArray
-    """[F, 2] between -1 and 1, nan for features that did not fire"""
 
 
 class Table(NamedTuple):
@@ -236,7 +196,7 @@ class Example(NamedTuple):
     """[T] the tokens as they read in a row: a character that several make up stands with the
     first, the others are empty"""
     activations: list[float]
-    """[T] at every position"""
+    """[T] of that sign at every position"""
     document: str
     """that it comes from"""
 

@@ -56,6 +56,17 @@ COFIRING = np.dtype([("feature", "<i4"), ("both", "<i4"), ("jaccard", "<f4"), ("
 BAR = np.dtype([("bin", "<i4"), ("fired", "<i4")])
 PLACE = np.dtype([("feature", "<i4"), ("position", "<i4"), ("value", "<f4")])
 
+# What a feature has several of, by its column in the table `feature`.
+LISTS = {
+    "tokens": STRONG,
+    "logits": LOGIT,
+    "neighbours": NEIGHBOUR,
+    "cofiring": COFIRING,
+    "histogram": BAR,
+    "heads": np.dtype("<f4"),
+    "examples": EXAMPLE,
+    "pairs": PAIR,
+}
 TABLES = """
 create table meta (key text primary key, value text) without rowid;
 create table array (name text primary key, dtype text, shape text, entries blob);
@@ -67,7 +78,6 @@ create table context (
     id integer primary key, first integer, tokens blob, documents text, examples blob, text text
 );
 create table feature (
-    id integer primary key, tokens blob, logits blob, neighbours blob, cofiring blob,
-    histogram blob, heads blob, examples blob, pairs blob
+    id integer primary key, {lists}
 );
-"""
+""".format(lists=", ".join(f"{name} blob" for name in LISTS))

@@ -29,32 +29,30 @@ class Shown(NamedTuple):
 
 
 def shown(top: Examples, sampled: Examples, contexts: Contexts) -> Shown:
-    """The contexts of highest peak, then those of each band, strongest first; what is left over
-    is a place alone, from which more are read on demand.
+    """The contexts of highest peak, then those of each band, strongest first; what is left over of
+    the sample is a place alone, from which more are read on demand.
 
     A pole's sampled firings, ordered by |value|, are cut into N_BANDS equal parts, of each of which
     PER_BAND are shown, the first in the sample's random order. Near-duplicates within the top
     contexts, and within a band, are one; which of the sample are among the top contexts are left
     out.
     """
-    all_S = join([top, sampled])
-    band_S = np.concatenate([np.full(len(top.pole), TOP), bands(sampled)])
-    repeated_S = np.zeros(len(all_S.pole), bool)
-    repeated_S[len(top.pole) :] = _among(sampled, top)
-    # A band's first ones stand in the sample's order, top contexts by falling peak.
-    order = np.lexsort((np.arange(len(band_S)), band_S, all_S.pole))
-    order = order[~repeated_S[order]]
-    cell_S = all_S.pole[order] * np.int64(N_BANDS + 2) + band_S[order] + 1
-    original_S, copies_S = duplicates(all_S, order, cell_S, contexts)
-    most = np.where(band_S[order] == TOP, N_TOP, PER_BAND)
-    first = np.flatnonzero(original_S)
-    place_S = place_in_group(cell_S[first])
-    band_O, within = band_S[order[first]], place_S < most[first]
-    band_O = np.where(within, band_O, MORE)
-    examples = all_S.take(order[first])._replace(copies=copies_S[first].astype(np.int32))
-    falling = np.lexsort((-np.abs(examples.value), _rank(band_O), examples.pole))
-    band_O = band_O[falling]
-    return Shown(examples.take(falling).without_pairs(band_O == MORE), band_O)
+    top, _ = _merged(top, top.pole, contexts)
+    top = top.take(np.flatnonzero(place_in_group(top.pole) < N_TOP))
+    # The bands are cut over the whole sample, before its top contexts leave it.
+    band_S = bands(sampled)
+    fresh = np.flatnonzero(~_among(sampled, top))
+    # A stable order: within a band the sample stays in its random one.
+    cell_S = sampled.pole[fresh] * np.int64(N_BANDS) + band_S[fresh]
+    order = np.argsort(cell_S, kind="stable")
+    across, cell_S = _merged(sampled.take(fresh[order]), cell_S[order], contexts)
+    band_S = cell_S % N_BANDS
+    band_S[place_in_group(cell_S) >= PER_BAND] = MORE
+    all_S = join([top, across])
+    band_S = np.append(np.full(len(top.pole), TOP), band_S)
+    falling = np.lexsort((-np.abs(all_S.value), _rank(band_S), all_S.pole))
+    band_S = band_S[falling]
+    return Shown(all_S.take(falling).without_pairs(band_S == MORE), band_S)
 
 
 def _rank(band_S: NDArray) -> NDArray:
@@ -84,26 +82,26 @@ def _among(sampled: Examples, top: Examples) -> NDArray:
     return np.isin(*keys)
 
 
-def duplicates(
-    all_S: Examples, order: NDArray, cell_S: NDArray, contexts: Contexts
-) -> tuple[NDArray, NDArray]:
-    """For examples of ascending cells: (whether each is the first of its near-duplicates within
-    its cell, how many it then stands for).
+def _merged(all_S: Examples, cell_S: NDArray, contexts: Contexts) -> tuple[Examples, NDArray]:
+    """Examples of ascending cells without near-duplicates, of which the first of a cell stands for
+    the others; and their cells.
 
     Near-duplicates share at least NEAR of the tokens from BEFORE before the firing to AFTER behind
     it; each is compared with the firsts before it.
     """
     place_S = place_in_group(cell_S)
     first_S = np.ones(len(cell_S), bool)
-    copies_S = all_S.copies[order].astype(np.int64)
+    copies_S = all_S.copies.astype(np.int64)
     # Blocks end with a cell.
     edges = np.append(np.flatnonzero(place_S == 0), len(cell_S))
     edges = edges[np.append(np.flatnonzero(np.diff(edges // BLOCK)), len(edges) - 1)]
     for start, end in zip(np.append(0, edges[:-1]), edges, strict=True):
         part = slice(start, end)
-        window_SW = _windows(all_S, order[part], contexts)
+        window_SW = _windows(all_S.position[part], all_S.context[part], contexts)
         _mark(window_SW, place_S[part], first_S[part], copies_S[part])
-    return first_S, copies_S
+    kept = np.flatnonzero(first_S)
+    merged = all_S.take(kept)._replace(copies=copies_S[kept].astype(np.int32))
+    return merged, cell_S[kept]
 
 
 def _mark(window_SW: NDArray, place_S: NDArray, first_S: NDArray, copies_S: NDArray) -> None:
@@ -112,17 +110,20 @@ def _mark(window_SW: NDArray, place_S: NDArray, first_S: NDArray, copies_S: NDAr
         later = np.flatnonzero(place_S == place)
         for back in range(place, 0, -1):
             earlier = later - back
-            same = (window_SW[later] == window_SW[earlier]).mean(1) >= NEAR
+            one_SW, other_SW = window_SW[later], window_SW[earlier]
+            there_SW = (one_SW >= 0) | (other_SW >= 0)
+            common_S = ((one_SW == other_SW) & there_SW).sum(1)
+            same = common_S >= NEAR * there_SW.sum(1)
             # Who is another's copy already stands for nobody, and is not counted twice.
             same &= first_S[later] & first_S[earlier]
             first_S[later[same]] = False
             np.add.at(copies_S, earlier[same], copies_S[later[same]])
 
 
-def _windows(all_S: Examples, order: NDArray, contexts: Contexts) -> NDArray:
+def _windows(position_S: NDArray, context_S: NDArray, contexts: Contexts) -> NDArray:
     """[S, W] the tokens around each firing; beyond the context's ends -1."""
-    position_SW = all_S.position[order][:, None] + np.arange(-BEFORE, AFTER + 1)
+    position_SW = position_S[:, None] + np.arange(-BEFORE, AFTER + 1)
     length = contexts.tokens.shape[1]
     inside_SW = (position_SW >= 0) & (position_SW < length)
-    token_SW = contexts.tokens[all_S.context[order][:, None], np.clip(position_SW, 0, length - 1)]
+    token_SW = contexts.tokens[context_S[:, None], np.clip(position_SW, 0, length - 1)]
     return np.where(inside_SW, token_SW, np.int32(-1))

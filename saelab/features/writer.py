@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from saelab import digests
 from saelab.features.collect import Contexts
-from saelab.features.schema import BAR, EXAMPLE, MORE, PAIR, PLACE, SCHEMA, TABLES
+from saelab.features.schema import BAR, EXAMPLE, LISTS, MORE, PAIR, PLACE, SCHEMA, TABLES
 from saelab.features.shown import Shown
 from saelab.features.strongest import Strongest
 from saelab.spelling import Piece, alone, spell
@@ -89,8 +89,8 @@ COLUMNS = (
 
 def write_features(connection: sqlite3.Connection, n_features: int, **columns: Column) -> None:
     """A row per feature; columns that are not given are empty."""
-    each = [columns.get(name, Absent()) for name in COLUMNS]
-    sql = f"insert into feature values (?{', ?' * len(COLUMNS)})"
+    each = [columns.get(name, Absent()) for name in LISTS]
+    sql = f"insert into feature values (?{', ?' * len(LISTS)})"
     for first in range(0, n_features, ROWS):
         last = min(first + ROWS, n_features)
         blobs = [column.blobs(first, last) for column in each]

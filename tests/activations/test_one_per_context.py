@@ -6,6 +6,7 @@ import random
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from saelab.activations.packing import OnePerContext
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import evaluate
 from saelab.features import build
+from saelab.features.schema import PLACE
 from saelab.models import running
 from saelab.origin import Origin
 from tests.conftest import HOOK
@@ -113,8 +115,12 @@ def test_the_index_shows_and_finds_no_padding(bridge, names: Path, tmp_path: Pat
     with sqlite3.connect(path) as connection:
         rows = connection.execute("select tokens, documents from context").fetchall()
         seen = connection.execute("select sum(seen) from token").fetchone()[0]
-        positions = connection.execute("select max(position) from example").fetchone()[0]
-    assert rows and seen == cache.n_tokens() and positions <= LENGTHS[1]
+        places = connection.execute("select examples from context").fetchall()
+    assert (
+        rows
+        and seen == cache.n_tokens()
+        and max(np.frombuffer(b, PLACE)["position"].max() for (b,) in places) <= LENGTHS[1]
+    )
     for tokens, documents in rows:
         ids = torch.frombuffer(bytearray(tokens), dtype=torch.int32).tolist()
         assert bridge.tokenizer.decode(ids[1:]) in records

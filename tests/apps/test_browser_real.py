@@ -71,7 +71,7 @@ def test_a_feature_opens_by_its_address_with_shaded_tokens(page, served):
 def test_corpus_text_does_not_run(page, served):
     address, run = served
     with FeatureIndex(run / "features.db") as opened:
-        rows = opened.table("matches", search="<script>", limit=3).rows
+        rows = opened.search("<script>", ["tokens"])
     script, image = "<script>window.pwned=1</script>", "<img·src=x·onerror=window.pwned=1>"
     for path, shown in (
         (f"feature?run=toy&feature={rows[0].feature}", script),
@@ -102,7 +102,7 @@ def test_the_table_sorts_searches_and_leads_to_a_feature(page, served):
     page.wait_for_selector("th:has-text('max ↓')")
     with FeatureIndex(run / "features.db") as opened:
         strongest = opened.table("max").rows[0].feature
-        found = opened.table("matches", search="numpy").rows[0].feature
+        found = opened.search("numpy")[0].feature
     assert page.locator("table.features tbody tr").first.locator("a").inner_text() == str(strongest)
     page.fill("input[aria-label=Search]", "numpy")
     page.keyboard.press("Enter")

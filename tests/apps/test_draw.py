@@ -131,7 +131,7 @@ def documents():
     yield tables.about(HOSTILE, {**about, "origin": {"hook": HOSTILE, "seed": HOSTILE}})
     yield tables.about(HOSTILE, {}) + tables.report({}, HOSTILE)
     others = [{"name": HOSTILE, "share": 0.5, "threshold": 0.5, "median": 0.5, "null": 0.5}]
-    counts = {"dead": 1, "n_features": 2, "n_tokens": 3, "n_contexts": 4, "context": HOSTILE}
+    counts = {"unseen": 1, "n_features": 2, "n_tokens": 3, "n_contexts": 4, "context": HOSTILE}
     yield tables.indexed({**counts, "others": others})
 
 
@@ -181,14 +181,14 @@ def test_shades_grow_with_the_activation_and_tell_signs_apart():
         return float(contexts.shade(activation, 4.0).removeprefix("--a:"))
 
     assert alpha(1) < alpha(2) < alpha(4) <= 1 and alpha(-2) == alpha(2)
-    above = Example(-1, 0, 0, 1, 2.0, ["", "a", "b"], [0.0, 2.0, 0.0], "")
+    above = Example(1, -1, 0, 0, 1, 2.0, 1, ["", "a", "b"], [0.0, 2.0, 0.0], "")
     below = above._replace(activations=[0.0, -2.0, 0.0])
     assert 'class="act peak"' in contexts.shaded(above, 1, 3, 2.0)
     assert 'class="act neg peak"' in contexts.shaded(below, 1, 3, 2.0)
 
 
 def test_an_opened_context_tells_its_values_as_text():
-    some = Example(-1, 0, 7, 2, -2.0, ["", "a", "b", "c"], [0.0, 0.5, -2.0, 0.0], "file")
+    some = Example(-1, -1, 0, 7, 2, -2.0, 1, ["", "a", "b", "c"], [0.0, 0.5, -2.0, 0.0], "file")
     told = Elements(contexts.example(some, 2.0)).words
     assert told == "−2.00abca 0.500 b −2.00file · context 7, position 2"
     assert "and 20 more" in contexts.example(
@@ -197,7 +197,7 @@ def test_an_opened_context_tells_its_values_as_text():
 
 
 def test_a_context_is_as_wide_as_asked():
-    some = Example(-1, 0, 7, 50, 1.0, ["x"] * 100, [1.0] * 100, "file")
+    some = Example(1, -1, 0, 7, 50, 1.0, 1, ["x"] * 100, [1.0] * 100, "file")
     assert contexts.window(some, None) == (1, 100)
     assert contexts.window(some, 30) == (30, 61) and contexts.window(some, 9) == (44, 54)
     assert contexts.window(some._replace(position=2), 9) == (1, 6)

@@ -27,7 +27,7 @@ def test_index_writes_what_it_prints(run, tiny_run, capsys):
     with FeatureIndex(run / "features.db") as opened:
         assert all(
             printed[key] == opened.summary[key]
-            for key in ("n_tokens", "n_contexts", "n_features", "dead", "others")
+            for key in ("n_tokens", "n_contexts", "n_features", "unseen", "others")
         )
         live = opened.table("density").rows[0]
         example = opened.examples(live.feature)[0]

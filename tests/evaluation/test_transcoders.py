@@ -109,7 +109,7 @@ def test_the_index_of_a_transcoder_holds_the_codes_of_its_input(skip: bool, tmp_
     dense_CTF[:, 0] = 0
     with FeatureIndex(tmp_path / "features.db") as opened:
         check_numbers(opened, dense_CTF.numpy())
-        peaks = [example.peak for example in opened.examples(0) if example.band == -1]
+        peaks = [example.value for example in opened.examples(0) if example.band == -1]
         best = dense_CTF[..., 0].amax(1).sort(descending=True).values[: len(peaks)]
         assert peaks == pytest.approx(best.tolist(), rel=1e-5)
     # Its bias taken away from the input, as an autoencoder does, gives another index.

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from apps.browser import facts, tables
-from saelab import matching
 from saelab.errors import FailedRun, UsageError
-from saelab.features import build, collect, examples
+from saelab.features import build, cofiring, collect, examples, schema, strongest, token_sums
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
@@ -36,21 +34,39 @@ def check_numbers(opened, dense_CTF):
             assert row.positive == pytest.approx((values > 0).mean())
 
 
-def check_top(opened, dense_CTF):
-    """The top examples are the contexts of highest |peak|, in order, with every activation in
-    them."""
+def poles(dense_CTF, signed):
+    """(feature, sign, [C, T] activations of that sign) of every pole."""
     for feature in range(toy.F):
-        size_CT = np.abs(dense_CTF[..., feature])
+        for sign in (1, -1) if signed else (1,):
+            values_CT = dense_CTF[..., feature]
+            yield feature, sign, np.where(sign * values_CT > 0, values_CT, 0)
+
+
+def different(contexts, size_CT):
+    """Those whose tokens up to the peak are not those of one before; contexts begin alike."""
+    tokens_CT, seen, firsts = toy.Cache().tokens.numpy(), set(), []
+    for context in contexts:
+        peak = size_CT[context].argmax()
+        window = tuple(tokens_CT[context, max(0, peak + 1 - examples.WINDOW) : peak + 1])
+        firsts += [] if window in seen else [context]
+        seen.add(window)
+    return firsts
+
+
+def check_top(opened, dense_CTF):
+    """The top examples of each sign are the contexts of highest |peak|, in order, with every
+    activation of that sign in them."""
+    for feature, sign, values_CT in poles(dense_CTF, opened.summary["signed"]):
+        size_CT = np.abs(values_CT)
         peaks_C = size_CT.max(1)
-        expected = [
-            c for c in np.argsort(-peaks_C, kind="stable")[: collect.N_TOP] if peaks_C[c] > 0
-        ]
-        found = [example for example in opened.examples(feature) if example.band == -1]
-        assert [example.context for example in found] == expected
-        for example in found:
-            assert np.array_equal(example.activations, dense_CTF[example.context, :, feature])
+        order = [c for c in np.argsort(-peaks_C, kind="stable") if peaks_C[c] > 0]
+        top = [e for e in opened.examples(feature) if (e.sign, e.band) == (sign, -1)]
+        assert [example.context for example in top] == different(order, size_CT)[: schema.N_TOP]
+        assert [example.rank for example in top] == list(range(len(top)))
+        for example in top:
+            assert np.array_equal(example.activations, values_CT[example.context])
             assert example.position == size_CT[example.context].argmax()
-            assert example.peak == dense_CTF[example.context, example.position, feature]
+            assert example.value == values_CT[example.context, example.position]
 
 
 @pytest.fixture(params=[False, True], ids=["topk", "abstopk"])
@@ -87,40 +103,72 @@ def test_the_checkers_catch_a_wrong_index(opened, signed, check, mutant):
         check(opened, dense_CTF)
 
 
-def test_signed_features_show_both_tails(tmp_path):
+def test_signed_features_show_both_poles_apart(tmp_path):
     toy.build(tmp_path / "features.db", signed=True)
     with FeatureIndex(tmp_path / "features.db") as opened:
         rows = [row for row in opened.table(limit=1000).rows if row.fired]
-        assert any(0 < row.positive < 1 for row in rows)
         assert {np.sign(row.max) for row in rows} == {-1, 1}
-        peaks = [example.peak for row in rows for example in opened.examples(row.feature)]
-        assert min(peaks) < 0 < max(peaks)
-        bins = opened.feature(rows[0].feature).histogram
-        assert bins[0].high < 0 < bins[-1].low
+        two_sided = [row.feature for row in rows if 0.2 < row.positive < 0.8]
+        assert two_sided
+        for feature in two_sided:
+            examples = opened.examples(feature)
+            signs = [example.sign for example in examples]
+            assert signs == sorted(signs, reverse=True) and {*signs} == {1, -1}
+            assert all(np.sign(example.value) == example.sign for example in examples)
+            known = opened.feature(feature)
+            for listed in (known.by_total, known.by_mean):
+                assert {token.sign for token in listed} == {1, -1}
+                assert all(np.sign(token.total) == token.sign for token in listed)
+            assert known.histogram[0].high < 0 < known.histogram[-1].low
 
 
-def test_bands_are_equal_parts_of_the_contexts_by_peak(opened, signed):
+def drawn(dense_CTF, feature, sign, values_CT, signed):
+    """The (context, position) of the firings that are drawn, in their random order."""
+    context_N, position_N = values_CT.nonzero()
+    pole = feature * (1 + signed) + (sign < 0)
+    print_N = examples.fingerprints(np.full(len(context_N), pole), context_N, position_N, 0)
+    order = np.argsort(print_N)[: collect.N_SAMPLED]
+    return list(zip(context_N[order].tolist(), position_N[order].tolist(), strict=True))
+
+
+def test_bands_are_equal_parts_of_a_sample_of_the_firings(opened, signed):
     dense_CTF, _ = dense_activations(signed)
     seen = 0
-    for feature in range(toy.F):
-        peaks_C = np.abs(dense_CTF[..., feature]).max(1)
-        order = [
-            c for c in np.argsort(peaks_C, kind="stable") if peaks_C[c] > 0
-        ]  # C < N_SAMPLED: the sample is everything
-        band_of = {
-            context: rank * collect.N_BANDS // len(order) for rank, context in enumerate(order)
-        }
-        top = {example.context for example in opened.examples(feature) if example.band == -1}
-        across = [example for example in opened.examples(feature) if example.band >= 0]
-        for band in range(collect.N_BANDS):
-            members = [example for example in across if example.band == band]
-            fresh = [
-                context for context, of in band_of.items() if of == band and context not in top
-            ]
-            assert len(members) == min(collect.PER_BAND, len(fresh))
-            assert {example.context for example in members} <= set(fresh)
+    for feature, sign, values_CT in poles(dense_CTF, signed):
+        sample = drawn(dense_CTF, feature, sign, values_CT, signed)
+        by_size = sorted(sample, key=lambda place: abs(values_CT[place]))
+        shown = [e for e in opened.examples(feature) if e.sign == sign]
+        top = {(e.context, e.position) for e in shown if e.band == -1}
+        for band in range(schema.N_BANDS):
+            part = [p for n, p in enumerate(by_size) if n * schema.N_BANDS // len(sample) == band]
+            fresh = [place for place in sample if place in part and place not in top]
+            members = [e for e in shown if e.band == band]
+            assert {(e.context, e.position) for e in members} == {*fresh[: schema.PER_BAND]}
+            sizes = [abs(e.value) for e in members]
+            assert sizes == sorted(sizes, reverse=True)
             seen += len(members)
-    assert seen > 50
+    assert seen > 100
+
+
+def spread(values_CT, firings_N):
+    """Where in a pole's firings, from 0 (weakest) to 1, the weakest quarter of some ends."""
+    ordered = np.sort(np.abs(values_CT[values_CT != 0]))
+    at = np.sort(np.abs(firings_N))[: max(1, len(firings_N) // 4)].max()
+    return np.searchsorted(ordered, at) / len(ordered)
+
+
+def test_the_weak_end_of_a_dense_feature_is_shown(opened, signed):
+    """Bands of the contexts' peaks never show it, as a dense feature is strong somewhere in every
+    context."""
+    dense_CTF, _ = dense_activations(signed)
+    ours, peaks = [], []
+    for feature, sign, values_CT in poles(dense_CTF, signed):
+        across = [e.value for e in opened.examples(feature) if e.sign == sign and e.band >= 0]
+        if (values_CT != 0).sum() >= 200 and len(across) >= 8:
+            ours.append(spread(values_CT, np.array(across)))
+            peaks.append(spread(values_CT, np.abs(values_CT).max(1)))
+    assert len(ours) > 5
+    assert np.mean(ours) < 0.35 and np.mean(peaks) > 0.5
 
 
 def test_the_histogram_counts_every_firing_in_its_bin(opened, signed):
@@ -136,38 +184,45 @@ def test_the_histogram_counts_every_firing_in_its_bin(opened, signed):
 
 def test_strong_tokens_equal_the_dense_computation(opened, signed):
     dense_CTF, tokens_CT = dense_activations(signed)
-    for feature in range(toy.F):
-        totals = {}
+    for feature, sign, values_CT in poles(dense_CTF, signed):
+        whole, totals = np.abs(values_CT).sum(dtype=np.float64), {}
         for token in np.unique(tokens_CT[:, 1:]):
-            there = dense_CTF[:, 1:, feature][tokens_CT[:, 1:] == token]
-            if (there != 0).any():
-                totals[toy.TEXTS[token]] = (
-                    there.sum(),
-                    there.mean(),
-                    (there != 0).sum(),
-                    len(there),
-                )
-        found = opened.feature(feature)
-        for strongest, column in ((found.by_total, 0), (found.by_mean, 1)):
+            there = values_CT[:, 1:][tokens_CT[:, 1:] == token].astype(np.float64)
+            fired = (there != 0).sum()
+            if fired:
+                shares = (np.abs(there).sum() / whole, fired / len(there))
+                counts = (there.sum(), there.mean(), fired, len(there))
+                totals[toy.TEXTS[token]] = (sign, *counts, *shares)
+        known = opened.feature(feature)
+        for ranked, column in ((known.by_total, 1), (known.by_mean, 2)):
             expected = sorted(totals, key=lambda text: -abs(totals[text][column]))[:10]
-            assert [token.text for token in strongest] == expected
-            for token in strongest:
-                assert token[1:] == pytest.approx(totals[token.text], rel=1e-4)
+            mine = [token for token in ranked if token.sign == sign]
+            assert [token.text for token in mine] == expected
+            for token in mine:
+                assert token[1:] == pytest.approx(totals[token.text], rel=1e-5)
+                assert token.score == pytest.approx(token.selectivity * token.coverage)
 
 
 @pytest.mark.parametrize("buffered", [10, 4_000_000])
 @pytest.mark.parametrize("size", [1, 60])
 def test_chunks_and_buffers_change_nothing(tmp_path, monkeypatch, size, buffered):
     toy.build(tmp_path / "a.db")
-    monkeypatch.setattr(examples, "BUFFERED", buffered)
-    monkeypatch.setattr(collect, "BUFFERED", buffered)
+    for module in (examples, token_sums, strongest):
+        monkeypatch.setattr(module, "BUFFERED", buffered)
+    monkeypatch.setattr(token_sums, "RUNS", 3)
+    monkeypatch.setattr(token_sums, "POLES", 7)
+    monkeypatch.setattr(cofiring, "FLOPS", buffered)
     toy.build(tmp_path / "b.db", size=size)
     with FeatureIndex(tmp_path / "a.db") as a, FeatureIndex(tmp_path / "b.db") as b:
         for feature in range(toy.F):
-            assert a.feature(feature)._replace(by_total=[], by_mean=[]) == b.feature(
+            assert a.feature(feature)._replace(by_total=[], by_mean=[], row=None) == b.feature(
                 feature
-            )._replace(by_total=[], by_mean=[])
+            )._replace(by_total=[], by_mean=[], row=None)
             assert a.examples(feature) == b.examples(feature)
+            assert a.places(feature) == b.places(feature)
+        for text in ("cat", "numpy", " "):
+            assert a.search(text) == b.search(text)
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.suffix] == []
 
 
 def test_a_dead_feature_has_a_row_and_no_examples(tmp_path):
@@ -177,50 +232,7 @@ def test_a_dead_feature_has_a_row_and_no_examples(tmp_path):
         assert opened.examples(toy.DEAD) == []
         assert opened.table("density").rows[-1].feature == toy.DEAD
         assert opened.table("density", descending=False).rows[-1].feature == toy.DEAD
-    assert summary["dead"] == 1
-
-
-def test_the_other_seed_is_compared_over_live_features(tmp_path):
-    summary = toy.build(tmp_path / "features.db")
-    other = summary["others"][0]
-    with FeatureIndex(tmp_path / "features.db") as opened:
-        matches = [opened.matches(feature)[0] for feature in range(toy.F)]
-    assert [match.nearest for match in matches[: toy.F // 2]] == list(range(toy.F // 2 - 1, -1, -1))
-    assert [match.cosine for match in matches[: toy.F // 2]] == pytest.approx([1] * (toy.F // 2))
-    assert all(match.found == (match.partner_cosine > 0.7) for match in matches)
-    assert sum(match.found for match in matches) >= toy.F // 3
-    live = [match.found for feature, match in enumerate(matches) if feature != toy.DEAD]
-    assert other["share"] == pytest.approx(sum(live) / len(live))
-    assert sorted(match.partner for match in matches) == list(range(toy.F))  # one to one
-
-
-def test_four_features_of_one_direction_share_the_nearest_and_one_of_them_is_found(tmp_path):
-    made, other = toy.sae(), toy.sae(seed=9)
-    axis_D = torch.eye(toy.D)[0]
-    made.W_dec.data[:4] = axis_D
-    other.W_dec.data[:, 0] = 0
-    other.W_dec.data[7] = axis_D
-    path = tmp_path / "features.db"
-    options = {"tokenizer": toy.Tokenizer(), "others": [("once", other)]}
-    build.build(made, toy.Cache(7), toy.HOOK, path, **options)
-    with FeatureIndex(path) as opened:
-        four = [opened.matches(feature)[0] for feature in range(4)]
-    assert [match.nearest for match in four] == [7] * 4
-    assert [match.cosine for match in four] == pytest.approx([1] * 4)
-    assert len({match.partner for match in four}) == 4
-    assert sum(match.partner == 7 and match.found for match in four) == 1
-
-
-def test_dictionaries_too_wide_to_be_matched_have_a_nearest_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(matching, "MOST", toy.F**2 - 1)
-    summary = toy.build(tmp_path / "features.db")
-    assert summary["others"][0]["share"] is None
-    with FeatureIndex(tmp_path / "features.db") as opened:
-        match = opened.matches(0)[0]
-    assert (match.found, match.partner, match.partner_cosine) == (None, None, None)
-    assert match.cosine == pytest.approx(1, abs=1e-5)
-    assert "nearest in seed 9" in facts.matches([match])
-    assert "also found by" not in tables.indexed(summary)
+    assert summary["unseen"] == 1
 
 
 def test_tokens_stop_at_whole_contexts(tmp_path):

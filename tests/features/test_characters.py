@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from apps.browser import contexts
-from saelab.features import build, search
+from saelab.features import build
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
@@ -45,7 +45,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory):
 )
 def test_text_of_several_tokens_a_character_is_found(opened, text: str):
     passages = opened.passages(text)
-    assert passages and opened.table(search=text).total
+    assert passages and opened.search(text, ["contexts"])
     for passage in passages:
         shown = "".join(passage.texts).casefold()
         assert text.casefold() in shown
@@ -54,7 +54,7 @@ def test_text_of_several_tokens_a_character_is_found(opened, text: str):
 
 def test_no_token_alone_holds_such_a_text(opened):
     for text in ("日本", "😀", "Привет"):  # all that a search for tokens one by one can see
-        assert search.tokens(opened._connection, text) == []
+        assert opened.tokens(text) == []
     assert opened.passages("猫") == [] and opened.passages("zebra") == []
 
 

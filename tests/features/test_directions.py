@@ -11,18 +11,56 @@ from tests import toy_index as toy
 def test_nearest_rows_by_hand():
     W_FD = torch.tensor([[1.0, 0], [0.6, 0.8], [-2, 0.0], [0, 0]])
     index, cosine = directions.nearest(W_FD, W_FD, 2, skip_self=True)
-    assert index[0].tolist() == [1, 3]
+    assert index[0].tolist() == [1, -1]  # none other is on its side
     assert cosine[0].tolist() == pytest.approx([0.6, 0])
+    assert index[3].tolist() == [-1, -1]
     index, cosine = directions.nearest(W_FD, W_FD, 1, signed=True, skip_self=True)
     assert (index[0].item(), cosine[0].item()) == (2, -1)
 
 
-def test_blocks_change_nothing(monkeypatch):
-    W_FD = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
-    whole = directions.nearest(W_FD, W_FD, 5, skip_self=True)
-    monkeypatch.setattr(directions, "BLOCK", 150)
-    for a, b in zip(whole, directions.nearest(W_FD, W_FD, 5, skip_self=True), strict=True):
-        assert torch.allclose(a, b)
+def test_rows_that_are_the_same_are_each_others_neighbours_and_not_their_own():
+    W_FD = torch.ones(5, 3)
+    index, cosine = directions.nearest(W_FD, W_FD, 3, skip_self=True)
+    assert all(row not in index[row] for row in range(5))
+    assert torch.allclose(cosine, torch.ones(5, 3))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_nearest_are_those_of_the_whole_product(monkeypatch, signed):
+    W_FD = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(directions, "ROWS", 70)
+    index, cosine = directions.nearest(W_FD, W_FD, 5, signed=signed, skip_self=True)
+    unit_FD = torch.nn.functional.normalize(W_FD.double(), dim=1)
+    whole_FF = (unit_FD @ unit_FD.T).fill_diagonal_(0)
+    order_FF = (whole_FF.abs() if signed else whole_FF).argsort(1, descending=True)
+    assert torch.equal(index, order_FF[:, :5])
+    expected = whole_FF.gather(1, index).float()
+    assert torch.allclose(cosine, expected, atol=1e-6)
+    assert not signed or (cosine < 0).any()
+
+
+def test_the_shares_of_heads_are_of_the_squared_norm():
+    W_FD = torch.tensor([[3.0, 4, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
+    assert directions.head_shares(W_FD, 2).tolist() == [[1, 0], [0.5, 0.5], [0, 0]]
+
+
+def test_a_map_lays_groups_of_directions_apart(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    centre_FD = torch.eye(16)[:3].repeat_interleave(20, 0)
+    W_FD = centre_FD + 0.05 * torch.randn(60, 16, generator=generator)
+    alive_F = torch.ones(60, dtype=torch.bool)
+    alive_F[7] = False
+    for most, name in ((20_000, "t-SNE"), (10, "PCA")):
+        monkeypatch.setattr(directions, "MOST_TSNE", most)
+        method, places_F2 = directions.plane(W_FD, alive_F)
+        assert method == name
+        assert places_F2[7].isnan().all() and not places_F2[alive_F].isnan().any()
+        assert places_F2[alive_F].abs().max() == pytest.approx(1)
+        inner, groups = [], places_F2.unflatten(0, (3, 20))
+        centres = torch.stack([group[~group.isnan().any(1)].mean(0) for group in groups])
+        for group, centre in zip(groups, centres, strict=True):
+            inner.append((group[~group.isnan().any(1)] - centre).norm(dim=1).mean())
+        assert torch.pdist(centres).min() > 2 * torch.stack(inner).max()
 
 
 @pytest.mark.parametrize("signed", [False, True])

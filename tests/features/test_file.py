@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saelab import digests
-from saelab.errors import FailedRun
+from saelab.errors import FailedRun, UsageError
 from saelab.features import file
 from saelab.features.reader import FeatureIndex
 from tests import toy_index
@@ -30,16 +30,48 @@ def test_a_value_that_changed_is_found_by_the_digest_alone(path: Path):
     FeatureIndex(path).close()  # SQLite has no checksum: it sees nothing
 
 
-def test_a_broken_page_is_refused_when_the_index_is_opened(path: Path):
+def broken(path: Path, table: str) -> None:
+    """Spoil the head of a table's first page, whose rows then cannot be read."""
     with sqlite3.connect(path) as connection:
-        sql = "select rootpage from sqlite_master where name = 'example'"
-        page = connection.execute(sql).fetchone()[0]
+        sql = "select rootpage from sqlite_master where name = ?"
+        page = connection.execute(sql, (table,)).fetchone()[0]
         size = connection.execute("pragma page_size").fetchone()[0]
     connection.close()
     whole = path.read_bytes()
     start = (page - 1) * size
     path.write_bytes(whole[: start + 8] + bytes(200) + whole[start + 208 :])
+
+
+def test_a_broken_page_is_refused_when_the_index_is_opened(path: Path):
+    broken(path, "feature")
     with pytest.raises(FailedRun, match=r"features\.db is damaged \(.*\): run `saelab index RUN`"):
+        FeatureIndex(path)
+
+
+@pytest.mark.parametrize(
+    ("table", "ask"),
+    [
+        ("feature", lambda index: index.feature(3)),
+        ("feature", lambda index: index.examples(3)),
+        ("array", lambda index: index.table()),
+        ("token", lambda index: index.search("cat")),
+        ("context", lambda index: index.passages("cat")),
+    ],
+)
+def test_of_a_large_index_damage_is_told_where_it_is_read(path: Path, monkeypatch, table, ask):
+    monkeypatch.setattr(file, "CHECKED", 0)
+    broken(path, table)
+    with FeatureIndex(path) as opened, pytest.raises(FailedRun, match=r"is damaged.*index RUN"):
+        ask(opened)
+
+
+@pytest.mark.parametrize("checked", [0, file.CHECKED])
+@pytest.mark.parametrize("left", [0.3, 0.99])
+def test_a_file_that_was_cut_is_refused(path: Path, monkeypatch, checked: int, left: float):
+    monkeypatch.setattr(file, "CHECKED", checked)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * left)])
+    with pytest.raises((FailedRun, UsageError), match=r"is damaged|is not a feature"):
         FeatureIndex(path)
 
 

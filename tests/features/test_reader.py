@@ -4,12 +4,15 @@ import sqlite3
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from saelab.errors import UsageError
-from saelab.features import search
+from saelab.features import cofiring, schema
+from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
+from tests.features.test_build import dense_activations
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +28,7 @@ def opened(path):
         yield opened
 
 
-@pytest.mark.parametrize("sort", ["density", "mean", "max", "cosine"])
+@pytest.mark.parametrize("sort", ["interest", "density", "mean", "max", "cosine"])
 def test_pages_of_a_sorted_table_join_without_gaps(opened, sort):
     pages = [opened.table(sort, limit=7, offset=offset) for offset in range(0, toy.F, 7)]
     rows = [row for page in pages for row in page.rows]
@@ -33,63 +36,91 @@ def test_pages_of_a_sorted_table_join_without_gaps(opened, sort):
     values = [getattr(row, sort) for row in rows if row.fired]
     assert values == sorted(values, reverse=True) != sorted(values)
     assert {page.total for page in pages} == {toy.F}
+    assert [row.feature for row in rows] == opened.order(sort).tolist()
 
 
-def brute_force(opened, text):
-    """Features with an example that holds every word of `text` in its window, or with it in a
-    strong token."""
-    found = {}
+def test_interest_is_its_formula(opened):
+    fired_F, mean_F = opened.arrays["fired"], opened.means()
+    scale = mean_F[fired_F > 0].mean()
+    for row in opened.table(limit=toy.F).rows:
+        if not row.fired:
+            assert row.interest == 0
+            continue
+        tokens = opened.arrays["entropy"][row.feature]
+        breadth, support = np.log2(1 + 2**tokens), row.fired / (row.fired + 20)
+        expected = row.mean / scale * np.log2(1 / row.density) * breadth * support
+        assert row.interest == pytest.approx(expected)
+
+
+def test_entropy_is_of_the_tokens_under_the_activation(opened):
+    dense_CTF, tokens_CT = dense_activations()
     for feature in range(toy.F):
-        token = any(text in token.text.casefold() for token in opened.feature(feature).by_total)
-        count = 0
-        for example in opened.examples(feature):
-            first = max(0, example.position - search.BEFORE)
-            starts = (
-                "".join(example.texts[:first]).casefold(),
-                "".join(example.texts[: example.position + search.AFTER + 1]),
-            )
-            window = "".join(example.texts).casefold()
-            spans = [
-                [at for at in range(len(window)) if window.startswith(word, at)]
-                for word in text.split()
-            ]
-            count += all(
-                any(len(starts[0]) <= at < len(starts[1]) for at in span) for span in spans
-            )
-        if token or count:
-            found[feature] = (token, count)
-    return found
+        on_CT = np.abs(dense_CTF[..., feature]).astype(np.float64)
+        total_V = np.bincount(tokens_CT.ravel(), on_CT.ravel())
+        share = total_V[total_V > 0] / max(total_V.sum(), 1e-9)
+        entropy = float(-(share * np.log2(share)).sum())
+        assert opened.arrays["entropy"][feature] == pytest.approx(entropy, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["cat", "numpy", "naïve cat sat mat", "(cat x", "SCRIPT", "quoted", "zebra", "ïv", "x", "f"],
-)
-def test_search_finds_what_brute_force_finds(opened, text):
-    assert opened.search(text) == brute_force(opened, text.casefold())
+def test_lists_are_filtered(opened):
+    rows = {row.feature: row for row in opened.table(limit=toy.F).rows}
+
+    def kept(**fields):
+        return {*opened.order(keep=Keep(**fields)).tolist()}
+
+    middle = sorted(row.density for row in rows.values())[toy.F // 2]
+    assert kept(density=(middle, 1)) == {n for n, row in rows.items() if row.density >= middle}
+    assert kept(alive=False) == {toy.DEAD} == {*rows} - kept(alive=True)
+    assert kept(sign=1) == kept(alive=True) and kept(sign=-1) == set()
+    assert kept(numbers=[3, 1, 99, -1]) == {1, 3}
+    assert kept(numbers=range(9), density=(middle, 1)) == kept(density=(middle, 1)) & {*range(9)}
+    with pytest.raises(UsageError, match="no map: `saelab index RUN --map`"):
+        kept(box=(0, 1, 0, 1))
 
 
-def test_the_search_checker_notices_a_narrower_window(opened, monkeypatch):
-    expected = brute_force(opened, "cat")
-    monkeypatch.setattr(search, "BEFORE", search.BEFORE - 1)
-    assert opened.search("cat") != expected
+def test_a_list_is_walked(opened):
+    order = opened.order("max")
+    first, second, last = (int(order[at]) for at in (0, 1, -1))
+    assert opened.beside(first, order) == (None, second, 0, toy.F)
+    assert opened.beside(second, order).previous == first
+    assert opened.beside(last, order).next is None
+    assert opened.beside(toy.DEAD, opened.order(keep=Keep(alive=True))) == (
+        *(None, None, None),
+        toy.F - 1,
+    )
 
 
-@pytest.mark.parametrize(
-    "text", ["(", "$x^2$", "`co", "<b", '"', "'; drop table token; --", "* NOT (", "\n"]
-)
-def test_punctuation_is_text_not_syntax(opened, text):
-    assert set(opened.tokens(text)) == {word for word in toy.TEXTS if text.lower() in word.lower()}
-    opened.table(search=text)
+@pytest.mark.parametrize("signed", [False, True])
+def test_features_that_fire_together_are_those_of_plain_counting(tmp_path, signed):
+    toy.build(tmp_path / "features.db", signed=signed)
+    dense_CTF, _ = dense_activations(signed)
+    fired_NF = (dense_CTF[:, 1:].reshape(-1, toy.F) != 0).astype(np.int64)
+    both_FF, n_F = fired_NF.T @ fired_NF, fired_NF.sum(0)
+    with FeatureIndex(tmp_path / "features.db") as opened:
+        assert opened.summary["cofiring_tokens"] == len(fired_NF)
+        for feature in range(toy.F):
+            both_F = both_FF[feature]
+            jaccard_F = both_F / np.maximum(n_F + n_F[feature] - both_F, 1)
+            told = opened.feature(feature).cofiring
+            others = [g for g in range(toy.F) if g != feature and both_F[g] >= cofiring.LEAST]
+            expected = sorted(others, key=lambda g: (-jaccard_F[g], g))[:8]
+            assert [one.feature for one in told] == expected
+            for one in told:
+                chance = n_F[feature] * n_F[one.feature] / len(fired_NF)
+                assert one.both == both_F[one.feature]
+                assert one.jaccard == pytest.approx(jaccard_F[one.feature])
+                assert one.pmi == pytest.approx(np.log2(one.both / chance), abs=1e-5)
 
 
-def test_a_search_ranks_strong_tokens_first_and_counts_hits(opened):
-    table = opened.table("matches", search="cat", limit=1000)
-    hits = [row.hit for row in table.rows]
-    assert hits == sorted(hits, reverse=True)
-    assert table.total == len(hits) < toy.F + 1
-    assert hits[0].token
-    assert opened.table(search="zebra").total == 0
+def test_the_sample_of_firings_is_bounded_whatever_the_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(cofiring, "MOST", 2000)
+    told = []
+    for size in (1, 7):
+        summary = toy.build(tmp_path / f"{size}.db", size=size)
+        with FeatureIndex(tmp_path / f"{size}.db") as opened:
+            told.append([opened.feature(feature).cofiring for feature in range(toy.F)])
+        assert 300 < summary["cofiring_tokens"] * toy.K <= 2000
+    assert told[0] == told[1]
 
 
 def test_a_passage_shows_the_text_and_who_fires_there(opened):
@@ -99,19 +130,19 @@ def test_a_passage_shows_the_text_and_who_fires_there(opened):
         words = "".join(passage.texts[number] for number in passage.matched)
         assert "cat" in words and "sat" in words
         for feature, peak in passage.features:
-            peaks = {(example.context, example.peak) for example in opened.examples(feature)}
-            assert (passage.context, peak) in peaks
+            places = {(example.context, example.value) for example in opened.examples(feature)}
+            assert (passage.context, peak) in places
     assert any(passage.features for passage in passages)
     assert opened.passages("zebra") == []
 
 
-def test_a_context_is_stored_once(opened, path):
+def test_a_context_is_stored_once_with_its_examples(opened, path):
+    examples = [e for feature in range(toy.F) for e in opened.examples(feature)]
     with sqlite3.connect(path) as connection:
-        used = connection.execute(
-            "select count(distinct context), count(*) from example"
-        ).fetchone()
-        stored = connection.execute("select count(*) from context").fetchone()[0]
-    assert stored == used[0] < used[1]
+        rows = connection.execute("select id, examples from context").fetchall()
+    assert [number for number, _ in rows] == sorted({e.context for e in examples})
+    stored = sum(len(np.frombuffer(blob, schema.PLACE)) for _, blob in rows)
+    assert stored == len(examples) > len(rows)
 
 
 def test_features_outside_the_dictionary_are_named(opened):
@@ -129,7 +160,7 @@ def test_an_unknown_sort_lists_the_sorts(opened):
 
 def test_reading_never_writes(opened):
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        opened._connection.execute("delete from feature")
+        opened._stored.connection.execute("delete from feature")
 
 
 def test_what_is_no_index_is_refused(tmp_path, path):
@@ -153,7 +184,7 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
     connection.execute("update meta set value = 'saelab/features/0' where key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/3.*saelab index"):
+    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/4.*saelab index"):
         FeatureIndex(copy)
 
 

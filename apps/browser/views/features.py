@@ -18,7 +18,7 @@ def show() -> None:
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     with left:
         text = state.search_box(name, "text in a strong token, or near a peak")
-    sort = st.query_params.get("sort") or ("matches" if text.strip() else "density")
+    sort = st.query_params.get("sort") or ("matches" if text.strip() else "interest")
     descending = st.query_params.get("descending", "1") == "1"
     address = {"sort": sort, "descending": descending, "q": text}
     offset = PAGE * _number(st.query_params.get("page", "0"))
@@ -31,7 +31,9 @@ def show() -> None:
     if not table.rows:
         n_tokens = index.summary["n_tokens"]
         state.stop(html("No feature matches <code>{}</code> in {:,} tokens.", text, n_tokens))
-    state.show(tables.table(table.rows, name, address, (index.summary["others"] or [{}])[0]))
+    other = (index.summary["others"] or [{}])[0]
+    found = load.hits(index, text)
+    state.show(tables.table(table.rows, name, address, other, hits=found))
 
 
 def _number(word: str) -> int:

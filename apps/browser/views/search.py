@@ -1,6 +1,6 @@
 """Text search over the corpus: places where a text stands, and the features at home there."""
 
-from saelab.features.records import Passage, Table
+from saelab.features.records import Hit, Passage, Table
 
 from .. import draw, load, state, tables
 from ..html import html, joined
@@ -21,11 +21,11 @@ def show() -> None:
         )
     tokens, passages = load.passages(index, text)
     matching = load.table(index, "matches", True, text, FEATURES, 0)
+    hits = load.hits(index, text)
     if not (tokens or matching.rows or passages):
         state.stop(
             html(
-                "<code>{}</code> is nowhere in the indexed contexts; "
-                "contexts are searched by three characters or more.",
+                "<code>{}</code> is nowhere in the indexed contexts.",
                 text,
             )
         )
@@ -33,19 +33,19 @@ def show() -> None:
         first = draw.tokens(tokens[:TOKENS])
         state.show(draw.title("Tokens", f"{len(tokens):,}") + html("<p>{}</p>", first))
     if matching.rows:
-        _features(name, text, matching, (index.summary["others"] or [{}])[0])
+        _features(name, text, matching, (index.summary["others"] or [{}])[0], hits)
     if passages:
         _contexts(name, passages)
 
 
-def _features(name: str, text: str, matching: Table, other: dict) -> None:
+def _features(name: str, text: str, matching: Table, other: dict, hits: dict[int, Hit]) -> None:
     every = draw.link("features", f"all {matching.total:,}", run=name, q=text)
     address = {"sort": "matches", "descending": True, "q": text}
-    table = tables.table(matching.rows, name, address, other, links=False)
+    table = tables.table(matching.rows, name, address, other, links=False, hits=hits)
     state.show(draw.title("Features", html("that match; {}", every)) + table)
 
 
 def _contexts(name: str, passages: list[Passage]) -> None:
     body = joined(tables.passage(passage, name) for passage in passages)
-    meaning = f"best {len(passages)}, with the features that peak there"
+    meaning = f"best {len(passages)}, with the features that fire there"
     state.show(draw.title("Contexts", meaning) + body)

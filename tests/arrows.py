@@ -59,8 +59,8 @@ saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files 
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
-saelab.formats: saelab.activations saelab.digests saelab.errors saelab.files saelab.models
-    saelab.origin saelab.sae saelab.sparsify saelab.token_norm
+saelab.formats: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
+    saelab.models saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation

@@ -3,24 +3,28 @@
 saelab export runs/a --to saelens --out for-saelens
 saelab export runs/t0 runs/t1 runs/t2 runs/t3 --to circuit_tracer --out transcoders
 saelab export runs/a --to delphi --out for-delphi
+saelab export runs/a --to neuronpedia --model-id gpt2-small --set res-mine --out for-neuronpedia
 saelab export runs/a --to static --features 0-99 --out a-pages --yes
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from saelab.errors import UsageError
 from saelab.ranges import Count
 
-from . import export_pages
+from . import export_others, export_pages
 from .common import Folder, OnDevice, Runs, document, finished, show
 from .numbers import Numbers
-from .progress import bar
 
+Word = Annotated[str, arg(metavar="NAME", help_behavior_hint="")]
 Form = Literal[
-    "saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer", "delphi",
+    "saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer",
+    "delphi", "sae_dashboard", "neuronpedia", "saebench",
     "html", "static", "report", "tables", "figures",
 ]  # fmt: skip
 
@@ -39,6 +43,11 @@ class Args(OnDevice):
     """for delphi, the activation cache to read (default: the one the run was trained on)"""
     tokens: Count = 10_000_000
     """for delphi, tokens of it to read, such as 500k or 2M"""
+    model_id: Word = ""
+    """for sae_dashboard and neuronpedia, Neuronpedia's name of the model (default: the last part of
+    the name it has here)"""
+    set: Word = ""
+    """for these, the name of the set of SAEs, without the layer (default: the run's folder)"""
     features: Numbers = ""
     """for html, static, report and tables, the features to write, such as 7,12,100-120 (default:
     of static and tables all, of report those with a label, note, star or list)"""
@@ -89,21 +98,12 @@ def _sae(args: Args, folder: Path, place: Path) -> None:
     formats.save(opening.told(folder), place / "sae.pt" if args.to == "openai" else place, args.to)
 
 
-def _delphi(args: Args, folder: Path, place: Path) -> None:
-    """What its features are on its cache."""
-    from saelab import opening
-    from saelab.formats import delphi
-
-    options = {"needs": ("cache",), "device": args.place}
-    _, sae, cache, _ = opening.open(folder, cache=args.cache, **options)
-    n_tokens = min(args.tokens, cache.n_tokens("train"))
-    with bar(n_tokens, "token") as shown:
-        delphi.write(sae, cache, place, n_tokens=n_tokens, progress=shown.to)
-
-
 # What is written of a run that is not its SAE.
 OTHERS: dict[str, Callable[[Args, Path, Path], None]] = {
-    "delphi": _delphi,
+    "delphi": export_others.delphi,
+    "sae_dashboard": export_others.dashboards,
+    "neuronpedia": export_others.dashboards,
+    "saebench": export_others.saebench,
     "html": export_pages.html,
     "static": export_pages.static,
     "report": export_pages.report,

@@ -15,7 +15,6 @@ from saelab.files import write_json
 from saelab.formats import hub, native
 from saelab.formats.imported import digest
 from saelab.runs import RunFolder
-from tests.conftest import HOOK
 from tests.formats import other_files, saelens_files, scope_files
 from tests.formats.measuring import expected, measured, off
 from tests.schemas import check
@@ -109,15 +108,6 @@ def test_an_export_imported_is_the_run(form: str, tiny_run: Path, tmp_path: Path
     ours, theirs = SAE.load(tiny_run), SAE.load(tmp_path / "run")
     x_BD = np.random.default_rng(0).normal(size=(32, ours.d_model)).astype(np.float32)
     assert np.array_equal(measured(ours, x_BD)[0], measured(theirs, x_BD)[0])
-
-
-def test_delphi_gets_a_folder_of_the_hook(tiny_run: Path, tmp_path: Path, capsys):
-    line = ["export", tiny_run, "--to", "delphi", "--tokens", "1k", "--out", tmp_path / "out"]
-    code, document, _ = verb(capsys, *line)
-    inside = [file["file"] for file in document["files"]]
-    assert code == 0 and len(inside) == 6 and f"latents/{HOOK}/config.json" in inside
-    code, _, last = verb(capsys, *line[:-1], tmp_path / "no", "--cache", tmp_path)
-    assert code == 2 and "cache" in last and not (tmp_path / "no").exists()
 
 
 def test_what_cannot_be_written_leaves_nothing(tiny_run: Path, tmp_path: Path, capsys):

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from saelab import formats
 from saelab.digests import sha256
@@ -62,7 +63,7 @@ def unknown(sae: SAE | Published) -> Iterator[str]:
         yield "the hook point that it reads: --hook says which"
     if sae.transcoder and origin.hook and origin.target == origin.hook:
         yield "the hook point that it explains: --target says which"
-    options = origin.more.get("model_from_pretrained_kwargs")
+    options: Any = origin.more.get("model_from_pretrained_kwargs")
     model = origin.model.name if origin.model else ""
     version = origin.more.get("version")
     if origin.format == "saelens" and may_be_mean_free(version, origin.hook, model, options):
@@ -70,9 +71,9 @@ def unknown(sae: SAE | Published) -> Iterator[str]:
             "whether its model's writing weights were centred, as they were by default before "
             "SAELens 3.19.2: --check CACHE tells"
         )
-    revision = [name for name in REVISIONS if (options or {}).get(name) is not None]
-    if revision:
-        yield f"its model by name alone: {revision[0]} {options[revision[0]]} of it is meant"
+    for name in REVISIONS:
+        if (revision := (options or {}).get(name)) is not None:
+            yield f"its model by name alone: {name} {revision} of it is meant"
     for name in FACTS:
         if name not in origin.more:
             yield f"{name.replace('_', ' ')} of its training"

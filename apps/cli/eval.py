@@ -77,7 +77,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
 
     folder, sae, cache_, model = opened
     untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
-    probed = {}
+    probed: dict[str, Any] = {}
     if args.probe:
         stage(f"probing {folder.path}")
         probed = {"probing": _probing(sae, untrained["random_init"], cache_, model, args.seed)}
@@ -92,6 +92,10 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             controls=beside_,
             progress=shown.to,
         )
+    if sae.origin.source:
+        from saelab.evaluation import plausibility
+
+        probed["check"] = plausibility.on_cache(sae, cache_)._asdict()
     result = document("report", args.seed, **fields, **probed, sae=folder.sae_digest())
     keep(folder.report, result)
     return result
@@ -128,6 +132,10 @@ def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: in
 
 def _text(result: dict) -> str:
     parts = [table(result)]
+    if "check" in result:
+        from saelab.evaluation import plausibility
+
+        parts.append(f"\nas an imported SAE: {plausibility.sentence(result['check'])}")
     if "controls" in result:
         parts.append(beside("controls", result["controls"]))
     if "probing" in result:

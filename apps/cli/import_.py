@@ -69,20 +69,11 @@ def run(args: Args) -> int:
 
 
 def _checked(sae: "SAE", folder: Path) -> dict[str, Any]:
-    """What held-out tokens of a cache show of it. Raises UsageError for a cache without its
-    hooks."""
+    """What held-out tokens of a cache show of it."""
     from saelab.activations import Cache
-    from saelab.evaluation.plausibility import TOKENS, plausibility
+    from saelab.evaluation import plausibility
 
-    cache = Cache(folder)
-    hook, target = (cache.resolve(name) for name in (sae.origin.hook or cache.hooks[0],) * 2)
-    if sae.transcoder:
-        target = cache.resolve(sae.origin.target)
-    size = min(TOKENS, cache.n_tokens("held_out"))
-    with cache.batches(cache.hooks, size, split="held_out") as batches:
-        acts = next(batches)
-    others = {name: acts[name] for name in cache.hooks if name not in (hook, target)}
-    return plausibility(sae, acts[hook], acts[target], others)._asdict()
+    return plausibility.on_cache(sae, Cache(folder))._asdict()
 
 
 def _facts(sae: "SAE") -> dict[str, Any]:
@@ -114,9 +105,9 @@ def text(result: dict[str, Any]) -> str:
     lines.append(f"  at {place} of {result['model'] or '?'}")
     lines += [f"  applied: {what}" for what in result["applied"]]
     lines += [f"  not known: {what}" for what in result["unknown"]]
-    if (seen := result["check"]) is not None:
-        numbers = f"FVU {seen['fvu']:.4f} (PCA {seen['pca']:.4f}), L0 {seen['l0']:.1f}"
-        lines.append(f"  checked: {numbers}, {seen['dead']:.1%} of F silent on these tokens")
-        lines.append(f"  this looks wrong: {seen['wrong']}" if seen["wrong"] else "  looks right")
+    if result["check"] is not None:
+        from saelab.evaluation import plausibility
+
+        lines.append(f"  checked: {plausibility.sentence(result['check'])}")
     lines.append(f"next: {result['next']}")
     return "\n".join(lines)

@@ -9,9 +9,11 @@ import torch
 
 from apps.cli import main
 from saelab import SAE, Choice, formats
+from saelab.evaluation import plausibility
 from saelab.origin import Identity, Origin
 from tests.apps.test_circuits import QUICK
 from tests.conftest import HOOK
+from tests.schemas import check
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,17 @@ def test_eval_measures_what_it_measures_of_the_run_it_came_from(
         capsys.readouterr()
         assert main(["eval", str(place), *where]) == 0
         reports[place] = json.loads(capsys.readouterr().out)
+    check(reports[run], "report")
+    assert "check" not in reports[tiny_run]  # which is known to be right
+    assert reports[run]["check"] == reports[theirs]["check"]
+    line = ["import", str(theirs), "--out", str(theirs.with_name("again")), "--hook", HOOK]
+    assert main([*line, "--check", str(tiny_cache), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["check"] == reports[run]["check"]
+    assert main(["eval", str(run), *where[:-1]]) == 0
+    said = plausibility.sentence(reports[run]["check"])
+    assert f"as an imported SAE: {said}" in capsys.readouterr().out
+    assert main(["eval", str(run), str(tiny_run), *where]) == 0
+    check(json.loads(capsys.readouterr().out), "reports")
     for name in ("fvu", "l0", "ce_recovered"):
         assert reports[run][name] == reports[theirs][name] == reports[tiny_run][name]
 

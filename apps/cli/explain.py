@@ -3,44 +3,36 @@ training contexts and scored by detection on held-out ones.
 
     saelab explain runs/a
     saelab explain runs/a --features 7,12,100-120
+    saelab explain runs/a --features 7,12 --endpoint http://127.0.0.1:8000/v1 --model-name qwen
 """
 
 import time
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import Positional
-
-from saelab.ranges import Count
 from saelab.runs import RunFolder
 
-from .common import OfCache, cell, document, show, told
-from .numbers import Numbers, numbers
+from . import explain_endpoint
+from .common import cell, document, show, told
+from .explain_endpoint import row
+from .explain_options import Args
+from .numbers import numbers
 from .progress import bar
 
 if TYPE_CHECKING:
     from saelab.explaining.explain import Explained
-    from saelab.explaining.records import Explanation
 
-
-@dataclass(frozen=True)
-class Args(OfCache):
-    """Options of `saelab explain`."""
-
-    run: Positional[Path] = Path()
-    """run folder"""
-    features: Numbers = ""
-    """features to print, such as 7,12,100-120, or all; rules are found for every live one"""
-    tokens: Count = 500_000
-    """training tokens to find rules on, at most"""
-    held_out: Count = 100_000
-    """held-out tokens to score them on, at most"""
+__all__ = ["Args", "run"]
 
 
 def run(args: Args) -> int:
     """Explain, write explanations.db into the run, print what it holds."""
+    if args.endpoint or args.model_name:
+        return explain_endpoint.run(args)
+    return _rules(args)
+
+
+def _rules(args: Args) -> int:
     from saelab import opening
     from saelab.explaining import store
     from saelab.explaining.explain import explain
@@ -96,16 +88,6 @@ def counts(explained: "Explained") -> dict[str, Any]:
         "kinds": dict(kinds.most_common()),
         **{name: mean.as_dict() for name, mean in explained.means.items()},
     }
-
-
-def row(feature: int, one: "Explanation | None") -> dict[str, Any]:
-    """A feature of the document; without explanation where it never fired."""
-    if one is None:
-        return {"feature": feature, "text": None}
-    names = ("text", "kind", "cells", "recall", "precision", "firings")
-    plain = {name: getattr(one, name) for name in names}
-    estimates = {name: getattr(one, name).as_dict() for name in ("score", "token", "gain")}
-    return {"feature": feature, **plain, **estimates}
 
 
 MEANS = (

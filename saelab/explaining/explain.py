@@ -67,6 +67,31 @@ def explain(
     return explained(read, firings, every, sae.sparsify.signed, seed), read, firings
 
 
+def main_units(
+    features: Sequence[int], read: Corpus, firings: Firings, signed: bool
+) -> dict[int, int]:
+    """The unit of each feature that fires on the training tokens: of a signed SAE that of its more
+    frequent sign."""
+    train_U = firings.inside(read.places(corpus.FIND, corpus.CHOOSE)).counts()
+    units = {}
+    for feature in features:
+        own = [2 * feature, 2 * feature + 1] if signed else [feature]
+        unit = max(own, key=lambda one: train_U[one])
+        if train_U[unit]:
+            units[feature] = unit
+    return units
+
+
+def of_tokens(read: Corpus, firings: Firings, every: Any) -> Callable[[int], NDArray]:
+    """Where each unit's best single token stands: unit -> [M] bool."""
+    _, (family, rules_UK) = choosing.choose([next(iter(every))], read, firings)
+
+    def places(unit: int) -> NDArray:
+        return np.isin(family.ids, rules_UK[[unit]].indices)
+
+    return places
+
+
 def explained(
     read: Corpus, firings: Firings, every: Any, signed: bool = False, seed: int = 0
 ) -> Explained:

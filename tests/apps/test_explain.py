@@ -11,6 +11,7 @@ from saelab.files import write_json
 from saelab.outdated import outdated
 from saelab.runs import RunFolder
 from tests import schemas
+from tests.explaining import stand_in
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,29 @@ def test_those_of_an_earlier_sae_are_named(run, tmp_path, capsys):
 def test_features_that_cannot_be_meant_are_refused(run, words, why, capsys):
     assert main(["explain", str(run), f"--features={words}"]) == 2
     assert why in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_an_endpoint_is_asked_about_the_named_features_and_nothing_is_sent_unasked(run, capsys):
+    with stand_in.serving() as server:
+        assert main(["explain", str(run), "--tokens", "3k"]) == 0
+        assert server.asked == []
+        options = ["--endpoint", server.url, "--model-name", "stand-in", "--tokens", "6k", "--json"]
+        assert main(["explain", str(run), *options]) == 2
+        assert "name them, --features 7,12" in capsys.readouterr().err
+        assert server.asked == []
+        live = [*store.explanations(RunFolder(run))][:3]
+        named = ",".join(map(str, live))
+        assert main(["explain", str(run), *options, "--features", named]) == 0
+        printed, told = capsys.readouterr()
+        assert f"asking {server.url}, model stand-in, about 3 live features" in told
+        result = json.loads(printed)
+        schemas.check(result, "explain")
+        kept = store.explanations(RunFolder(run), "stand-in")
+        assert [row["feature"] for row in result["features"]] == [*kept] == live
+        assert {one.method for one in store.of_feature(RunFolder(run), live[0])} == {
+            "rules",
+            "stand-in",
+        }
+        server.statuses = [401]
+        assert main(["explain", str(run), *options, "--features", named]) == 1
+        assert "it wants another key" in capsys.readouterr().err

@@ -59,6 +59,7 @@ def printable(output: str, readme: str) -> str:
 def test_the_demo_leaves_two_runs_a_report_and_an_index(demo: Path):
     assert {p.name for p in demo.iterdir()} == {
         "checkpoints",
+        "compare-demo-seed1.json",
         "config.yaml",
         "features.db",
         "metrics.jsonl",
@@ -67,6 +68,7 @@ def test_the_demo_leaves_two_runs_a_report_and_an_index(demo: Path):
         "training.json",
     }
     assert (demo.parent / "demo-seed1" / "sae" / "sae.json").exists()
+    assert (demo.parent / "demo-seed1" / "features.db").exists()
     assert (demo.parent / "demo-cache" / "manifest.json").exists()
 
 

@@ -40,7 +40,21 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Compare every two, write compare-OTHER.json into the first of each, print."""
-    from saelab.analysis.comparison import configurations, measure
+    from saelab.analysis.comparison import configurations
+
+    pairs, named = compared(args)
+    if len(pairs) == 1:
+        show(pairs[0], args.json, compare_text.pair(pairs[0]))
+        return 0
+    grouped = configurations.compared(named, _values(pairs))
+    result = document("comparisons", args.seed, pairs=pairs, configurations=grouped)
+    show(result, args.json, compare_text.several(result))
+    return 0
+
+
+def compared(args: Args) -> tuple[list[dict], dict[str, "SAE"]]:
+    """The comparison of every two runs, written into the first of each; and the SAEs."""
+    from saelab.analysis.comparison import measure
 
     if len(set(args.runs)) < 2:
         raise UsageError("two runs are needed at least: saelab compare RUN RUN [RUN ...]")
@@ -57,14 +71,7 @@ def run(args: Args) -> int:
             training=args.dead,
             progress=shown.to,
         )
-    pairs = [_pair(*two, named, together, args) for two in combinations(folders, 2)]
-    if len(pairs) == 1:
-        show(pairs[0], args.json, compare_text.pair(pairs[0]))
-        return 0
-    grouped = configurations.compared(named, _values(pairs))
-    result = document("comparisons", args.seed, pairs=pairs, configurations=grouped)
-    show(result, args.json, compare_text.several(result))
-    return 0
+    return [_pair(*two, named, together, args) for two in combinations(folders, 2)], named
 
 
 def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
@@ -72,7 +79,7 @@ def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
     model is loaded, for one at another place."""
     from saelab import opening
 
-    options = {"device": args.place, "dtype": args.model_dtype}
+    options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype}
     saes = [opening.open(folder, needs=(), **options).sae for folder in folders]
     for folder, sae in zip(folders[1:], saes[1:], strict=True):
         if reason := saes[0].origin.elsewhere(sae.origin):

@@ -12,8 +12,12 @@ FEW = 30  # documents, from which intervals are bootstrapped
 def pair(result: Mapping[str, Any]) -> str:
     """Two SAEs: what they differ by, and what they share."""
     lines = [f"A {result['first']}", f"B {result['second']}", *_metrics(result)]
-    lines += ["", *_found(result), *_splitting(result)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", features(result)])
+
+
+def features(result: Mapping[str, Any]) -> str:
+    """What two SAEs share."""
+    return "\n".join([*_found(result), *_splitting(result)])
 
 
 def _metrics(result: Mapping[str, Any]) -> list[str]:

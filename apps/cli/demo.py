@@ -1,5 +1,5 @@
-"""The main job on the bundled model: capture, train two seeds, evaluate, index, open the
-browser.
+"""The main job on the bundled model: capture, train two seeds, evaluate, index, compare the seeds,
+open the browser.
 
     saelab demo
     saelab demo --out runs/mine --no-browse
@@ -41,7 +41,7 @@ class Args(OnDevice):
 
 def run(args: Args) -> int:
     """Do it all in one process; every stage prints what its own verb prints."""
-    from . import browse, capture, index
+    from . import browse, capture, compare, compare_text, index
     from . import eval as evaluation
 
     cache, second = (args.out.with_name(f"{args.out.name}-{part}") for part in ("cache", "seed1"))
@@ -69,8 +69,13 @@ def run(args: Args) -> int:
     with _stage(
         "index", "what every feature fires on, and whether the other seed found it", seconds
     ):
-        others = {"compare": (second,), "tokens": 500_000}
-        index.run(index.Args(run=args.out, seed=seed, device=device, **others))
+        for run_, other, n_tokens in ((args.out, second, 500_000), (second, args.out, 200_000)):
+            others = {"compare": (other,), "tokens": n_tokens}
+            index.run(index.Args(run=run_, seed=seed, device=device, **others))
+    with _stage("compare", "what the two seeds share", seconds):
+        two = {"runs": (args.out, second), "tokens": 15_000, "dead": False}
+        pairs, _ = compare.compared(compare.Args(seed=seed, device=device, **two))
+        print(f"A {args.out}, B {second}\n{compare_text.features(pairs[0])}")
     timing = ", ".join(f"{name} {s:.0f} s" for name, s in seconds.items())
     print(f"done in {sum(seconds.values()):.0f} s: {timing}")
     if args.no_browse:

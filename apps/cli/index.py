@@ -2,7 +2,7 @@
 the browser reads.
 
     saelab index runs/a
-    saelab index runs/a --compare runs/b
+    saelab index runs/a --compare runs/b --map
 """
 
 import os
@@ -36,6 +36,9 @@ class Args(OfCache):
     """tokens to read, such as 500k or 2M"""
     split: Literal["train", "held_out"] = "train"
     """which documents to read"""
+    map: bool = False
+    """lay the decoder directions out in a plane: t-SNE of up to 20,000 features (minutes), above
+    that the plane of their two largest principal components"""
 
 
 def run(args: Args) -> int:
@@ -63,6 +66,7 @@ def run(args: Args) -> int:
             n_tokens=args.tokens,
             split=args.split,
             seed=args.seed,
+            map=args.map,
             digest=folder.sae_digest(),
             progress=shown.to,
         )
@@ -88,9 +92,8 @@ def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
 
 def counts(summary: dict) -> dict:
     """The numbers of the index's summary."""
-    return {
-        name: summary[name] for name in ("n_tokens", "n_contexts", "n_features", "unseen", "others")
-    }
+    names = ("n_tokens", "n_contexts", "n_features", "unseen", "map", "others")
+    return {name: summary[name] for name in names}
 
 
 def text(run: Path, result: dict) -> str:
@@ -110,4 +113,6 @@ def text(run: Path, result: dict) -> str:
                 f"{other['name']} has found {other['share']:.0%} of the live features (paired one "
                 f"to one, cosine above {other['threshold']})"
             )
+    if result["map"]:
+        lines.append(f"a map of the directions by {result['map']}")
     return "\n".join([*lines, f"next: saelab browse {run}"])

@@ -202,13 +202,22 @@ def _matched(texts: list[str], first: int, parts: list[Phrase]) -> NDArray:
         pieces = [part.of(piece) for piece in texts]
         starts = np.cumsum([0, *map(len, pieces)])
         joined = "".join(pieces)
-        at = joined.find(part.text, starts[first])
-        while at >= 0:
-            ends = [at, at + len(part.text) - 1]
-            head, last = np.searchsorted(starts, ends, side="right") - 1
-            row[head : last + 1] = True
-            at = joined.find(part.text, at + 1)
+        found_M = np.array([*_occurrences(joined, part.text, int(starts[first]))], np.int64)
+        ends_2M = np.stack([found_M, found_M + len(part.text) - 1])
+        head_M, last_M = np.searchsorted(starts, ends_2M, side="right") - 1
+        # Each occurrence opens a span of tokens and closes it behind its last one.
+        opened = np.bincount(head_M, minlength=len(texts) + 1)
+        closed = np.bincount(last_M + 1, minlength=len(texts) + 1)
+        row[:] = np.cumsum(opened - closed)[: len(texts)] > 0
     return matched_WT
+
+
+def _occurrences(text: str, phrase: str, start: int) -> Iterator[int]:
+    """Where a phrase begins in a text, from `start` on; occurrences may overlap."""
+    at = text.find(phrase, start)
+    while at >= 0:
+        yield at
+        at = text.find(phrase, at + 1)
 
 
 def _behind(matched_WT: NDArray) -> NDArray:

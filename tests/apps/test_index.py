@@ -3,9 +3,15 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
 
 from apps.cli import main
+from saelab import opening
+from saelab.errors import UsageError
+from saelab.features.listing import Keep
+from saelab.features.more import examples
 from saelab.features.reader import FeatureIndex
 from saelab.files import write_json
 
@@ -60,3 +66,42 @@ def test_a_run_at_another_hook_is_refused(run, tiny_run, tmp_path, capsys):
     write_json(other / "sae" / "sae.json", header)
     assert main(["index", str(run), "--compare", str(other)]) == 2
     assert "it reads blocks.1.hook_out, not" in capsys.readouterr().err
+
+
+def test_a_map_is_made_on_demand_and_filters(run, capsys):
+    assert main(["index", str(run), "--tokens", "1k"]) == 0
+    with FeatureIndex(run / "features.db") as opened:
+        assert opened.map() is None
+    assert main(["index", str(run), "--tokens", "1k", "--map"]) == 0
+    assert "a map of the directions by t-SNE" in capsys.readouterr().out
+    with FeatureIndex(run / "features.db") as opened:
+        method, places_F2 = opened.map()
+        assert method == opened.summary["map"] == "t-SNE"
+        right = {*opened.order(keep=Keep(box=(0, 1, -1, 1))).tolist()}
+        assert right == {*np.flatnonzero(places_F2[:, 0] >= 0)} and 0 < len(right) < 64
+
+
+def test_more_examples_come_from_the_cache(run, capsys):
+    assert main(["index", str(run), "--tokens", "4k"]) == 0
+    _, sae, cache, _ = opening.open(run, needs=("cache",))
+    with FeatureIndex(run / "features.db") as opened:
+        feature = int(opened.order("density")[0])
+        shown = {(e.context, e.position) for e in opened.examples(feature)}
+        more = examples(sae, cache, opened, feature, 5)
+        assert 0 < len(more) <= 5
+        assert not {(e.context, e.position) for e in more} & shown
+        chunks = [chunk for chunk in cache.contexts(sae.origin.hook)]
+        acts_CTD, tokens_CT = (torch.cat([c[at] for c in chunks]) for at in (1, 0))
+        for example in more:
+            dense_TF = sae.frozen().encode(acts_CTD[example.context]).to_dense().detach()
+            dense_TF[0] = 0
+            assert example.activations == pytest.approx(dense_TF[:, feature].tolist(), rel=1e-5)
+            assert example.value == pytest.approx(example.activations[example.position])
+            ids = tokens_CT[example.context].tolist()
+            assert example.texts == [opened.vocabulary.text(token) for token in ids]
+        with torch.no_grad():
+            sae.W_enc *= 1.5
+        with pytest.raises(
+            UsageError, match=rf"is not what .*features.db was made of: feature {feature}"
+        ):
+            examples(sae, cache, opened, feature, 5)

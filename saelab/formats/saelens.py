@@ -80,6 +80,13 @@ def read(path: Path) -> Published:
     tensors.need(held, architecture.needs, path / WEIGHTS)
     fields = {**_four(held), **architecture.fields(cfg, held)}
     transcoder = "transcoder" in cfg.architecture
+    explained = cfg.said.get("hook_name_out")
+    if explained and not transcoder and explained != cfg.said.get("hook_name"):
+        raise UsageError(
+            f"{path} explains {explained} and its architecture is {cfg.architecture!r}, which "
+            "gives back what it reads: one of both is wrong, of a transcoder it is 'transcoder' or "
+            "'jumprelu_transcoder'"
+        )
     return Published(
         **fields,
         transcoder=transcoder,

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from saelab.models import hub
 from saelab.models.families import BLOCK, family_of, names, point
-from saelab.models.loading import causal_class, missing_files, weight_files
+from saelab.models.loading import causal_class, locate, missing_files, weight_files
 
 
 def described(folder: Path) -> dict[str, Any]:
@@ -28,6 +29,23 @@ def described(folder: Path) -> dict[str, Any]:
         "tokenizer": _tokenizer(folder),
         "hook points": _hooks(architecture, config),
     }
+
+
+def widths(name: str) -> dict[str, int]:
+    """Width by name of the hook points of a model that lies on this machine (of any layer N);
+    nothing of one that does not, or that only loading tells.
+
+    widths("bundled")["blocks.N.hook_resid_post"]  # 256
+    """
+    from transformers import AutoConfig
+
+    folder = Path(name) if Path(name).is_dir() else hub.cached(name)
+    if name == "bundled" and not Path(name).is_dir():
+        folder = locate(name).folder
+    if folder is None or missing_files(folder):
+        return {}
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    return _hooks(causal_class(folder), config) or {}
 
 
 def files(folder: Path) -> list[Path]:

@@ -1,8 +1,9 @@
 """saelab: a mechanistic-interpretability workbench built on sparse autoencoders.
 
 >>> import saelab
->>> run = saelab.train(saelab.Config(cache="caches/a", out="runs/a", k=32))
->>> folder, sae, cache, model = saelab.open(run)
+>>> run = saelab.open("runs/demo")
+>>> run.top(search="self"), run.feature(7), run.features("import numpy as np")
+>>> mine = saelab.train(x_ND, k=16, features=1024)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,9 @@ from saelab.idle import wait_asleep
 
 if TYPE_CHECKING:
     from apps.browser import charts, draw
+    from apps.notebook import show
+    from apps.notebook.opened import Run, open
+    from apps.notebook.training import train
     from saelab.activations import Cache
     from saelab.code import Code
     from saelab.evaluation import evaluate
@@ -18,14 +22,12 @@ if TYPE_CHECKING:
     from saelab.features.reader import FeatureIndex
     from saelab.formats import Format
     from saelab.models import load as load_model
-    from saelab.opening import open
     from saelab.origin import Origin
     from saelab.registration import register
     from saelab.runs import RunFolder
     from saelab.sae import SAE
     from saelab.sparsify import Choice, Threshold
     from training.config import Config
-    from training.loop import train
 
 __version__ = "0.1.0"
 
@@ -39,6 +41,7 @@ __all__ = [
     "Format",
     "Metric",
     "Origin",
+    "Run",
     "RunFolder",
     "Threshold",
     "charts",
@@ -47,6 +50,7 @@ __all__ = [
     "load_model",
     "open",
     "register",
+    "show",
     "train",
 ]
 
@@ -61,15 +65,17 @@ HOMES = {
     "Format": ("saelab.formats", "Format"),
     "Metric": ("saelab.evaluation.rows", "Metric"),
     "Origin": ("saelab.origin", "Origin"),
+    "Run": ("apps.notebook.opened", "Run"),
     "RunFolder": ("saelab.runs", "RunFolder"),
     "Threshold": ("saelab.sparsify", "Threshold"),
     "charts": ("apps.browser.charts", None),
     "draw": ("apps.browser.draw", None),
     "evaluate": ("saelab.evaluation", "evaluate"),
     "load_model": ("saelab.models", "load"),
-    "open": ("saelab.opening", "open"),
+    "open": ("apps.notebook.opened", "open"),
     "register": ("saelab.registration", "register"),
-    "train": ("training.loop", "train"),
+    "show": ("apps.notebook.show", None),
+    "train": ("apps.notebook.training", "train"),
 }
 
 

@@ -101,6 +101,9 @@ apps:
 apps.browser: saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
     saelab.folders saelab.models saelab.outdated saelab.prompting saelab.runs saelab.sparsify
     saelab.spelling saelab.statistics
+apps.notebook: apps.browser saelab.activations saelab.analysis.prompts saelab.analysis.steering
+    saelab.errors saelab.evaluation saelab.features saelab.files saelab.matching saelab.opening
+    saelab.prompting saelab.runs saelab.sae training
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
     saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.device
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files

@@ -7,7 +7,7 @@ import torch
 
 import saelab
 from apps.cli import main
-from saelab import SAE, Choice, kernels, models
+from saelab import SAE, Choice, kernels, models, opening
 from saelab.activations import Cache
 from saelab.activations.plan import Plan
 from saelab.device import chosen, out_of_memory, quick_dtype
@@ -106,7 +106,7 @@ def test_a_cache_records_what_its_model_computed_in_and_later_verbs_do_the_same(
     assert main(["train", "--cache", cache, *sizes, "--out", run, "--device", "cpu"]) == 0
     assert models.dtype_of(saelab.open(run).model) == "bfloat16"
     assert models.dtype_of(saelab.open(run, dtype="float32").model) == "float32"
-    assert models.dtype_of(saelab.open(run, needs=("model",)).model) == "float32"
+    assert models.dtype_of(opening.open(run, needs=("model",)).model) == "float32"
     assert main(["eval", run, "--tokens", "200", "--device", "cpu"]) == 0
     manifest = Cache(cache).manifest
     older = {k: v for k, v in manifest["settings"].items() if k != "model_dtype"}

@@ -26,7 +26,7 @@ import training, apps
 assert training.THEIRS and apps.THEIRS
 assert not hasattr(training, "Config")
 from saelab.door import beside
-assert saelab.train is beside("training.loop").train
+assert saelab.open.__module__ == beside("apps.notebook.opened").__name__ != "apps.notebook.opened"
 assert beside("training") is beside("training") is not training
 assert saelab.Config is beside("training").Config is beside("training.config").Config
 """

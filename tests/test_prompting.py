@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import saelab
-from saelab import models, prompting
+from saelab import models, opening, prompting
 from saelab.analysis import prompts
 from saelab.analysis.dark_matter import fit, map_file
 from saelab.analysis.steering import Edit
@@ -56,8 +56,8 @@ def test_a_text_is_begun_as_the_cache_s_contexts_are(bench):
 
 
 def test_a_cache_that_is_gone_is_no_obstacle_and_is_told(tiny_run: Path, tiny_model: Path):
-    folder, sae, _, model = saelab.open(tiny_run, needs=("model",))
-    gone = prompting.bench(saelab.opening.Opened(folder, sae, None, model), "it was deleted")
+    folder, sae, _, model = opening.open(tiny_run, needs=("model",))
+    gone = prompting.bench(opening.Opened(folder, sae, None, model), "it was deleted")
     reading = prompting.read(gone, "alpha")
     assert gone.no_cache == "it was deleted" and reading.table.usual is None
     with pytest.raises(UsageError, match="saelab index RUN"):

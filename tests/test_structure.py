@@ -60,11 +60,14 @@ KNOWN = {"saelab", "saelab.sae", "saelab.door", "training.loop", "training.confi
         "from . import loop",
         "def f():\n    from training.loop import train",
         "loop = beside('training.loop')",
-        "import saelab\nsaelab.train(1)",
     ],
 )
 def test_an_import_is_seen_however_it_is_written(line: str):
     assert "training.loop" in imports(line, "training.config", KNOWN)
+
+
+def test_an_import_through_the_door_is_seen():
+    assert "training.config" in imports("import saelab\nsaelab.Config(1)", "apps.cli", KNOWN)
 
 
 def test_an_arrow_that_is_not_in_the_list_is_caught():

@@ -1,12 +1,14 @@
 """Plotly figures of an index and of a run. Imports no Streamlit."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from .html import escape
 
 # Marks of at least 3:1 on the light and on the dark page; texts and axes take the page's colours.
 POSITIVE, NEGATIVE, ACCENT = "#d97410", "#5485e6", "#3f8f88"
@@ -195,3 +197,36 @@ def _log_axis(points: Sequence[dict]) -> dict[str, Any]:
     """A logarithmic axis of circuit sizes."""
     sizes = [int(point["size"]) for point in points if point["size"]]
     return {"type": "log", **log_ticks(min(sizes), max(sizes))} if sizes else {"type": "log"}
+
+
+def pareto(runs: Mapping[str, tuple[Mapping, Mapping]], label: str) -> go.Figure:
+    """What each run costs, its L0, and what it gives, both estimates ({value, low, high}) by name,
+    with 95% intervals of the latter; label: what that is."""
+    pairs = list(runs.values())
+    x, y = ([pair[side]["value"] for pair in pairs] for side in (0, 1))
+    spread = {
+        "type": "data",
+        "symmetric": False,
+        "array": [_reach(gives, "high") for _, gives in pairs],
+        "arrayminus": [_reach(gives, "low") for _, gives in pairs],
+        "color": QUIET,
+        "thickness": 1,
+        "width": 3,
+    }
+    dots = go.Scatter(
+        x=x,
+        y=y,
+        error_y=spread,
+        mode="markers+text",
+        text=[str(escape(name)) for name in runs],  # of which plotly reads a little HTML
+        textposition="top center",
+        marker={"color": ACCENT, "size": 8},
+        hovertemplate=f"%{{text}}<br>L0 %{{x:.3g}}, {label} %{{y:.4g}}<extra></extra>",
+    )
+    figure = _styled(go.Figure(dots), 320)
+    return figure.update_xaxes(title="L0").update_yaxes(title=label)
+
+
+def _reach(estimate: Mapping, end: str) -> float:
+    """How far an interval reaches from its estimate."""
+    return 0.0 if estimate[end] is None else abs(estimate[end] - estimate["value"])

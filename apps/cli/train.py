@@ -24,7 +24,6 @@ from typing import Annotated, Any
 
 from tyro.conf import Fixed, Suppress
 
-import saelab
 from saelab import Config, ranks
 from saelab.door import beside
 from saelab.errors import FailedRun, UsageError
@@ -109,7 +108,8 @@ def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
     with bars:
         if not first.live:
             at(first.n_steps, "step", "")
-        saelab.train(configs, progress=progress, keeping=keeping, **options)
+        train = beside("training.loop").train
+        train(configs, progress=progress, keeping=keeping, **options)
     for config in () if ranks.rank() else configs:
         warn(config)
 

@@ -29,16 +29,17 @@ def arrays(acts: Any, spool: IO[bytes], limit: int | None = None) -> dict[str, T
     >>> arrays(DataLoader(TensorDataset(x_ND), batch_size=512), spool)["acts"].shape
     """
     if isinstance(acts, Mapping):
-        return {str(name): _tensor(one, f"{name}") for name, one in acts.items()}
+        return {str(name): tensor(one, f"{name}") for name, one in acts.items()}
     if isinstance(acts, Tensor | np.ndarray) or hasattr(acts, "to_numpy"):
-        return {"acts": _tensor(acts, "what is given")}
+        return {"acts": tensor(acts, "what is given")}
     if not isinstance(acts, Iterable) or isinstance(acts, str | bytes | Path):
         raise UsageError(f"what is given is a {type(acts).__name__}: {KINDS}")
     return {"acts": _spooled(iter(acts), spool, limit)}
 
 
-def _tensor(one: Any, what: str) -> Tensor:
-    """On the CPU, floats as they are, a DataFrame's numbers as float32."""
+def tensor(one: Any, what: str) -> Tensor:
+    """A tensor, an array or a DataFrame as a tensor on the CPU: numbers as they are, a frame's as
+    float32. Raises UsageError, which calls it `what`, for anything else."""
     if isinstance(one, Tensor):
         return one.detach().cpu()
     if hasattr(one, "to_numpy"):
@@ -48,8 +49,9 @@ def _tensor(one: Any, what: str) -> Tensor:
             raise UsageError(f"{what} has columns that are no numbers: leave them out") from None
     if not isinstance(one, np.ndarray) or one.dtype == object:
         raise UsageError(f"{what} is a {type(one).__name__}: {KINDS}")
-    # Of a foreign byte order torch has no tensor; float64 and float16 are taken as they are.
-    return torch.from_numpy(np.ascontiguousarray(one, one.dtype.newbyteorder("=")))
+    # Of a foreign byte order torch has no tensor, and it warns of one that nobody may write.
+    native = np.ascontiguousarray(one, one.dtype.newbyteorder("="))
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
 
 
 def _spooled(batches: Iterator[Any], spool: IO[bytes], limit: int | None) -> Tensor:
@@ -77,7 +79,7 @@ def _spooled(batches: Iterator[Any], spool: IO[bytes], limit: int | None) -> Ten
 def _rows(batch: Any, number: int) -> Tensor:
     if isinstance(batch, list | tuple) and batch:
         batch = batch[0]  # what else a loader gives, such as labels, comes behind it
-    rows = _tensor(batch, f"batch {number}")
+    rows = tensor(batch, f"batch {number}")
     if rows.ndim not in (2, 3):
         raise UsageError(
             f"batch {number} has shape {list(rows.shape)}: [B, D] or [B, T, D] is right"

@@ -144,7 +144,9 @@ def table(read: Read, usual_F: Tensor | np.ndarray | None = None) -> Table:
     features, values = read.code.features.cpu(), read.code.values.cpu()
     usual_N = None
     if usual_F is not None:
-        mean_N = torch.as_tensor(usual_F, dtype=torch.float32)[features]
+        # What an index holds is mapped from its file, which nobody may write.
+        held_F = usual_F if isinstance(usual_F, Tensor) else torch.from_numpy(np.array(usual_F))
+        mean_N = held_F.float()[features]
         usual_N = torch.where(mean_N > 0, values.abs() / mean_N, torch.nan)
     effect_N = None if read.gradient is None else along(read, read.gradient).cpu()
     return Table(read.code.tokens.cpu(), features, values, usual_N, effect_N)

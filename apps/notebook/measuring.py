@@ -1,0 +1,63 @@
+"""What `saelab eval` and `saelab index` do, from a notebook."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import saelab
+from saelab.errors import UsageError
+from saelab.files import write_json
+from saelab.opening import Opened
+from saelab.runs import RunFolder, read
+
+from .shown import frame
+
+if TYPE_CHECKING:
+    import pandas
+
+    from saelab.sae import SAE
+
+SHOWN = ("value", "low", "high", "null")
+
+
+def evaluate(opened: Opened, n_tokens: int, seed: int) -> None:
+    """Write the run's report.json."""
+    from saelab.evaluation import evaluate
+
+    folder, sae, cache, model = opened
+    fields = evaluate(sae, cache, model, n_tokens=n_tokens, seed=seed)
+    head = {"schema": "saelab/report/1", "saelab_version": saelab.__version__, "seed": seed}
+    result = {**head, "command": "run.evaluate()", **fields, "sae": folder.sae_digest()}
+    write_json(folder.report, result)
+
+
+def report(folder: RunFolder) -> "pandas.DataFrame":
+    """See `Run.report`."""
+    from saelab.evaluation import rows
+
+    document = read(folder.report)
+    if not document:
+        how = f"run.evaluate(), or `saelab eval {folder.path}`"
+        raise UsageError(f"{folder.path} is not evaluated yet: {how}")
+    metrics = [{"metric": row.label, **document[row.key]} for row in rows.of(document)]
+    return frame([{name: one.get(name) for name in ("metric", *SHOWN)} for one in metrics])
+
+
+def build_index(
+    opened: Opened, n_tokens: int, others: Sequence[tuple[str, "SAE"]], seed: int
+) -> None:
+    """Write the run's features.db."""
+    from saelab.features import build
+
+    folder, sae, cache, model = opened
+    build.build(
+        sae,
+        cache,
+        sae.origin.hook,
+        folder.features,
+        tokenizer=getattr(model, "tokenizer", None),
+        model=model,
+        others=others,
+        n_tokens=n_tokens,
+        seed=seed,
+        digest=folder.sae_digest(),
+    )

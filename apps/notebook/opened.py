@@ -1,0 +1,223 @@
+"""A run in a notebook: its parts are read when they are first asked for, its answers are
+DataFrames, its features are drawn as the browser draws them.
+
+Shapes: N rows, D width.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saelab import opening, prompting
+from saelab.errors import UsageError
+from saelab.runs import read
+
+from ..browser import tables
+from . import features, measuring, texts
+from .shown import Shown
+
+if TYPE_CHECKING:
+    import pandas
+
+    from saelab.features.reader import FeatureIndex
+    from saelab.prompting import Bench
+
+
+def open(
+    path: Path | str,
+    model: Any = None,
+    cache: Any = None,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+) -> "Run":
+    """A run, opened for exploring.
+
+    model: a name, a folder or a model in memory, where it is not (or not any more) what the run's
+    record names; cache: a folder or a `Cache`, likewise. device: where the SAE and the model go.
+    dtype: of the model (default: that of the model that filled the cache). Raises UsageError for a
+    folder without an SAE, later for a model or cache that is gone or is another one than recorded.
+
+    >>> run = saelab.open("runs/demo")
+    >>> run.top(search="self")
+    """
+    return Run(path, model, cache, device=device, dtype=dtype)
+
+
+class Run:
+    """See `open`. It unpacks as well: `folder, sae, cache, model = saelab.open("runs/demo")`."""
+
+    def __init__(
+        self,
+        path: Path | str,
+        model: Any = None,
+        cache: Any = None,
+        *,
+        device: str = "cpu",
+        dtype: str | None = None,
+    ) -> None:
+        self._named = (model, cache)
+        self._place: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.folder, self.sae, _, _ = opening.open(path, needs=(), **self._place)
+
+    @property
+    def name(self) -> str:
+        """What the run's folder is called."""
+        return self.folder.path.resolve().name
+
+    @cached_property
+    def cache(self) -> Any:
+        """The activations that it was trained on, a `Cache`."""
+        return opening.open(self.folder.path, *self._named, needs=("cache",), **self._place).cache
+
+    @cached_property
+    def model(self) -> Any:
+        """The model that it was trained at; None of a run on activations from elsewhere."""
+        model = self._named[0]
+        options = {**self._place, "needs": opening.IF_ANY}
+        return opening.open(self.folder.path, model, self.cache, **options).model
+
+    @cached_property
+    def index(self) -> "FeatureIndex":
+        """Its feature index. Raises UsageError where there is none yet."""
+        from saelab.features.reader import FeatureIndex
+
+        if not self.folder.features.is_file():
+            raise UsageError(
+                f"{self.folder.path} has no feature index yet: run.build_index(), or "
+                f"`saelab index {self.folder.path}`"
+            )
+        return FeatureIndex(self.folder.features)
+
+    @cached_property
+    def bench(self) -> "Bench":
+        """SAE and model ready for texts, as `saelab.prompting` takes them."""
+        if self.model is None:
+            raise UsageError(f"{self.folder.path} has no model: its activations were given")
+        return prompting.bench(self.opened)
+
+    @property
+    def opened(self) -> opening.Opened:
+        """All of it, as `saelab.opening.open` gives it."""
+        return opening.Opened(self.folder, self.sae, self.cache, self.model)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.opened)
+
+    def __repr__(self) -> str:
+        return repr(self.folder).replace("RunFolder", "Run", 1)
+
+    def _repr_html_(self) -> str:
+        about = tables.about(self.name, read(self.folder.header))
+        report = tables.report(read(self.folder.report), str(self.folder.path))
+        return Shown(about + report, repr(self))._repr_html_()
+
+    # --- its features ----------------------------------------------------------------------------
+
+    def top(
+        self, n: int = 50, by: str = "interest", search: str = "", **keep: Any
+    ) -> "pandas.DataFrame":
+        """Features as a table, by falling `by` (interest, density, mean, max, cosine, feature), or
+        those that a search finds in tokens, contexts, output tokens and labels, best first.
+
+        keep: which of them, by fields of `saelab.features.listing.Keep`, such as density=(0, 0.01),
+        alive=True, sign=-1.
+
+        >>> run.top(10, "density", alive=True)
+        >>> run.top(search='" for"')
+        """
+        return features.table(self.folder, self.index, n, by, search, keep)
+
+    def feature(self, number: int) -> "features.View":
+        """One feature: displayed as the browser's page of it; its parts are DataFrames.
+
+        >>> run.feature(7).examples
+        """
+        return features.View(self.folder.path, self.index, number)
+
+    def compare(self, other: "Run | Path | str") -> "pandas.DataFrame":
+        """Which feature is which of another run's, one to one by the cosine of decoder rows, most
+        alike first; `found` where that is above 0.7.
+
+        >>> run.compare("runs/demo-seed1").query("found")
+        """
+        other = other if isinstance(other, Run) else Run(other, **self._place)
+        return features.compared(self.sae, other.sae)
+
+    # --- texts and activations -------------------------------------------------------------------
+
+    def tokens(self, text: str) -> list[str]:
+        """What the tokens of a text read, from what begins a context on."""
+        return prompting.prompt(self.bench, text).texts
+
+    def features(
+        self, what: Any, by: str | None = None, n: int | None = None
+    ) -> "pandas.DataFrame":
+        """The features that fire on a text, or on activations [N, D] (tensor, array, DataFrame).
+
+        Of a text one row for each token and feature: value; usual, over the feature's mean where it
+        fires; effect on the loss in nats, by estimate. by: one of the three, by falling size of
+        which the rows stand (default: by position). n: rows at most.
+
+        >>> run.features("import numpy as np", by="usual", n=10)
+        """
+        if isinstance(what, str):
+            return texts.features(self.bench, what, by, n)
+        return texts.coded(self.sae, what, n)
+
+    def attribute(
+        self, text: str, token: str | int | None = None, against: str | int | None = None
+    ) -> "pandas.DataFrame":
+        """Where the logit of the token after a text comes from: contributions of features, of what
+        the SAE misses, of biases and of what passes by, largest first; they add up to the logit.
+
+        token: its text or id (default: the most probable one); against: one whose logit is
+        subtracted.
+
+        >>> run.attribute("def f(self", "):").head(10)
+        """
+        return texts.attribution(self.bench, text, token, against)
+
+    def steer(
+        self,
+        text: str,
+        feature: int | Mapping[int, float],
+        value: float = 0.0,
+        mode: str = "clamp",
+        n: int = 30,
+        **options: Any,
+    ) -> "pandas.DataFrame":
+        """A text continued by n tokens while a feature is clamped to a value (mode: clamp, add,
+        scale, ablate), beside the original, random directions and other features of its length.
+
+        feature: its number, or several with their values. options: as of `prompting.steer`.
+
+        >>> run.steer("import ", 17, 8.0)
+        """
+        values = feature if isinstance(feature, Mapping) else {feature: value}
+        return texts.steered(self.bench, text, values, mode, n=n, **options)
+
+    # --- what verbs write ------------------------------------------------------------------------
+
+    def evaluate(self, n_tokens: int = 200_000, seed: int = 0) -> "pandas.DataFrame":
+        """Measure it on held-out tokens as `saelab eval` does; the report is kept in the run."""
+        measuring.evaluate(self.opened, n_tokens, seed)
+        return self.report
+
+    @property
+    def report(self) -> "pandas.DataFrame":
+        """The metrics of its report with their intervals and nulls. Raises UsageError where there
+        is none yet."""
+        return measuring.report(self.folder)
+
+    def build_index(
+        self, n_tokens: int = 1_000_000, compare: Sequence["Run | Path | str"] = (), seed: int = 0
+    ) -> "Run":
+        """Build its feature index as `saelab index` does; compare: runs in which every feature is
+        looked up."""
+        others = [one if isinstance(one, Run) else Run(one, **self._place) for one in compare]
+        self.__dict__.pop("index", None)
+        named = [(other.name, other.sae) for other in others]
+        measuring.build_index(self.opened, n_tokens, named, seed)
+        return self

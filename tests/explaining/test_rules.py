@@ -17,6 +17,15 @@ def token_is(*words):
     return lambda texts, at: texts[at] in words
 
 
+def test_the_signs_of_a_signed_feature_are_explained_apart():
+    read = planted.corpus()
+    fires = planted.firings(read, [token_is("self"), token_is("None", "def")])
+    (one,) = explained(read, fires, planted.families(read), signed=True).by_feature.values()
+    assert one.text == '−: on "def" or "None"' and one.score.value == 1.0
+    assert one.opposite is not None
+    assert (one.opposite.text, one.opposite.score.value) == ('+: on "self"', 1.0)
+
+
 def in_comment(texts, at):
     """Read character by character: a # outside of double quotes, up to the line's end."""
     line = "".join(texts[1:at]).rpartition("\n")[2]

@@ -24,7 +24,7 @@ def save(figure: go.Figure, path: Path) -> None:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path.name}: figures are written as {', '.join(SUFFIXES)}")
     if path.suffix == ".html":
-        path.write_text(figure.to_html(include_plotlyjs=True, config=CONFIG), encoding="utf-8")
+        path.write_text(to_html(figure), encoding="utf-8")
         return
     try:
         figure.write_image(path, scale=2)
@@ -32,6 +32,11 @@ def save(figure: go.Figure, path: Path) -> None:
         if "kaleido" in str(error).lower() or "chrome" in str(error).lower():
             raise UsageError(f"{path.name} cannot be made here: {NEEDS}") from None
         raise FailedRun(f"{path.name} could not be drawn: {error}") from None
+
+
+def to_html(figure: go.Figure) -> str:
+    """A page by itself that shows a figure, with plotly's script in it."""
+    return figure.to_html(include_plotlyjs=True, config=CONFIG)
 
 
 # The bar above a figure: zoom, and a camera that saves what is seen as SVG, offline.

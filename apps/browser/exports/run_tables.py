@@ -1,7 +1,8 @@
 """The tables of a run's pages, whole, as CSV and JSON files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from saelab.evaluation import rows as metrics
 from saelab.features.search import AFTER, BEFORE
@@ -12,21 +13,24 @@ from .. import contexts
 from .records import Table, table, to_csv, to_json
 from .subject import Subject
 
+PARTS = {
+    "tokens-by-total": "by_total",
+    "tokens-by-mean": "by_mean",
+    "output-tokens-promoted": "promoted",
+    "output-tokens-suppressed": "suppressed",
+    "nearest": "neighbours",
+    "firing-together": "cofiring",
+    "other-saes": "matches",
+    "histograms": "histogram",
+}  # fields of a feature that are tables, by the name of their file
+OF_FEATURES = ("features", *PARTS, "examples", "explanations", "annotations")
+
 
 def tables(subject: Subject, features: Sequence[int]) -> Iterator[Table]:
-    """Every table: of these features, and the run's report."""
+    """Every table of these features: OF_FEATURES."""
     known = [subject.reader.feature(number) for number in features]
     yield table("features", [one.row for one in known])
-    parts = {
-        "tokens-by-total": "by_total",
-        "tokens-by-mean": "by_mean",
-        "output-tokens-promoted": "promoted",
-        "output-tokens-suppressed": "suppressed",
-        "nearest": "neighbours",
-        "other-saes": "matches",
-        "histograms": "histogram",
-    }
-    for name, field in parts.items():
+    for name, field in PARTS.items():
         yield _of_each(name, features, [getattr(one, field) for one in known])
     yield table("examples", _examples(subject, features))
     said = subject.explanations
@@ -34,9 +38,12 @@ def tables(subject: Subject, features: Sequence[int]) -> Iterator[Table]:
     yield table("explanations", explained)
     chosen = set(features)
     yield table("annotations", [a for n, a in subject.annotations.items() if n in chosen])
-    report = read(subject.folder.report)
-    named = [{"metric": row.key, **report[row.key]} for row in metrics.of(report)] if report else []
-    yield table("report", named)
+
+
+def measured(report: Mapping[str, Any]) -> Table:
+    """The metrics of a report, one per row."""
+    rows = metrics.of(report) if report else []
+    return table("report", [{"metric": row.key, **report[row.key]} for row in rows])
 
 
 def _of_each(name: str, features: Sequence[int], lists: Sequence[Sequence]) -> Table:
@@ -58,7 +65,7 @@ def _examples(subject: Subject, features: Sequence[int]) -> Iterator[dict]:
 def write(subject: Subject, features: Sequence[int], out: Path) -> None:
     """Write each table that has rows, as NAME.csv and NAME.json."""
     out.mkdir(parents=True, exist_ok=True)
-    for one in tables(subject, features):
+    for one in (*tables(subject, features), measured(read(subject.folder.report))):
         if one.rows:
             (out / f"{one.name}.csv").write_text(to_csv(one), encoding="utf-8")
             write_json(out / f"{one.name}.json", to_json(one, run=subject.name))

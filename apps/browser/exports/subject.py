@@ -1,5 +1,7 @@
 """A run to export: its index with what is said of its features."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,16 @@ class Subject(NamedTuple):
         """The features that fired on the indexed tokens."""
         density_F = self.reader.densities()
         return [feature for feature, density in enumerate(density_F.tolist()) if density > 0]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Subject]:
+    """A run, opened as by `open` for the block."""
+    held = open(path)
+    try:
+        yield held
+    finally:
+        held.reader.close()
 
 
 def open(path: Path) -> Subject:

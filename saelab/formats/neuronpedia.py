@@ -117,7 +117,7 @@ def _feature_row(
 ) -> dict[str, Any]:
     number = feature["feature_index"]
     peaks = [max(activation["values"]) for activation in feature["activations"]]
-    neighbours = index.neighbours(number)
+    neighbours = index.feature(number).neighbours
     dashboard = {name: value for name, value in feature.items() if name not in LEFT_OUT}
     return {
         **names.row,

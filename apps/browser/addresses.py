@@ -44,3 +44,13 @@ def link(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
     if href is None:
         return html('<span class="{}">{}</span>', classes, body)
     return html('<a class="{}" data-page="{}" href="{}">{}</a>', classes, page, href, body)
+
+
+def change(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
+    """A link within a page of the app that changes parts of its address, "" taking one away; the
+    rest, such as a long text, stays without every link repeating it."""
+    merged = urlencode(query)
+    return html(
+        '<a class="{}" data-page="{}" data-merge="{}" href="{}">{}</a>',
+        *(classes, page, merged, in_the_app(page, query), body),
+    )

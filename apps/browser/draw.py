@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .addresses import link as link  # where pages look for it
+from .addresses import change as change  # where pages look for them
+from .addresses import link as link
 from .html import EMPTY, Markup, escape, html, joined
 
 GLYPHS = {"\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -33,6 +34,12 @@ def text(value: str, spaces: bool = False, lines: bool = False) -> Markup:
     marked = [piece.translate(marks) for piece in pieces]
     marked[1::2] = [f"{breaks}\n" for breaks in marked[1::2]]  # every other piece is breaks
     return Markup("".join(marked))
+
+
+def message(value: str) -> Markup:
+    """A sentence in which what stands between backticks is code, as errors write what to type."""
+    pieces = enumerate(value.split("`"))
+    return joined(html("<code>{}</code>", one) if at % 2 else text(one) for at, one in pieces)
 
 
 def token(value: str) -> Markup:

@@ -7,13 +7,25 @@ import streamlit as st
 from streamlit.components.v2 import component
 
 # A plain click on a[data-page] is reported; with a modifier, or from another button, the browser
-# follows the link itself. The arrow keys press the links marked rel=prev and rel=next unless
-# something is being typed.
+# follows the link itself. The query of one with data-merge changes the address's own, which it so
+# need not repeat: before anything is pressed its href is made whole. The arrow keys press the links
+# marked rel=prev and rel=next unless something is being typed.
 SCRIPT = """
 export default function ({ setTriggerValue }) {
+  const whole = (event) => {
+    const link = event.target.closest("a[data-merge]");
+    if (!link) return;
+    const query = new URLSearchParams(location.search);
+    for (const [name, value] of new URLSearchParams(link.dataset.merge)) {
+      if (value) query.set(name, value);
+      else query.delete(name);
+    }
+    link.search = query.toString();
+  };
   const follow = (event) => {
     const link = event.target.closest("a[data-page]");
     if (!link || event.button) return;
+    whole(event);
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     setTriggerValue("go", { page: link.dataset.page, query: link.search.slice(1) });
@@ -23,9 +35,13 @@ export default function ({ setTriggerValue }) {
     if (!side || event.target.closest("input, textarea, [role=slider], [role=tab]")) return;
     document.querySelector(`a.${side}[data-page]`)?.click();
   };
+  document.addEventListener("pointerdown", whole);
+  document.addEventListener("focusin", whole);
   document.addEventListener("click", follow);
   document.addEventListener("keydown", press);
   return () => {
+    document.removeEventListener("pointerdown", whole);
+    document.removeEventListener("focusin", whole);
     document.removeEventListener("click", follow);
     document.removeEventListener("keydown", press);
   };

@@ -7,6 +7,7 @@ Imports no Streamlit, and torch only in that thread.
 """
 
 import contextlib
+import gc
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +27,8 @@ Key = tuple[str, str, tuple[int, ...]]
 class Loading(NamedTuple):
     """How far it is."""
 
+    key: Key
+    """by which `at` finds the run again"""
     bench: "Bench | None"
     """a run ready for texts; None until then"""
     stage: str
@@ -39,13 +42,16 @@ class Loading(NamedTuple):
 class _Work:
     """One run that is being loaded, or is."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Key) -> None:
+        self.key = key
         self.began = time.monotonic()
         self.stage, self.problem = "starting", ""
         self.bench: Bench | None = None
 
     def told(self) -> Loading:
-        return Loading(self.bench, self.stage, time.monotonic() - self.began, self.problem)
+        return Loading(
+            self.key, self.bench, self.stage, time.monotonic() - self.began, self.problem
+        )
 
 
 _works: "OrderedDict[Key, _Work]" = OrderedDict()
@@ -64,7 +70,7 @@ def wanted(folder: Path, model: str | None = None) -> Loading:
     with _table:
         work = _works.get(key)
         if work is None:
-            work = _works[key] = _Work()
+            work = _works[key] = _Work(key)
             start = threading.Thread(target=_load, args=(work, folder, model), daemon=True)
             start.start()
             _drop_old()
@@ -76,6 +82,14 @@ def again(folder: Path, model: str | None = None) -> None:
     """Forget that it failed, so that the next one who wants it has it loaded."""
     with _table:
         _works.pop(_key(folder, model), None)
+
+
+def at(key: Key) -> "Bench":
+    """A run that was loaded. Raises KeyError for one that is gone by now."""
+    bench = _works[key].bench
+    if bench is None:
+        raise KeyError(key)
+    return bench
 
 
 @contextlib.contextmanager
@@ -113,6 +127,7 @@ def _load(work: _Work, folder: Path, model: str | None) -> None:
         work.stage = "reading the SAE"
         with alone():
             work.bench = prompting.open(folder, model, load=load)
+        gc.freeze()  # what PyTorch and transformers are made of stays, and need not be looked at
     # Whatever goes wrong here is shown on the page: nobody else would hear of it.
     except Exception as error:
         kind = (

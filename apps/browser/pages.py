@@ -8,13 +8,14 @@ import streamlit as st
 from saelab.errors import FailedRun
 
 from . import draw, links, state
-from .views import circuits, compare, feature, features, overview, search
+from .views import circuits, compare, feature, features, overview, prompt, search
 
 # name in the address: title, and the function that shows the page
 PAGES = {
     "overview": ("Overview", overview.show),
     "features": ("Features", features.show),
     "feature": ("Feature", feature.show),
+    "prompt": ("Prompt", prompt.show),
     "search": ("Search", search.show),
     "compare": ("Compare", compare.show),
     "circuits": ("Circuits", circuits.show),

@@ -124,6 +124,8 @@ def _frozen(
         logits_V = running.logits(model, tokens_1T)[0, position].float().cpu()
     at_R, rows_RV = torch.tensor([position]), direction_V[None].to(read.written.device)
     given = {name: read.explained}
-    rows = frozen.rows(model, held, given, frozen.LOGITS, at_R, rows_RV)
+    rows = frozen.reading(model, held, given, frozen.LOGITS).rows(at_R, rows_RV)
+    if name not in rows.gradients:
+        raise UsageError(f"{name} does not reach the logits: they do not come from there")
     slope_TE = rows.gradients[name][0].to(read.written)
     return slope_TE, float((logits_V * direction_V).sum()), float(rows.constants[0])

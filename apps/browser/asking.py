@@ -1,0 +1,144 @@
+"""What a loaded run says of texts, remembered for all sessions: each answer is computed once.
+Imports no Streamlit. Every function takes the key of `model.Loading`, and raises UsageError for
+what a text or a name cannot be.
+"""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from saelab.errors import UsageError
+from saelab.features.reader import FeatureIndex
+
+from . import model
+from .model import Key
+
+if TYPE_CHECKING:
+    from saelab.analysis.prompts import Attribution, By, Comparison, ErrorSplit, Exact
+    from saelab.prompting import Reading, Steering
+
+ANSWERS = 32  # of each kind
+
+
+class Likely(NamedTuple):
+    """A token that may come next."""
+
+    id: int
+    text: str
+    chance: float
+    """the model's probability"""
+
+
+class Steps(NamedTuple):
+    """How a text is steered."""
+
+    edits: tuple[tuple[int, str, float], ...]
+    """feature, mode, value"""
+    new: int = 30
+    temperature: float = 0.0
+    loss_tokens: int = 0
+
+
+@lru_cache(ANSWERS)
+def reading(key: Key, text: str) -> "Reading":
+    """The features of a text."""
+    from saelab import prompting
+
+    with model.alone():
+        return prompting.read(model.at(key), text)
+
+
+@lru_cache(ANSWERS)
+def exact(key: Key, text: str) -> "Exact":
+    """The ten pairs of largest estimated effect, ablated."""
+    from saelab.analysis import prompts
+
+    read = reading(key, text)
+    with model.alone():
+        return prompts.exact(model.at(key).model, read.read, read.table)
+
+
+@lru_cache(ANSWERS)
+def likely(key: Key, text: str, n: int = 8) -> tuple[Likely, ...]:
+    """The n most probable next tokens."""
+    from saelab.analysis.prompts.text import spelled
+    from saelab.models import running
+
+    read, bench = reading(key, text), model.at(key)
+    with model.alone():
+        logits_V = running.logits(bench.model, read.prompt.tokens[None], last=True)[0].detach()
+    chance_V = logits_V.float().softmax(-1)
+    best = chance_V.topk(min(n, len(chance_V)))
+    rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(Likely(one, spelled(bench.model, [one])[0], chance) for one, chance in rows)
+
+
+@lru_cache(ANSWERS)
+def attribution(
+    key: Key, text: str, token: str | int, against: str | int | None, frozen: bool
+) -> "Attribution":
+    """Where the logit of a next token comes from: an id, or a text that is one token there."""
+    from saelab import prompting
+
+    read = reading(key, text)
+    with model.alone():
+        return prompting.attribute(model.at(key), read, token, against, frozen)
+
+
+def error_split(key: Key, text: str) -> "ErrorSplit":
+    """Each token's error in two parts."""
+    from saelab import prompting
+
+    return prompting.error_split(model.at(key), reading(key, text))
+
+
+def comparison(key: Key, text: str, other: str, by: "By") -> "tuple[Comparison, int]":
+    """Features of which one of two texts has more, and the first position at which they differ."""
+    from saelab.analysis import prompts
+    from saelab.analysis.prompts.comparing import differing
+
+    one, two = reading(key, text), reading(key, other)
+    first = differing(one.prompt.tokens.tolist(), two.prompt.tokens.tolist())
+    return prompts.compare(one.table, two.table, by), first
+
+
+@lru_cache(ANSWERS)
+def steering(key: Key, text: str, steps: Steps) -> "Steering":
+    """A text continued with features edited."""
+    from saelab import prompting
+    from saelab.analysis.steering import Edit
+
+    edits = [Edit(feature, mode, value) for feature, mode, value in steps.edits]  # type: ignore[arg-type]
+    options = {"n": steps.new, "temperature": steps.temperature}
+    with model.alone():
+        return prompting.steer(model.at(key), text, edits, **options, loss_tokens=steps.loss_tokens)
+
+
+def written(key: Key, ids: list[int]) -> str:
+    """What new tokens read."""
+    from saelab.analysis.prompts.text import spelled
+
+    return "".join(spelled(model.at(key).model, ids))
+
+
+def strongest_tokens(index: FeatureIndex | None, features: tuple[int, ...]) -> dict[int, list[str]]:
+    """The tokens that features fire on most, by the index; nothing without one."""
+    if index is None:
+        return {}
+    return {
+        feature: index.feature(feature).row.tokens
+        for feature in features
+        if feature < index.n_features
+    }
+
+
+def steps_of(words: str, new: int, temperature: float, loss_tokens: int) -> Steps:
+    """Edits as the address writes them: `17:clamp:8,5:ablate`. Raises UsageError for others."""
+    edits = []
+    for word in words.split(","):
+        feature, _, rest = word.partition(":")
+        mode, _, value = rest.partition(":")
+        try:
+            edits.append((int(feature), mode, float(value or 0)))
+        except ValueError:
+            raise UsageError(f"no edit such as 17:clamp:8 or 17:ablate: {word!r}") from None
+    return Steps(tuple(edits), new, temperature, loss_tokens)

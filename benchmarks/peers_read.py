@@ -4,6 +4,8 @@ package in an environment of its own: reconstructions side by side.
     python benchmarks/peers_read.py write DIR          # where saelab is installed
     python benchmarks/peers_read.py read DIR sae_lens  # where sae_lens is; so for each package
     python benchmarks/peers_read.py save DIR sae_lens  # there too
+    python benchmarks/peers_read.py export DIR --run RUN  # one with an index and a report; saelab
+    python benchmarks/peers_read.py read DIR delphi  # sae_dashboard, neuronpedia, sae_bench
     python benchmarks/peers_read.py show DIR --out benchmarks/results/peers_read.json  # saelab
 
 sparsify without a GPU wants SPARSIFY_DISABLE_TRITON=1; dictionary_learning imports nnsight, which
@@ -20,7 +22,9 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1]))  # behind the packages of the environment
 
-from benchmarks.peers import readers, savers
+from benchmarks.peers import readers, results, savers
+
+PACKAGES = (*readers.READERS, *results.READERS)
 
 
 def _collected(folder: Path) -> dict[str, Any]:
@@ -28,7 +32,7 @@ def _collected(folder: Path) -> dict[str, Any]:
     from benchmarks.peers import ours
 
     whole: dict[str, Any] = {"d": ours.D, "features": ours.F, "k": ours.K}
-    for package in readers.READERS:
+    for package in PACKAGES:
         path = folder / f"{package}.json"
         if not path.is_file():
             whole[package] = "not run"
@@ -39,24 +43,35 @@ def _collected(folder: Path) -> dict[str, Any]:
     return whole
 
 
+def _read(folder: Path, package: str) -> None:
+    """What a package makes of ours, into DIR/PACKAGE.json."""
+    names = {**readers.DISTRIBUTIONS, **results.DISTRIBUTIONS}
+    said: dict[str, Any] = {"version": "its repository at 764586a"}
+    if names[package]:
+        said = {"version": version(names[package])}
+    home = readers if package in readers.READERS else results
+    said["it opens ours"] = home.read(folder, package)
+    (folder / f"{package}.json").write_text(json.dumps(said, indent=1))
+    print(json.dumps(said, indent=1))
+
+
 def main() -> None:
     """Write, read, save or collect."""
     parser = argparse.ArgumentParser(description="Their files and ours.")
-    parser.add_argument("step", choices=("write", "read", "save", "show"))
+    parser.add_argument("step", choices=("write", "read", "save", "export", "show"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("package", nargs="?", choices=tuple(readers.READERS))
+    parser.add_argument("package", nargs="?", choices=PACKAGES)
+    parser.add_argument("--run", type=Path, help="of export")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.step == "write":
         from benchmarks.peers import ours
 
         ours.write(args.folder)
+    elif args.step == "export":
+        results.export(args.folder, args.run)
     elif args.step == "read":
-        name = readers.DISTRIBUTIONS[args.package]
-        said = {"version": version(name) if name else "its repository at 764586a"}
-        said |= {"it opens ours": readers.read(args.folder, args.package)}
-        (args.folder / f"{args.package}.json").write_text(json.dumps(said, indent=1))
-        print(json.dumps(said, indent=1))
+        _read(args.folder, args.package)
     elif args.step == "save":
         print("\n".join(savers.save(args.folder, args.package)))
     else:

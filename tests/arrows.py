@@ -69,8 +69,8 @@ saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.d
     saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
     saelab.token_norm
 saelab.analysis.prompts: saelab.activations saelab.analysis.dark_matter saelab.analysis.frozen
-    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.spelling saelab.tasks
-    saelab.token_norm
+    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.spelling
+    saelab.statistics saelab.tasks saelab.token_norm
 saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics saelab.tasks
     saelab.token_norm

@@ -13,10 +13,11 @@ from .html import escape
 # Marks of at least 3:1 on the light and on the dark page; texts and axes take the page's colours.
 POSITIVE, NEGATIVE, ACCENT = "#d97410", "#5485e6", "#3f8f88"
 QUIET, CLEAR = "#7f8a96", "rgba(0, 0, 0, 0)"
+BARE = {"displayModeBar": False}  # how Streamlit shows them
 BANDS = {ACCENT: "rgba(63, 143, 136, 0.2)", NEGATIVE: "rgba(84, 133, 230, 0.2)"}
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
@@ -81,7 +82,7 @@ def curves(rows: Sequence[dict]) -> go.Figure | None:
             axis = {"type": "log", **log_ticks(min(y), max(y))}
         figure.update_yaxes(**axis, row=1, col=column)
         figure.update_xaxes(nticks=4, row=1, col=column)
-    _styled(figure, 230)
+    styled(figure, 230)
     figure.update_annotations(font={"size": 12})
     return figure.update_layout(margin={"t": 28})
 
@@ -105,7 +106,7 @@ def densities(density_F: np.ndarray) -> go.Figure:
         hovertext=hover,
         hoverinfo="text",
     )
-    figure = _styled(go.Figure(bars), 230)
+    figure = styled(go.Figure(bars), 230)
     decades = np.arange(lowest, edges[-1] + 1)
     ticks = {"tickvals": decades, "ticktext": [f"{100 * 10**decade:g}%" for decade in decades]}
     return figure.update_xaxes(
@@ -118,7 +119,7 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
     threshold as lines."""
     counts, edges = np.histogram(np.abs(cosine_F), np.linspace(0, 1, 51))
     middle = (edges[:-1] + edges[1:]) / 2
-    figure = _styled(
+    figure = styled(
         go.Figure(go.Bar(x=middle, y=counts, marker_color=ACCENT, hoverinfo="x+y")), 230
     )
     for at, name in ((null, "random"), (threshold, f"found, {threshold:g}")):
@@ -151,7 +152,7 @@ def heads(rows: Sequence[dict]) -> go.Figure:
         xgap=1,
         ygap=1,
     )
-    figure = _styled(go.Figure(table), 80 + 28 * layers)
+    figure = styled(go.Figure(table), 80 + 28 * layers)
     return figure.update_xaxes(title="head", dtick=1, showgrid=False).update_yaxes(
         title="layer", dtick=1, showgrid=False
     )
@@ -166,7 +167,7 @@ def faithfulness(
     Heads on a linear axis; nodes, of which there are thousands, on a logarithmic one, without the
     empty circuit.
     """
-    figure, few = _styled(go.Figure(), 230), unit == "heads"
+    figure, few = styled(go.Figure(), 230), unit == "heads"
     for name, color, curve in (("kept", ACCENT, points), ("removed", NEGATIVE, left)):
         curve = [point for point in curve if few or point["size"]]
         size = [int(point["size"]) for point in curve]
@@ -223,7 +224,7 @@ def pareto(runs: Mapping[str, tuple[Mapping, Mapping]], label: str) -> go.Figure
         marker={"color": ACCENT, "size": 8},
         hovertemplate=f"%{{text}}<br>L0 %{{x:.3g}}, {label} %{{y:.4g}}<extra></extra>",
     )
-    figure = _styled(go.Figure(dots), 320)
+    figure = styled(go.Figure(dots), 320)
     return figure.update_xaxes(title="L0").update_yaxes(title=label)
 
 

@@ -6,15 +6,17 @@ underlined as well; opened, a context lists the values as text.
 
 from collections.abc import Iterator, Sequence
 
+from saelab.features import words
 from saelab.features.records import Example
-from saelab.features.schema import N_BANDS
+from saelab.features.schema import N_BANDS, TOP
 from saelab.features.search import AFTER, BEFORE
 from saelab.spelling import characters
 
-from .draw import number, text, title, token
-from .html import Markup, html, joined
+from .draw import drawn, number, text, title
+from .html import EMPTY, Markup, html, joined
 
 LISTED = 40  # values that an opened context lists at most
+FEW, EVERY = (5, 2), (1000, 1000)  # top contexts, and contexts of a band, that are shown
 
 
 def shade(activation: float, largest: float) -> str:
@@ -41,7 +43,7 @@ def shaded(example: Example, first: int, last: int, largest: float) -> Markup:
         parts += [text("".join(quiet), lines=True)]
         parts += [html('<span class="{}" style="{}" title="{}">{}</span>', *about)]
         quiet = []
-    return joined([*parts, text("".join(quiet), lines=True)])
+    return joined([*parts, text("".join(quiet), lines=True)]).rstrip("\n")
 
 
 def window(example: Example, width: int | None) -> tuple[int, int]:
@@ -57,59 +59,74 @@ def window(example: Example, width: int | None) -> tuple[int, int]:
 
 
 def example(context: Example, largest: float, width: int | None = BEFORE + AFTER) -> Markup:
-    """One context: its peak's surroundings, which open to the values as text and to where they
+    """One context: a firing's surroundings, which open to the values as text and to where they
     stand."""
     first, last = window(context, width)
     place = html(
         "{} · context {}, position {}", text(context.document), context.context, context.position
     )
     return html(
-        '<details class="example"><summary><span class="peak-value">{}</span>'
+        '<details class="example"><summary><span class="peak-value">{}{}</span>'
         '<span class="snippet">{}</span></summary>'
         '<div class="whole">{}<div class="where">{}</div></div></details>',
         number(context.value),
+        _copies(context.copies),
         shaded(context, first, last, largest),
-        joined(_values(context, first, last), " "),
+        " · ".join(_values(context, first, last)),
         place,
     )
 
 
-def _values(context: Example, first: int, last: int) -> Iterator[Markup]:
+def _copies(copies: int) -> Markup:
+    if copies < 2:
+        return EMPTY
+    return html(' <b title="{} {}">×{}</b>', copies, words.COPIES, copies)
+
+
+def _values(context: Example, first: int, last: int) -> Iterator[str]:
     """The firing tokens shown, each with its activation."""
     firing = [at for at in range(first, last) if context.activations[at]]
     for at in firing[:LISTED]:
-        word = context.texts[at] or "…"
-        yield html("{} {}", token(word), number(context.activations[at]))
+        word = drawn(context.texts[at]) or "…"
+        yield f"{word} {number(context.activations[at])}"
     if len(firing) > LISTED:
-        yield html("and {} more", len(firing) - LISTED)
+        yield f"and {len(firing) - LISTED} more"
 
 
 def examples(
     contexts: Sequence[Example], largest: float, width: int | None = BEFORE + AFTER
 ) -> Markup:
     """Contexts one below the other."""
-    return html(
-        '<div class="examples">{}</div>', joined(example(c, largest, width) for c in contexts)
-    )
+    parts = (example(context, largest, width) for context in contexts)
+    return html('<div class="examples">{}</div>', joined(parts))
 
 
 def bands(
-    contexts: Sequence[Example], largest: float, width: int | None = BEFORE + AFTER
+    contexts: Sequence[Example],
+    largest: float,
+    width: int | None = BEFORE + AFTER,
+    most: tuple[int, int] = EVERY,
 ) -> Markup:
-    """Of each sign: top contexts, then those of every quantile band, strongest band first."""
+    """Of each sign by itself: top contexts, then those of every quantile band of the firings,
+    strongest band first. most: of the top ones, and of each band, at most so many."""
+    signs = [sign for sign in (1, -1) if any(one.sign == sign for one in contexts)]
     parts = []
-    for sign, pole in ((1, ""), (-1, "Negative: ")):
-        for band in (-1, *reversed(range(N_BANDS))):
+    for sign in signs:
+        if len(signs) > 1:
+            parts.append(html('<h2 class="pole">{} 0</h2>', "Above" if sign > 0 else "Below"))
+        for band in (TOP, *reversed(range(N_BANDS))):
             members = [one for one in contexts if (one.sign, one.band) == (sign, band)]
+            members = members[: most[band != TOP]]
             if members:
-                name, how = _band(band)
-                parts += [title(pole + name, how), examples(members, largest, width)]
+                parts += [title(*_band(band, members)), examples(members, largest, width)]
     return joined(parts)
 
 
-def _band(band: int) -> tuple[str, str]:
+def _band(band: int, members: Sequence[Example]) -> tuple[str, str]:
     """What a band is called, and what it is."""
-    if band < 0:
-        return "Top contexts", "by peak activation; click one for its values"
-    span = f"{100 * band // N_BANDS} to {100 * (band + 1) // N_BANDS}"
-    return f"Percentiles {span}", "of all firings by activation, sampled"
+    if band == TOP:
+        return "Top contexts", "highest peaks; click one for its values"
+    low, high = 100 * band // N_BANDS, 100 * (band + 1) // N_BANDS
+    sizes = sorted((abs(one.value), one.value) for one in members)
+    values = f"{number(sizes[0][1])} to {number(sizes[-1][1])} shown"
+    return f"Percentiles {low} to {high}", f"of its firings by activation, sampled: {values}"

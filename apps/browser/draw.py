@@ -42,6 +42,11 @@ def message(value: str) -> Markup:
     return joined(html("<code>{}</code>", one) if at % 2 else text(one) for at, one in pieces)
 
 
+def drawn(value: str) -> str:
+    """A token as plain text, blanks visible."""
+    return "".join((GLYPHS | BLANK).get(character, character) for character in value)
+
+
 def token(value: str) -> Markup:
     """A token by itself, blanks visible; many of them are counted, so that they stay in their
     column."""

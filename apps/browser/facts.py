@@ -2,10 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from saelab.features.records import Bin, Feature, Logit, Match, Neighbour, Token
+from saelab.features import words
+from saelab.features.records import Bin, CoFiring, Feature, Logit, Match, Neighbour, Token
 
-from .draw import cell, grid, head, line, link, number, percent, side, stats, text, token, tokens
+from .draw import (
+    cell,
+    grid,
+    head,
+    line,
+    link,
+    number,
+    percent,
+    side,
+    stats,
+    text,
+    token,
+    tokens,
+)
 from .html import Markup, html, joined
 
 VERDICTS = {
@@ -13,8 +28,8 @@ VERDICTS = {
     False: ("not found by", "no"),
     None: ("nearest in", "no"),  # too wide to be matched one to one
 }
+SHOWN = 3  # strongest tokens beside another feature
 FOUND = "found: paired one to one at a cosine of more than {:g}"
-DENSITY = "share of the indexed tokens on which the activation is not 0"
 
 
 def matches(others: Sequence[Match], runs: Mapping[str, str] | None = None) -> Markup:
@@ -60,7 +75,7 @@ def header(
     size = "|activation|" if signed else "activation"
     fired = f"{row.fired:,} of {n_tokens:,} tokens"
     pairs = [
-        ("density", percent(row.density), f"{DENSITY}: {fired}"),
+        ("density", percent(row.density), f"{words.DENSITY}: {fired}"),
         ("firings", f"{row.fired:,}", "tokens on which the activation is not 0"),
         ("mean", number(row.mean), f"mean {size} over firing tokens"),
         ("max", number(row.max), "activation of largest size"),
@@ -71,23 +86,72 @@ def header(
 
 
 def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
-    """A small table of tokens by "total" or "mean" activation."""
+    """A small table of tokens by "total" or "mean" activation, those below 0 behind the others."""
     rows = []
     for one in strongest:
-        share = percent(one.fired / max(one.seen, 1))
-        often = cell(share, "n", f"{one.fired:,} of its {one.seen:,} occurrences")
-        rows.append(line(side(token(one.text)), cell(number(getattr(one, by))), often))
-    return grid([head("token", ""), head(by), head("fires on")], rows)
+        often = f"{one.fired:,} of its {one.seen:,} occurrences"
+        cells = (
+            side(token(one.text)),
+            cell(number(getattr(one, by))),
+            cell(percent(one.selectivity)),
+            cell(percent(one.coverage), "n", often),
+        )
+        rows.append(line(*cells))
+    heads = (
+        head("token", ""),
+        head(by, "n", f"{by} activation on it"),
+        head("selectivity", "n", words.SELECTIVITY),
+        head("coverage", "n", words.COVERAGE),
+    )
+    return grid(heads, rows)
 
 
-def neighbours(nearest: Sequence[Neighbour], run: str) -> Markup:
+def neighbours(nearest: Sequence[Neighbour], run: str, **query: Any) -> Markup:
     """The nearest features, as links."""
+    rows = [
+        line(_linked(one.feature, run, query), cell(number(one.cosine, 2)), _tokens(one.tokens))
+        for one in nearest
+    ]
+    heads = (head("feature"), head("cosine", "n", words.NEIGHBOUR), head("strongest tokens", ""))
+    return grid(heads, rows)
+
+
+def cofiring(others: Sequence[CoFiring], run: str, **query: Any) -> Markup:
+    """The features that fire on the same tokens, as links."""
+    rows = [
+        line(
+            _linked(one.feature, run, query),
+            cell(percent(one.jaccard), "n", f"{one.both:,} tokens of the sample"),
+            cell(number(one.pmi, 2)),
+            _tokens(one.tokens),
+        )
+        for one in others
+    ]
+    heads = (
+        head("feature"),
+        head("together", "n", words.JACCARD),
+        head("bits", "n", words.PMI),
+        head("strongest tokens", ""),
+    )
+    return grid(heads, rows)
+
+
+def _linked(feature: int, run: str, query: Mapping[str, Any]) -> Markup:
+    return side(link("feature", str(feature), run=run, feature=feature, **query), "n")
+
+
+def _tokens(strongest: Sequence[str]) -> Markup:
+    return cell(tokens(strongest[:SHOWN]) or html("<i>silent</i>"), "tokens")
+
+
+def heads(shares: Sequence[float]) -> Markup:
+    """The share of the decoder row per attention head, with bars."""
+    largest = max(shares, default=0.0) or 1.0
     rows = []
-    for one in nearest:
-        there = link("feature", str(one.feature), run=run, feature=one.feature)
-        strongest = cell(tokens(one.tokens[:3]), "tokens")
-        rows.append(line(side(there, "n"), cell(number(one.cosine, 2)), strongest))
-    return grid([head("feature"), head("cosine"), head("strongest tokens", "")], rows)
+    for number_, share in enumerate(shares):
+        bar = html('<i style="width:{:.0f}%"></i>', 100 * share / largest)
+        rows.append(line(side(str(number_), "n"), cell(percent(share)), cell(bar, "bar")))
+    return grid((head("head"), head("share", "n", words.HEADS), head("")), rows)
 
 
 def output_tokens(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> Markup:

@@ -1,6 +1,7 @@
 """Following the links that `draw` makes without reloading the page: a click becomes a rerun of the
 script."""
 
+from typing import Any
 from urllib.parse import parse_qsl
 
 import streamlit as st
@@ -60,6 +61,15 @@ def follow(pages: dict[str, "st.Page"], current: str) -> None:
 
     # Registered on every run because a registration belongs to the running server, not to the
     # imported module.
+    st.session_state["pages"] = pages
     clicked = component("saelab_links", js=SCRIPT)(key="links", on_go_change=same_page, height=1).go
     if clicked and clicked["page"] in pages and clicked["page"] != current:
         st.switch_page(pages[clicked["page"]], query_params=parse_qsl(clicked["query"]))
+
+
+def go(page: str, **query: Any) -> None:
+    """Show another page."""
+    st.switch_page(
+        st.session_state["pages"][page],
+        query_params=[(key, str(value)) for key, value in query.items()],
+    )

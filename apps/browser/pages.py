@@ -16,10 +16,11 @@ PAGES = {
     "features": ("Features", features.show),
     "feature": ("Feature", feature.show),
     "prompt": ("Prompt", prompt.show),
-    "search": ("Search", search.show),
+    "search": ("Features", search.show),
     "compare": ("Compare", compare.show),
     "circuits": ("Circuits", circuits.show),
 }
+HIDDEN = ("search",)  # of the menu: an address that earlier versions had
 
 
 def show() -> None:
@@ -27,7 +28,13 @@ def show() -> None:
     st.set_page_config(page_title="saelab", layout="wide")
     st.html(Path(__file__).with_name("style.css"))
     pages = {
-        name: st.Page(page, title=title, url_path=name, default=name == "overview")
+        name: st.Page(
+            page,
+            title=title,
+            url_path=name,
+            default=name == "overview",
+            visibility="hidden" if name in HIDDEN else "visible",
+        )
         for name, (title, page) in PAGES.items()
     }
     current = st.navigation(list(pages.values()), position="top")

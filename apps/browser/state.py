@@ -1,10 +1,12 @@
 """What the address says: the run and the feature shown. A menu click drops the query, so the
 session remembers it."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
@@ -40,16 +42,35 @@ def query(key: str, default: str) -> str:
     return value
 
 
-def search_box(run: str, placeholder: str) -> str:
-    """A search box that follows the address's `q`; a new text starts a new query."""
+def address(**changes: str) -> None:
+    """Change the address; an empty text takes a part of it away."""
+    for key, value in changes.items():
+        if value:
+            st.query_params[key] = value
+        elif key in st.query_params:
+            del st.query_params[key]
 
-    def typed() -> None:
-        st.query_params.from_dict({"run": run, "q": st.session_state["q"]})
 
-    st.session_state["q"] = st.query_params.get("q", "")
-    return st.text_input(
-        "Search", key="q", placeholder=placeholder, label_visibility="collapsed", on_change=typed
-    )
+def control(
+    widget: Callable, label: str, key: str, value: Any, clears: Iterable[str] = (), **options: Any
+) -> Any:
+    """A widget that shows a part of the address, and changes it; the list's page is the first
+    again then, and what else it clears is as usual."""
+    place = f"w_{key}"
+
+    def changed() -> None:
+        chosen = st.session_state[place]
+        said = str(int(chosen)) if isinstance(chosen, bool) and chosen else chosen
+        address(**dict.fromkeys(clears, ""), **{key: said or "", "page": ""})
+
+    st.session_state[place] = value
+    return widget(label, key=place, on_change=changed, **options)
+
+
+def section(label: str, key: str) -> DeltaGenerator | None:
+    """A part of the page that is made once it is opened; None while it is closed."""
+    expander = st.expander(label, key=key, on_change="rerun")
+    return expander if expander.open else None
 
 
 def run_menu() -> None:

@@ -1,129 +1,24 @@
-"""The larger tables as HTML: features, search results, a run's report."""
+"""A run's overview as HTML: what it is, its report, its index."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saelab import sparsify
 from saelab.evaluation import rows as metrics
-from saelab.features.records import Hit, Passage, Row
+from saelab.features import words
 
 from .draw import (
-    cell,
     estimate,
     grid,
     head,
-    line,
-    link,
     number,
     percent,
     row,
-    side,
     stats,
     text,
     title,
-    tokens,
 )
-from .html import EMPTY, Markup, html, joined
-
-COLUMNS = (
-    ("feature", "feature"),
-    ("", "strongest tokens"),
-    ("density", "density"),
-    ("mean", "mean"),
-    ("max", "max"),
-)
-
-
-def table(
-    rows: Sequence[Row],
-    run: str,
-    state: Mapping[str, Any],
-    other: Mapping[str, Any],
-    links: bool = True,
-    hits: Mapping[int, Hit] | None = None,
-) -> Markup:
-    """The feature table; column heads are links that sort. state: the page's query (sort,
-    descending, q), which links keep.
-
-    other: the summary of the first other SAE, empty if there is none. links: whether the heads
-    sort. hits: what a search found, by feature.
-    """
-    columns = [*COLUMNS, ("cosine", text(f"nearest in {other['name']}"))] if other else [*COLUMNS]
-    if hits:
-        columns.append(("matches", "matches"))
-    heads = [_head(key, name, run, state, links) for key, name in columns]
-    keys = {key for key, _ in columns}
-    hit = (hits or {}).get
-    bar = other.get("threshold", 1.0)
-    body = [_row(row, run, bar, keys, hit(row.feature)) for row in rows]
-    return grid(heads, body, "features")
-
-
-def _head(key: str, name: str, run: str, state: Mapping[str, Any], links: bool) -> Markup:
-    if not key or not links:
-        return head(name, "n" if key else "")
-    active = state["sort"] == key
-    arrow = (" ↓" if state["descending"] else " ↑") if active else ""
-    descending = int(not state["descending"]) if active else int(key != "feature")
-    sort = link("features", name + arrow, run=run, q=state["q"], sort=key, descending=descending)
-    return head(sort)
-
-
-def _row(row: Row, run: str, threshold: float, keys: set[str], hit: Hit | None) -> Markup:
-    page = link("feature", str(row.feature), run=run, feature=row.feature)
-    strongest = tokens(row.tokens) if row.fired else html("<i>did not fire</i>")
-    cells = [side(page, "n"), cell(strongest, "tokens")]
-    cells += map(cell, (percent(row.density), number(row.mean), number(row.max)))
-    if "cosine" in keys:
-        verdict = "yes" if abs(row.partner_cosine or 0) > threshold else "no"
-        mark = html('<span class="mark {}">{}</span>', verdict, number(row.cosine, 2))
-        cells.append(cell(mark))
-    if hit is not None:
-        factors = f"{number(hit.selectivity)} × {number(hit.coverage)}"
-        why = f"selectivity × coverage = {factors}"
-        cells.append(cell(html("{} {}", hit.where, number(hit.score)), "n", why))
-    return line(*cells)
-
-
-def passage(place: Passage, run: str) -> Markup:
-    """A place in the corpus with the searched text marked, and links to the features at home
-    there."""
-    marked = set(place.matched)
-    words = (
-        html("<mark>{}</mark>", text(word)) if at in marked else text(word)
-        for at, word in enumerate(place.texts)
-    )
-    chips = []
-    for feature, peak in place.features:
-        label = html('{}<span class="n"> {}</span>', feature, number(peak, 2))
-        chips.append(link("feature", label, "chip", run=run, feature=feature))
-    return html(
-        '<div class="passage"><div class="snippet">{}</div>'
-        '<div>{} <span class="where">{} · context {}</span></div></div>',
-        joined(words),
-        joined(chips, " "),
-        text(place.document),
-        place.context,
-    )
-
-
-def pages(total: int, offset: int, size: int, run: str, state: Mapping[str, Any]) -> Markup:
-    """Which rows are shown, of how many, and links to the pages before and after."""
-    here, last = offset // size, max(0, -(-total // size) - 1)
-    query = {
-        "run": run,
-        "q": state["q"],
-        "sort": state["sort"],
-        "descending": int(state["descending"]),
-    }
-    before = link("features", "←", "step prev", page=here - 1, **query) if here else EMPTY
-    after = link("features", "→", "step next", page=here + 1, **query) if here < last else EMPTY
-    span = (
-        f"{offset + 1:,} to {min(offset + size, total):,} of {total:,} features"
-        if total
-        else "no features"
-    )
-    return html('<div class="head"><span class="quiet">{}</span>{}{}</div>', span, before, after)
+from .html import EMPTY, Markup, html
 
 
 def about(run: str, sae: Mapping[str, Any]) -> Markup:
@@ -154,14 +49,14 @@ def place(origin: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Where an SAE reads, and what it explains where that is another place: then it is a
     transcoder."""
     hook, target = origin.get("hook") or "–", origin.get("target")
-    reads = ("hook", text(hook), "hook point whose activation it reads and explains")
+    reads = ("hook", hook, "hook point whose activation it reads and explains")
     if target in (None, "", hook):
         return [reads]
     explains = "hook point whose activation it explains"
     return [
         ("kind", "transcoder", "it explains another activation than it reads"),
-        ("reads", text(hook), "hook point whose activation it reads"),
-        ("explains", text(str(target)), explains),
+        ("reads", hook, "hook point whose activation it reads"),
+        ("explains", str(target), explains),
     ]
 
 
@@ -220,8 +115,7 @@ def indexed(summary: Mapping[str, Any]) -> Markup:
         (
             "silent",
             f"{unseen:,} of {n_features:,}",
-            "features without a single firing on the indexed tokens; of another number of tokens "
-            "than `dead`, which training and evaluation count",
+            f"{words.UNSEEN}; dead, {words.DEAD}",
         ),
     ]
     for other in summary["others"]:

@@ -169,6 +169,11 @@ class FeatureIndex:
         value); see `more.examples`."""
         return one.places(self._stored, feature)
 
+    def ids(self, context: int) -> list[int]:
+        """Token ids of a context that an example is of, position 0 included."""
+        ((blob,),) = self._stored.ask("select tokens from context where id = ?", context)
+        return np.frombuffer(blob, "<i4").tolist()
+
     def matches(self, feature: int) -> list[Match]:
         """What every other SAE that the index was built with has of a feature."""
         return one.matches(self._stored, feature)

@@ -1,6 +1,8 @@
 """Every stated number: its value, its 95% interval by documents or over seeds, and what chance
 gives."""
 
+from typing import TYPE_CHECKING
+
 from saelab.statistics.bootstrap import (
     difference,
     over_documents,
@@ -11,7 +13,9 @@ from saelab.statistics.bootstrap import (
 from saelab.statistics.estimate import Estimate
 from saelab.statistics.paired import FEW, least, paired, verdict
 from saelab.statistics.seeds import over_seeds, spread
-from saelab.statistics.sums import DocumentSums
+
+if TYPE_CHECKING:
+    from saelab.statistics.sums import DocumentSums
 
 __all__ = [
     "FEW",
@@ -28,3 +32,12 @@ __all__ = [
     "verdict",
     "weights",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """DocumentSums, which alone needs torch: what only reads estimates does without."""
+    if name != "DocumentSums":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from saelab.statistics.sums import DocumentSums
+
+    return DocumentSums

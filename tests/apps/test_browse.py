@@ -166,8 +166,7 @@ def test_the_feature_page_follows_the_address(app, opened):
     shown = body(app("feature", feature="3"))
     assert "<h1>Feature 3</h1>" in shown
     assert "also found by seed 9" in shown
-    assert shown.count('class="example"') == len(opened.examples(3))
-    assert 'href="/feature?run=toy&amp;feature=4"' in shown
+    assert 0 < shown.count('class="example"') < len(opened.examples(3))
 
 
 def test_a_dead_feature_says_so(app):
@@ -223,10 +222,9 @@ def test_a_page_number_that_is_none_shows_the_first(app, page):
 
 
 def test_search_pages_answer(app):
-    shown = body(app("search", q="cat"))
-    assert "<mark>" in shown and "matches" in shown
-    assert "is nowhere in the indexed contexts" in body(app("search", q="zebra"))
-    assert "No feature matches <code>zebra</code>" in body(app("features", q="zebra"))
+    for page in ("features", "search"):
+        assert "selectivity × coverage" in body(app(page, q="cat"))
+        assert "No feature matches <code>zebra</code>" in body(app(page, q="zebra"))
 
 
 def test_the_pages_load_neither_torch_nor_a_model_library():

@@ -8,8 +8,20 @@ from html.parser import HTMLParser
 import pytest
 from markupsafe import Markup
 
-from apps.browser import charts, circuit, contexts, dark_matter, draw, facts, supervised, tables
+from apps.browser import (
+    charts,
+    circuit,
+    contexts,
+    dark_matter,
+    draw,
+    facts,
+    lists,
+    supervised,
+    tables,
+)
 from apps.browser.html import html
+from apps.browser.listing import Listing
+from saelab.features.annotations import Annotation
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Bin, Example, Match
 from tests import toy_index as toy
@@ -40,6 +52,10 @@ class Elements(HTMLParser):
         self.words += data
 
 
+WANTED = Listing(q='"><script>', only="list:<b>", sort="<i>")
+IMAGE = "<img src=x onerror=window.pwned=1>"
+
+
 def all_html(opened):
     """All HTML that shows corpus text."""
     parts = [draw.tokens(toy.TEXTS)]
@@ -52,14 +68,17 @@ def all_html(opened):
         parts += [
             facts.strong_tokens(found.by_total, "total"),
             facts.neighbours(found.neighbours, '<run"'),
+            facts.cofiring(found.cofiring, '<run"'),
+            facts.output_tokens(found.promoted, found.suppressed),
         ]
     for text in ("script", "onerror", "quoted"):
-        parts += [tables.passage(passage, '<run"') for passage in opened.passages(text)]
-    state = {"sort": "density", "descending": True, "q": '"><script>'}
-    parts += [
-        tables.table(opened.table(limit=100).rows, '<run"', state, opened.summary["others"][0])
-    ]
-    parts += [tables.pages(1000, 50, 50, '<run"', state), tables.report(toy.REPORT, '<folder"')]
+        parts += [lists.passage(passage, '<run"', WANTED) for passage in opened.passages(text)]
+    hits = {hit.feature: hit for hit in opened.search("script", ["tokens", "contexts", "outputs"])}
+    said = {number: Annotation(number, IMAGE, starred=True) for number in range(toy.F)}
+    rows, other = opened.table(limit=100).rows, opened.summary["others"][0]
+    parts += [lists.table(rows, '<run"', WANTED, other, hits, said)]
+    parts += [lists.pages(1000, 50, 50, '<run"', WANTED, 2000), lists.order(WANTED)]
+    parts += [tables.report(toy.REPORT, '<folder"')]
     return "".join(parts)
 
 
@@ -190,7 +209,7 @@ def test_shades_grow_with_the_activation_and_tell_signs_apart():
 def test_an_opened_context_tells_its_values_as_text():
     some = Example(-1, -1, 0, 7, 2, -2.0, 1, ["", "a", "b", "c"], [0.0, 0.5, -2.0, 0.0], "file")
     told = Elements(contexts.example(some, 2.0)).words
-    assert told == "−2.00abca 0.500 b −2.00file · context 7, position 2"
+    assert told == "−2.00abca 0.500 · b −2.00file · context 7, position 2"
     assert "and 20 more" in contexts.example(
         some._replace(texts=["x"] * 61, activations=[1.0] * 61, position=30), 1.0, None
     )
@@ -236,7 +255,7 @@ def test_a_logarithmic_axis_reads_in_whole_numbers(low, high, ticks):
 
 def test_tables_say_what_their_heads_head(opened):
     strongest = facts.strong_tokens(opened.feature(3).by_total, "total")
-    assert strongest.count('<th scope="col"') == 3
+    assert strongest.count('<th scope="col"') == 4
     assert strongest.count('<th scope="row"') == len(opened.feature(3).by_total)
 
 

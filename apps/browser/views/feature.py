@@ -1,15 +1,50 @@
-"""One feature: where it fires, how strongly, what it writes, what is near it."""
+"""One feature: where it fires, how strongly, what it writes, what is near it, what is said of
+it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import streamlit as st
 
-from saelab.errors import UsageError
+from saelab.errors import FailedRun, UsageError
+from saelab.explaining import store
+from saelab.features.annotations import Annotation
+from saelab.features.listing import Beside
 from saelab.features.reader import FeatureIndex
-from saelab.features.records import Example, Feature
+from saelab.features.records import Example, Feature, Match, Token
+from saelab.features.search import AFTER, BEFORE
+from saelab.runs import RunFolder
 
-from .. import contexts, draw, facts, load, state
-from ..html import Markup, html
+from .. import contexts, draw, effect, explanation, facts, listing, load, notes, state, tables
+from ..html import EMPTY, Markup, html, joined
 
+TOKENS = 10  # strongest ones shown
 LOGITS = "logit per unit of activation, before the norm's scale"
+WIDTHS = {"10": 10, "": BEFORE + AFTER, "all": None}  # in the address: tokens of a context shown
+
+
+class Page(NamedTuple):
+    """What the page is of."""
+
+    name: str
+    """of the run"""
+    folder: Path
+    opened: FeatureIndex
+    feature: Feature
+    examples: list[Example]
+    query: dict[str, str]
+    """the list walked and how contexts are shown, as the address says it"""
+
+    @property
+    def number(self) -> int:
+        """The feature."""
+        return self.feature.row.feature
+
+    def link(self, body: Any, classes: str = "", /, **changes: Any) -> Markup:
+        """A link to a feature's page that keeps the list."""
+        query = {"run": self.name, "feature": self.number, **self.query, **changes}
+        kept = {key: value for key, value in query.items() if value != ""}
+        return draw.link("feature", body, classes, **kept)
 
 
 def show() -> None:
@@ -17,21 +52,30 @@ def show() -> None:
     name, folder = state.run()
     index = state.index(name, folder)
     feature, examples = _wanted(index)
-    state.titled(f"Feature {feature.row.feature}", name)
-    summary = index.summary
-    head = _head(name, index, feature.row.feature)
-    state.show(head + facts.header(feature, summary["n_tokens"], summary["signed"]))
+    view = {key: st.query_params[key] for key in ("width", "more") if key in st.query_params}
+    query = {**listing.read(st.query_params).query(), **view}
+    page = Page(name, folder, index, feature, examples, query)
+    said, problem = notes.annotated(folder, index)
+    note = said.get(page.number, Annotation(page.number))
+    state.titled(*filter(None, (f"Feature {page.number}", note.label, name)))
+    signed = index.summary["signed"]
+    runs = load.twins(name, index)
+    top = facts.header(feature, index.summary["n_tokens"], signed, runs)
+    state.show(joined([_head(page, note), _explanations(page), problem, top]))
+    notes.editor(folder, index, note)
     if examples:
         wide, narrow = st.columns([5, 3], gap="medium")
         with wide:
-            state.show(contexts.bands(examples, abs(feature.row.max)))
+            _contexts(page)
     else:
         narrow, _ = st.columns([3, 5])
     with narrow:
-        _logits(feature)
-        _activations(feature)
-        neighbours = facts.neighbours(feature.neighbours, name)
-        state.show(draw.title("Nearest features", "cosine of decoder rows") + neighbours)
+        _facts(page)
+    if examples:
+        effect.section(folder, index, page.number, examples)
+    for match in feature.matches:
+        if match.name in runs:
+            _side_by_side(match, runs[match.name])
 
 
 def _wanted(index: FeatureIndex) -> tuple[Feature, list[Example]]:
@@ -44,35 +88,128 @@ def _wanted(index: FeatureIndex) -> tuple[Feature, list[Example]]:
         state.stop(html("No feature <code>{}</code>: {}", wanted, there))
 
 
-def _head(name: str, index: FeatureIndex, number: int) -> Markup:
-    """The feature's number, links to the ones before and after it, and where it was read."""
-    before = (number - 1) % index.n_features
-    after = (number + 1) % index.n_features
-    previous = draw.link("feature", "← previous", "step prev", run=name, feature=before)
-    following = draw.link("feature", "next →", "step next", run=name, feature=after)
-    place = f"{name} · {index.summary['hook']}"
+def _head(page: Page, note: Annotation) -> Markup:
+    """The feature's number and label, links to the ones before and after it in the list, and where
+    it was read."""
+    label = html(' <span class="label">{}</span>', text) if (text := note.label) else EMPTY
+    beside = _beside(page)
+    previous = page.link("← previous", "step prev", feature=beside.previous)
+    following = page.link("next →", "step next", feature=beside.next)
+    place = EMPTY
+    if beside.place is not None:
+        number = f"{beside.place + 1:,} of {beside.total:,}"
+        back = {key: text for key, text in page.query.items() if key not in ("width", "more")}
+        place = draw.link("features", number, run=page.name, **back)
+    reads = " · ".join(f"{name} {value}" for name, value, _ in tables.place(page.opened.summary))
     return html(
-        '<div class="head"><h1>Feature {}</h1>{}{}<span class="quiet">{}</span></div>',
-        number,
+        '<div class="head"><h1>Feature {}{}</h1>{}{}{}<span class="quiet">{} · {}</span></div>',
+        page.number,
+        label,
         previous,
-        following,
         place,
+        following,
+        page.name,
+        reads,
     )
 
 
-def _logits(feature: Feature) -> None:
-    if not feature.promoted:
-        return
-    state.show(draw.title("Output tokens", LOGITS))
-    state.show(facts.output_tokens(feature.promoted, feature.suppressed))
+def _beside(page: Page) -> Beside:
+    """Who stands before and behind it: at the ends of the list, and outside it, as in a ring."""
+    n_features = page.opened.n_features
+    by_number = Beside((page.number - 1) % n_features, (page.number + 1) % n_features, None, 0)
+    try:
+        order = load.listed(page.folder, page.opened, listing.read(page.query)).order
+    except (FailedRun, UsageError):
+        return by_number
+    beside = page.opened.beside(page.number, order)
+    if beside.place is None:
+        return by_number
+    previous = int(order[-1]) if beside.previous is None else beside.previous
+    following = int(order[0]) if beside.next is None else beside.next
+    return beside._replace(previous=previous, next=following)
 
 
-def _activations(feature: Feature) -> None:
-    if not feature.histogram:
+def _explanations(page: Page) -> Markup:
+    try:
+        said = store.of_feature(RunFolder(page.folder), page.number)
+    except (FailedRun, UsageError) as error:
+        return html('<p class="empty">{}</p>', str(error))
+    return explanation.section(said)
+
+
+def _contexts(page: Page) -> None:
+    """Its contexts by band; how wide they are, and whether all are shown, stands in the address."""
+    width, more = page.query.get("width", ""), page.query.get("more") == "1"
+    width = width if width in WIDTHS else ""
+    choices = [
+        page.link(key or str(BEFORE + AFTER), "step on" if key == width else "step", width=key)
+        for key in WIDTHS
+    ]
+    every = page.link("fewer" if more else "more contexts", "step", more="" if more else "1")
+    bar = html(
+        '<div class="head"><span class="quiet">tokens shown</span>{}{}</div>',
+        joined(choices, " "),
+        every,
+    )
+    most = contexts.EVERY if more else contexts.FEW
+    largest = abs(page.feature.row.max)
+    state.show(bar + contexts.bands(page.examples, largest, WIDTHS[width], most))
+
+
+def _facts(page: Page) -> None:
+    """What it writes and how it fires; what is near it."""
+    feature, parts = page.feature, []
+    if feature.promoted:
+        parts += [draw.title("Output tokens", LOGITS)]
+        parts += [facts.output_tokens(feature.promoted, feature.suppressed)]
+    if feature.histogram:
+        parts += [draw.title("Activations", "over firing tokens")]
+        parts += [facts.histogram(feature.histogram)]
+    if feature.by_total:
+        parts += [draw.title("Strongest tokens", "by total activation")]
+        parts += [facts.strong_tokens(_few(feature.by_total), "total")]
+    if feature.heads:
+        parts += [draw.title("Heads", "of the attention output it writes")]
+        parts += [facts.heads(feature.heads)]
+    parts += [draw.title("Nearest features", "by their decoder rows")]
+    parts += [facts.neighbours(feature.neighbours, page.name, **page.query)]
+    if feature.cofiring:
+        parts += [draw.title("Fires together with", "on the same tokens")]
+        parts += [facts.cofiring(feature.cofiring, page.name, **page.query)]
+    state.show(joined(parts))
+    if feature.by_mean and (section := state.section("Strongest tokens by mean", "by_mean")):
+        with section:
+            state.show(facts.strong_tokens(feature.by_mean, "mean"))
+
+
+def _few(strongest: list[Token]) -> list[Token]:
+    """The first of each sign: half as many where there are both."""
+    signs = {one.sign for one in strongest}
+    return [
+        one
+        for sign in (1, -1)
+        for one in [part for part in strongest if part.sign == sign][: TOKENS // len(signs)]
+    ]
+
+
+def _side_by_side(match: Match, run: str) -> None:
+    """What another run's feature that is paired with it, or nearest, fires on and writes."""
+    there = match.nearest if match.partner is None else match.partner
+    section = state.section(f"Beside it: feature {there} of {match.name}", f"beside_{match.name}")
+    if section is None:
         return
-    state.show(draw.title("Activations", "over firing tokens"))
-    state.show(facts.histogram(feature.histogram))
-    by_total = facts.strong_tokens(feature.by_total, "total")
-    state.show(draw.title("Strongest tokens", "by total activation") + by_total)
-    by_mean = facts.strong_tokens(feature.by_mean, "mean")
-    state.show(draw.title("Strongest tokens", "by mean over occurrences") + by_mean)
+    with section:
+        try:
+            index = state.index(run, load.runs()[run])
+            feature, examples = load.feature(index, there)
+        except (FailedRun, UsageError, KeyError) as error:
+            state.show(html('<p class="empty">{}</p>', str(error)))
+            return
+        left, right = st.columns([5, 3], gap="medium")
+        with left:
+            largest = abs(feature.row.max)
+            shown = contexts.bands(examples, largest, most=(contexts.FEW[0], 0))
+            state.show(draw.link("feature", f"feature {there}", run=run, feature=there) + shown)
+        with right:
+            state.show(facts.output_tokens(feature.promoted[:5], feature.suppressed[:5]))
+            state.show(facts.strong_tokens(feature.by_total[:5], "total"))

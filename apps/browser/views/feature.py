@@ -15,8 +15,9 @@ from saelab.features.records import Example, Feature, Match, Token
 from saelab.features.search import AFTER, BEFORE
 from saelab.runs import RunFolder
 
-from .. import contexts, draw, effect, explanation, facts, listing, load, notes, state, tables
+from .. import contexts, draw, explanation, facts, listing, load, notes, state, tables
 from ..html import EMPTY, Markup, html, joined
+from . import effect
 
 TOKENS = 10  # strongest ones shown
 LOGITS = "logit per unit of activation, before the norm's scale"
@@ -72,7 +73,7 @@ def show() -> None:
     with narrow:
         _facts(page)
     if examples:
-        effect.section(folder, index, page.number, examples)
+        effect.section(name, folder, index, page.number, examples)
     for match in feature.matches:
         if match.name in runs:
             _side_by_side(match, runs[match.name])

@@ -10,8 +10,9 @@ from saelab.errors import FailedRun, UsageError
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Example
 
-from . import contexts, draw, load, model, state
-from .html import html
+from .. import contexts, draw, load, model, state
+from ..html import html
+from . import loading
 
 N_CONTEXTS = 8  # top contexts that are run, as one batch
 MEANING = (
@@ -20,29 +21,16 @@ MEANING = (
 )
 
 
-def section(folder: Path, index: FeatureIndex, feature: int, examples: list[Example]) -> None:
+def section(
+    name: str, folder: Path, index: FeatureIndex, feature: int, examples: list[Example]
+) -> None:
     """The section, which is made once it is opened."""
     opened = state.section("Effect of ablating it on the next token's loss", "effect")
     if opened is None:
         return
     with opened:
-        loading = model.wanted(folder)
-        if loading.problem:
-            state.show(html('<p class="empty">The model cannot be loaded: {}</p>', loading.problem))
-            st.button("try again", on_click=model.again, args=(folder,), key="effect_again")
-        elif loading.bench is None:
-            _waiting(folder)
-        else:
-            _result(index, feature, examples, loading.bench)
-
-
-@st.fragment(run_every=1.0)
-def _waiting(folder: Path) -> None:
-    """A line that says how far the model is; the page is made again once it is there."""
-    loading = model.wanted(folder)
-    if loading.bench is not None or loading.problem:
-        st.rerun()
-    state.show(html('<p class="quiet">{} … {:.0f} s</p>', loading.stage, loading.seconds))
+        if there := loading.ready(name, folder):
+            _result(index, feature, examples, there.bench)
 
 
 def _result(index: FeatureIndex, feature: int, examples: list[Example], bench: Any) -> None:

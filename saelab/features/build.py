@@ -171,21 +171,18 @@ def _write(
     lists["cofiring"] = writer.Lists(*statistics.cofiring, sae.n_features)
     lists["histogram"] = writer.histograms(statistics.histogram, each)
     arrays = columns.numbers(statistics, sae.n_features)
-    arrays["examples"] = np.zeros(sae.n_features, np.int32)
     if statistics.strongest is not None:
         strongest = statistics.strongest
         owners = strongest.strong_pole // each
         lists["tokens"] = writer.Lists(strongest.strong, owners, sae.n_features)
         seen_V = statistics.seen if statistics.seen is not None else np.zeros(0, np.int64)
         writer.write_tokens(connection, subject.words or [], seen_V, strongest, promoted)
-    if statistics.top is not None and statistics.sampled is not None:
-        examples = shown(statistics.top, statistics.sampled, statistics.contexts)
-        names = subject.cache.document_names()
-        place = (statistics.contexts, subject.words, names, each)
-        writer.write_contexts(connection, examples, *place)
-        lists["examples"], lists["pairs"] = writer.example_lists(examples, sae.n_features, each)
-        shown_S = examples.examples.pole[examples.band != MORE] // each
-        arrays["examples"] = np.bincount(shown_S, minlength=sae.n_features).astype(np.int32)
+    examples = shown(statistics.top, statistics.sampled, statistics.contexts)
+    names = subject.cache.document_names()
+    writer.write_contexts(connection, examples, statistics.contexts, subject.words, names, each)
+    lists["examples"], lists["pairs"] = writer.example_lists(examples, sae.n_features, each)
+    shown_S = examples.examples.pole[examples.band != MORE] // each
+    arrays["examples"] = np.bincount(shown_S, minlength=sae.n_features).astype(np.int32)
     writer.write_features(connection, sae.n_features, **lists)
     arrays |= columns.in_others(subject, arrays["fired"] > 0, summary)
     arrays |= columns.on_a_map(subject, arrays["fired"] > 0, summary)

@@ -59,10 +59,10 @@ class Statistics(NamedTuple):
     """[V] occurrences of every token; None without a vocabulary"""
     strongest: Strongest | None
     """tokens by feature, features by token; None without a vocabulary"""
-    top: Examples | None
-    """contexts of highest peak, by pole"""
-    sampled: Examples | None
-    """firings drawn uniformly, by pole"""
+    top: list[Examples]
+    """contexts of highest peak, by pole, in blocks"""
+    sampled: list[Examples]
+    """firings drawn uniformly, by pole, in blocks of the same poles"""
     cofiring: tuple[NDArray, NDArray]
     """records COFIRING, and their features"""
     cofiring_tokens: int
@@ -135,7 +135,7 @@ class Collector:
         if len(first := heads(fired.pole)):
             pole_G, largest_G = fired.pole[first], np.maximum.reduceat(size_N, first)
             self.max_P[pole_G] = np.maximum(self.max_P[pole_G], largest_G)
-        np.add.at(self.histogram, fired.pole * BINS + bin_of(fired.value), 1)
+        np.add.at(self.histogram, fired.pole * np.int64(BINS) + bin_of(fired.value), 1)
 
     def result(self) -> Statistics:
         """The statistics of all chunks so far."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from saelab.code import Code
 from saelab.features.groups import best, heads, spans, stable_order
 
+POLES = 4096  # of a block
 BUFFERED = 500_000  # examples and their pairs that a pool takes in before it drops the worst
 WINDOW = 12  # tokens up to a firing that near-duplicates share
 
@@ -61,11 +62,28 @@ class Examples(NamedTuple):
         of_examples = [column[index] for column in self[:7]]
         return Examples._make([*of_examples, self.positions[pairs], self.values[pairs]])
 
+    def cut(self, poles: NDArray) -> list["Examples"]:
+        """The examples between each two poles, as views; poles ascend."""
+        at = np.searchsorted(self.pole, poles)
+        pairs = np.append(0, np.cumsum(self.n_pairs, dtype=np.int64))[at]
+        return [
+            Examples(
+                *(c[at[i] : at[i + 1]] for c in self[:7]),
+                *(c[pairs[i] : pairs[i + 1]] for c in self[7:]),
+            )
+            for i in range(len(poles) - 1)
+        ]
+
     def without_pairs(self, bare_S: NDArray) -> "Examples":
         """The same, those of a mask without their pairs."""
         kept_N = np.repeat(~bare_S, self.n_pairs)
         pairs = {"positions": self.positions[kept_N], "values": self.values[kept_N]}
         return self._replace(n_pairs=np.where(bare_S, 0, self.n_pairs), **pairs)
+
+
+NONE = Examples(
+    *(np.zeros(0, kind) for kind in ("i4", "i4", "i4", "f4", "u8", "i4", "i4", "i4", "f4"))
+)
 
 
 def firings(
@@ -86,10 +104,10 @@ def firings(
     kept = kept[order]
     where_N = where_N[kept]
     return Firings(
-        pole=pole_N[order],
-        context=first_context + where_N // length,
-        position=where_N % length,
-        token=tokens_CT.reshape(-1)[where_N],
+        pole=pole_N[order].astype(np.int32),
+        context=(first_context + where_N // length).astype(np.int32),
+        position=(where_N % length).astype(np.int32),
+        token=tokens_CT.reshape(-1)[where_N].astype(np.int32),
         value=value_N[kept],
         window=windows(tokens_CT).reshape(-1)[where_N],
     )
@@ -145,14 +163,14 @@ def examples(fired: Firings, index: NDArray, bounds: NDArray) -> Examples:
     count_S = np.diff(bounds)[group_S]
     pairs = spans(count_S, bounds[group_S])
     return Examples(
-        pole=fired.pole[index].astype(np.int32),
-        context=fired.context[index].astype(np.int32),
-        position=fired.position[index].astype(np.int32),
+        pole=fired.pole[index],
+        context=fired.context[index],
+        position=fired.position[index],
         value=fired.value[index],
         window=fired.window[index],
         copies=np.ones(len(index), np.int32),
         n_pairs=count_S.astype(np.int32),
-        positions=fired.position[pairs].astype(np.int32),
+        positions=fired.position[pairs],
         values=fired.value[pairs],
     )
 
@@ -178,7 +196,8 @@ class Pool:
 
     score: of examples [S] or firings [N]. merge: whether examples with the same tokens up to the
     firing are one, which counts its copies; those that come when n better ones are there already
-    are not counted.
+    are not counted. What is kept lies in blocks of POLES poles, of which one at a time is sorted
+    anew, so that nothing large is held twice.
     """
 
     def __init__(
@@ -186,44 +205,46 @@ class Pool:
     ) -> None:
         self.n, self.score, self.merge = n, score, merge
         self.bar_P = np.full(n_poles, -np.inf)  # what a newcomer must beat
+        self.blocks = [NONE] * -(-n_poles // POLES)
         self.parts: list[Examples] = []
-        self.buffered = 0
+        self.buffered = self.held = 0
 
     def add(self, fired: Firings, index: NDArray, bounds: NDArray) -> None:
-        """Offer firings by their number."""
+        """Offer firings by their ascending number."""
         offered = Firings._make(column[index] for column in fired)
         score_N = self.score(offered)
         better = np.flatnonzero(score_N > self.bar_P[offered.pole])
         if not self.merge:
             # Each brings all pairs of its context along: of a dense feature, more than fit.
             better = better[best(offered.pole[better], score_N[better], self.n)]
-        index = index[better]
-        part = examples(fired, index, bounds)
+        part = examples(fired, index[better], bounds)
         self.parts.append(part)
         self.buffered += len(part.value) + len(part.values)
-        if self.buffered > max(BUFFERED, self._held() // 2):
+        if self.buffered > max(BUFFERED, self.held // 2):
             self._compress()
 
-    def _held(self) -> int:
-        return len(self.parts[0].value) + len(self.parts[0].values)
-
     def _compress(self) -> None:
-        everything = join(self.parts)
-        self.parts = []  # which frees them before they are sorted
-        everything = merged(everything) if self.merge else everything
-        score_S = self.score(everything)
-        kept = best(everything.pole, score_S, self.n, everything.context, everything.position)
-        self.parts = [everything.take(kept)]
-        pole_S = everything.pole[kept]
+        parts, self.parts = self.parts, []
+        cuts = np.arange(len(self.blocks) + 1) * POLES
+        slices = [part.cut(cuts) for part in parts]
+        for number, block in enumerate(self.blocks):
+            self.blocks[number] = self._best(join([block, *(cut[number] for cut in slices)]))
+        self.held = sum(len(block.value) + len(block.values) for block in self.blocks)
+        self.buffered = 0
+
+    def _best(self, block: Examples) -> Examples:
+        """The n best of each pole of a block; raises their bars."""
+        block = merged(block) if self.merge else block
+        score_S = self.score(block)
+        kept = best(block.pole, score_S, self.n, block.context, block.position)
+        pole_S = block.pole[kept]
         # Only a pole that holds n examples turns newcomers away; its bar is the last, its worst.
         last = np.flatnonzero(np.append(np.diff(pole_S) != 0, True)[: len(pole_S)])
         full = np.diff(last, prepend=-1) == self.n
         self.bar_P[pole_S[last[full]]] = score_S[kept][last[full]]
-        self.buffered = 0
+        return block.take(kept)
 
-    def result(self) -> Examples | None:
-        """The kept examples, by pole, then falling score; None where nothing was offered."""
-        if not self.parts:
-            return None
+    def result(self) -> list[Examples]:
+        """The kept examples, by pole, then falling score, in blocks of POLES poles."""
         self._compress()
-        return self.parts[0]
+        return self.blocks

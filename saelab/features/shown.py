@@ -17,7 +17,6 @@ from saelab.features.schema import MORE, N_BANDS, N_TOP, PER_BAND, TOP
 
 BEFORE, AFTER = 16, 8  # tokens around a firing that are compared
 NEAR = 0.8  # share of them that near-duplicates have in common
-BLOCK = 20_000  # examples compared at a time
 
 
 class Shown(NamedTuple):
@@ -28,7 +27,14 @@ class Shown(NamedTuple):
     """[S] TOP; a band, 0 the weakest; MORE: a place alone"""
 
 
-def shown(top: Examples, sampled: Examples, contexts: Contexts) -> Shown:
+def shown(top: list[Examples], sampled: list[Examples], contexts: Contexts) -> Shown:
+    """What is shown of every block of poles; see `of_block`."""
+    blocks = [of_block(*block, contexts) for block in zip(top, sampled, strict=True)]
+    examples, bands = zip(*blocks, strict=True)
+    return Shown(join(examples), np.concatenate(bands))
+
+
+def of_block(top: Examples, sampled: Examples, contexts: Contexts) -> Shown:
     """The contexts of highest peak, then those of each band, strongest first; what is left over of
     the sample is a place alone, from which more are read on demand.
 
@@ -92,13 +98,8 @@ def _merged(all_S: Examples, cell_S: NDArray, contexts: Contexts) -> tuple[Examp
     place_S = place_in_group(cell_S)
     first_S = np.ones(len(cell_S), bool)
     copies_S = all_S.copies.astype(np.int64)
-    # Blocks end with a cell.
-    edges = np.append(np.flatnonzero(place_S == 0), len(cell_S))
-    edges = edges[np.append(np.flatnonzero(np.diff(edges // BLOCK)), len(edges) - 1)]
-    for start, end in zip(np.append(0, edges[:-1]), edges, strict=True):
-        part = slice(start, end)
-        window_SW = _windows(all_S.position[part], all_S.context[part], contexts)
-        _mark(window_SW, place_S[part], first_S[part], copies_S[part])
+    window_SW = _windows(all_S.position, all_S.context, contexts)
+    _mark(window_SW, place_S, first_S, copies_S)
     kept = np.flatnonzero(first_S)
     merged = all_S.take(kept)._replace(copies=copies_S[kept].astype(np.int32))
     return merged, cell_S[kept]

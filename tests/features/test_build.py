@@ -212,6 +212,7 @@ def test_chunks_and_buffers_change_nothing(tmp_path, monkeypatch, size, buffered
     monkeypatch.setattr(token_sums, "RUNS", 3)
     monkeypatch.setattr(token_sums, "POLES", 7)
     monkeypatch.setattr(cofiring, "FLOPS", buffered)
+    monkeypatch.setattr(examples, "POLES", 5)
     toy.build(tmp_path / "b.db", size=size)
     with FeatureIndex(tmp_path / "a.db") as a, FeatureIndex(tmp_path / "b.db") as b:
         for feature in range(toy.F):

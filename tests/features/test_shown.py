@@ -1,7 +1,6 @@
 """Which examples are shown: near-duplicates once, with how many they stand for."""
 
 import numpy as np
-import pytest
 
 from saelab.features import shown
 from saelab.features.collect import Contexts
@@ -35,7 +34,7 @@ def test_near_duplicates_are_one_and_counted():
     there.tokens[5] = there.tokens[1]
     there.tokens[5, 20:26] = 8  # six do
     top = examples([0] * 5, [1, 2, 3, 4, 5], [20] * 5, [9, 8, 7, 6, 5])
-    merged = shown.shown(top, NONE, there)
+    merged = shown.of_block(top, NONE, there)
     assert merged.examples.context.tolist() == [1, 2, 4, 5]
     assert merged.examples.copies.tolist() == [2, 1, 1, 1]
     assert {*merged.band.tolist()} == {TOP}
@@ -45,16 +44,14 @@ def test_what_lies_beyond_a_contexts_ends_is_in_common_with_nothing():
     top = examples([0, 0, 0, 0], [0, 1, 2, 3], [1, 1, T - 1, T - 1], [9, 8, 7, 6])
     there = contexts(4)
     there.tokens[2:, : T - 12] = 5
-    assert len(shown.shown(top, NONE, there).examples.pole) == 4
+    assert len(shown.of_block(top, NONE, there).examples.pole) == 4
 
 
-@pytest.mark.parametrize("block", [1, 20_000])
-def test_features_do_not_merge_with_each_other(monkeypatch, block):
-    monkeypatch.setattr(shown, "BLOCK", block)
+def test_features_do_not_merge_with_each_other():
     there = contexts(2)
     there.tokens[1] = there.tokens[0]
     top = examples([0, 0, 1, 1, 2], [0, 1, 0, 1, 1], [20] * 5, [9, 8, 9, 8, 9])
-    merged = shown.shown(top, NONE, there).examples
+    merged = shown.of_block(top, NONE, there).examples
     assert merged.pole.tolist() == [0, 1, 2] and merged.copies.tolist() == [2, 2, 1]
 
 
@@ -63,7 +60,7 @@ def test_a_sampled_top_context_is_not_shown_twice_and_the_rest_are_places():
     there = contexts(n)
     sampled = examples([0] * n, range(n), [20] * n, range(1, n + 1))
     top = examples([0] * N_TOP, range(n - 1, n - 1 - N_TOP, -1), [20] * N_TOP, range(n, 12, -1))
-    merged = shown.shown(top, sampled, there)
+    merged = shown.of_block(top, sampled, there)
     places = list(zip(merged.examples.context, merged.examples.position, strict=True))
     assert len(places) == len({*places}) == n
     assert merged.band.tolist().count(TOP) == N_TOP

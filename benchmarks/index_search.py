@@ -55,13 +55,13 @@ def compare(index: FeatureIndex, total_FV: np.ndarray, fired_FV: np.ndarray) -> 
         expected = np.lexsort((np.arange(len(score_F)), -score_F))[:3]
         text = index.vocabulary.text(token)
         started = time.perf_counter()
-        hits = index.search(text if '"' in text else f'"{text}"', ["tokens"], whole=True)
+        quoted = text.replace('"', '\\"')
+        hits = index.search(f'"{quoted}"', ["tokens"], whole=True)
         times.append(1000 * (time.perf_counter() - started))
-        # Two tokens may read the same: those of this one are meant.
         first = [hit.feature for hit in hits[:3]]
         agreed += first == expected.tolist()
         gaps = [abs(hit.score - score_F[hit.feature]) for hit in hits[:3]]
-        largest = max(largest, *gaps)
+        largest = max(largest, *map(float, gaps))
         places.append(int((total_FV[:, token] > total_FV[expected[0], token]).sum()) + 1)
     return {
         "tokens": len(frequent),

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from saelab.errors import UsageError
+from saelab.errors import FailedRun, UsageError
 from saelab.features.reader import FeatureIndex
 from saelab.runs import RunFolder
 
@@ -106,7 +106,7 @@ def index(name: str, folder: Path) -> FeatureIndex:
     """The run's feature index; without one, what to type."""
     try:
         opened = load.index(folder)
-    except UsageError as error:
+    except (UsageError, FailedRun) as error:
         stop(str(error))
     if opened is None:
         stop(_no_index(name, RunFolder(folder)))

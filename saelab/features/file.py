@@ -13,6 +13,7 @@ from saelab.features.schema import SCHEMA
 
 MEMORY = 268_435_456  # bytes of the file that may be mapped
 CHECKED = 67_108_864  # bytes of a file whose every page is checked when it is opened
+MAGIC = b"SQLite format 3\0"
 AGAIN = "run `saelab index RUN` again"
 
 
@@ -63,7 +64,23 @@ def is_right(path: Path) -> bool | None:
     return None if stored is None else digests.is_sealed(path, stored)
 
 
+def _check_length(path: Path) -> None:
+    """Raise FailedRun for a database that was cut: its head says how many pages of which size it
+    has (SQLite's file format, bytes 16 and 28)."""
+    with path.open("rb") as file:
+        head = file.read(32)
+    if not head.startswith(MAGIC) or len(head) < 32:
+        return
+    size = int.from_bytes(head[16:18], "big")
+    whole = int.from_bytes(head[28:32], "big") * (65_536 if size == 1 else size)
+    length = path.stat().st_size
+    if length < whole:
+        cut = f"it was cut: {length:,} bytes instead of {whole:,}"
+        raise FailedRun(f"{path} is damaged ({cut}): {AGAIN}")
+
+
 def _connected(path: Path) -> sqlite3.Connection:
+    _check_length(path)
     uri = f"{path.resolve().as_uri()}?mode=ro"
     return sqlite3.connect(uri, uri=True, check_same_thread=False)
 
@@ -89,6 +106,8 @@ def damage(path: Path) -> Iterator[None]:
     """What is found damaged inside the block, as FailedRun."""
     try:
         yield
+    except UsageError:  # which is a ValueError too
+        raise
     # Of a row whose head is spoiled SQLite says nothing: its blobs are null, or of other lengths.
     except (sqlite3.DatabaseError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
@@ -96,13 +115,8 @@ def damage(path: Path) -> Iterator[None]:
 
 
 def _quick_check(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise FailedRun for a file that was cut, and for a small one whose pages are broken; a large
-    one would take longer to check than to read what is asked for, which `damage` watches."""
-    n_pages = connection.execute("pragma page_count").fetchone()[0]
-    size = connection.execute("pragma page_size").fetchone()[0]
-    if path.stat().st_size < n_pages * size:
-        cut = f"{path.stat().st_size} bytes instead of {n_pages * size}"
-        raise FailedRun(f"{path} is damaged (it was cut: {cut}): {AGAIN}")
+    """Raise FailedRun for a file whose pages are broken. A large one would take longer to check
+    than to read what is asked for, which `damage` watches."""
     if path.stat().st_size > CHECKED:
         return
     try:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from saelab.spelling import Piece
 
-PART = re.compile(r'"([^"]+)"|(\S+)')
+PART = re.compile(r'"((?:\\"|[^"])+)"|(\S+)')
 
 
 class Phrase(NamedTuple):
@@ -33,14 +33,16 @@ class Phrase(NamedTuple):
 
 
 def phrases(query: str) -> list[Phrase]:
-    """The phrases of a query: what stands in quotes, exactly; else every word, whatever its case.
+    """The phrases of a query: what stands in quotes, exactly (a quote in it as \\"); else every
+    word, whatever its case.
 
     >>> phrases('" for" Self')
     [Phrase(text=' for', exact=True), Phrase(text='self', exact=False)]
     """
-    parts = [
-        Phrase(quoted or bare.casefold(), bool(quoted)) for quoted, bare in PART.findall(query)
-    ]
+    parts = []
+    for quoted, bare in PART.findall(query):
+        text = quoted.replace('\\"', '"') or bare.casefold()
+        parts.append(Phrase(text, bool(quoted)))
     # Blanks alone, in no quotes, are a token's text in code.
     return parts or ([Phrase(query, True)] if query else [])
 

@@ -199,6 +199,9 @@ def test_an_index_of_another_version_says_so(app, runs, tmp_path, monkeypatch):
     (tmp_path / "old" / "features.db").write_text("no database " * 500)
     monkeypatch.setenv(PLACES, json.dumps([str(tmp_path)]))
     assert "not a feature index" in body(app("features", run="old"))
+    whole = (runs / "toy" / "features.db").read_bytes()
+    (tmp_path / "old" / "features.db").write_bytes(whole[: len(whole) // 2])
+    assert "it was cut" in body(app("features", run="old"))
 
 
 def test_the_table_sorts_and_pages_by_its_address(app):

@@ -4,7 +4,7 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench bounds gpu-check clean
+.PHONY: demo test install lint format bench bounds gpu-check notebook outputs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
@@ -27,6 +27,14 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py
 
+# The notebooks, in a browser.
+notebook: $(VENV)/.installed-notebook
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+# The notebooks' outputs as they are committed, of the demo's run.
+outputs: $(VENV)/.installed-dev
+	$(BIN)/python notebooks/outputs.py $(RUN)
+
 # What a card says, in at most 8 minutes; a machine that has one may have no network to install by.
 gpu-check:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu_check.py $(GPU)
@@ -45,6 +53,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev]
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-notebook: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[notebook]
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -28,8 +28,9 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
         plot_bgcolor=CLEAR,
         paper_bgcolor=CLEAR,
     )
-    figure.update_xaxes(zeroline=False, fixedrange=True)
-    figure.update_yaxes(zeroline=False, fixedrange=True)
+    # Room for ticks and titles, which the app's theme makes and other places do not.
+    figure.update_xaxes(zeroline=False, fixedrange=True, automargin=True)
+    figure.update_yaxes(zeroline=False, fixedrange=True, automargin=True)
     return figure
 
 
@@ -220,7 +221,7 @@ def pareto(runs: Mapping[str, tuple[Mapping, Mapping]], label: str) -> go.Figure
         error_y=spread,
         mode="markers+text",
         text=[str(escape(name)) for name in runs],  # of which plotly reads a little HTML
-        textposition="top center",
+        textposition="middle right",
         marker={"color": ACCENT, "size": 8},
         hovertemplate=f"%{{text}}<br>L0 %{{x:.3g}}, {label} %{{y:.4g}}<extra></extra>",
     )

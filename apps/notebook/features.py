@@ -1,6 +1,6 @@
 """Features of an index as DataFrames, and one feature as the browser draws it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,25 +23,40 @@ if TYPE_CHECKING:
     from saelab.sae import SAE
 
 
-def table(
-    folder: RunFolder, index: "FeatureIndex", n: int, by: str, search: str, kept: Mapping[str, Any]
+def listed(
+    folder: RunFolder, index: "FeatureIndex", n: int, by: str, kept: Mapping[str, Any]
 ) -> "pandas.DataFrame":
-    """See `Run.top`."""
-    keep = _keep(kept)
-    who = identity(index.summary)
-    label = Annotations(folder.annotations, who, index.n_features).labels()
-    if search:
-        hits = index.search(search, texts={"labels": label}, keep=keep)[:n]
-        rows = index.rows([hit.feature for hit in hits])
-    else:
-        hits, rows = [], index.table(by, by != "feature", keep, n).rows
+    """The first n features of an order; see `Run.top`."""
+    rows = index.table(by, by != "feature", _keep(kept), n).rows
+    return _table(rows, _labels(folder, index))
+
+
+def found(
+    folder: RunFolder,
+    index: "FeatureIndex",
+    n: int,
+    search: str,
+    where: Sequence[str],
+    whole: bool,
+    kept: Mapping[str, Any],
+) -> "pandas.DataFrame":
+    """The first n features of a search; see `Run.top`."""
+    labels = _labels(folder, index)
+    hits = index.search(search, where, whole, {"labels": labels}, _keep(kept))[:n]
+    about = {name: [getattr(hit, name) for hit in hits] for name in ("score", "where", "text")}
+    return _table(index.rows([hit.feature for hit in hits]), labels, **about)
+
+
+def _table(rows: Sequence[Row], labels: Mapping[int, str], **about: list) -> "pandas.DataFrame":
+    """Rows with what people call them and what a search says of them in front."""
     made = frame(rows, like=Row)
-    made["label"] = [label.get(row.feature, "") for row in rows]
-    if search:
-        for name in ("score", "where", "text"):
-            made[name] = [getattr(hit, name) for hit in hits]
-    first = ["feature", "label", "tokens", *(["score", "where", "text"] if search else ())]
+    made = made.assign(label=[labels.get(row.feature, "") for row in rows], **about)
+    first = ["feature", "label", "tokens", *about]
     return made.reindex(columns=[*first, *(name for name in made if name not in first)])
+
+
+def _labels(folder: RunFolder, index: "FeatureIndex") -> dict[int, str]:
+    return Annotations(folder.annotations, identity(index.summary), index.n_features).labels()
 
 
 def _keep(kept: Mapping[str, Any]) -> Keep:

@@ -1,7 +1,5 @@
 """A run in a notebook: its parts are read when they are first asked for, its answers are
-DataFrames, its features are drawn as the browser draws them.
-
-Shapes: N rows, D width.
+DataFrames, its features are drawn as the browser draws them. Shapes: N rows, D width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from saelab import opening, prompting
 from saelab.errors import UsageError
+from saelab.features.search import WHERE
 from saelab.runs import read
 
 from ..browser import tables
@@ -32,12 +31,10 @@ def open(
     device: str = "cpu",
     dtype: str | None = None,
 ) -> "Run":
-    """A run, opened for exploring.
-
-    model: a name, a folder or a model in memory, where it is not (or not any more) what the run's
-    record names; cache: a folder or a `Cache`, likewise. device: where the SAE and the model go.
-    dtype: of the model (default: that of the model that filled the cache). Raises UsageError for a
-    folder without an SAE, later for a model or cache that is gone or is another one than recorded.
+    """A run, opened for exploring. model, cache: a name or folder, or what is in memory, where it
+    is not what the run's record names. device: where SAE and model go. dtype: of the model
+    (default: as it filled the cache). Raises UsageError for a folder without an SAE, later for a
+    model or cache that is gone or is another one than recorded.
 
     >>> run = saelab.open("runs/demo")
     >>> run.top(search="self")
@@ -46,7 +43,7 @@ def open(
 
 
 class Run:
-    """See `open`. It unpacks as well: `folder, sae, cache, model = saelab.open("runs/demo")`."""
+    """See `open`. It unpacks as well: `folder, sae, cache, model = saelab.open(path)`."""
 
     def __init__(
         self,
@@ -66,17 +63,32 @@ class Run:
         """What the run's folder is called."""
         return self.folder.path.resolve().name
 
-    @cached_property
+    @property
     def cache(self) -> Any:
-        """The activations that it was trained on, a `Cache`."""
-        return opening.open(self.folder.path, *self._named, needs=("cache",), **self._place).cache
+        """The activations that it was trained on, a `Cache`. Raises UsageError where they are
+        gone."""
+        cache, why_none = self._cache
+        if cache is None:
+            raise UsageError(why_none)
+        return cache
+
+    @cached_property
+    def _cache(self) -> tuple[Any, str]:
+        """The cache; or none, and why, which texts can do without."""
+        try:
+            opened = opening.open(self.folder.path, *self._named, needs=("cache",), **self._place)
+        except UsageError as error:
+            if self._named[1] is not None:
+                raise
+            return None, str(error)
+        return opened.cache, ""
 
     @cached_property
     def model(self) -> Any:
         """The model that it was trained at; None of a run on activations from elsewhere."""
-        model = self._named[0]
-        options = {**self._place, "needs": opening.IF_ANY}
-        return opening.open(self.folder.path, model, self.cache, **options).model
+        needs = opening.IF_ANY if self._cache[0] is not None else opening.IF_ANY[:1]
+        options = {**self._place, "needs": needs}
+        return opening.open(self.folder.path, self._named[0], self._cache[0], **options).model
 
     @cached_property
     def index(self) -> "FeatureIndex":
@@ -95,15 +107,12 @@ class Run:
         """SAE and model ready for texts, as `saelab.prompting` takes them."""
         if self.model is None:
             raise UsageError(f"{self.folder.path} has no model: its activations were given")
-        return prompting.bench(self.opened)
-
-    @property
-    def opened(self) -> opening.Opened:
-        """All of it, as `saelab.opening.open` gives it."""
-        return opening.Opened(self.folder, self.sae, self.cache, self.model)
+        cache, why_none = self._cache
+        opened = opening.Opened(self.folder, self.sae, cache, self.model)
+        return prompting.bench(opened, why_none)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.opened)
+        return iter((self.folder, self.sae, self.cache, self.model))
 
     def __repr__(self) -> str:
         return repr(self.folder).replace("RunFolder", "Run", 1)
@@ -116,18 +125,27 @@ class Run:
     # --- its features ----------------------------------------------------------------------------
 
     def top(
-        self, n: int = 50, by: str = "interest", search: str = "", **keep: Any
+        self,
+        n: int = 50,
+        by: str = "interest",
+        search: str = "",
+        where: Sequence[str] = WHERE,
+        whole: bool = False,
+        **keep: Any,
     ) -> "pandas.DataFrame":
         """Features as a table, by falling `by` (interest, density, mean, max, cosine, feature), or
-        those that a search finds in tokens, contexts, output tokens and labels, best first.
+        those that a search finds, best first.
 
-        keep: which of them, by fields of `saelab.features.listing.Keep`, such as density=(0, 0.01),
-        alive=True, sign=-1.
+        where: what is searched, of tokens, contexts, outputs, labels. whole: a token must be the
+        text, not only hold it. keep: fields of `saelab.features.listing.Keep`, such as density=(0,
+        0.01), alive=True, sign=-1.
 
         >>> run.top(10, "density", alive=True)
-        >>> run.top(search='" for"')
+        >>> run.top(search='" for"', where=["tokens"], whole=True)
         """
-        return features.table(self.folder, self.index, n, by, search, keep)
+        if search:
+            return features.found(self.folder, self.index, n, search, where, whole, keep)
+        return features.listed(self.folder, self.index, n, by, keep)
 
     def feature(self, number: int) -> "features.View":
         """One feature: displayed as the browser's page of it; its parts are DataFrames.
@@ -166,6 +184,14 @@ class Run:
             return texts.features(self.bench, what, by, n)
         return texts.coded(self.sae, what, n)
 
+    def trace(self, text: str, feature: int) -> "pandas.DataFrame":
+        """The tokens of a text with a feature's value on each, 0 where it does not fire.
+
+        >>> trace = run.trace("import numpy as np", 7)
+        >>> saelab.show.tokens(trace.token, trace.value)
+        """
+        return texts.trace(self.bench, text, feature)
+
     def attribute(
         self, text: str, token: str | int | None = None, against: str | int | None = None
     ) -> "pandas.DataFrame":
@@ -202,7 +228,7 @@ class Run:
 
     def evaluate(self, n_tokens: int = 200_000, seed: int = 0) -> "pandas.DataFrame":
         """Measure it on held-out tokens as `saelab eval` does; the report is kept in the run."""
-        measuring.evaluate(self.opened, n_tokens, seed)
+        measuring.evaluate(opening.Opened(*self), n_tokens, seed)
         return self.report
 
     @property
@@ -219,5 +245,5 @@ class Run:
         others = [one if isinstance(one, Run) else Run(one, **self._place) for one in compare]
         self.__dict__.pop("index", None)
         named = [(other.name, other.sae) for other in others]
-        measuring.build_index(self.opened, n_tokens, named, seed)
+        measuring.build_index(opening.Opened(*self), n_tokens, named, seed)
         return self

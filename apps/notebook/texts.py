@@ -11,6 +11,7 @@ import torch
 
 from saelab import prompting
 from saelab.activations.given import tensor
+from saelab.errors import UsageError
 
 from .shown import frame
 
@@ -40,6 +41,19 @@ def features(
     made = frame(None, **columns)
     made.attrs["tokens"] = texts
     return made
+
+
+def trace(bench: prompting.Bench, text: str, feature: int) -> "pandas.DataFrame":
+    """One row for each token: what it reads, and the feature's value there."""
+    from saelab.analysis import prompts
+
+    reading = prompting.read(bench, text)
+    words = reading.prompt.texts
+    if not 0 <= feature < bench.sae.n_features:
+        last = bench.sae.n_features - 1
+        raise UsageError(f"no feature {feature}: this SAE has features 0 to {last}")
+    values_1T = prompts.traces(reading.table, [feature], len(words))
+    return frame(None, token=words, value=values_1T[0].numpy())
 
 
 def coded(sae: Any, acts: Any, n: int | None) -> "pandas.DataFrame":

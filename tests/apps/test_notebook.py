@@ -51,6 +51,26 @@ def test_a_run_without_an_index_or_a_report_says_how_to_make_them(tiny_run: Path
         saelab.show.pareto([tiny_run])
 
 
+def test_without_its_cache_a_run_still_reads_texts(run: saelab.Run, tmp_path: Path):
+    moved = saelab.open(shutil.copytree(run.folder.path, tmp_path / "elsewhere" / "run"))
+    assert moved.features(TEXT).equals(run.features(TEXT))
+    with pytest.raises(UsageError, match=r"the cache of .* is not at .* any more"):
+        _ = moved.cache
+    with pytest.raises(UsageError, match="no feature 64"):
+        moved.trace(TEXT, 64)
+    with pytest.raises(UsageError):
+        saelab.open(moved.folder.path, cache=tmp_path).features(TEXT)
+
+
+def test_a_trace_has_a_value_for_every_token(run: saelab.Run):
+    table = run.features(TEXT)
+    feature = int(table.feature.mode()[0])
+    trace = run.trace(TEXT, feature)
+    assert trace.token.tolist() == run.tokens(TEXT)
+    fires = table[table.feature == feature].set_index("position").value
+    assert trace.value[trace.value != 0].equals(fires.rename_axis(None).rename("value"))
+
+
 def test_top_lists_what_the_index_lists(run: saelab.Run):
     table = run.top(5, "density")
     with FeatureIndex(run.folder.features) as index:

@@ -45,6 +45,16 @@ def circuits() -> dict[str, Path]:
     return _circuits(os.environ.get(PLACES, '["runs"]'))
 
 
+@st.cache_data(ttl=10, show_spinner=False)
+def _graphs(places: str) -> dict[str, Path]:
+    return find(json.loads(places), RunFolder.is_graphs)
+
+
+def graphs() -> dict[str, Path]:
+    """The folders with a graphs.json by name; looked for again every ten seconds."""
+    return _graphs(os.environ.get(PLACES, '["runs"]'))
+
+
 def stamped(*paths: Path) -> Stamp:
     """Files' identity: one that is written anew is read anew."""
     known = [path.stat() for path in paths if path.is_file()]

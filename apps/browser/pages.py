@@ -8,7 +8,7 @@ import streamlit as st
 from saelab.errors import FailedRun
 
 from . import draw, links, state
-from .views import circuits, compare, feature, features, overview, prompt, search
+from .views import circuits, compare, feature, features, graphs, overview, prompt, search
 
 # name in the address: title, and the function that shows the page
 PAGES = {
@@ -19,6 +19,7 @@ PAGES = {
     "search": ("Features", search.show),
     "compare": ("Compare", compare.show),
     "circuits": ("Circuits", circuits.show),
+    "graphs": ("Graphs", graphs.show),
 }
 HIDDEN = ("search",)  # of the menu: an address that earlier versions had
 

@@ -67,7 +67,7 @@ def check_places(places: tuple[Path, ...]) -> dict[str, Path]:
     """The runs at or below the places. Raises UsageError for a place that does not exist and if
     there are no runs."""
     runs = find(places)
-    if runs or find(places, RunFolder.is_circuit):
+    if runs or find(places, RunFolder.is_circuit) or find(places, RunFolder.is_graphs):
         missing = [str(place) for place in places if not place.is_dir()]
         if missing:
             raise UsageError(f"no such folder: {', '.join(missing)}")

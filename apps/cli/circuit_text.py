@@ -20,7 +20,7 @@ def _interval(bounds: list | None) -> str:
 def text(result: dict, out: Path) -> str:
     """The report for people."""
     ranking, curve_of = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
-    parts = [_head(result), ranking(result), _truth(result), curve_of(result)]
+    parts = [_head(result) + _missing(result), ranking(result), _truth(result), curve_of(result)]
     return "\n\n".join([*parts, f"{RunFolder(out).circuit} written; next: saelab browse {out}"])
 
 
@@ -43,6 +43,15 @@ def _head(result: dict) -> str:
         f"{prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} "
         f"held-out prompts: {metrics} (empty: {empty})"
     )
+
+
+def _missing(result: dict) -> str:
+    """What EAP-IG's points miss of the change that they add up to."""
+    rows = result.get("quadrature", [])
+    if not rows:
+        return ""
+    told = ", ".join(f"{row['missing']:.1%} with {row['n_points']}" for row in rows)
+    return f"\n{result['points']} points miss of the change between the twins: {told}"
 
 
 def _nodes(result: dict) -> str:

@@ -8,7 +8,7 @@ the found circuit is.
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from tyro.conf import UseAppendAction
 
@@ -43,6 +43,9 @@ class Args(OfRun):
     """scorings on fresh prompts, which give the intervals (feature-circuit: always one)"""
     held_out: Count = 100
     """held-out prompts for truth and faithfulness"""
+    points: Literal["left", "midpoint", "right"] = "midpoint"
+    """where EAP-IG takes its gradients between the twins; left: as published, without the clean
+    run"""
     truth: str = "measured"
     """measured (every head of this model resampled), published (of GPT-2 small), none"""
 
@@ -75,6 +78,7 @@ def run(args: Args) -> int:
         result = document("feature-circuit", args.seed, **fields, runs=sources)
     else:
         options: dict[str, Any] = {"sae": saes[0]} if saes else {}
+        options["points"] = args.points
         result = document(
             "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
         )

@@ -54,7 +54,7 @@ class Args(OfRun):
 
 def run(args: Args) -> int:
     """Trace, score, write the graphs and their table, print."""
-    from saelab import opening, runs
+    from saelab import models, opening, runs
     from saelab.analysis.circuits.graphs import report
     from saelab.analysis.circuits.graphs.document import theirs
     from saelab.files import write_json
@@ -89,7 +89,10 @@ def run(args: Args) -> int:
         path = out.path / "circuit-tracer" / "graph-metadata.json"
         write_json(path, {"graphs": listed})
     fields["notes"] += refusals[:1]
-    sources = {one.sae.origin.target: str(one.folder.path.absolute()) for one in opened}
+    sources = {
+        models.resolve_hook(model, one.sae.origin.target): str(one.folder.path.absolute())
+        for one in opened
+    }
     shares = {"node_share": args.nodes, "edge_share": args.edges}
     result = document("graphs", args.seed, **fields, **shares, runs=sources)
     write_json(out.graphs, result)

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from tests import toy_index as toy
-from tests.apps import hostile
+from tests.apps import hostile, toy_graph
 from tests.apps.compared_runs import compare
 from tests.conftest import ROOT
 
@@ -35,6 +35,7 @@ def served(tmp_path_factory):
     run = toy.make_run(root / "runs" / "toy")
     hostile.make_run(root / "runs" / "wicked")
     compare(run, toy.make_run(root / "runs" / "twin"))
+    toy_graph.make(root / "runs" / "graph")
     for package in ("apps", "training", "saelab", "data"):
         (root / package).mkdir()
         (root / package / "__init__.py").write_text(BROKEN)

@@ -75,7 +75,7 @@ def test_eval_writes_the_report_it_prints(run: Path, capsys):
 def test_a_run_that_nobody_may_write_still_gives_its_result(
     run: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ):
-    def refuse(path: Path, _: object) -> None:
+    def refuse(path: Path, value: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     monkeypatch.setattr("saelab.files.write_json", refuse)

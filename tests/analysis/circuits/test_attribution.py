@@ -21,6 +21,7 @@ from saelab.tasks import measure
 from tests.analysis.compiled import SATURATED, Compiled, compile_program, compiled_task
 
 Program = tuple[object, Task, Compiled]
+LEFT = attribution.between("left", 4)
 
 
 def program(folder, name: str, **options) -> Program:
@@ -68,9 +69,9 @@ def test_the_writers_add_up_to_the_stream_and_a_missing_one_is_noticed(tiny, mon
 
 def test_a_writers_edges_sum_to_its_node_score(tiny):
     """The chain rule, with the node's gradient taken by another route than its readers'."""
-    for n_steps in (1, 3):
+    for points in (attribution.CLEAN, attribution.between("midpoint", 3)):
         nodes_PU, edges_PUR = (
-            of(*tiny, n_steps) for of in (attribution.node_scores, attribution.edge_scores)
+            of(*tiny, points) for of in (attribution.node_scores, attribution.edge_scores)
         )
         torch.testing.assert_close(
             edges_PUR.sum(2), nodes_PU, rtol=1e-4, atol=1e-5 * float(nodes_PU.abs().max())
@@ -92,7 +93,8 @@ def test_a_single_step_is_the_gradient_of_the_clean_run(tiny):
     change_PTD = written(model, task.clean)[0] - written(model, task.corrupted)[0]
     expected_P = (change_PTD * gradient_PTD).sum((1, 2))
     torch.testing.assert_close(attribution.node_scores(model, task)[:, 0], expected_P)
-    assert not torch.allclose(attribution.node_scores(model, task, 2)[:, 0], expected_P, rtol=1e-2)
+    other_P = attribution.node_scores(model, task, [0.0, 0.5])[:, 0]
+    assert not torch.allclose(other_P, expected_P, rtol=1e-2)
 
 
 def test_the_switches_are_as_before(tiny):
@@ -139,7 +141,8 @@ def test_where_the_metric_is_linear_every_method_is_exact(tiny):
         model, task, ["ln_final.hook_scale", *(f"blocks.{n}.{end}" for n in layers for end in ends)]
     )
     atp, ig = (
-        by_layer(attribution.node_scores(frozen, task, n).mean(0), len(layers))[0] for n in (1, 4)
+        by_layer(attribution.node_scores(frozen, task, points).mean(0), len(layers))[0]
+        for points in (attribution.CLEAN, LEFT)
     )
     clean = measure(
         task, frozen.run_with_hooks(task.clean, fwd_hooks=[], return_type="logits")
@@ -174,7 +177,8 @@ def test_edges_on_a_linear_path_are_exact_and_those_through_a_norm_are_not(tiny)
     frozen, found = Frozen(model, task, ["ln_final.hook_scale"]), {}
     for name, one in (("frozen", frozen), ("free", model)):
         exact = edge_scores(one, task)[:, -1]
-        each = (attribution.edge_scores(one, task, n).mean(0)[:, -1] for n in (1, 4))
+        points = (attribution.CLEAN, LEFT)
+        each = (attribution.edge_scores(one, task, at).mean(0)[:, -1] for at in points)
         found[name] = max(
             float((scores - exact).abs().max() / exact.abs().max()) for scores in each
         )
@@ -186,34 +190,39 @@ def test_edges_to_the_logits_are_exact_but_for_the_last_norm(soft: Program):
     agree with exact patching."""
     model, task, _ = soft
     exact = edge_scores(model, task)[:, -1]
-    for found in (attribution.edge_scores(model, task), attribution.edge_scores(model, task, 5)):
+    for points in (attribution.CLEAN, LEFT):
+        found = attribution.edge_scores(model, task, points)
         torch.testing.assert_close(found.mean(0)[:, -1], exact, rtol=2e-3, atol=2e-3)
 
 
-def completeness_error(model, task: Task, n_steps: int) -> float:
-    """How far the embedding's IG score is from m(clean) - m(corrupted), which it converges to
-    (Sundararajan et al. 2017)."""
+@pytest.mark.parametrize(("rule", "order"), [("left", 1), ("right", 1), ("midpoint", 2)])
+def test_what_integrated_gradients_miss_falls_with_the_points(soft: Program, rule: str, order: int):
+    """Sundararajan et al. 2017: the embedding's score converges to m(clean) - m(corrupted)."""
+    model, task, _ = soft
+    found = [attribution.quadrature(model, task, rule, n).missing for n in (16, 32, 64)]
     whole = measure(task, model(task.clean, return_type="logits")) - measure(
         task, model(task.corrupted, return_type="logits")
     )
-    return float((attribution.node_scores(model, task, n_steps)[:, 0] - whole).mean().abs())
+    scores_P = attribution.node_scores(model, task, attribution.between(rule, 16))[:, 0]
+    missing = float((scores_P - whole).mean().abs() / whole.mean().abs())
+    assert found[0] == pytest.approx(missing, rel=1e-3)
+    if order == 1:
+        assert found[1] == pytest.approx(found[0] / 2, rel=0.25)
+        assert found[2] == pytest.approx(found[1] / 2, rel=0.25)
+    assert order == 1 or found[2] < attribution.quadrature(model, task, "left", 64).missing / 10
 
 
-def test_the_completeness_error_of_integrated_gradients_falls_like_one_over_the_steps(
-    soft: Program,
-):
-    errors = [completeness_error(*soft[:2], n_steps) for n_steps in (16, 32, 64)]
-    assert errors[0] > 1e-2
-    assert errors[1] == pytest.approx(errors[0] / 2, rel=0.2) and errors[2] == pytest.approx(
-        errors[1] / 2, rel=0.2
-    )
+def test_points_of_an_unknown_rule_are_refused():
+    assert attribution.between("left", 5) == [0, 0.2, 0.4, 0.6, 0.8]
+    with pytest.raises(UsageError, match="unknown points 'simpson': there are left, midpoint"):
+        attribution.between("simpson", 5)
 
 
 def test_of_activations_it_is_complete_for_the_embedding_too(soft: Program):
     model, task, _ = soft
     inputs, own = (
-        attribution.edge_scores(model, task, 4),
-        attribution.edge_scores_by_activation(model, task, 4),
+        attribution.edge_scores(model, task, LEFT),
+        attribution.edge_scores_by_activation(model, task, LEFT),
     )
     assert own.shape == inputs.shape
     torch.testing.assert_close(own[:, 0].sum(1), inputs[:, 0].sum(1), rtol=1e-4, atol=1e-4)

@@ -5,13 +5,15 @@ AtP (Nanda 2023; Kramar et al. 2024): (clean - corrupted) activation times the m
 the clean run, per node. EAP (Syed et al. 2023): the same per edge, with the gradient at the
 reader's input. EAP-IG (Hanna et al. 2024, section 3): the gradient averaged over points between the
 corrupted and the clean run: of the input embedding, or of the writers' own outputs ("activations").
+Published code takes the left ends of n equal steps, among which the clean run never is.
 Scores estimate m(clean) - m(patched): above 0, the node helps. The gradient at a writer is the sum
 of those at its readers, so a writer's edges sum to its node score.
 
 Shapes: P prompts, T positions, D width, U writers, R readers, G readers at one hook.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,22 +28,58 @@ from saelab.analysis.circuits.heads.stream import (
     starting_from,
     written,
 )
-from saelab.tasks import Task
+from saelab.errors import UsageError
+from saelab.models import running
+from saelab.tasks import Task, measure
+
+CLEAN = (1.0,)  # where AtP and EAP take the gradient: 0 is the corrupted and 1 the clean run
+# Where gradients are taken in n equal steps from one to the other.
+RULES: dict[str, Callable[[int], list[float]]] = {
+    "left": lambda n: [step / n for step in range(n)],
+    "midpoint": lambda n: [(step + 0.5) / n for step in range(n)],
+    "right": lambda n: [(step + 1) / n for step in range(n)],
+}
 
 
-def between(n_steps: int) -> list[float]:
-    """The left Riemann points of [0, 1], 0 the corrupted and 1 the clean end; a single step is the
-    clean run itself."""
-    return [1.0] if n_steps == 1 else [step / n_steps for step in range(n_steps)]
+class Quadrature(NamedTuple):
+    """How far gradients at some points are from the integral that they stand for."""
+
+    n_points: int
+    missing: float
+    """|sum of the embedding's edges - (m(clean) - m(corrupted))| / |m(clean) - m(corrupted)|, both
+    averaged over prompts"""
 
 
-def node_scores(model: Any, task: Task, n_steps: int = 1) -> Tensor:
-    """Scores [P, U] of all writers. n_steps 1: AtP; more: gradients averaged over interpolated
-    input embeddings."""
-    return torch.cat([_nodes(model, part, between(n_steps)) for part in parts(task)])
+def between(rule: str, n: int) -> list[float]:
+    """The n points of a rule of RULES. Raises UsageError, listing them, for an unknown one.
+
+    >>> between("right", 4)
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    if rule not in RULES:
+        raise UsageError(f"unknown points {rule!r}: there are {', '.join(RULES)}")
+    return RULES[rule](n)
 
 
-def _nodes(model: Any, task: Task, points: list[float]) -> Tensor:
+def quadrature(model: Any, task: Task, rule: str, n: int) -> Quadrature:
+    """What n points of a rule miss of the change of the metric between the twins, all of which the
+    embedding's edges carry."""
+    with torch.no_grad():
+        clean, corrupted = (
+            running.logits(model, tokens, last=True) for tokens in (task.clean, task.corrupted)
+        )
+    change = float((measure(task, clean) - measure(task, corrupted)).mean())
+    carried = float(node_scores(model, task, between(rule, n))[:, 0].mean())
+    return Quadrature(n, abs(carried - change) / abs(change) if change else float("nan"))
+
+
+def node_scores(model: Any, task: Task, points: Sequence[float] = CLEAN) -> Tensor:
+    """Scores [P, U] of all writers: AtP, or with gradients averaged over input embeddings at other
+    points."""
+    return torch.cat([_nodes(model, part, points) for part in parts(task)])
+
+
+def _nodes(model: Any, task: Task, points: Sequence[float]) -> Tensor:
     clean_UPTD, corrupted_UPTD = written(model, task.clean), written(model, task.corrupted)
     change_UPTD = clean_UPTD - corrupted_UPTD
     layers = range(model.cfg.n_layers)
@@ -64,14 +102,14 @@ def _nodes(model: Any, task: Task, points: list[float]) -> Tensor:
     return total / len(points)
 
 
-def edge_scores(model: Any, task: Task, n_steps: int = 1) -> Tensor:
-    """Scores [P, U, R] of all edges, 0 where the reader comes before the writer. n_steps 1: EAP;
-    more: EAP-IG (inputs)."""
+def edge_scores(model: Any, task: Task, points: Sequence[float] = CLEAN) -> Tensor:
+    """Scores [P, U, R] of all edges, 0 where the reader comes before the writer: EAP, or at other
+    points EAP-IG (inputs)."""
     with split_inputs(model):
-        return torch.cat([_edges(model, part, between(n_steps)) for part in parts(task)])
+        return torch.cat([_edges(model, part, points) for part in parts(task)])
 
 
-def _edges(model: Any, task: Task, points: list[float]) -> Tensor:
+def _edges(model: Any, task: Task, points: Sequence[float]) -> Tensor:
     clean_UPTD, corrupted_UPTD = written(model, task.clean), written(model, task.corrupted)
     change_UPTD = clean_UPTD - corrupted_UPTD
     places, gradient_sums = sites(model), None
@@ -100,7 +138,7 @@ def _scores(change_UPTD: Tensor, places: list[Site], gradients: list[Tensor]) ->
     return torch.cat(columns, 2)
 
 
-def edge_scores_by_activation(model: Any, task: Task, n_steps: int = 5) -> Tensor:
+def edge_scores_by_activation(model: Any, task: Task, points: Sequence[float]) -> Tensor:
     """EAP-IG (activations), [P, U, R]: the gradients at a writer's readers, averaged over that
     writer's own interpolation.
 
@@ -108,12 +146,10 @@ def edge_scores_by_activation(model: Any, task: Task, n_steps: int = 5) -> Tenso
     2024).
     """
     with split_inputs(model):
-        return torch.cat(
-            [_edges_by_activation(model, part, between(n_steps)) for part in parts(task)]
-        )
+        return torch.cat([_edges_by_activation(model, part, points) for part in parts(task)])
 
 
-def _edges_by_activation(model: Any, task: Task, points: list[float]) -> Tensor:
+def _edges_by_activation(model: Any, task: Task, points: Sequence[float]) -> Tensor:
     clean_UPTD, corrupted_UPTD = written(model, task.clean), written(model, task.corrupted)
     change_UPTD = clean_UPTD - corrupted_UPTD
     places, rows = sites(model), []

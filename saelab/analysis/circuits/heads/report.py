@@ -17,8 +17,9 @@ from torch import Tensor
 from saelab import models
 from saelab.analysis.circuits.heads import ablation, curves
 from saelab.analysis.circuits.heads.ablation import Setting
+from saelab.analysis.circuits.heads.attribution_patching import quadrature
 from saelab.analysis.circuits.heads.known import Known, compared, measured, published
-from saelab.analysis.circuits.heads.score import FEATURES, Scores, method, score
+from saelab.analysis.circuits.heads.score import FEATURES, Options, Scores, method, score
 from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
 from saelab.statistics import Estimate
@@ -86,6 +87,7 @@ def report(
     true = known(held_out, plan)
     progress("faithfulness")
     fields, intervals = compared([one.heads for one in each], true, plan.seed)
+    fields |= _quadrature(model, plan, drawn, options)
     means = {name: ablation.mean(values_P) for name, values_P in held_out.base._asdict().items()}
     return {
         **heading(plan, held_out, means, drawn),
@@ -97,6 +99,16 @@ def report(
         "intervals": intervals | metric_intervals(means),
         "seconds": scores.seconds,
     }
+
+
+def _quadrature(model: Any, plan: Plan, drawn: Parts, options: dict[str, Any]) -> dict[str, Any]:
+    """What the points of EAP-IG miss of their integral, and what four times as many do."""
+    if plan.method != "eap-ig":
+        return {}
+    told = Options(**options)
+    numbers = (told.n_steps, 4 * told.n_steps)
+    rows = [quadrature(model, drawn.scoring[0], told.points, n)._asdict() for n in numbers]
+    return {"points": told.points, "quadrature": rows}
 
 
 Means = dict[str, Estimate]  # clean, corrupted, empty: the mean metric

@@ -17,6 +17,8 @@ from saelab.errors import UsageError
 from saelab.sae import SAE
 from saelab.tasks import Task, check_twins
 
+POINTS = "midpoint"
+
 
 class Options(NamedTuple):
     """What methods can be told."""
@@ -25,6 +27,8 @@ class Options(NamedTuple):
     """of anything random"""
     n_steps: int = 5
     """interpolation points of EAP-IG"""
+    points: str = POINTS
+    """where they lie: left (as published), midpoint or right"""
     threshold: float = acdc.THRESHOLD
     """ACDC's, in nats"""
     sae: SAE | None = None
@@ -80,16 +84,15 @@ def _eap(model: Any, task: Task, options: Options) -> Found:
 
 def _eap_ig(model: Any, task: Task, options: Options) -> Found:
     check_sum(model, task)
-    return _from_edges(
-        model, attribution_patching.edge_scores(model, task, options.n_steps).mean(0)
-    )
+    points = attribution_patching.between(options.points, options.n_steps)
+    return _from_edges(model, attribution_patching.edge_scores(model, task, points).mean(0))
 
 
 def _eap_ig_activations(model: Any, task: Task, options: Options) -> Found:
     check_sum(model, task)
-    return _from_edges(
-        model, attribution_patching.edge_scores_by_activation(model, task, options.n_steps).mean(0)
-    )
+    points = attribution_patching.between(options.points, options.n_steps)
+    scores_PUR = attribution_patching.edge_scores_by_activation(model, task, points)
+    return _from_edges(model, scores_PUR.mean(0))
 
 
 def _patching(model: Any, task: Task, options: Options) -> Found:

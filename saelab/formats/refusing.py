@@ -7,9 +7,10 @@ from saelab.sae import SAE
 from saelab.sparsify import Choice, Own, Sparsify, word
 
 
-def refuse(sae: SAE, form: str, reasons: Iterator[str]) -> None:
-    """Raise UsageError naming the first thing of an SAE that a form has no place for."""
-    if isinstance(sae.sparsify, Own):
+def refuse(sae: SAE, form: str, reasons: Iterator[str], *, own: bool = False) -> None:
+    """Raise UsageError naming the first thing of an SAE that a form has no place for. own: whether
+    a sparsifier of one's own is no such thing, as the form runs ours or runs none."""
+    if isinstance(sae.sparsify, Own) and not own:
         raise UsageError(
             f"{sae!r} cannot be written as {form}: its sparsifier {sae.sparsify.name!r} is a "
             "function of one's own"

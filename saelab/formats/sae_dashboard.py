@@ -99,7 +99,7 @@ def features(
     sae: SAE, index: FeatureIndex, progress: Callable[[int], object] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Each feature that ever fired, as a batch holds it. Raises as `write` does."""
-    refuse(sae, "sae_dashboard", _unheld(sae, index))
+    refuse(sae, "sae_dashboard", _unheld(sae, index), own=True)
     for number, density in enumerate(index.densities().tolist()):
         if density:
             yield _feature(index, index.feature(number), sae.W_dec[number].detach().cpu())

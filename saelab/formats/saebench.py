@@ -15,7 +15,7 @@ from saelab.errors import UsageError
 from saelab.formats.hooks import INSIDE, for_transformer_lens
 from saelab.formats.refusing import of_skip, of_tokens, refuse
 from saelab.sae import SAE
-from saelab.sparsify import Choice
+from saelab.sparsify import Choice, word
 
 
 @dataclass
@@ -123,7 +123,8 @@ def adapter(sae: SAE) -> Adapter:
     >>> mine.cfg.hook_name, mine.encode(x_BD).shape
     """
     sae = sae.frozen()
-    refuse(sae, "saebench", chain(of_tokens(sae), of_skip(sae), _elsewhere(sae)))
+    reasons = chain(of_tokens(sae), of_skip(sae), _elsewhere(sae))
+    refuse(sae, "saebench", reasons, own=True)
     return Adapter(sae, config(sae))
 
 
@@ -140,14 +141,13 @@ def config(sae: SAE) -> Config:
     if hook is None:
         raise UsageError(f"{sae!r} reads no layer, and SAEBench wants a layer's number")
     is_choice = isinstance(form, Choice)
-    named = "topk" if is_choice else "jumprelu" if sae.levels is not None else "standard"
     return Config(
         model_name=origin.model.name if origin.model else "",
         d_in=sae.d_model,
         d_sae=sae.n_features,
         hook_layer=int(hook[1]),
         hook_name=for_transformer_lens(origin.hook),
-        architecture=origin.sparsify or named,
+        architecture=origin.sparsify or word(form).split()[0],
         dtype=_word(sae.W_enc.dtype),
         device=str(sae.W_enc.device),
         activation_fn_str="topk" if is_choice else "relu",

@@ -7,7 +7,7 @@ import streamlit as st
 
 from saelab.errors import FailedRun
 
-from . import draw, links, state
+from . import draw, links, saving, state
 from .views import circuits, compare, feature, features, graphs, overview, prompt, search
 
 # name in the address: title, and the function that shows the page
@@ -44,5 +44,6 @@ def show() -> None:
     state.run_menu()
     try:
         current.run()
+        saving.menu(current.url_path or "overview")
     except FailedRun as error:  # a damaged file, which the message names
         state.stop(draw.text(str(error)))

@@ -2,20 +2,21 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from saelab.digests import sealed
 from saelab.features.reader import FeatureIndex
 from saelab.features.records import Row
-from saelab.runs import RunFolder, read
+from saelab.runs import RunFolder
 
+from . import load
 from .exports import figures, records, report, run_figures, run_tables, subject
 from .exports.records import Table
-
-COLUMNS = 3  # buttons side by side
 
 
 class File(NamedTuple):
@@ -27,19 +28,39 @@ class File(NamedTuple):
     """its text, made when it is wanted"""
 
 
-def menu(files: Sequence[File]) -> None:
-    """The button `Save`, which opens to one per file."""
-    popover = st.popover("Save", key="save", on_change="rerun")
+@st.fragment
+def menu(page: str) -> None:
+    """The button `Save` of a page, which opens to a line per table or page with its forms. A
+    fragment: opening it runs nothing else again."""
+    with st.container(key="saving"):
+        popover = st.popover("Save", key="save", on_change="rerun")
     if not popover.open:
         return
     with popover:
-        columns = st.columns(min(COLUMNS, len(files)))
-        for number, file in enumerate(files):
-            with columns[number % len(columns)]:
-                # `ignore`: the page stays as it is.
-                st.download_button(
-                    file.name, file.make, file.name, key=f"save_{file.name}", on_click="ignore"
-                )
+        files = of_page(page)
+        if not files:
+            st.write("Nothing here to save.")
+        for name, several in groupby(files, lambda file: file.name.rpartition(".")[0]):
+            _line(name, list(several))
+
+
+def _line(name: str, files: Sequence[File]) -> None:
+    words, *columns = st.columns([4, 1, 1], vertical_alignment="center", gap="small")
+    with words:
+        st.text(name)
+    for column, file in zip(columns, files, strict=False):
+        kind = file.name.rpartition(".")[2].upper()
+        with column:
+            # `ignore`: the page stays as it is.
+            st.download_button(
+                kind,
+                file.make,
+                file.name,
+                key=f"save_{file.name}",
+                help=file.name,
+                type="tertiary",
+                on_click="ignore",
+            )
 
 
 def tables(run: str, made: Callable[[], Sequence[Table]], names: Sequence[str]) -> list[File]:
@@ -90,16 +111,45 @@ def of_rows(run: str, index: FeatureIndex, numbers: Sequence[int]) -> list[File]
 
 
 def of_run(run: str, folder: Path) -> list[File]:
-    """The report's table, and the figures of a run's page, zoomable, each with a camera."""
-    report_ = read(RunFolder(folder).report)
-    files = tables(run, lambda: [run_tables.measured(report_)], ["report"] if report_ else [])
+    """The tables of a run's documents, and the figures of its page, zoomable, each with a
+    camera."""
+    files = of_documents(run, folder)
 
     def drawn(name: str) -> str:
         with subject.opened(folder) as held:
-            return figures.to_html(run_figures.of(held)[name])
+            figure = run_figures.of(held)[name]()
+        return figures.to_html(figure or go.Figure())
 
     if RunFolder(folder).features.is_file():
         with subject.opened(folder) as held:
             names = list(run_figures.of(held))
         files += [File(f"{name}.html", lambda name=name: drawn(name)) for name in names]
     return files
+
+
+def of_documents(name: str, folder: Path) -> list[File]:
+    """The tables of what verbs have written into a folder."""
+
+    def made() -> list[Table]:
+        return run_tables.of_documents(RunFolder(folder))
+
+    return tables(name, made, [one.name for one in made()])
+
+
+def of_page(page: str) -> list[File]:
+    """What a page of the app has to save; nothing where it is of nothing that is there."""
+    if page == "circuits":
+        circuits = load.circuits()
+        name = st.query_params.get("circuit", next(iter(circuits), ""))
+        return of_documents(name, circuits[name]) if name in circuits else []
+    runs = load.runs()
+    name = st.query_params.get("run", "")
+    if name not in runs:
+        return []
+    index = load.index(runs[name]) if page in ("feature", "features") else None
+    number = st.query_params.get("feature", "")
+    if page == "feature" and index is not None and number.isdecimal():
+        return of_feature(name, runs[name], int(number))
+    if page == "features" and index is not None:
+        return of_rows(name, index, range(index.n_features))
+    return of_run(name, runs[name]) if page in ("overview", "compare") else []

@@ -99,8 +99,9 @@ def figures(args: Asked, folder: Path, place: Path) -> None:
 
     drawn = run_figures.of(_opened(folder))
     place.mkdir(parents=True, exist_ok=True)
-    for name, figure in drawn.items():
-        figures.save(figure, place / f"{name}.{args.picture}")
+    for name, draw in drawn.items():
+        if (figure := draw()) is not None:
+            figures.save(figure, place / f"{name}.{args.picture}")
 
 
 def _opened(folder: Path) -> "Subject":

@@ -60,6 +60,23 @@ def test_a_table_keeps_all_digits_and_fields_of_fields():
     assert whole["rows"][0]["score"] == {"value": 0.9, "low": 0.8, "high": 0.95, "null": 0.5}
 
 
+def test_the_tables_within_a_document_are_its_lists_and_named_objects():
+    document = {
+        "seed": 1,
+        "fvu": {"value": 1.0, "low": None},
+        "references": {"zero": {"fvu": 2.0}, "mean": {"fvu": {"value": 1.0}}},
+        "scaling": {"laws": [{"over": "k", "sizes": [1, 2]}], "norms": []},
+        "sizes": [1, 2],
+    }
+    found = {one.name: one.rows for one in records.within("report", document)}
+    assert found == {
+        "report-references": [{"of": "zero", "fvu": 2.0}, {"of": "mean", "fvu": {"value": 1.0}}],
+        "report-scaling-laws": [{"over": "k", "sizes": [1, 2]}],
+    }
+    whole = records.to_csv(records.Table("t", found["report-references"]))
+    assert whole == "of,fvu,fvu.value\nzero,2.0,\nmean,,1.0\n"
+
+
 def test_every_table_of_a_run_is_written_as_the_index_has_it(run, tmp_path):
     assert export(run, "tables", out=tmp_path / "tables") == 0
     known = json.loads((tmp_path / "tables" / "features.json").read_text())
@@ -212,3 +229,25 @@ def test_a_feature_and_a_report_are_files_by_themselves(run, tmp_path, offline):
     assert offline.locator(".examples .peak").count() > 3
     assert offline.evaluate("window.pwned") is None
     assert len(offline.asked) == 2  # the two files
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_page_saves_what_it_shows(page, served):
+    address, run = served
+    page.goto(f"{address}/feature?run=toy&feature=3")
+    page.wait_for_selector("h1:has-text('Feature 3')")
+    page.click(".st-key-saving button")
+    form = "[class*='st-key-save_{}'] button"
+    with page.expect_download() as saved:
+        page.click(form.format("feature-3-html"))
+    assert saved.value.suggested_filename == "feature-3.html"
+    assert "Feature 3" in saved.value.path().read_text()
+    with page.expect_download() as saved:
+        page.click(form.format("nearest-csv"))
+    with saved.value.path().open() as file:
+        rows = [*csv.DictReader(file)]
+    with FeatureIndex(run / "features.db") as index:
+        assert [int(row["feature"]) for row in rows] == [
+            one.feature for one in index.feature(3).neighbours
+        ]

@@ -146,6 +146,25 @@ def test_scores_are_those_of_counting_token_by_token():
         assert one.firings == len(fired)
 
 
+def test_the_null_is_what_the_other_features_rules_give():
+    """Of three features every other one's rule is tried: their mean, from sets of places."""
+    words = ["self", "(", "def"]
+    result, read, _ = explain([token_is(word) for word in words], promoted=False)
+    flat, held = read.tokens.reshape(-1), np.flatnonzero(read.places(HELD_OUT))
+    stands = {word: {int(p) for p in held if WORDS[flat[p]] == word} for word in words}
+    for unit, word in enumerate(words):
+        others = []
+        for other in words:
+            recall = len(stands[word] & stands[other]) / len(stands[word])
+            alarms = len(stands[other] - stands[word]) / (len(held) - len(stands[word]))
+            others += [(recall + 1 - alarms) / 2] if other != word else []
+        assert result.by_feature[unit].score.null == pytest.approx(np.mean(others), abs=1e-12)
+    scores = [one.score.value for one in result.by_feature.values()]
+    assert result.means["rule"].value == pytest.approx(np.mean(scores))
+    # The twin that tries a feature's own rule too would not be far from its score.
+    assert all(one.score.null < 0.5 for one in result.by_feature.values())
+
+
 def test_the_interval_is_over_documents():
     """By hand: what is told rightly in two of four documents and never in the others."""
     right, told, fired, seen = (

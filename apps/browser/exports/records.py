@@ -65,3 +65,21 @@ def to_json(one: Table, **about: Any) -> dict[str, Any]:
     """The table as a document of schema `saelab/table/1`; about: what else it says, such as the
     run."""
     return {"schema": SCHEMA, "name": one.name, **about, "rows": one.rows}
+
+
+def within(name: str, document: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables that a document holds, wherever: its lists of objects, and its objects of objects,
+    whose keys are the column `of`.
+
+    >>> [one.name for one in within("circuits", {"heads": [{"layer": 0}], "seed": 1})]
+    ['circuits-heads']
+    """
+    for key, value in document.items():
+        inner = f"{name}-{key}".replace("_", "-")
+        if isinstance(value, list) and value and all(isinstance(row, Mapping) for row in value):
+            yield table(inner, value)
+        elif isinstance(value, Mapping) and value:
+            if all(isinstance(row, Mapping) for row in value.values()):
+                yield table(inner, [{"of": of, **row} for of, row in value.items()])
+            else:
+                yield from within(inner, value)

@@ -7,10 +7,10 @@ from typing import Any
 from saelab.evaluation import rows as metrics
 from saelab.features.search import AFTER, BEFORE
 from saelab.files import write_json
-from saelab.runs import read
+from saelab.runs import RunFolder, read
 
 from .. import contexts
-from .records import Table, table, to_csv, to_json
+from .records import Table, table, to_csv, to_json, within
 from .subject import Subject
 
 PARTS = {
@@ -46,6 +46,18 @@ def measured(report: Mapping[str, Any]) -> Table:
     return table("report", [{"metric": row.key, **report[row.key]} for row in rows])
 
 
+def of_documents(folder: RunFolder) -> list[Table]:
+    """The tables of what verbs have written into a run: its report's metrics, and all that its
+    documents hold as lists."""
+    report = read(folder.report)
+    written = [measured(report)] if report else []
+    for kind, documents in folder.documents().items():
+        for number, document in enumerate(documents):
+            name = f"{kind}-{number + 1}" if len(documents) > 1 else kind
+            written += within(name, document)
+    return written
+
+
 def _of_each(name: str, features: Sequence[int], lists: Sequence[Sequence]) -> Table:
     """One table from a list of rows per feature."""
     pairs = zip(features, lists, strict=True)
@@ -65,7 +77,7 @@ def _examples(subject: Subject, features: Sequence[int]) -> Iterator[dict]:
 def write(subject: Subject, features: Sequence[int], out: Path) -> None:
     """Write each table that has rows, as NAME.csv and NAME.json."""
     out.mkdir(parents=True, exist_ok=True)
-    for one in (*tables(subject, features), measured(read(subject.folder.report))):
+    for one in (*tables(subject, features), *of_documents(subject.folder)):
         if one.rows:
             (out / f"{one.name}.csv").write_text(to_csv(one), encoding="utf-8")
             write_json(out / f"{one.name}.json", to_json(one, run=subject.name))

@@ -58,10 +58,11 @@ def write(
     returns the folder `latents` that it is given.
 
     The cache is read once, a chunk of contexts at a time, and pairs go to the disk at once: memory
-    holds the pairs of one of n_splits files (14 bytes a pair) and the tokens. n_tokens: stop after
-    the context that reaches that many counted tokens (None: all). Positions that do not count have
-    no pairs. Raises UsageError for an SAE of another width and a split without tokens, FailedRun
-    for a value that float16 does not hold.
+    holds a chunk's, later those of one of n_splits files (14 bytes a pair, and as much again while
+    that is written), and the tokens. n_tokens: stop after the context that reaches that many
+    counted tokens (None: all). Positions that do not count have no pairs. Raises UsageError for an
+    SAE of another width and a split without tokens, FailedRun for a value that float16 does not
+    hold.
 
     >>> delphi.write(sae, cache, "for-delphi")
     """

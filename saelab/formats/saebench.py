@@ -81,10 +81,8 @@ class Adapter(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """[..., F] of x [..., D]. Features are chosen in float32 whatever the dtype."""
         code = self.sae.encode(x.to(self.sae.W_enc))
-        flat_BF = code.values.new_zeros(code.n_tokens, code.n_features)
-        strengths = code.values * self.norms[code.features]
-        flat_BF = flat_BF.index_put((code.tokens, code.features), strengths)
-        return flat_BF.reshape(*x.shape[:-1], -1).to(self.dtype)
+        dense_BF = code.to_dense() * self.norms
+        return dense_BF.reshape(*x.shape[:-1], -1).to(self.dtype)
 
     def decode(self, feature_acts: Tensor) -> Tensor:
         """[..., D] of codes [..., F]."""

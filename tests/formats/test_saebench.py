@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from saelab import SAE, Choice, Threshold
+import saelab
+from saelab import SAE, Choice, Threshold, sparsify
 from saelab.errors import UsageError
 from saelab.formats import saebench
 from saelab.formats.saebench_results import UNMEASURED, core
 from saelab.origin import Identity, Origin
-from saelab.sparsify import Sparsify
+from saelab.sparsify import Own, Sparsify
 from tests import toy_index as toy
 
 D, F = 6, 24
@@ -90,6 +91,14 @@ def test_codes_keep_their_gradient():
     x_BD = torch.randn(4, D, requires_grad=True)
     saebench.adapter(made(Choice(3)))(x_BD).sum().backward()
     assert x_BD.grad is not None and x_BD.grad.abs().sum() > 0
+
+
+def test_a_sparsifier_of_ones_own_goes_along(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sparsify, "_masks", {})
+    saelab.register("sparsifier", "loud", lambda pre: pre > 0.5)
+    sae, x_BD = made(Own("loud")), torch.randn(9, D)
+    mine = saebench.adapter(sae)
+    assert torch.allclose(mine(x_BD), sae(x_BD), atol=1e-5) and mine.encode(x_BD).any()
 
 
 REFUSED = {

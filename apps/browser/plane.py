@@ -7,6 +7,8 @@ import plotly.graph_objects as go
 
 from .charts import ACCENT, QUIET, styled
 
+SMALL = 5000  # features that are drawn without WebGL, which not every browser has
+
 
 def figure(places_F2: np.ndarray, kept: np.ndarray, box: Sequence[float] | None) -> go.Figure:
     """Features as points of a plane, those of a list coloured; the box that filters as a frame."""
@@ -18,10 +20,9 @@ def figure(places_F2: np.ndarray, kept: np.ndarray, box: Sequence[float] | None)
         x_N, y_N = places_F2[at].astype(np.float32).T
         marker = {"color": colour, "size": size, "opacity": 0.7}
         hover = "feature %{customdata}<extra></extra>"
-        points = go.Scattergl(
-            x=x_N, y=y_N, customdata=at, mode="markers", marker=marker, hovertemplate=hover
-        )
-        drawn.add_trace(points)
+        kind = go.Scatter if len(places_F2) <= SMALL else go.Scattergl
+        points = {"x": x_N, "y": y_N, "customdata": at, "mode": "markers"}
+        drawn.add_trace(kind(**points, marker=marker, hovertemplate=hover))
     if box is not None:
         left, right, bottom, top = box
         line = {"color": QUIET, "width": 1}

@@ -1,7 +1,8 @@
 """What the address says: the run and the feature shown. A menu click drops the query, so the
 session remembers it."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,6 +66,18 @@ def control(
 
     st.session_state[place] = value
     return widget(label, key=place, on_change=changed, **options)
+
+
+@contextlib.contextmanager
+def part(told: set[str]) -> Iterator[None]:
+    """A part of the page, without which the rest goes on: what is wrong with its file is told, once
+    for parts that share `told`."""
+    try:
+        yield
+    except (FailedRun, UsageError) as error:
+        if str(error) not in told:
+            show(html('<p class="empty">{}</p>', draw.message(str(error))))
+        told.add(str(error))
 
 
 def section(label: str, key: str) -> DeltaGenerator | None:

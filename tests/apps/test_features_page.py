@@ -4,10 +4,12 @@ is walked, what people say in it, and what is said where something is wrong."""
 import json
 import re
 
+import numpy as np
 import pytest
 
-from apps.browser import PLACES, listing, load
+from apps.browser import PLACES, listing, load, plane
 from apps.browser.listing import Listing
+from saelab.errors import UsageError
 from saelab.features.annotations import Annotations, identity
 from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
@@ -134,6 +136,24 @@ def test_another_sae_of_the_run_does_not_wear_the_labels(app, here):
     shown = app("features")
     assert "closing brackets" not in shown
     assert "Annotations of 1 features are of another SAE of this run, and not shown." in shown
+
+
+def test_a_box_of_the_map_keeps_what_lies_in_it(runs, monkeypatch, opened):
+    toy.make_run(runs / "mapped")
+    toy.build(runs / "mapped" / "features.db", map=True)
+    with FeatureIndex(runs / "mapped" / "features.db") as mapped:
+        laid = mapped.map()
+        assert laid is not None
+        box = (-2.0, 2.0, -2.0, float(np.nanmedian(laid.places[:, 1])))
+        wanted = Listing(box=box)
+        found = load.listed(runs / "mapped", mapped, wanted).order
+        inside = [n for n in range(toy.F) if laid.places[n, 1] <= box[3]]
+        assert sorted(found.tolist()) == inside and 0 < len(inside) < toy.F
+        drawn = plane.figure(laid.places, found, box)
+    assert sum(len(trace.x) for trace in drawn.data) == toy.F - 1  # the silent one has no place
+    assert sorted(drawn.data[1].customdata) == inside
+    with pytest.raises(UsageError, match="this index has no map"):
+        load.listed(runs / "toy", opened, wanted)
 
 
 def test_damaged_annotations_are_told_and_the_rest_goes_on(app, here):

@@ -40,6 +40,9 @@ def show() -> None:
     state.show(joined([problem, lists.order(wanted), top, body]))
     _places(name, index, wanted)
     _map(index, wanted, found)
+    if section := state.section("Annotations as files", "annotations"):
+        with section:
+            notes.files(folder, index, name)
 
 
 def _none(name: str, wanted: Listing, index: FeatureIndex) -> Markup:

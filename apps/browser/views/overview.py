@@ -20,9 +20,10 @@ def show() -> None:
     name, folder = state.run()
     state.titled("Overview", name)
     _documents(name, folder)
-    if figure := charts.curves(load.curves(folder)):
-        state.show(draw.title("Training", TRAINING))
-        st.plotly_chart(figure, config=QUIET, key="curves")
+    with state.part(set()):
+        if figure := charts.curves(load.curves(folder)):
+            state.show(draw.title("Training", TRAINING))
+            st.plotly_chart(figure, config=QUIET, key="curves")
     index = state.index(name, folder)
     state.show(tables.indexed(index.summary))
     left, right = st.columns(2)
@@ -34,15 +35,19 @@ def show() -> None:
 
 def _documents(name: str, folder: Path) -> None:
     """What verbs have written into the run."""
-    run = RunFolder(folder)
-    documents = run.documents()
-    state.show(tables.about(name, read(run.header)))
-    state.show(tables.outdated(outdated(run), str(folder)))
-    state.show(tables.report(read(run.report), str(folder)))
-    for document in documents.get("dark-matter", ()):
-        state.show(dark_matter.section(document))
-    for document in documents.get("supervise", ()):
-        state.show(supervised.section(document))
+    run, told = RunFolder(folder), set[str]()
+    with state.part(told):
+        state.show(tables.about(name, read(run.header)))
+    with state.part(told):
+        state.show(tables.outdated(outdated(run), str(folder)))
+    with state.part(told):
+        state.show(tables.report(read(run.report), str(folder)))
+    with state.part(told):
+        documents = run.documents()
+        for document in documents.get("dark-matter", ()):
+            state.show(dark_matter.section(document))
+        for document in documents.get("supervise", ()):
+            state.show(supervised.section(document))
 
 
 def _densities(index: FeatureIndex) -> None:

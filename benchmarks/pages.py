@@ -27,7 +27,7 @@ from saelab.files import write_json
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
 COUNT = "document.querySelectorAll('*').length"
-FEATURES = 40  # feature pages whose CPU time is averaged
+FEATURES = 20  # feature pages whose CPU time is averaged
 SETTLED = 1.0  # seconds of silence after which a page stands
 
 
@@ -57,7 +57,8 @@ def cpu(server: subprocess.Popen) -> float:
 
 
 def settle(page: Page, received: list[int]) -> None:
-    """Wait until nothing more comes."""
+    """Wait until the page's script has ended, and nothing more comes."""
+    page.wait_for_selector("[data-test-script-state=notRunning]", state="attached")
     seen, since = -1, time.monotonic()
     while time.monotonic() - since < SETTLED:
         page.wait_for_timeout(100)
@@ -129,6 +130,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("--run", default="demo")
     parser.add_argument("--feature", type=int, default=100)
+    parser.add_argument("--dense", type=int, help="a feature that fires on most tokens")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     port = _free_port()
@@ -141,7 +143,11 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             feature = f"{root}/feature?run={given.run}&feature={given.feature}"
             addresses = {"feature": feature, "features": f"{root}/features?run={given.run}"}
+            addresses |= {"search": f"{root}/features?run={given.run}&q=self"}
             addresses |= {"overview": f"{root}/?run={given.run}"}
+            if given.dense is not None:
+                dense = f"{root}/feature?run={given.run}&feature={given.dense}"
+                addresses["dense feature"] = dense
             pages = {name: one(browser, address) for name, address in addresses.items()}
             stepped = steps(browser, server, feature)
             empty = empty_page(browser)
@@ -152,6 +158,7 @@ def main() -> None:
     told = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "empty_page_nodes": empty,
+        "run": {"name": given.run, "feature": given.feature, "dense": given.dense},
         "first_paint": pages,
         "next_feature": stepped,
     }

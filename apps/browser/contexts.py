@@ -16,7 +16,10 @@ from .draw import drawn, number, text, title
 from .html import EMPTY, Markup, html, joined
 
 LISTED = 40  # values that an opened context lists at most
-FEW, EVERY = (5, 2), (1000, 1000)  # top contexts, and contexts of a band, that are shown
+# Top contexts, and contexts of a band, that are shown; of a dense feature, whose tokens nearly all
+# have a value of their own, fewer.
+FEW, DENSE, EVERY = (5, 2), (4, 1), (1000, 1000)
+DENSITY = 0.05
 
 
 def shade(activation: float, largest: float) -> str:

@@ -19,7 +19,7 @@ from .. import contexts, draw, explanation, facts, listing, load, notes, state, 
 from ..html import EMPTY, Markup, html, joined
 from . import effect
 
-TOKENS = 10  # strongest ones shown
+TOKENS, NEAR = 10, 6  # strongest tokens, and other features, shown
 LOGITS = "logit per unit of activation, before the norm's scale"
 WIDTHS = {"10": 10, "": BEFORE + AFTER, "all": None}  # in the address: tokens of a context shown
 
@@ -152,7 +152,8 @@ def _contexts(page: Page) -> None:
         joined(choices, " "),
         every,
     )
-    most = contexts.EVERY if more else contexts.FEW
+    few = contexts.DENSE if page.feature.row.density > contexts.DENSITY else contexts.FEW
+    most = contexts.EVERY if more else few
     largest = abs(page.feature.row.max)
     state.show(bar + contexts.bands(page.examples, largest, WIDTHS[width], most))
 
@@ -173,10 +174,10 @@ def _facts(page: Page) -> None:
         parts += [draw.title("Heads", "of the attention output it writes")]
         parts += [facts.heads(feature.heads)]
     parts += [draw.title("Nearest features", "by their decoder rows")]
-    parts += [facts.neighbours(feature.neighbours, page.name, **page.query)]
+    parts += [facts.neighbours(feature.neighbours[:NEAR], page.name, **page.query)]
     if feature.cofiring:
         parts += [draw.title("Fires together with", "on the same tokens")]
-        parts += [facts.cofiring(feature.cofiring, page.name, **page.query)]
+        parts += [facts.cofiring(feature.cofiring[:NEAR], page.name, **page.query)]
     state.show(joined(parts))
     if feature.by_mean and (section := state.section("Strongest tokens by mean", "by_mean")):
         with section:

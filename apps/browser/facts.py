@@ -141,7 +141,8 @@ def _linked(feature: int, run: str, query: Mapping[str, Any]) -> Markup:
 
 
 def _tokens(strongest: Sequence[str]) -> Markup:
-    return cell(tokens(strongest[:SHOWN]) or html("<i>silent</i>"), "tokens")
+    # None are known of a feature that never fires, nor of one on activations without tokens.
+    return cell(tokens(strongest[:SHOWN]) or "–", "tokens")
 
 
 def heads(shares: Sequence[float]) -> Markup:

@@ -1,6 +1,7 @@
 """A run in a notebook: tables that are the library's own numbers, and drawings that are the
 browser's."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,13 +13,15 @@ import pytest
 import torch
 
 import saelab
-from apps.browser import contexts, facts
+from apps.browser import PLACES, contexts, facts
+from apps.browser.pages import PAGES
 from apps.cli import main
 from saelab import prompting
 from saelab.errors import UsageError
 from saelab.features.annotations import Annotations, identity
 from saelab.features.reader import FeatureIndex
 from saelab.runs import read
+from tests.apps.pages import opened_page
 from tests.conftest import HOOK
 
 TEXT = "alpha beta gamma"
@@ -240,7 +243,9 @@ def test_pareto_shows_what_reports_say(run: saelab.Run, tmp_path: Path):
         saelab.show.pareto([run], "beauty")
 
 
-def test_training_on_ones_own_activations_gives_an_open_run(tmp_path: Path):
+def test_training_on_ones_own_activations_gives_an_open_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     x_ND = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0))
     run = saelab.train(x_ND, k=2, features=16, tokens=4000, out=tmp_path / "run")
     report = run.evaluate().set_index("metric")
@@ -250,3 +255,8 @@ def test_training_on_ones_own_activations_gives_an_open_run(tmp_path: Path):
     with pytest.raises(UsageError, match="has no model: its activations were given"):
         run.features("some text")
     assert main(["index", str(run.folder.path)]) == 0
+    # Its pages in the browser: what needs a model or a tokenizer is absent, the rest is there.
+    monkeypatch.setenv(PLACES, json.dumps([str(run.folder.path)]))
+    pages = {name: opened_page(name, run="run", feature="3") for name in PAGES}
+    words = "".join(element.proto.body for element in pages["feature"].get("html"))
+    assert "Top contexts" in words and "Output tokens" not in words and "silent" not in words

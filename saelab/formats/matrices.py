@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from saelab.errors import FailedRun, UsageError
+from saelab.formats.mapped import forget
 
-PIECE = 1 << 22  # entries that are converted at once
+PIECE = 1 << 20  # entries that are converted at once
 
 Span = tuple[slice, slice]
 
@@ -45,7 +46,7 @@ class Matrix:
     def __init__(self, stored: Stored, transposed: bool = False) -> None:
         if len(stored.shape) != 2:
             raise FailedRun(f"a matrix of weights has the shape {list(stored.shape)}")
-        self.stored = stored
+        self.stored, self.is_finite = stored, False
         self.transposed = transposed != getattr(stored, "column_major", False)
 
     @property
@@ -55,13 +56,15 @@ class Matrix:
         return (width, n_rows) if self.transposed else (n_rows, width)
 
     def pieces(self) -> Iterator[tuple[Span, Tensor]]:
-        """(where, float64 values there) of pieces that make up the whole. Raises FailedRun for
-        values that are not finite."""
+        """(where, float64 values there, which may be changed) of pieces that make up the whole.
+        Raises FailedRun for values that are not finite."""
         first, step = 0, max(1, PIECE // self.stored.shape[1])
         for rows in self.stored.split(step):
-            values = rows.double()
-            if not bool(torch.isfinite(values).all()):
+            values = rows.to(torch.float64, copy=True)
+            # Sums of float32 values do not overflow in float64; what was read once stays finite.
+            if not (self.is_finite or bool(torch.isfinite(values.sum()))):
                 raise FailedRun("the weights hold values that are not finite")
+            forget(rows)
             span = slice(first, first + len(rows))
             yield (
                 ((slice(None), span), values.T)
@@ -72,6 +75,7 @@ class Matrix:
                 )
             )
             first += len(rows)
+        self.is_finite = True
 
 
 class Member:

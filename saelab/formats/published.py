@@ -85,7 +85,7 @@ def made(source: Published) -> SAE:
     W_dec = torch.empty(n_features, d_out)
     out_F = 1 / (n_F * scale_out) * _or_one(source.out_gain)
     for (features, columns), piece in source.W_dec.pieces():
-        W_dec[features, columns] = (piece * _rows(out_F, features)).float()
+        W_dec[features, columns] = piece.mul_(_rows(out_F, features))
     b_dec = source.b_dec.double() / scale_out
 
     factor_F = n_F * scale_in * _or_one(source.gain)
@@ -93,14 +93,16 @@ def made(source: Published) -> SAE:
     if source.mean_free:
         mean_F = _means(source.W_enc) * factor_F
     shift_F = torch.zeros(n_features, dtype=torch.float64)  # what our centring takes off
+    shifted = not source.transcoder and (source.mean_free or not source.centred)
     for (features, columns), piece in source.W_enc.pieces():
-        scaled = piece * _rows(factor_F, features)
-        kept = scaled - _rows(mean_F, features)
-        W_enc[features, columns] = kept.float()
-        if not source.transcoder:
-            ours, theirs = kept, scaled if source.centred else torch.zeros_like(kept)
-            if source.mean_free or not source.centred:
-                shift_F[features] += (ours - theirs) @ b_dec[columns]
+        scaled = piece.mul_(_rows(factor_F, features))
+        if shifted and source.centred:  # what the source's own centring takes off stays off
+            shift_F[features] -= scaled @ b_dec[columns]
+        if source.mean_free:
+            scaled.sub_(_rows(mean_F, features))
+        if shifted:
+            shift_F[features] += scaled @ b_dec[columns]
+        W_enc[features, columns] = scaled
     b_enc = source.b_enc.double() * n_F + shift_F
 
     skip = None if source.W_skip is None else source.W_skip.double() * scale_in / scale_out
@@ -172,7 +174,7 @@ def _unit(norm_F: Tensor) -> Tensor:
 def _norms(matrix: Matrix) -> Tensor:
     total_F = torch.zeros(matrix.shape[0], dtype=torch.float64)
     for (features, _), piece in matrix.pieces():
-        total_F[features] += piece.square().sum(1)
+        total_F[features] += piece.square_().sum(1)
     return total_F.sqrt()
 
 

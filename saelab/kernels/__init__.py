@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
+from saelab.kernels import halves
 from saelab.sparsify import Choice, Own, Sparsify
 
 
@@ -160,7 +161,7 @@ def choose(
     level: Tensor | None = None,
 ) -> Code:
     """The pairs that `sparsify` keeps, and their exact values, never materialising [B, F] (but in
-    the reference).
+    the reference). Half-precision weights become float32 a piece at a time.
 
     x [B, D] comes centred (x - b_dec); W_enc [F, D], b_enc [F]; pre = x W_enc^T + b_enc. A token
     budget yields exactly k pairs per token, filled up with value 0 at the lowest features where
@@ -177,6 +178,8 @@ def choose(
     if not len(x):
         none = x.new_zeros(0, dtype=torch.int64)
         return Code(x.new_zeros(1, dtype=torch.int64), none, x.new_zeros(0), len(W_enc))
+    if halves.takes(W_enc, sparsify) and not _forced.get():
+        return halves.choose(choose, x, W_enc, b_enc, sparsify, level)  # type: ignore[arg-type]
     if not _home(x, sparsify).checks_weights:
         check_finite("W_enc", W_enc)
     return _backend(x, sparsify).choose(
@@ -213,6 +216,8 @@ def spmm(code: Code, W: Tensor) -> Tensor:
     >>> x_hat_BD = spmm(code, sae.W_dec) + sae.b_dec
     """
     check_together(code=code.values, W=W)
+    if W.dtype in halves.DTYPES and not _forced.get():
+        return halves.spmm(code, W)
     return _backend(W).spmm(code, W)
 
 

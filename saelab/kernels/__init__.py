@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saelab.code import Code
 from saelab.kernels import halves
+from saelab.kernels.checks import check_finite, check_together
 from saelab.sparsify import Choice, Own, Sparsify
 
 
@@ -73,28 +74,6 @@ def _backend(tensor: Tensor, sparsify: Sparsify | None = None) -> ModuleType:
             raise
         message = f"{home.module} needs {error.name}, which is not installed: pip install"
         raise ModuleNotFoundError(f"{message} {error.name}", name=error.name) from None
-
-
-def check_together(**tensors: Tensor | None) -> None:
-    """Raise ValueError naming two of the tensors that lie on different devices."""
-    places = {name: tensor.device for name, tensor in tensors.items() if tensor is not None}
-    (first, place), *others = places.items()
-    for name, other in others:
-        if other != place:
-            raise ValueError(
-                f"{first} lies on {place} and {name} on {other}: move one of them, `.to({place})`"
-            )
-
-
-def check_finite(name: str, tensor: Tensor) -> None:
-    """Raise FloatingPointError naming how many entries are not finite, and the first one."""
-    if not bool(torch.isfinite(tensor.sum())):
-        bad = (~torch.isfinite(tensor)).nonzero()
-        if len(bad):
-            raise FloatingPointError(
-                f"{len(bad)} of {tensor.numel()} entries of {name} are not finite, "
-                f"first at {bad[0].tolist()}"
-            )
 
 
 def check_shapes(

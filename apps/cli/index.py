@@ -66,7 +66,7 @@ def run(args: Args) -> int:
             n_tokens=args.tokens,
             split=args.split,
             seed=args.seed,
-            map=args.map,
+            plane=args.map,
             digest=folder.sae_digest(),
             progress=shown.to,
         )

@@ -39,7 +39,7 @@ def build(
     n_tokens: int | None = None,
     split: str = "train",
     seed: int = 0,
-    map: bool = False,
+    plane: bool = False,
     digest: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict:
@@ -49,7 +49,7 @@ def build(
     cache: read once, as whole contexts of `hook` and `split`. tokenizer: what the tokens read
     (None, as for one's own arrays: no columns of tokens). n_tokens: stop after that many (None:
     all). model: gives promoted and suppressed tokens where the decoder writes to the residual
-    stream. others: (name, SAE) pairs to look every feature up in. map: whether to lay the
+    stream. others: (name, SAE) pairs to look every feature up in. plane: whether to lay the
     directions out in a plane, which takes longer than all the rest. digest: the SHA-256 of the
     SAE's weights, by which the index says of which SAE it is. progress: called with the number of
     tokens counted so far. What grows with the corpus lies on disk beside `path` meanwhile. Raises
@@ -61,7 +61,7 @@ def build(
     words = None
     if tokenizer is not None:
         words = pieces(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
-    subject = Subject(sae.frozen(), cache, hook, split, words, model, others, seed, map)
+    subject = Subject(sae.frozen(), cache, hook, split, words, model, others, seed, plane)
     summary: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:

@@ -15,7 +15,7 @@ from saelab.features.groups import best
 from saelab.features.schema import COFIRING, N_NEIGHBOURS
 
 MOST = 4_000_000  # firings sampled; a product over them takes a second or so at 32 per token
-FLOPS = 8_000_000  # of the product that is held at once
+FLOPS = 2_000_000  # of the product that is held at once
 LEAST = 3  # tokens on which two features fire together, to be told of
 
 

@@ -200,7 +200,7 @@ def on_a_map(subject: Subject, alive_F: NDArray, summary: dict) -> dict[str, NDA
     """The features' places in a plane, if they are wanted; its method goes into the summary as
     `map`."""
     summary["map"] = None
-    if not subject.map:
+    if not subject.plane:
         return {}
     alive = torch.from_numpy(alive_F)
     summary["map"], places_F2 = directions.plane(subject.sae.W_dec.detach(), alive, subject.seed)

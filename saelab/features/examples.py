@@ -137,7 +137,7 @@ def fingerprints(pole_S: NDArray, context_S: NDArray, position_S: NDArray, seed:
     """A number in [0, 1) per (pole, context, position), the same whatever the chunking."""
     with np.errstate(over="ignore"):
         place_S = (context_S.astype(np.uint64) << np.uint64(20)) + position_S.astype(np.uint64)
-        x = place_S ^ mixed(pole_S.astype(np.uint64) + np.uint64(seed << 32))
+        x = place_S ^ mixed(pole_S.astype(np.uint64) ^ mixed(np.uint64(seed)))
     return (mixed(x) >> np.uint64(11)) / 2.0**53
 
 

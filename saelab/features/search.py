@@ -167,8 +167,8 @@ def passages(library: Library, query: str, limit: int = 20) -> list[Passage]:
     if not parts:
         return []
     numbers = _spread(contexts(library.connection, parts), 4 * limit)
-    found = (_passage(library, context, parts) for context in _read(library, numbers))
-    return [passage for passage in found if passage is not None][:limit]
+    places = (_passage(library, context, parts) for context in _read(library, numbers))
+    return [passage for passage in places if passage is not None][:limit]
 
 
 def _passage(library: Library, context: _Context, parts: list[Phrase]) -> Passage | None:
@@ -202,8 +202,8 @@ def _matched(texts: list[str], first: int, parts: list[Phrase]) -> NDArray:
         pieces = [part.of(piece) for piece in texts]
         starts = np.cumsum([0, *map(len, pieces)])
         joined = "".join(pieces)
-        found_M = np.array([*_occurrences(joined, part.text, int(starts[first]))], np.int64)
-        ends_2M = np.stack([found_M, found_M + len(part.text) - 1])
+        begin_M = np.array([*_occurrences(joined, part.text, int(starts[first]))], np.int64)
+        ends_2M = np.stack([begin_M, begin_M + len(part.text) - 1])
         head_M, last_M = np.searchsorted(starts, ends_2M, side="right") - 1
         # Each occurrence opens a span of tokens and closes it behind its last one.
         opened = np.bincount(head_M, minlength=len(texts) + 1)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.features.collect import Contexts
-from saelab.features.examples import Examples, join
+from saelab.features.examples import NONE, Examples, join
 from saelab.features.groups import place_in_group
 from saelab.features.schema import MORE, N_BANDS, N_TOP, PER_BAND, TOP
 
@@ -28,8 +28,12 @@ class Shown(NamedTuple):
 
 
 def shown(top: list[Examples], sampled: list[Examples], contexts: Contexts) -> Shown:
-    """What is shown of every block of poles; see `of_block`."""
-    blocks = [of_block(*block, contexts) for block in zip(top, sampled, strict=True)]
+    """What is shown of every block of poles; see `of_block`. The blocks are emptied on the way, as
+    all of them and what is made of them would be twice as much."""
+    blocks = []
+    for number in range(len(top)):
+        blocks.append(of_block(top[number], sampled[number], contexts))
+        top[number] = sampled[number] = NONE
     examples, bands = zip(*blocks, strict=True)
     return Shown(join(examples), np.concatenate(bands))
 

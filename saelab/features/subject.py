@@ -23,5 +23,5 @@ class Subject(NamedTuple):
     model: Any
     others: Others
     seed: int
-    map: bool
-    """whether a map of the directions is made"""
+    plane: bool
+    """whether the directions are laid out in a plane"""

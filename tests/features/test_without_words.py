@@ -17,7 +17,7 @@ def test_columns_that_need_words_are_absent_and_all_else_is_there(tmp_path):
     x_ND = torch.randn(1500, 12, generator=torch.Generator().manual_seed(0))
     cache = Cache.write(tmp_path / "cache", from_arrays(x_ND, context=50, dtype="float32"))
     sae = SAE(12, 40, Choice(3))
-    summary = build.build(sae, cache, "acts", tmp_path / "features.db", map=True)
+    summary = build.build(sae, cache, "acts", tmp_path / "features.db", plane=True)
     assert summary["tokens"] is False and summary["outputs"] is False and summary["map"]
     with FeatureIndex(tmp_path / "features.db") as opened:
         rows = opened.table(limit=40).rows

@@ -101,5 +101,6 @@ def _block(both: Any, first: int, n_F: NDArray, n_tokens: int) -> tuple[NDArray,
     records["feature"], records["both"] = other_N[kept], both_N[kept]
     records["jaccard"] = jaccard_N[kept]
     n_pairs_N = n_F[row_N[kept]] * n_F[other_N[kept]].astype(np.float64)
-    records["pmi"] = np.log2(both_N[kept] * n_tokens / n_pairs_N)
+    # Counts are int32, whose product with the tokens need not be.
+    records["pmi"] = np.log2(both_N[kept].astype(np.float64) * n_tokens / n_pairs_N)
     return records, row_N[kept]

@@ -4,12 +4,13 @@ brought together. Importing this imports nothing heavy.
 Shapes: F features, N pairs of a token and a feature that fires there.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelab import opening
-from saelab.errors import UsageError
+from saelab.errors import FailedRun, UsageError
 from saelab.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -98,17 +99,27 @@ def bench(opened: opening.Opened, no_cache: str = "no cache was opened") -> Benc
 def _known(opened: opening.Opened) -> tuple[Any, Any]:
     """How strongly and how often each feature fires: by the run's index if it is of this SAE."""
     from saelab.analysis.prompts import usual
-    from saelab.features.reader import FeatureIndex
 
-    if opened.folder.features.is_file():
-        with FeatureIndex(opened.folder.features) as index:
-            same = index.summary.get("sae") in (None, opened.folder.sae_digest())
-            if same and index.n_features == opened.sae.n_features:
-                return index.means(), index.densities()
+    if indexed := _indexed(opened):
+        return indexed
     if opened.cache is None:
         return None, None
     counted = usual.of_cache(opened.sae, opened.cache)
     return counted.mean.numpy(), counted.density.numpy()
+
+
+def _indexed(opened: opening.Opened) -> tuple[Any, Any] | None:
+    """What the index says; None without one that can be read and is of this SAE: a text needs no
+    index."""
+    from saelab.features.reader import FeatureIndex
+
+    if not opened.folder.features.is_file():
+        return None
+    with contextlib.suppress(UsageError, FailedRun), FeatureIndex(opened.folder.features) as index:
+        same = index.summary.get("sae") in (None, opened.folder.sae_digest())
+        if same and index.n_features == opened.sae.n_features:
+            return index.means(), index.densities()
+    return None
 
 
 def prompt(bench: Bench, text: str, parse_special: bool = False) -> "Prompt":

@@ -40,6 +40,9 @@ def test_usual_values_are_the_index_s_where_it_is_of_this_sae(bench, run: Path, 
     build.build(sae, cache, HOOK, run / "features.db", **{**about, "digest": "0" * 64})
     other = prompting.bench(saelab.open(run, bench.model, tiny_cache))
     np.testing.assert_array_equal(other.usual, counted)  # another SAE's says nothing of this one
+    (run / "features.db").write_bytes(b"no index")
+    damaged = prompting.bench(saelab.open(run, bench.model, tiny_cache))
+    np.testing.assert_array_equal(damaged.usual, counted)
     (run / "features.db").unlink()
 
 

@@ -124,11 +124,8 @@ def strongest_tokens(index: FeatureIndex | None, features: tuple[int, ...]) -> d
     """The tokens that features fire on most, by the index; nothing without one."""
     if index is None:
         return {}
-    return {
-        feature: index.feature(feature).row.tokens
-        for feature in features
-        if feature < index.n_features
-    }
+    there = [feature for feature in features if feature < index.n_features]
+    return {row.feature: row.tokens for row in index.rows(there)}
 
 
 def steps_of(words: str, new: int, temperature: float, loss_tokens: int) -> Steps:

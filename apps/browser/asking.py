@@ -47,6 +47,14 @@ def reading(key: Key, text: str) -> "Reading":
         return prompting.read(model.at(key), text)
 
 
+def trace(key: Key, text: str, feature: int) -> list[float]:
+    """[T]: a feature's value on every token of a text."""
+    from saelab.analysis import prompts
+
+    read = reading(key, text)
+    return prompts.traces(read.table, [feature], len(read.prompt.texts))[0].tolist()
+
+
 @lru_cache(ANSWERS)
 def exact(key: Key, text: str) -> "Exact":
     """The ten pairs of largest estimated effect, ablated."""
@@ -111,6 +119,11 @@ def steering(key: Key, text: str, steps: Steps) -> "Steering":
     options = {"n": steps.new, "temperature": steps.temperature}
     with model.alone():
         return prompting.steer(model.at(key), text, edits, **options, loss_tokens=steps.loss_tokens)
+
+
+def room(key: Key, text: str) -> int:
+    """How many tokens the model's context has room for behind a text."""
+    return model.at(key).model.cfg.n_ctx - len(reading(key, text).prompt.tokens)
 
 
 def written(key: Key, ids: list[int]) -> str:

@@ -11,6 +11,8 @@ from .html import Markup, html, joined
 if TYPE_CHECKING:
     from saelab.analysis.prompts import Comparison, ErrorSplit, Exact, Prompt, Table
 
+LONGEST = 1500  # characters of a text that an address holds
+FEW = 5  # values listed
 EFFECT = (
     "estimated effect on the loss in nats: value × (W_dec · dL/dx), L the summed next-token "
     "cross-entropy; above 0: the loss would be lower without"
@@ -24,9 +26,14 @@ Known = Mapping[int, Sequence[str]]
 
 
 def strip(
-    prompt: "Prompt", values: Sequence[float] | None, chosen: int | None, about: str
+    prompt: "Prompt",
+    values: Sequence[float] | None,
+    chosen: int | None,
+    about: str,
+    page: str = "prompt",
 ) -> Markup:
-    """The text's tokens side by side, each a link that chooses it, shaded by values [T]."""
+    """The text's tokens side by side, shaded by values [T]; on the page of prompts each a link that
+    chooses it."""
     largest = max((abs(value) for value in values or ()), default=0.0)
     parts = []
     for place in range(prompt.first, len(prompt.texts)):
@@ -38,8 +45,30 @@ def strip(
             shade = contexts.shade(value, largest)
             body = html('<span class="{}" style="{}" title="{}">{}</span>', sign, shade, said, body)
         classes = "word on" if place == chosen else "word"
-        parts.append(draw.change("prompt", body, classes, token=place))
+        parts.append(draw.change(page, body, classes, token=place) if page else body)
     return html('<div class="text">{}</div>', joined(parts))
+
+
+def own(prompt: "Prompt", values: Sequence[float], feature: int, run: str, text: str) -> Markup:
+    """A text shaded by one feature, its strongest values as text, and the way to the page where
+    all features of the text are; not through the address if the text is too long for one."""
+    firing = sorted(
+        (place for place, value in enumerate(values) if value),
+        key=lambda place: -abs(values[place]),
+    )
+    if not firing:
+        said = html('<p class="quiet">It fires on none of the {} tokens.</p>', len(values) - 1)
+    else:
+        words = (
+            html("{} {}", at(prompt.texts, place), draw.number(values[place]))
+            for place in firing[:FEW]
+        )
+        told = f"fires on {len(firing)} of {len(values) - 1} tokens:"
+        said = html('<p><span class="quiet">{}</span> {}</p>', told, joined(words, " · "))
+    query = {"run": run, "show": feature} | ({"text": text} if len(text) <= LONGEST else {})
+    more = draw.link("prompt", "every feature of this text", "step", **query)
+    shaded = strip(prompt, values, None, f"feature {feature}:", "")
+    return shaded + said + html("<p>{}</p>", more)
 
 
 def orders(by: str) -> Markup:

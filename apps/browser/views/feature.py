@@ -17,7 +17,7 @@ from saelab.runs import RunFolder
 
 from .. import contexts, draw, explanation, facts, listing, load, notes, state, tables
 from ..html import EMPTY, Markup, html, joined
-from . import effect
+from . import effect, own_text
 
 TOKENS, NEAR = 10, 6  # strongest tokens, and other features, shown
 LOGITS = "logit per unit of activation, before the norm's scale"
@@ -74,6 +74,7 @@ def show() -> None:
         _facts(page)
     if examples:
         effect.section(name, folder, index, page.number, examples)
+    own_text.box(name, folder, page.number)
     for match in feature.matches:
         if match.name in runs:
             _side_by_side(match, runs[match.name])

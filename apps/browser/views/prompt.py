@@ -16,7 +16,6 @@ from . import loading, next_token, steer
 from .shown import Shown
 
 ROWS = 15  # of a table
-LONGEST = 1500  # characters of a text that the address holds
 TRACES = 8  # at most
 KEYS = ("run", "by", "show", "frozen")  # parts of the address that outlive a new text
 
@@ -75,7 +74,7 @@ def said(key: str) -> str:
 def keep(key: str, value: str) -> None:
     """Put a text where `said` finds it."""
     st.session_state.pop(f"long_{key}", None)
-    if len(value) > LONGEST:
+    if len(value) > prompt.LONGEST:
         st.session_state[f"long_{key}"] = value
         st.query_params["long"] = "1"
     elif value:
@@ -100,7 +99,7 @@ def _box() -> str:
         st.form_submit_button("Read", type="primary", on_click=_read)
     if st.query_params.get("long"):
         long = "Texts of more than {:,} characters are not in the address: they live with this tab."
-        state.show(html('<p class="quiet">{}</p>', long.format(LONGEST)))
+        state.show(html('<p class="quiet">{}</p>', long.format(prompt.LONGEST)))
     return said("text")
 
 

@@ -27,6 +27,8 @@ def panel(page: Shown, shown: str) -> None:
         return
     loss = LOSS_TOKENS if st.query_params.get("loss") == "1" else 0
     new = int(st.query_params.get("new", "30")) if _is_new() else 30
+    # As many as the context has room for; none is refused with the numbers.
+    new = max(1, min(new, asking.room(page.key, page.text)))
     heat = 1.0 if st.query_params.get("drawn") == "1" else 0.0
     try:
         steps = asking.steps_of(words, new, heat, loss)

@@ -72,7 +72,8 @@ def open(
     """A run's SAE and model, its cache and index where they are there; arguments as of
     `saelab.open`.
 
-    Raises UsageError as `saelab.open` does, but not for a cache that is gone without being named.
+    Raises UsageError as `saelab.open` does, but not for a cache that is gone, or damaged, without
+    being named.
 
         bench = prompting.open("runs/demo")
         rows = prompting.read(bench, "import numpy as np").table
@@ -81,7 +82,7 @@ def open(
     try:
         opened = opening.open(path, model, cache, **options)
         return bench(opened)
-    except UsageError as error:
+    except (FailedRun, UsageError) as error:
         if cache is not None:
             raise
         opened = opening.open(path, model, needs=("model",), **options)
@@ -230,27 +231,6 @@ def steer(
     beside = steering.beside(bench.model, bench.sae, tokens.tokens, n, edits, **options)
     loss = None
     if loss_tokens and bench.cache is not None:
-        loss = loss_change(bench, edits, others, controls, loss_tokens, seed)
+        pushes = steering.beside_pushes(bench.sae, edits, others, controls, seed)
+        loss = steering.loss_change(bench.model, bench.sae, pushes, bench.cache, loss_tokens, seed)
     return Steering(tokens, beside, others, loss)
-
-
-def loss_change(
-    bench: Bench,
-    edits: "Sequence[Edit]",
-    others: Sequence[Sequence[int]],
-    n_random: int,
-    n_tokens: int,
-    seed: int = 0,
-) -> "LossChange":
-    """The change of the loss on held-out tokens by the edits (`steered`), by random directions
-    (`random 1`, ...) and by other features (`others 1`, ...) of the same length."""
-    from saelab.analysis import steering
-
-    sae = bench.sae
-    pushes = {"steered": steering.push(sae, edits)}
-    for number, rows_EO in enumerate(steering.random_rows(sae, len(edits), n_random, seed), 1):
-        pushes[f"random {number}"] = steering.push(sae, edits, rows_EO)
-    for number, features in enumerate(others, 1):
-        rows_EO = sae.W_dec.detach()[list(features)]
-        pushes[f"others {number}"] = steering.push(sae, edits, rows_EO)
-    return steering.loss_change(bench.model, sae, pushes, bench.cache, n_tokens, seed)

@@ -1,7 +1,7 @@
 """Steering: features of an SAE scaled, clamped, ablated or added while the model runs, beside
 other directions of the same length."""
 
-from saelab.analysis.steering.controls import random_rows, similar
+from saelab.analysis.steering.controls import beside_pushes, random_rows, similar
 from saelab.analysis.steering.edits import (
     MODES,
     Edit,
@@ -28,6 +28,7 @@ __all__ = [
     "Steered",
     "amounts",
     "beside",
+    "beside_pushes",
     "check",
     "continued",
     "generate",

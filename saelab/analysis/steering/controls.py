@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.analysis.steering.edits import Edit, Push, push
 from saelab.sae import SAE
 from saelab.statistics.draws import stream
 
@@ -56,3 +57,20 @@ def _near(
     distance_F = np.where(free_F, np.abs(log_F - own), np.inf)
     nearest = np.argsort(distance_F, kind="stable")[: min(NEAR, int(free_F.sum()))]
     return rng.permutation(nearest)
+
+
+def beside_pushes(
+    sae: SAE,
+    edits: Sequence[Edit],
+    others: Sequence[Sequence[int]],
+    n_random: int,
+    seed: int = 0,
+) -> dict[str, Push]:
+    """The edits (`steered`), random directions (`random 1`, ...) and other features (`others 1`,
+    ...) of the same length at every position, as `loss_change` takes them."""
+    pushes = {"steered": push(sae, edits)}
+    for number, rows_EO in enumerate(random_rows(sae, len(edits), n_random, seed), 1):
+        pushes[f"random {number}"] = push(sae, edits, rows_EO)
+    for number, features in enumerate(others, 1):
+        pushes[f"others {number}"] = push(sae, edits, sae.W_dec.detach()[list(features)])
+    return pushes

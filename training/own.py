@@ -10,6 +10,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from saelab.activations import Cache
 from saelab.activations.from_arrays import CONTEXT, from_arrays
 from saelab.activations.given import arrays
@@ -24,6 +26,7 @@ from .loop import Progress, train
 
 RUNS = Path("runs")
 CONTEXTS = 200  # at least, one in twenty of which is held out: intervals are over them
+LEAST = 100  # rows
 EPOCHS = 20  # at most, unless `tokens` says otherwise
 STEPS = 8  # that an epoch has at least, unless `batch` says otherwise
 
@@ -62,6 +65,7 @@ def train_on(
     # What a loader gives lies in a file without a name, which no kill leaves behind.
     with undone(folder) as keep, tempfile.TemporaryFile(dir=folder.parent) as spool:
         held = arrays(acts, spool, options.get("tokens"))
+        _check_rows(held)
         source = from_arrays(held, ids, context=context or _context(held), dtype=dtype)
         cache = Cache.write(place.cache, source)
         sizes = {"tokens": _tokens(cache), "batch": _batch(cache), **options}
@@ -81,11 +85,20 @@ def _free() -> Path:
     return next(name for name in names if not name.exists())
 
 
-def _context(held: Mapping[str, Any]) -> int | None:
+def _check_rows(held: Mapping[str, Tensor]) -> None:
+    """Raise UsageError for too few of them to say anything."""
+    rows = min((one[..., 0].numel() for one in held.values() if one.ndim), default=0)
+    if rows < LEAST:
+        raise UsageError(
+            f"{rows} rows of activations are too few to train on: give {LEAST} or more"
+        )
+
+
+def _context(held: Mapping[str, Tensor]) -> int | None:
     """Rows that make up a context, so few that some contexts are held out; None where the arrays
     say it themselves."""
-    one = next(iter(held.values()), None)
-    if one is None or one.ndim != 2:
+    one = next(iter(held.values()))
+    if one.ndim != 2:
         return None
     return max(1, min(CONTEXT, len(one) // CONTEXTS))
 

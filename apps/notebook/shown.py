@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..browser import draw
-from ..browser.exports import document, figures
+from ..browser.exports import document
 from ..browser.html import Markup, html, sheet
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Figure:
 
     def save(self, path: Path | str) -> None:
         """Write it as .html, .svg or .png (`apps.browser.exports.figures`)."""
+        from ..browser.exports import figures
+
         figures.save(self.figure, Path(path))
 
 

@@ -144,6 +144,8 @@ def test_a_loader_without_an_end_is_read_as_far_as_it_is_trained_on(tmp_path: Pa
         (pandas.DataFrame({"a": ["x"]}), {}, "has columns that are no numbers: leave them out"),
         (torch.zeros(300, 4, dtype=torch.int64), {}, "acts is int64 of shape"),
         (torch.full((300, 4), torch.nan), {}, "not finite, first in row 0"),
+        (torch.zeros(3, 4), {}, "3 rows of activations are too few to train on: give 100 or more"),
+        ({}, {}, "0 rows of activations are too few"),
         (torch.zeros(300, 4), {"feature": 3}, "no option 'feature'; there are aux"),
         (torch.zeros(300, 4), {"k": 9, "features": 4}, "k=9 is more than features=4"),
         (torch.zeros(300, 4), {"live": True}, "no option 'live'"),

@@ -135,9 +135,7 @@ class FeatureIndex:
         >>> index.search('" for"', ["tokens"])[0].score
         """
         with file.damage(self.path):
-            hits = searching.search(self._library, query, where, whole, texts or {})
-        kept_F = listing.kept_F(self.arrays, keep)
-        return [hit for hit in hits if hit.feature < len(kept_F) and kept_F[hit.feature]]
+            return searching.search(self._library(keep), query, where, whole, texts or {})
 
     def tokens(self, query: str, whole: bool = False) -> list[str]:
         """Texts of the tokens that hold a query, most frequent first."""
@@ -146,11 +144,12 @@ class FeatureIndex:
     def passages(self, query: str, limit: int = 20) -> list[Passage]:
         """Places in the corpus where a query stands: see `search.passages`."""
         with file.damage(self.path):
-            return searching.passages(self._library, query, limit)
+            return searching.passages(self._library(ALL), query, limit)
 
-    @property
-    def _library(self) -> Library:
-        return Library(self._stored.connection, self.vocabulary, self.arrays["examples"])
+    def _library(self, keep: Keep) -> Library:
+        kept_F = listing.kept_F(self.arrays, keep)
+        examples_F = self.arrays["examples"]
+        return Library(self._stored.connection, self.vocabulary, examples_F, kept_F)
 
     # --- one feature -----------------------------------------------------------------------------
 

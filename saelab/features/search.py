@@ -19,7 +19,8 @@ from saelab.features.vocabulary import Phrase, Vocabulary, phrases
 from saelab.spelling import spell
 
 BEFORE, AFTER = 20, 10  # tokens shown around a firing; a phrase up to BEFORE before it is near it
-CONTEXTS = 600  # contexts with a phrase that are looked at, evenly among all of them
+CONTEXTS = 200  # contexts with a phrase that are looked at, evenly among all of them
+MOST = 1000  # hits listed of one place
 N_FEATURES = 12  # features named per passage
 WHERE = ("tokens", "contexts", "outputs", "labels", "explanations")
 COLUMNS = {"tokens": "features", "outputs": "promoted"}  # of the table `token`
@@ -33,6 +34,8 @@ class Library(NamedTuple):
     vocabulary: Vocabulary
     n_examples: NDArray
     """[F] examples of each feature"""
+    kept: NDArray
+    """[F] bool: which features are looked for"""
 
 
 def search(
@@ -49,8 +52,8 @@ def search(
     the phrases stand within BEFORE tokens up to an example's firing: the share of the feature's
     examples, times the share of the contexts with the phrases; estimated on at most CONTEXTS of
     them. Any other place is a name in `texts`, {feature: text}: a text that holds the query, by the
-    share of its characters. In quotes a phrase is exact, blanks and case included; else all words
-    are wanted, whatever their case.
+    share of its characters. Of each place the MOST best hits count. In quotes a phrase is exact,
+    blanks and case included; else all words are wanted, whatever their case.
     """
     hits: dict[int, Hit] = {}
     for hit in _hits(library, query, where, whole, texts):
@@ -68,17 +71,23 @@ def _hits(
         return
     for name in where:
         if name in texts:
-            yield from _in_texts(name, texts[name], parts)
+            yield from _in_texts(name, texts[name], parts, library.kept)
         elif name in COLUMNS:
             yield from _at_tokens(library, name, library.vocabulary.matching(query, whole))
         elif name == "contexts":
             yield from _in_contexts(library, query.strip(), parts)
 
 
-def _in_texts(name: str, texts: Mapping[int, str], parts: list[Phrase]) -> Iterator[Hit]:
+def _in_texts(
+    name: str, texts: Mapping[int, str], parts: list[Phrase], kept_F: NDArray
+) -> Iterator[Hit]:
     n_characters = sum(len(part.text) for part in parts)
     for feature, text in texts.items():
-        if all(part.within(text) for part in parts):
+        if (
+            0 <= feature < len(kept_F)
+            and kept_F[feature]
+            and all(part.within(text) for part in parts)
+        ):
             yield Hit(feature, name, text, 1, min(1.0, n_characters / len(text)), 1.0)
 
 
@@ -91,7 +100,11 @@ def _at_tokens(library: Library, name: str, tokens: list[int]) -> Iterator[Hit]:
         return
     home_N = np.concatenate(homes)
     token_N = np.repeat([token for token, _ in rows], [len(part) for part in homes])
-    kept = best(home_N["feature"], home_N["selectivity"] * home_N["coverage"], 1)
+    kept = np.flatnonzero(library.kept[home_N["feature"]])
+    home_N, token_N = home_N[kept], token_N[kept]
+    score_N = home_N["selectivity"] * home_N["coverage"]
+    kept = best(home_N["feature"], score_N, 1)
+    kept = kept[np.argsort(-score_N[kept], kind="stable")[:MOST]]
     for (feature, sign, *factors), token in zip(
         home_N[kept].tolist(), token_N[kept].tolist(), strict=True
     ):
@@ -101,27 +114,26 @@ def _at_tokens(library: Library, name: str, tokens: list[int]) -> Iterator[Hit]:
 def _in_contexts(library: Library, query: str, parts: list[Phrase]) -> Iterator[Hit]:
     numbers = contexts(library.connection, parts)
     looked = _spread(numbers, CONTEXTS)
-    near, n_with = [], 0
+    n_with, n_features = 0, len(library.n_examples)
+    count_F, covered_F = np.zeros(n_features, np.int64), np.zeros(n_features, np.int64)
+    sum_F = np.zeros(n_features)
     for context in _read(library, looked):
         near_T = _behind(_matched(context.texts, context.first, parts))
         n_with += bool(near_T.any())
-        near.append(context.places[near_T[context.places["position"]]])
-    if not n_with:
-        return
-    place_N = np.concatenate(near)
-    context_N = np.repeat(np.arange(len(near)), [len(part) for part in near])
-    n_features = len(library.n_examples)
-    count_F = np.bincount(place_N["feature"], minlength=n_features)
-    # Of a feature with several examples in a context one counts for coverage.
-    pairs = np.unique(np.stack([place_N["feature"], context_N]), axis=1)
-    covered_F = np.bincount(pairs[0], minlength=n_features)
-    sum_F = np.bincount(place_N["feature"], place_N["value"], minlength=n_features)
-    scale = len(numbers) / len(looked)
-    for feature in np.flatnonzero(count_F).tolist():
-        selectivity = min(1.0, scale * count_F[feature] / library.n_examples[feature])
+        near_N = context.places[near_T[context.places["position"]]]
+        np.add.at(count_F, near_N["feature"], 1)
+        np.add.at(sum_F, near_N["feature"], near_N["value"])
+        covered_F[near_N["feature"]] += 1  # once, however many examples it has here
+    scale = len(numbers) / max(len(looked), 1)
+    selectivity_F = np.minimum(1, scale * count_F / np.maximum(library.n_examples, 1))
+    coverage_F = covered_F / max(n_with, 1)
+    score_F = np.where(library.kept, selectivity_F * coverage_F, 0)
+    for feature in np.argsort(-score_F, kind="stable")[:MOST].tolist():
+        if not score_F[feature]:
+            return
         sign = 1 if sum_F[feature] >= 0 else -1
-        coverage = float(covered_F[feature] / n_with)
-        yield Hit(feature, "contexts", query, sign, float(selectivity), coverage)
+        factors = (float(selectivity_F[feature]), float(coverage_F[feature]))
+        yield Hit(feature, "contexts", query, sign, *factors)
 
 
 def contexts(connection: sqlite3.Connection, parts: list[Phrase]) -> list[int]:

@@ -1,12 +1,15 @@
 """A circuit's document as HTML. Nothing imports Streamlit."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saelab.runs import kind_of
 
-from .draw import cell, grid, head, line, link, number, row, stats, text, title
+from .draw import cell, grid, head, line, link, number, row, stats, text, title, tokens
 from .html import EMPTY, Markup, html, joined
+
+WORD = re.compile(r"\s*\S+|\s+")  # with the blanks before it
 
 
 def by_feature(document: Mapping[str, Any]) -> bool:
@@ -47,6 +50,39 @@ def about(document: dict[str, Any]) -> Markup:
     area = "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best"
     pairs.append(("CMD", number(document["cmd"]), area))
     return html('<div class="head">{}</div>{}', top, stats(pairs))
+
+
+def prompts(document: Mapping[str, Any]) -> Markup:
+    """Prompts that it comes from, with twins, what differs marked, and answers."""
+    known = document.get("prompts")
+    if not isinstance(known, Mapping):
+        return EMPTY
+    rows = []
+    for prompt in known.get("examples", ()):
+        clean, twin = _marked(prompt["clean"], prompt["corrupted"] or "")
+        right, wrong = (tokens(prompt[name][:4]) for name in ("right", "wrong"))
+        rows.append(line(cell(clean, ""), cell(twin, ""), cell(right, ""), cell(wrong, "")))
+    sizes = (
+        f"{known['scoring']:,} prompts scored, {known['held_out']:,} held out; the first of those"
+    )
+    heads = (head(name, "") for name in ("prompt", "corrupted twin", "answer", "wrong answer"))
+    table = grid(heads, rows, "prompts") if rows else EMPTY
+    return title("Prompts", sizes if rows else sizes.partition(";")[0]) + table
+
+
+def _marked(clean: str, twin: str) -> tuple[Markup, Markup]:
+    """Both texts, words in which they differ marked."""
+    words = [WORD.findall(one) for one in (clean, twin)]
+    same = len(words[0]) == len(words[1])
+    pieces: list[list[Markup]] = [[], []]
+    for mine, theirs in zip(*words, strict=True) if same else ():
+        for place, word in enumerate((mine, theirs)):
+            shown = text(word, lines=True)
+            pieces[place].append(shown if mine == theirs else html("<mark>{}</mark>", shown))
+    if not same:
+        pieces = [[text(clean, lines=True)], [text(twin, lines=True)]]
+    first, second = (html('<span class="prompt">{}</span>', joined(each)) for each in pieces)
+    return first, second
 
 
 def agreement(document: dict[str, Any]) -> Markup:

@@ -8,11 +8,12 @@ import streamlit as st
 from saelab.errors import FailedRun
 
 from . import draw, links, saving, state
-from .views import circuits, compare, feature, features, graphs, overview, prompt, search
+from .views import circuits, compare, feature, features, graphs, overview, prompt, runs, search
 
 # name in the address: title, and the function that shows the page
 PAGES = {
     "overview": ("Overview", overview.show),
+    "runs": ("Runs", runs.show),
     "features": ("Features", features.show),
     "feature": ("Feature", feature.show),
     "prompt": ("Prompt", prompt.show),

@@ -113,7 +113,11 @@ def _pair(
         **({"no_losses": together.no_losses} if together.no_losses else {}),
         differences=[each.as_dict() for each in changed],
         **features.shared(
-            *(saes[name] for name in names), *(together.codes[name] for name in names), args.seed
+            saes[names[0]],
+            saes[names[1]],
+            together.codes[names[0]],
+            together.codes[names[1]],
+            args.seed,
         ),
     )
     keep(here.compared(second), result)

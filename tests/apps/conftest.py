@@ -36,6 +36,10 @@ def served(tmp_path_factory):
     hostile.make_run(root / "runs" / "wicked")
     compare(run, toy.make_run(root / "runs" / "twin"))
     toy_graph.make(root / "runs" / "graph")
+    young = root / "runs" / "young"  # its training has begun
+    young.mkdir()
+    (young / "config.yaml").write_text("sparsify: topk\nk: 3\ntokens: 1000\n")
+    (young / "metrics.jsonl").write_text('{"tokens": 10, "fvu": 0.9}\n')
     for package in ("apps", "training", "saelab", "data"):
         (root / package).mkdir()
         (root / package / "__init__.py").write_text(BROKEN)

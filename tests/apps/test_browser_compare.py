@@ -18,3 +18,19 @@ def test_two_saes_are_compared(page, served):
     page.wait_for_selector(".examples .peak")
     assert page.locator(".examples").count() == 2
     assert page.hosts - {""} == {served[0].removeprefix("http://")}
+
+
+def test_runs_are_watched_as_they_train(page, served):
+    metrics = served[1].parent / "young" / "metrics.jsonl"
+    page.goto(f"{served[0]}/?run=toy")
+    page.click("header >> text=Runs")
+    page.click("a:text-is('none')")
+    page.wait_for_selector(".head:has-text('0 of')")
+    page.click("a.box[href*=young]")
+    page.wait_for_selector(".head:has-text('1 of')")
+    points = "document.querySelector('.js-plotly-plot')?.data[0].x.length"
+    page.wait_for_function(f"() => {points} >= 1")
+    before = page.evaluate(points)
+    with metrics.open("a") as file:
+        file.write('{"tokens": 20, "fvu": 0.5}\n{"tokens": 30, "fvu": 0.4}\n')
+    page.wait_for_function(f"() => {points} === {before + 2}")

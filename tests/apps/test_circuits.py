@@ -64,6 +64,7 @@ def test_the_document_follows_its_schema_and_finds_the_two_heads(result: dict):
     assert result["faithfulness"][2]["low"] > 0.9 and result["faithfulness"][0]["value"] == 0
     assert [row["level"] for row in result["truth"]["levels"]] == [0.02, 0.05, 0.1]
     assert len(result["heads"]) == 32 and result["intervals"]["auc_random"][0] < 0.5
+    assert all(prompt["clean"].startswith("The ") for prompt in result["prompts"]["examples"])
 
 
 def test_a_feature_circuit_follows_the_schema_and_its_heads_are_compared_with_the_truth(

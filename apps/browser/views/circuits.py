@@ -20,7 +20,7 @@ NONE_YET = html(
 def show() -> None:
     """The page."""
     document = read(RunFolder(_folder()).circuit)
-    state.show(circuit.about(document))
+    state.show(circuit.about(document) + circuit.prompts(document))
     state.titled(f"Circuit {document['task']}")
     left, right = st.columns(2, gap="medium")
     with left:

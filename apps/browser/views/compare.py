@@ -71,7 +71,7 @@ def _document(pair: tuple[str, str], runs: dict[str, Path]) -> tuple[Any, tuple[
     if path is None:
         command = html("<code>saelab compare {} {}</code>", one, other)
         state.stop(html("{} and {} are not compared yet: {}", *pair, command))
-    names = pair if path.parent == RunFolder(one).path else pair[::-1]
+    names = pair if path.parent == RunFolder(one).path else (pair[1], pair[0])
     return load.document(path), names
 
 

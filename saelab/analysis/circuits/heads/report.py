@@ -24,6 +24,7 @@ from saelab.analysis.circuits.heads.stream import Edge
 from saelab.errors import UsageError
 from saelab.statistics import Estimate
 from saelab.tasks.parts import Given, Parts, check_source, parts
+from saelab.tasks.written import written
 
 TruthKind = Literal["measured", "published", "none"]
 TRUTHS: tuple[TruthKind, ...] = ("measured", "published", "none")
@@ -124,7 +125,11 @@ def heading(plan: Plan, setting: Setting, means: Means, drawn: Parts) -> dict[st
         "model": models.name_of(setting.model),
         "metric": held_out.metric,
         **{f"metric_{name}": metric.value for name, metric in means.items()},
-        "prompts": {**n_prompts, "held_out": len(held_out.clean)},
+        "prompts": {
+            **n_prompts,
+            "held_out": len(held_out.clean),
+            "examples": written(held_out, setting.model.tokenizer),
+        },
     }
 
 

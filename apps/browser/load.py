@@ -1,4 +1,4 @@
-"""What the pages show, read from run directories; the only file with Streamlit's caches."""
+"""What the pages show, read from run directories; Streamlit's caches are here and in load_runs."""
 
 import json
 import os
@@ -21,8 +21,6 @@ from saelab.runs import RunFolder, read
 
 from . import PLACES, listing
 from .listing import Listing
-from .standing import readable
-from .tail import Tail
 
 Stamp = tuple[str, int, int]
 
@@ -84,23 +82,6 @@ def index(run: Path) -> FeatureIndex | None:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _document(stamp: Stamp) -> dict:
     return read(Path(stamp[0]))
-
-
-@st.cache_resource(max_entries=256, show_spinner=False)
-def tail(path: Path) -> Tail:
-    """A growing file of JSON lines, one reader of it for all sessions."""
-    return Tail(path)
-
-
-@st.cache_data(max_entries=1024, show_spinner=False)
-def _verdicts(stamp: tuple[str, int, int]) -> dict[str, str]:
-    rows = readable(Path(stamp[0])).get("differences", ())
-    return {row["metric"]: row["verdict"] for row in rows if row.get("verdict")}
-
-
-def verdicts(path: Path) -> dict[str, str]:
-    """What a comparison says of its second run, by metric; nothing where it is damaged."""
-    return _verdicts(_stamp(path))
 
 
 def document(path: Path) -> dict:

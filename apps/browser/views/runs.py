@@ -11,7 +11,7 @@ from saelab.errors import FailedRun
 from saelab.evaluation import rows as metrics
 from saelab.runs import RunFolder
 
-from .. import draw, load, run_charts, runs_table, standing, state
+from .. import draw, load, load_runs, run_charts, runs_table, standing, state
 from ..html import html
 from ..standing import Standing
 
@@ -48,7 +48,7 @@ _KEPT = ("chosen", "sort", "descending", "by")
 
 def _rows(folder: Path) -> Sequence[Mapping]:
     path = RunFolder(folder).metrics
-    return load.tail(path).rows() if path.is_file() else []
+    return load_runs.tail(path).rows() if path.is_file() else []
 
 
 def _chosen(every: Mapping[str, Standing]) -> list[str]:
@@ -119,7 +119,7 @@ def _places(
     verdicts = {}
     for first, second in itertools.permutations(names, 2):
         path = RunFolder(runs[first]).compared(runs[second])
-        if path.is_file() and (said := load.verdicts(path).get(by)):
+        if path.is_file() and (said := load_runs.verdicts(path).get(by)):
             verdicts[first, second] = said
     placed = standing.places(names, verdicts)
     state.show(

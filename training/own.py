@@ -44,12 +44,12 @@ def train_on(
     """Train an SAE on one's own activations; returns the run's folder, which keeps a cache of them.
 
     acts: a tensor, an array or a DataFrame [N, D], contexts [C, T, D], a mapping of such by hook
-    name, or an iterable of batches (`saelab.activations.given`). out: the run's folder (default:
-    runs/own, or the first of runs/own-2, ... that is free). ids, context: as of `from_arrays`.
-    dtype: of the cache. options: fields of `Config` (a mapping's `hook` and `target` among them).
-    Unless they say otherwise a run has 2M tokens, but at most 20 epochs, and batches of 2,048 rows,
-    but at most an eighth of them. Raises UsageError for fields that there are not or that cannot go
-    together, and for activations that are none.
+    name, or an iterable of batches (`saelab.activations.given`), read as far as `tokens` say. out:
+    the run's folder (default: runs/own, or the first of runs/own-2, ... that is free). ids,
+    context: as of `from_arrays`. dtype: of the cache. options: fields of `Config` (a mapping's
+    `hook` and `target` among them). Unless they say otherwise a run has 2M tokens, but at most 20
+    epochs, and batches of 2,048 rows, but at most an eighth of them. Raises UsageError for fields
+    that there are not or that cannot go together, and for activations that are none, or too few.
 
     >>> folder = train_on(x_ND, k=16, features=1024)
     >>> report = evaluate(SAE.load(folder), Cache(folder / "cache"))

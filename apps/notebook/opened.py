@@ -1,6 +1,5 @@
 """A run in a notebook: its parts are read when they are first asked for, its answers are
-DataFrames, its features are drawn as the browser draws them. Shapes: N rows, D width.
-"""
+DataFrames, its features are drawn as the browser draws them. Shapes: N rows, D width."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -156,11 +155,13 @@ class Run:
 
     def compare(self, other: "Run | Path | str") -> "pandas.DataFrame":
         """Which feature is which of another run's, one to one by the cosine of decoder rows, most
-        alike first; `found` where that is above 0.7.
+        alike first; `found` where that is above 0.7. Raises UsageError for one of another place.
 
         >>> run.compare("runs/demo-seed1").query("found")
         """
         other = other if isinstance(other, Run) else Run(other, **self._place)
+        if reason := self.sae.origin.elsewhere(other.sae.origin):
+            raise UsageError(f"{other.name} cannot be compared with {self.name}: {reason}")
         return features.compared(self.sae, other.sae)
 
     # --- texts and activations -------------------------------------------------------------------
@@ -224,8 +225,6 @@ class Run:
         values = feature if isinstance(feature, Mapping) else {feature: value}
         return texts.steered(self.bench, text, values, mode, n=n, **options)
 
-    # --- what verbs write ------------------------------------------------------------------------
-
     def evaluate(self, n_tokens: int = 200_000, seed: int = 0) -> "pandas.DataFrame":
         """Measure it on held-out tokens as `saelab eval` does; the report is kept in the run."""
         measuring.evaluate(opening.Opened(*self), n_tokens, seed)
@@ -243,7 +242,8 @@ class Run:
         """Build its feature index as `saelab index` does; compare: runs in which every feature is
         looked up."""
         others = [one if isinstance(one, Run) else Run(one, **self._place) for one in compare]
-        self.__dict__.pop("index", None)
         named = [(other.name, other.sae) for other in others]
         measuring.build_index(opening.Opened(*self), n_tokens, named, seed)
+        for of_the_old_one in ("index", "bench"):
+            self.__dict__.pop(of_the_old_one, None)
         return self

@@ -194,6 +194,13 @@ def test_a_run_compared_with_itself_finds_every_feature(run: saelab.Run, tiny_ru
     assert (pairs.feature == pairs.other).all() and pairs.found.all() and len(pairs) == 64
 
 
+def test_a_run_of_another_place_is_not_compared(run: saelab.Run, tmp_path: Path):
+    x_ND = torch.randn(400, 32, generator=torch.Generator().manual_seed(0))
+    own = saelab.train(x_ND, k=2, features=8, tokens=400, out=tmp_path / "own")
+    with pytest.raises(UsageError, match="own cannot be compared with run: "):
+        run.compare(own)
+
+
 def test_its_report_is_what_the_verb_writes(run: saelab.Run):
     mine = read(run.folder.report)
     assert main(["eval", str(run.folder.path), "--tokens", "500"]) == 0

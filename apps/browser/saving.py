@@ -14,7 +14,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.features.records import Row
 from saelab.runs import RunFolder
 
-from . import load
+from . import listing, load
 from .exports import figures, records, report, run_figures, run_tables, subject
 from .exports.records import Table
 
@@ -151,5 +151,6 @@ def of_page(page: str) -> list[File]:
     if page == "feature" and index is not None and number.isdecimal():
         return of_feature(name, runs[name], int(number))
     if page == "features" and index is not None:
-        return of_rows(name, index, range(index.n_features))
+        order = load.listed(runs[name], index, listing.read(st.query_params)).order
+        return of_rows(name, index, order.tolist())
     return of_run(name, runs[name]) if page in ("overview", "compare") else []

@@ -1,13 +1,10 @@
 """A feature as a part of a page: what the app's page of it shows, drawn by the same functions."""
 
 from saelab.explaining import store
-from saelab.features.records import Feature
 
-from .. import contexts, draw, explanation, facts
+from .. import beside, contexts, draw, explanation, facts
 from ..html import EMPTY, Markup, html, joined
 from .subject import Subject
-
-LOGITS = "logit per unit of activation, before the norm's scale"
 
 
 def feature(subject: Subject, number: int) -> Markup:
@@ -17,8 +14,8 @@ def feature(subject: Subject, number: int) -> Markup:
     summary = index.summary
     head = _head(subject, number) + facts.header(known, summary["n_tokens"], summary["signed"])
     shown = contexts.bands(examples, abs(known.row.max))
-    beside = _facts(known, subject.name)
-    columns = html('<div class="columns"><div>{}</div><div>{}</div></div>', shown, beside)
+    facts_ = beside.facts_of(known, subject.name)
+    columns = html('<div class="columns"><div>{}</div><div>{}</div></div>', shown, facts_)
     return html('<article id="feature-{}">{}{}</article>', number, head, columns)
 
 
@@ -35,21 +32,3 @@ def _head(subject: Subject, number: int) -> Markup:
         *(number, label, star, subject.name, subject.reader.summary["hook"], lists),
     )
     return joined([line, note, words])
-
-
-def _facts(known: Feature, run: str) -> Markup:
-    """What stands beside the contexts."""
-    parts: list[Markup] = []
-    if known.promoted:
-        outputs = facts.output_tokens(known.promoted, known.suppressed)
-        parts += [draw.title("Output tokens", LOGITS), outputs]
-    if known.histogram:
-        drawn = facts.histogram(known.histogram)
-        parts += [draw.title("Activations", "over firing tokens"), drawn]
-        total = facts.strong_tokens(known.by_total, "total")
-        mean = facts.strong_tokens(known.by_mean, "mean")
-        parts += [draw.title("Strongest tokens", "by total activation"), total]
-        parts += [draw.title("Strongest tokens", "by mean over occurrences"), mean]
-    near = facts.neighbours(known.neighbours, run)
-    parts += [draw.title("Nearest features", "cosine of decoder rows"), near]
-    return joined(parts)

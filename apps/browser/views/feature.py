@@ -11,16 +11,14 @@ from saelab.explaining import store
 from saelab.features.annotations import Annotation
 from saelab.features.listing import Beside
 from saelab.features.reader import FeatureIndex
-from saelab.features.records import Example, Feature, Match, Token
+from saelab.features.records import Example, Feature, Match
 from saelab.features.search import AFTER, BEFORE
 from saelab.runs import RunFolder
 
-from .. import contexts, draw, explanation, facts, listing, load, notes, state, tables
+from .. import beside, contexts, draw, explanation, facts, listing, load, notes, state, tables
 from ..html import EMPTY, Markup, html, joined
 from . import effect, own_text
 
-TOKENS, NEAR = 10, 6  # strongest tokens, and other features, shown
-LOGITS = "logit per unit of activation, before the norm's scale"
 WIDTHS = {"10": 10, "": BEFORE + AFTER, "all": None}  # in the address: tokens of a context shown
 
 
@@ -161,38 +159,11 @@ def _contexts(page: Page) -> None:
 
 def _facts(page: Page) -> None:
     """What it writes and how it fires; what is near it."""
-    feature, parts = page.feature, []
-    if feature.promoted:
-        parts += [draw.title("Output tokens", LOGITS)]
-        parts += [facts.output_tokens(feature.promoted, feature.suppressed)]
-    if feature.histogram:
-        parts += [draw.title("Activations", "over firing tokens")]
-        parts += [facts.histogram(feature.histogram)]
-    if feature.by_total:
-        parts += [draw.title("Strongest tokens", "by total activation")]
-        parts += [facts.strong_tokens(_few(feature.by_total), "total")]
-    if feature.heads:
-        parts += [draw.title("Heads", "of the attention output it writes")]
-        parts += [facts.heads(feature.heads)]
-    parts += [draw.title("Nearest features", "by their decoder rows")]
-    parts += [facts.neighbours(feature.neighbours[:NEAR], page.name, **page.query)]
-    if feature.cofiring:
-        parts += [draw.title("Fires together with", "on the same tokens")]
-        parts += [facts.cofiring(feature.cofiring[:NEAR], page.name, **page.query)]
-    state.show(joined(parts))
-    if feature.by_mean and (section := state.section("Strongest tokens by mean", "by_mean")):
+    state.show(beside.facts_of(page.feature, page.name, **page.query))
+    by_mean = page.feature.by_mean
+    if by_mean and (section := state.section("Strongest tokens by mean", "by_mean")):
         with section:
-            state.show(facts.strong_tokens(feature.by_mean, "mean"))
-
-
-def _few(strongest: list[Token]) -> list[Token]:
-    """The first of each sign: half as many where there are both."""
-    signs = {one.sign for one in strongest}
-    return [
-        one
-        for sign in (1, -1)
-        for one in [part for part in strongest if part.sign == sign][: TOKENS // len(signs)]
-    ]
+            state.show(facts.strong_tokens(by_mean, "mean"))
 
 
 def _side_by_side(match: Match, run: str) -> None:

@@ -63,12 +63,13 @@ def write(
     names = _Names(source, creator, datetime.now(UTC).replace(tzinfo=None).isoformat())
     upload, export = Path(out) / "upload", Path(out) / "exports" / source.model / source.id
     hook = for_transformer_lens(sae.origin.hook)
-    for number, batch in enumerate(batches(features(sae, index, progress))):
+    rows = features(sae, index, progress, "neuronpedia")
+    for number, batch in enumerate(batches(rows)):
         uploaded = [_uploaded(feature) for feature in batch]
         body = {"modelId": source.model, "source": source.id, "features": uploaded}
         write_json(body, upload / f"batch-{number}.json")
-        rows = (_feature_row(names, index, hook, feature) for feature in batch)
-        _write_lines(rows, export / "features" / f"batch-{number}.jsonl.gz")
+        lines = (_feature_row(names, index, hook, feature) for feature in batch)
+        _write_lines(lines, export / "features" / f"batch-{number}.jsonl.gz")
         activations = (row for feature in batch for row in _activation_rows(names, feature))
         _write_lines(activations, export / "activations" / f"batch-{number}.jsonl.gz")
     for name, row in _about(names, sae, index).items():

@@ -96,10 +96,13 @@ def write(
 
 
 def features(
-    sae: SAE, index: FeatureIndex, progress: Callable[[int], object] | None = None
+    sae: SAE,
+    index: FeatureIndex,
+    progress: Callable[[int], object] | None = None,
+    form: str = "sae_dashboard",
 ) -> Iterator[dict[str, Any]]:
-    """Each feature that ever fired, as a batch holds it. Raises as `write` does."""
-    refuse(sae, "sae_dashboard", _unheld(sae, index), own=True)
+    """Each feature that ever fired, as a batch holds it. Raises as `write` does, naming `form`."""
+    refuse(sae, form, _unheld(sae, index), own=True)
     for number, density in enumerate(index.densities().tolist()):
         if density:
             yield _feature(index, index.feature(number), sae.W_dec[number].detach().cpu())
@@ -168,7 +171,7 @@ def _activations(examples: Sequence[Example], feature: Feature) -> list[dict[str
     largest, values = feature.row.max, {}
     for example in examples:
         value = example.activations[example.position]
-        interval = TOP if example.band == TOP else min(int(value / largest * N_INTERVALS), 4)
+        interval = TOP if example.band == TOP else _interval(value / largest)
         values.setdefault(interval, []).append((value, example))
     groups = [_group(values.get(TOP, []), float(TOP), largest, float(TOP))]
     for interval in reversed(range(N_INTERVALS)):
@@ -176,6 +179,11 @@ def _activations(examples: Sequence[Example], feature: Feature) -> list[dict[str
         share = _between(feature.histogram, low, high, largest) / feature.row.fired
         groups.append(_group(values.get(interval, []), low, high, share))
     return [activation for group in groups for activation in group]
+
+
+def _interval(share: float) -> int:
+    """The interval of a value by its share of the largest, which belongs to the last."""
+    return min(int(share * N_INTERVALS), N_INTERVALS - 1)
 
 
 def _group(

@@ -13,6 +13,7 @@ from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
 from saelab.formats import neuronpedia, sae_dashboard
 from saelab.formats.sae_dashboard import N_BARS, N_INTERVALS, Source
+from saelab.origin import Origin
 from tests import toy_index as toy
 
 # The keys of SAEDashboard 0.8.0 and of Neuronpedia's tables.
@@ -180,9 +181,14 @@ def test_an_upload_holds_what_the_server_takes(folder: Path):
 def test_what_neuronpedia_cannot_show_is_refused(tmp_path: Path):
     signed = toy.sae(signed=True)
     toy.build(tmp_path / "features.db", signed=True)
-    refused = pytest.raises(UsageError, match="its values are signed")
-    with FeatureIndex(tmp_path / "features.db") as index, refused:
-        sae_dashboard.write(signed, index, tmp_path / "out", Source("toy", 1, "mine"))
+    for write in (sae_dashboard.write, neuronpedia.write):
+        form = write.__module__.rpartition(".")[2]
+        refused = pytest.raises(UsageError, match=f"as {form}: its values are signed")
+        with FeatureIndex(tmp_path / "features.db") as index, refused:
+            write(signed, index, tmp_path / "out", Source("toy", 1, "mine"))
     with pytest.raises(UsageError, match="'my set' is no name for Neuronpedia: --set"):
         Source.of(signed, set="my set")
+    signed.origin = Origin("hook_embed")
+    with pytest.raises(UsageError, match="reads no layer"):
+        Source.of(signed, set="mine")
     assert [path.name for path in tmp_path.iterdir()] == ["features.db"]

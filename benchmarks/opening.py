@@ -7,6 +7,7 @@ does not centre, [D, F] there). The file is of zeros, and sparse: it takes no ro
 
 import argparse
 import json
+import os
 import platform
 import struct
 import subprocess
@@ -101,7 +102,7 @@ def main() -> None:
             rows.append(measured(n_features, width, dtype))
             print(json.dumps(rows[-1]))
     if args.out:
-        machine = {"processor": platform.processor() or platform.machine(), "cores": 2}
+        machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
         args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 

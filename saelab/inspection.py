@@ -61,7 +61,7 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
         return Inspected("model", True, *foreign.model(path))
     if form := formats.known(path):
         return Inspected("published SAE", True, *foreign.sae(path, form.name, name, verify))
-    if holds := describing.of_many(path):
+    if holds := describing.of_many(path, name):
         return Inspected("published SAEs", True, holds, [])
     known = (
         "a cache, a run, a sae/ folder, a checkpoint, a features.db or a document of saelab's, a "

@@ -21,9 +21,8 @@ from .capture_summary import summary
 from .common import document, show
 from .progress import bar
 
-UNCHECKED = (
-    "for_ hook arrays ids gradients dry_run bytes shard_mb".split()
-)  # --check says by itself
+# Options that do not go with --check, which says them by itself.
+UNCHECKED = "for_ hook arrays ids gradients dry_run bytes shard_mb".split()
 
 
 def run(args: Args) -> int:

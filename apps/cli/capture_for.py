@@ -45,8 +45,8 @@ def filled(args: Args, run: RunFolder) -> tuple[Args, list[str]]:
         model=model,
         hook=hooks,
         text=args.text or _text(known),
-        context=args.context or known.get("context_size"),
-        bos=args.bos or ("none" if known.get("prepend_bos") is False else None),
+        context=args.context or _length(known),
+        bos=args.bos or (None if known.get("prepend_bos", True) else "none"),
         uncounted=args.uncounted or ("special" if known.get("exclude_special_tokens") else None),
     )
     return given, list(_assumed(args, known))
@@ -82,6 +82,11 @@ def _hooks(run: RunFolder, origin: Origin, named: Sequence[str]) -> tuple[str, .
     return places
 
 
+def _length(known: Mapping[str, Any]) -> int | None:
+    length = known.get("context_size")
+    return length if isinstance(length, int) else None
+
+
 def _text(known: Mapping[str, Any]) -> str | None:
     from saelab.activations.text import is_here
 
@@ -91,7 +96,7 @@ def _text(known: Mapping[str, Any]) -> str | None:
 
 def _assumed(args: Args, known: Mapping[str, Any]) -> Iterator[str]:
     """What is taken as usual, as nobody says it, or as it cannot be had."""
-    if args.context is None and "context_size" not in known:
+    if args.context is None and _length(known) is None:
         yield "contexts as long as the model's, at most 1024 (--context)"
     if args.bos is None and "prepend_bos" not in known:
         yield "BOS as the tokenizer has it (--bos)"
@@ -99,6 +104,9 @@ def _assumed(args: Args, known: Mapping[str, Any]) -> Iterator[str]:
         trained = known.get("dataset_path")
         why = f": {trained}, which it was trained on, is not here" if trained else ""
         yield f"the text stdlib{why} (--text)"
+    left_out = known.get("exclude_special_tokens")
+    if isinstance(left_out, list) and args.uncounted is None:
+        yield f"no special token counts: its training left out those of the ids {left_out}"
     if any(end is not None for end in known.get("seqpos_slice") or ()):
         yield f"every position but the first: its training read those of {known['seqpos_slice']}"
 
@@ -125,6 +133,8 @@ def check(run: RunFolder, hooks: Sequence[str], plan: "Plan") -> None:
 
 def _pair(origin: Origin, hooks: Sequence[str], header: Mapping[str, Any]) -> tuple[str, str]:
     """What the SAE reads and explains, of what is captured."""
+    if not origin.source:
+        return origin.hooks
     return hooks[0], hooks[1] if header.get("transcoder") and len(hooks) > 1 else hooks[0]
 
 

@@ -86,15 +86,15 @@ def _commands(source: Any, name: str) -> Iterator[str]:
         " --hook H": not origin.hook,
         " --target T": source.transcoder and origin.target == origin.hook,
     }
-    yield f"saelab import {quote(name)} --out RUN" + "".join(
-        o for o, is_so in needed.items() if is_so
-    )
+    options = "".join(option for option, is_so in needed.items() if is_so)
+    yield f"saelab import {quote(name)} --out RUN{options}"
     yield "saelab capture --for RUN"
     yield "saelab eval RUN"
 
 
-def of_many(path: Path) -> dict[str, Any]:
-    """The SAEs in a folder, by the word that selects each; empty where there is none."""
+def of_many(path: Path, name: str) -> dict[str, Any]:
+    """The SAEs in a folder, by the word that selects each; empty where there is none. name: what
+    the user calls the folder."""
     inside = formats.several(path)
     if not inside:
         return {}
@@ -102,9 +102,8 @@ def of_many(path: Path) -> dict[str, Any]:
     return {
         "formats": {form: forms.count(form) for form in dict.fromkeys(forms)},
         "holds": inside[:LIMIT],
-        "next": [f"saelab info {quote(str(path))}/{inside[0]}", _import_one(path, inside[0])],
+        "next": [
+            f"saelab info {quote(f'{name}/{inside[0]}')}",
+            f"saelab import {quote(name)} --select {quote(inside[0])} --out RUN",
+        ],
     }
-
-
-def _import_one(path: Path, word: str) -> str:
-    return f"saelab import {quote(str(path))} --select {quote(word)} --out RUN"

@@ -38,6 +38,7 @@ def read(path: Path) -> Published:
         levels=tensors.number(said["jump_relu_threshold"]) if _jumps(said) else None,
         level_units="raw",  # its threshold was measured on the finished form
         by_decoded=bool(said.get("sparsity_include_decoder_norm", False)),
+        transcoder=_is_transcoder(said),
         centred=bool(said.get("apply_decoder_bias_to_pre_encoder", False)),
         scale=scale(said, path),
         sizes={"features": said.get("d_sae"), "inputs": said.get("d_model")},
@@ -50,6 +51,11 @@ def read(path: Path) -> Published:
             format="llama_scope",
         ),
     )
+
+
+def _is_transcoder(said: dict[str, Any]) -> bool:
+    reads, explains = (said.get(f"hook_point_{side}") for side in ("in", "out"))
+    return bool(explains) and explains != reads
 
 
 def _jumps(said: dict[str, Any]) -> bool:

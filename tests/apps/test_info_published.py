@@ -14,6 +14,7 @@ from saelab.formats.matrices import Matrix
 from saelab.models import describing, running
 from tests.apps.test_import import verb
 from tests.apps.test_info import info
+from tests.conftest import ROOT
 from tests.formats import other_files, saelens_files, scope_files
 from tests.formats.editing import edited, rewritten
 from tests.formats.files import WRITTEN
@@ -150,6 +151,6 @@ def test_a_models_hook_points_are_as_wide_as_what_it_gives_there(
 
 
 def test_the_bundled_model_is_described_by_its_name(bundled: str, tmp_path: Path, monkeypatch):
-    assert describing.described(Path("data/bundled"))["hook points"]["hook_embed"] == 256
+    assert describing.described(ROOT / "data" / "bundled")["hook points"]["hook_embed"] == 256
     monkeypatch.chdir(tmp_path)
     assert main(["info", bundled]) == 0

@@ -26,6 +26,8 @@ from saelab.sae import SAE
 from saelab.sparsify import word
 from saelab.spelling import pieces
 
+TOGETHER = 16  # contexts
+
 
 def build(
     sae: SAE,
@@ -121,8 +123,14 @@ def _read(
     sae, n_words = subject.sae, len(subject.words or ())
     collector = Collector(sae.n_features, n_words, folder, sae.sparsify.signed, subject.seed)
     for chunk in _chunks(subject, n_tokens, collector):
-        code = _encode(sae, chunk.acts, collector.n_contexts)
-        collector.add(code, *(c.numpy() for c in (chunk.tokens, chunk.documents, chunk.counted)))
+        code = _encode(sae, chunk.acts, collector.n_contexts).to("cpu")
+        length = chunk.tokens.shape[1]
+        columns_CT = (chunk.tokens.numpy(), chunk.documents.numpy(), chunk.counted.numpy())
+        # A few contexts at a time: what is made of a chunk's pairs on the way is many times them.
+        for first in range(0, len(chunk.tokens), TOGETHER):
+            last = min(first + TOGETHER, len(chunk.tokens))
+            rows = code.rows(first * length, last * length)
+            collector.add(rows, *(column_CT[first:last] for column_CT in columns_CT))
         if progress is not None:
             progress(collector.n_tokens)
     if not collector.n_contexts:

@@ -21,7 +21,7 @@ from saelab.features.schema import (
     STRONG,
 )
 
-BUFFERED = 1_000_000  # rows held before all but the best of each token are dropped
+BUFFERED = 500_000  # rows held before all but the best of each token are dropped
 
 
 class Strongest(NamedTuple):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from saelab.features.groups import heads, stable_order
 from saelab.features.spool import Spool
 
-BUFFERED = 1_000_000  # rows held before they are summed up and written
+BUFFERED = 500_000  # rows held before they are summed up and written
 RUNS = 24  # written before they are merged into one
 POLES = 1024  # whose rows are merged at a time
 ROW = np.dtype([("key", "<i8"), ("total", "<f8"), ("fired", "<i4")])  # key: pole x V + token

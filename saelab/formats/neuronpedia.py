@@ -167,9 +167,11 @@ def _activation_rows(names: _Names, feature: dict[str, Any]) -> Iterator[dict[st
 def _about(names: _Names, sae: SAE, index: FeatureIndex) -> dict[str, dict[str, Any]]:
     """The one row of each of the tables above features, by the name of its file."""
     source, created = names.source, {"creatorId": names.creator, "createdAt": names.made}
+    # Not the SAE's own words, whose model may be a folder of somebody's machine.
+    described = f"{sae.n_features:,} features at {for_transformer_lens(sae.origin.hook)}"
     release = {
         "name": source.set,
-        "description": f"{sae!r}",
+        "description": described,
         "descriptionShort": source.set,
         "creatorName": "",
         "creatorNameShort": "",
@@ -189,7 +191,7 @@ def _about(names: _Names, sae: SAE, index: FeatureIndex) -> dict[str, dict[str, 
     set_ = {
         "modelId": source.model,
         "name": source.set,
-        "description": f"{sae!r}",
+        "description": described,
         "creatorName": "",
         "releaseName": source.set,
         "hasDashboards": True,

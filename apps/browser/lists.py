@@ -116,7 +116,7 @@ def _hit(hit: Hit | None) -> Markup:
         number(hit.score, 2),
         factors,
     )
-    return cell(told, "", f"score: {words.SCORE}")
+    return cell(told, "found", f"score: {words.SCORE}")
 
 
 def passage(place: Passage, run: str, wanted: Listing) -> Markup:

@@ -31,7 +31,7 @@ def annotated(folder: Path, index: FeatureIndex) -> tuple[dict[int, Annotation],
 
 
 def _told(problem: str) -> Markup:
-    return html('<p class="empty">Annotations: {}</p>', draw.text(problem))
+    return html('<p class="empty">Annotations: {}</p>', draw.message(problem))
 
 
 def of(folder: Path, index: FeatureIndex, feature: int) -> Annotation:

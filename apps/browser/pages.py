@@ -47,4 +47,4 @@ def show() -> None:
         current.run()
         saving.menu(current.url_path or "overview")
     except FailedRun as error:  # a damaged file, which the message names
-        state.stop(draw.text(str(error)))
+        state.stop(draw.message(str(error)))

@@ -120,7 +120,7 @@ def index(name: str, folder: Path) -> FeatureIndex:
     try:
         opened = load.index(folder)
     except (UsageError, FailedRun) as error:
-        stop(str(error))
+        stop(draw.message(str(error)))
     if opened is None:
         stop(_no_index(name, RunFolder(folder)))
     return opened

@@ -39,7 +39,7 @@ def _result(index: FeatureIndex, feature: int, examples: list[Example], bench: A
         ids = [index.ids(one.context)[: len(one.texts)] for one in top]
         firing, later, shown = _measured(load.stamped(index.path), feature, top, ids, bench)
     except (FailedRun, UsageError) as error:
-        state.show(html('<p class="empty">{}</p>', str(error)))
+        state.show(html('<p class="empty">{}</p>', draw.message(str(error))))
         return
     pairs = [
         ("where it fires", draw.estimate(firing), "mean over the predictions made where it fires"),

@@ -133,7 +133,7 @@ def _explanations(page: Page) -> Markup:
     try:
         said = store.of_feature(RunFolder(page.folder), page.number)
     except (FailedRun, UsageError) as error:
-        return html('<p class="empty">{}</p>', str(error))
+        return html('<p class="empty">{}</p>', draw.message(str(error)))
     return explanation.section(said)
 
 
@@ -177,7 +177,7 @@ def _side_by_side(match: Match, run: str) -> None:
             index = state.index(run, load.runs()[run])
             feature, examples = load.feature(index, there)
         except (FailedRun, UsageError, KeyError) as error:
-            state.show(html('<p class="empty">{}</p>', str(error)))
+            state.show(html('<p class="empty">{}</p>', draw.message(str(error))))
             return
         left, right = st.columns([5, 3], gap="medium")
         with left:

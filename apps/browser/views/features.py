@@ -28,7 +28,7 @@ def show() -> None:
     try:
         found = load.listed(folder, index, wanted)
     except (UsageError, FailedRun) as error:
-        state.stop(str(error))
+        state.stop(draw.message(str(error)))
     offset = PAGE * _number(st.query_params.get("page", "0"))
     offset = offset if offset < len(found.order) else 0
     rows = index.rows(found.order[offset : offset + PAGE])

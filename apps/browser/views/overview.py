@@ -12,7 +12,7 @@ from saelab.runs import RunFolder, read
 from .. import charts, dark_matter, draw, load, state, supervised, tables
 
 QUIET = {"displayModeBar": False}
-TRAINING = "over tokens; dead: not fired on the last tokens of training (`dead_window`)"
+TRAINING = "over tokens; dead: not fired on the last tokens of training, dead_window of them"
 
 
 def show() -> None:

@@ -140,7 +140,7 @@ def test_another_sae_of_the_run_does_not_wear_the_labels(app, here):
 
 def test_a_box_of_the_map_keeps_what_lies_in_it(runs, monkeypatch, opened):
     toy.make_run(runs / "mapped")
-    toy.build(runs / "mapped" / "features.db", map=True)
+    toy.build(runs / "mapped" / "features.db", plane=True)
     with FeatureIndex(runs / "mapped" / "features.db") as mapped:
         laid = mapped.map()
         assert laid is not None
@@ -149,9 +149,9 @@ def test_a_box_of_the_map_keeps_what_lies_in_it(runs, monkeypatch, opened):
         found = load.listed(runs / "mapped", mapped, wanted).order
         inside = [n for n in range(toy.F) if laid.places[n, 1] <= box[3]]
         assert sorted(found.tolist()) == inside and 0 < len(inside) < toy.F
-        drawn = plane.figure(laid.places, found, box)
-    assert sum(len(trace.x) for trace in drawn.data) == toy.F - 1  # the silent one has no place
-    assert sorted(drawn.data[1].customdata) == inside
+        traces = plane.figure(laid.places, found, box).to_dict()["data"]
+    assert sum(len(trace["x"]) for trace in traces) == toy.F - 1  # the silent one has no place
+    assert sorted(traces[1]["customdata"]) == inside
     with pytest.raises(UsageError, match="this index has no map"):
         load.listed(runs / "toy", opened, wanted)
 

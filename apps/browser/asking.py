@@ -3,8 +3,9 @@ Imports no Streamlit. Every function takes the key of `model.Loading`, and raise
 what a text or a name cannot be.
 """
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from saelab.analysis.prompts import Attribution, By, Comparison, ErrorSplit, Exact
     from saelab.prompting import Reading, Steering
 
-ANSWERS = 32  # of each kind
+ANSWERS = 64  # of a run
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Likely(NamedTuple):
@@ -38,7 +41,25 @@ class Steps(NamedTuple):
     loss_tokens: int = 0
 
 
-@lru_cache(ANSWERS)
+def remembered(
+    function: Callable[Concatenate[Key, P], T],
+) -> Callable[Concatenate[Key, P], T]:
+    """Each answer is kept beside the run that gave it, and goes when that goes."""
+
+    @wraps(function)
+    def ask(key: Key, *args: P.args, **options: P.kwargs) -> T:
+        answers = model.answers(key)
+        name = (function.__name__, args, *options.items())
+        if name not in answers:
+            answers[name] = function(key, *args, **options)
+        while len(answers) > ANSWERS:
+            answers.popitem(last=False)
+        return answers[name]
+
+    return ask
+
+
+@remembered
 def reading(key: Key, text: str) -> "Reading":
     """The features of a text."""
     from saelab import prompting
@@ -55,7 +76,7 @@ def trace(key: Key, text: str, feature: int) -> list[float]:
     return prompts.traces(read.table, [feature], len(read.prompt.texts))[0].tolist()
 
 
-@lru_cache(ANSWERS)
+@remembered
 def exact(key: Key, text: str) -> "Exact":
     """The ten pairs of largest estimated effect, ablated."""
     from saelab.analysis import prompts
@@ -65,7 +86,7 @@ def exact(key: Key, text: str) -> "Exact":
         return prompts.exact(model.at(key).model, read.read, read.table)
 
 
-@lru_cache(ANSWERS)
+@remembered
 def likely(key: Key, text: str, n: int = 8) -> tuple[Likely, ...]:
     """The n most probable next tokens."""
     from saelab.analysis.prompts.text import spelled
@@ -80,7 +101,7 @@ def likely(key: Key, text: str, n: int = 8) -> tuple[Likely, ...]:
     return tuple(Likely(one, spelled(bench.model, [one])[0], chance) for one, chance in rows)
 
 
-@lru_cache(ANSWERS)
+@remembered
 def attribution(
     key: Key, text: str, token: str | int, against: str | int | None, frozen: bool
 ) -> "Attribution":
@@ -109,7 +130,7 @@ def comparison(key: Key, text: str, other: str, by: "By") -> "tuple[Comparison, 
     return prompts.compare(one.table, two.table, by), first
 
 
-@lru_cache(ANSWERS)
+@remembered
 def steering(key: Key, text: str, steps: Steps) -> "Steering":
     """A text continued with features edited."""
     from saelab import prompting

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saelab.errors import UsageError
 from saelab.runs import RunFolder
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class _Work:
         self.began = time.monotonic()
         self.stage, self.problem = "starting", ""
         self.bench: Bench | None = None
+        self.answers: OrderedDict[tuple, Any] = OrderedDict()
 
     def told(self) -> Loading:
         return Loading(
@@ -85,11 +87,22 @@ def again(folder: Path, model: str | None = None) -> None:
 
 
 def at(key: Key) -> "Bench":
-    """A run that was loaded. Raises KeyError for one that is gone by now."""
-    bench = _works[key].bench
-    if bench is None:
-        raise KeyError(key)
+    """A run that was loaded. Raises UsageError for one that others have taken the place of."""
+    bench = _work(key).bench
+    assert bench is not None  # whoever has its key has seen it loaded
     return bench
+
+
+def answers(key: Key) -> "OrderedDict[tuple, Any]":
+    """What has been computed with it, which goes when it goes. Raises UsageError as `at` does."""
+    return _work(key).answers
+
+
+def _work(key: Key) -> _Work:
+    work = _works.get(key)
+    if work is None:
+        raise UsageError(f"{key[0]} has been put away for other runs meanwhile: read it again")
+    return work
 
 
 @contextlib.contextmanager

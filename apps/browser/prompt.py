@@ -164,7 +164,7 @@ def exact(rows: "Table", done: "Exact", run: str, prompt: "Prompt") -> Markup:
         first = draw.cell(feature_link(run, int(rows.feature[number])))
         numbers = map(draw.cell, (draw.number(estimated), draw.number(real)))
         body.append(draw.line(first, place, *numbers))
-    return draw.title("Ablated one by one", about) + draw.grid(heads, body)
+    return draw.title("Ablated one by one", about) + draw.grid(heads, body, "report")
 
 
 def errors(prompt: "Prompt", parts: "ErrorSplit") -> Markup:
@@ -215,4 +215,4 @@ def comparison(
         body.append(draw.line(*cells))
     name, _ = COLUMNS[by]
     about = f"by difference of {name}; the texts differ from token {first} on"
-    return draw.title("Beside the other text", about) + draw.grid(heads, body)
+    return draw.title("Beside the other text", about) + draw.grid(heads, body, "report")

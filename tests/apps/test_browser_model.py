@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from apps.browser import model
+from apps.browser import asking, model
 from saelab import models
+from saelab.errors import UsageError
 
 
 def ready(folder: Path, place: str | None = None, seconds: float = 60) -> model.Loading:
@@ -68,3 +69,24 @@ def test_another_model_is_refused_by_name(tiny_run: Path, tmp_path: Path, loads:
 
 def test_a_run_without_an_sae_says_so(tmp_path: Path, loads: list[str]):
     assert ready(tmp_path).problem and not loads
+
+
+def test_answers_are_kept_and_go_when_their_run_goes(tiny_run: Path, loads: list[str]):
+    key = ready(tiny_run).key
+    first = asking.reading(key, "alpha")
+    assert asking.reading(key, "alpha") is first
+    assert [one.chance for one in asking.likely(key, "alpha", 3)] == sorted(
+        (one.chance for one in asking.likely(key, "alpha", 3)), reverse=True
+    )
+    model._works.clear()
+    with pytest.raises(UsageError, match="has been put away for other runs meanwhile"):
+        asking.reading(key, "alpha")
+    assert asking.reading(ready(tiny_run).key, "alpha") is not first
+
+
+@pytest.mark.parametrize("words", ["x", "3:clamp:a", ","])
+def test_edits_that_no_address_holds_are_refused(words: str):
+    steps = asking.steps_of("17:clamp:8,5:ablate", 3, 0.0, 0)
+    assert steps.edits == ((17, "clamp", 8.0), (5, "ablate", 0.0))
+    with pytest.raises(UsageError, match="no edit such as"):
+        asking.steps_of(words, 3, 0.0, 0)

@@ -186,7 +186,12 @@ def _named(folder: RunFolder, record: Identity | None, named: Any) -> Any:
     """The name of a run's model, or the model in memory that is given."""
     if named is not None:
         return named
-    if record is None or record.name == ARRAYS:
+    if record is not None and record.name == ARRAYS:
+        raise UsageError(
+            f"{folder.path} is on activations that were given: `eval`, `index` and `browse` work "
+            "on it without a model, this needs the one that made them: name it with --model"
+        )
+    if record is None:
         raise UsageError(f"{folder.path} does not say its model: name it with --model")
     if Path(record.name).is_absolute() and not Path(record.name).is_dir():
         raise UsageError(

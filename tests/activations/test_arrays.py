@@ -149,10 +149,11 @@ def test_the_command_caches_files_and_a_run_on_them_trains(tmp_path: Path, capsy
     sizes = ["--features", "32", "--k", "4", "--tokens", "20000", "--batch", "250"]
     assert main(["train", "--cache", str(tmp_path / "c"), "--out", run, *sizes]) == 0
     assert "FVU" in capsys.readouterr().out
-    for verb in ("eval", "dark-matter", "index"):
-        assert main([verb, run]) == 2
-        said = capsys.readouterr().err.splitlines()[-1]
-        assert "does not say its model: name it with --model" in said
+    for verb in ("eval", "index"):
+        assert main([verb, run]) == 0
+    assert main(["dark-matter", run]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "is on activations that were given" in said and "name it with --model" in said
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def test_it_is_measured_without_a_model_and_says_so(run: Path, capsys: pytest.Ca
     total = (x_ND - x_ND.mean(0)).double().square().sum()
     assert report["fvu"]["value"] == pytest.approx(float(missed / total), rel=1e-5)
     assert main(["supervise", str(run)]) == 2
-    assert "does not say its model: name it with --model" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is on activations that were given: `eval`, `index` and `browse` work on it" in said
 
 
 def test_contexts_and_their_documents_are_taken_as_they_are(tmp_path: Path):

@@ -1,7 +1,7 @@
 """What a page shows, as files: a menu whose buttons make a file when they are pressed."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.features.records import Row
 from saelab.runs import RunFolder
 
-from . import listing, load
+from . import listing, load, standing
 from .exports import figures, records, report, run_figures, run_tables, subject
 from .exports.records import Table
 
@@ -136,6 +136,16 @@ def of_documents(name: str, folder: Path) -> list[File]:
     return tables(name, made, [one.name for one in made()])
 
 
+def of_runs(runs: Mapping[str, Path]) -> list[File]:
+    """The table of all runs, with all that their reports say."""
+
+    def made() -> list[Table]:
+        every = [standing.standing(name, folder, load.curves) for name, folder in runs.items()]
+        return [records.table("runs", every)]
+
+    return tables(", ".join(runs), made, ["runs"])
+
+
 def of_page(page: str) -> list[File]:
     """What a page of the app has to save; nothing where it is of nothing that is there."""
     if page == "circuits":
@@ -143,6 +153,8 @@ def of_page(page: str) -> list[File]:
         name = st.query_params.get("circuit", next(iter(circuits), ""))
         return of_documents(name, circuits[name]) if name in circuits else []
     runs = load.runs()
+    if page == "runs":
+        return of_runs(runs)
     name = st.query_params.get("run", "")
     if name not in runs:
         return []

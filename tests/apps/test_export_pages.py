@@ -10,7 +10,7 @@ import shutil
 
 import pytest
 
-from apps.browser import charts
+from apps.browser import charts, saving
 from apps.browser.exports import figures, records, static, subject
 from apps.browser.html import data, sheet
 from apps.cli import main
@@ -229,6 +229,15 @@ def test_a_feature_and_a_report_are_files_by_themselves(run, tmp_path, offline):
     assert offline.locator(".examples .peak").count() > 3
     assert offline.evaluate("window.pwned") is None
     assert len(offline.asked) == 2  # the two files
+
+
+def test_the_table_of_runs_holds_what_their_reports_say(run):
+    csv_, json_ = saving.of_runs({"toy": run})
+    (row,) = csv.DictReader(io.StringIO(csv_.make()))
+    assert (row["name"], float(row["report.fvu.low"])) == ("toy", toy.REPORT["fvu"]["low"])
+    whole = json.loads(json_.make())
+    schemas.check(whole, "table")
+    assert (json_.name, whole["rows"][0]["name"]) == ("runs.json", "toy")
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@ is walked, what people say in it, and what is said where something is wrong."""
 
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_a_box_of_the_map_keeps_what_lies_in_it(runs, monkeypatch, opened):
         found = load.listed(runs / "mapped", mapped, wanted).order
         inside = [n for n in range(toy.F) if laid.places[n, 1] <= box[3]]
         assert sorted(found.tolist()) == inside and 0 < len(inside) < toy.F
-        traces = plane.figure(laid.places, found, box).to_dict()["data"]
+        traces: Any = plane.figure(laid.places, found, box).data
     assert sum(len(trace["x"]) for trace in traces) == toy.F - 1  # the silent one has no place
     assert sorted(traces[1]["customdata"]) == inside
     with pytest.raises(UsageError, match="this index has no map"):

@@ -108,8 +108,6 @@ def explained(
     by_unit = {}
     for unit in np.flatnonzero(train_U).tolist():
         kind, text, cells = words.get(unit, ("", NO_RULE, 0))
-        recall = right_U[unit] / fired_U[unit] if fired_U[unit] else None
-        precision = right_U[unit] / told_U[unit] if told_U[unit] else None
         scores = (scored.score[unit], scored.token[unit], scored.gain[unit])
         by_unit[unit] = Explanation(
             text,
@@ -118,8 +116,8 @@ def explained(
             cells=cells,
             token=scores[1],
             gain=scores[2],
-            recall=recall and float(recall),
-            precision=precision and float(precision),
+            recall=_share(right_U[unit], fired_U[unit]),
+            precision=_share(right_U[unit], told_U[unit]),
             firings=int(fired_U[unit]),
         )
     by_feature = _by_feature(by_unit, train_U, signed)
@@ -132,8 +130,12 @@ def explained(
         documents=len(known.seen),
         live=len(by_feature),
         unseen=sum(one.score.value is None for one in by_feature.values()),
-        without=sum(one.text == NO_RULE for one in by_feature.values()),
+        without=sum(not one.kind for one in by_feature.values()),
     )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return float(part / whole) if whole else None
 
 
 def _words(chosen: Sequence[choosing.Chosen]) -> dict[int, tuple[str, str, int]]:

@@ -201,6 +201,10 @@ def test_a_feature_that_never_fires_held_out_has_no_score_and_one_without_rule_s
     assert set(result.by_feature) == {0, 1}  # the third is dead
     assert result.by_feature[0].score.value is None and result.unseen == 2
     assert result.by_feature[1].text == NO_RULE and result.without == 1
+    signed = explained(read, fires._replace(n_units=4), planted.families(read), signed=True)
+    assert signed.without == 0  # its more frequent sign has one
+    opposite = signed.by_feature[0].opposite
+    assert opposite is not None and opposite.text == f"−: {NO_RULE}"
 
 
 def test_the_largest_run_is_that_of_trying_all():

@@ -72,6 +72,7 @@ def test_the_wheel_carries_the_packages_and_the_data(wheel: Path):
         "saelab/schemas/report.json",
         "training/recipes/demo.yaml",
         "apps/browser/style.css",
+        "apps/notebook/notebook.css",
     ]
     if (ROOT / "data" / "bundled" / "model.safetensors").exists():
         wanted += ["saelab/_data/bundled/model.safetensors", "saelab/_data/bundled/tokenizer.json"]

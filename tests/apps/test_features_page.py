@@ -113,7 +113,7 @@ def test_filters_keep_what_the_index_keeps(app, opened):
     assert shown == opened.order("density", True, Keep(density=(0.05, 0.2))).tolist()
     assert 0 < len(shown) < toy.F
     assert numbers(app("features", alive="0")) == [toy.DEAD]
-    assert "No feature is kept with these 1 filters" in app("features", low="0.999")
+    assert "No feature is kept with the filters that are set" in app("features", low="0.999")
     found = numbers(app("features", only="found", sort="feature", descending="0"))
     assert found == [n for n in range(toy.F) if any(m.found for m in opened.matches(n))]
 

@@ -24,11 +24,15 @@ def show() -> None:
     state.titled(f"“{wanted.q}”" if wanted.q else "Features", name)
     said, problem = notes.annotated(folder, index)
     _search(wanted)
-    _controls(name, index, wanted, sorted({one for row in said.values() for one in row.lists}))
+    found, why = None, EMPTY
     try:
         found = load.listed(folder, index, wanted)
     except (UsageError, FailedRun) as error:
-        state.stop(draw.message(str(error)))
+        why = draw.message(str(error))
+    lists_of = sorted({one for row in said.values() for one in row.lists})
+    _controls(name, index, wanted, found, lists_of)
+    if found is None:
+        state.stop(why)
     offset = PAGE * _number(st.query_params.get("page", "0"))
     offset = offset if offset < len(found.order) else 0
     rows = index.rows(found.order[offset : offset + PAGE])
@@ -51,7 +55,7 @@ def _none(name: str, wanted: Listing, index: FeatureIndex) -> Markup:
     else:
         told = html("No feature is kept")
     there = f" on {index.summary['n_tokens']:,} tokens"
-    filters = html(" with these {} filters", wanted.filters) if wanted.filters else ""
+    filters = " with the filters that are set" if wanted.filters else ""
     wider = EMPTY
     if wanted.q and wanted.scope != "all":
         query = {"run": name, **wanted.changed(scope="all").query()}
@@ -71,8 +75,14 @@ def _search(wanted: Listing) -> None:
         state.control(st.checkbox, "whole token", "whole", wanted.whole)
 
 
-def _controls(name: str, index: FeatureIndex, wanted: Listing, names: list[str]) -> None:
-    """Filters, the way to a number, and to any one."""
+def _controls(
+    name: str,
+    index: FeatureIndex,
+    wanted: Listing,
+    found: load.Listed | None,
+    names: list[str],
+) -> None:
+    """Filters, the way to a number, and to any one of the list."""
     filters, number, chance, _ = st.columns([2, 2, 2, 4], vertical_alignment="center")
     with filters:
         label = f"Filters ({wanted.filters})" if wanted.filters else "Filters"
@@ -91,10 +101,8 @@ def _controls(name: str, index: FeatureIndex, wanted: Listing, names: list[str])
             st.session_state["number_asked"] = asked
             links.go("feature", run=name, feature=asked.strip(), **wanted.query())
     with chance:
-        found = load.listed(state.run()[1], index, wanted) if wanted.sort in lists.COLUMNS else None
-        numbers = found.order if found else range(index.n_features)
-        if len(numbers):
-            any_one = int(random.choice(numbers))
+        if found is not None and len(found.order):
+            any_one = int(random.choice(found.order))
             query = {"run": name, "feature": any_one, **wanted.query()}
             state.show(draw.link("feature", "random", "step", **query))
 

@@ -1,5 +1,6 @@
 """A file of JSON lines that grows: only what is new is read. Imports no Streamlit."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ from saelab.files import read_row
 
 
 class Tail:
-    """The rows of a growing file.
+    """The rows of a growing file; threads may share it.
 
     >>> tail = Tail(Path("runs/demo/metrics.jsonl"))
     >>> len(tail.rows()), tail.n_read  # later only the lines since then are read
@@ -19,16 +20,18 @@ class Tail:
         """bytes read in all"""
         self._offset, self._inode = 0, 0
         self._rows: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows by now; a last line that is half written waits. A file that is another one, or
         shorter than before, is read anew. Raises FailedRun naming a damaged line."""
-        status = self.path.stat()
-        if status.st_ino != self._inode or status.st_size < self._offset:
-            self._offset, self._inode, self._rows = 0, status.st_ino, []
-        if status.st_size > self._offset:
-            self._read()
-        return self._rows
+        with self._lock:
+            status = self.path.stat()
+            if status.st_ino != self._inode or status.st_size < self._offset:
+                self._offset, self._inode, self._rows = 0, status.st_ino, []
+            if status.st_size > self._offset:
+                self._read()
+            return self._rows
 
     def _read(self) -> None:
         with self.path.open("rb") as file:

@@ -147,7 +147,9 @@ def _index(folder: Path) -> FeatureIndex | None:
 
 def _strong(index: FeatureIndex | None) -> Strong:
     def tokens(number: int) -> list[str]:
-        return load.feature(index, number)[0].row.tokens[:4] if index else []
+        if index is None or number >= index.n_features:
+            return []
+        return index.rows([number])[0].tokens[:4]
 
     return tokens
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from saelab.errors import UsageError
 from saelab.features.groups import best
 from saelab.features.records import Hit, Passage
 from saelab.features.schema import HOME, PLACE
@@ -53,7 +54,8 @@ def search(
     examples, times the share of the contexts with the phrases; estimated on at most CONTEXTS of
     them. Any other place is a name in `texts`, {feature: text}: a text that holds the query, by the
     share of its characters. Of each place the MOST best hits count. In quotes a phrase is exact,
-    blanks and case included; else all words are wanted, whatever their case.
+    blanks and case included; else all words are wanted, whatever their case. Raises UsageError for
+    another place.
     """
     hits: dict[int, Hit] = {}
     for hit in _hits(library, query, where, whole, texts):
@@ -76,6 +78,9 @@ def _hits(
             yield from _at_tokens(library, name, library.vocabulary.matching(query, whole))
         elif name == "contexts":
             yield from _in_contexts(library, query.strip(), parts)
+        elif name not in WHERE:
+            places = ", ".join(dict.fromkeys([*WHERE, *texts]))
+            raise UsageError(f"no place {name!r} to search in; there are {places}")
 
 
 def _in_texts(

@@ -25,8 +25,8 @@ class Stored:
     @cached_property
     def arrays(self) -> dict[str, NDArray]:
         """A column [F], or rows [F, K], per name: NUMBERS, `examples` (how many), `listed` (ids of
-        the strongest tokens), `map`, and of the n-th other SAE `nearest/n`, `cosine/n`,
-        `partner/n`, `partner_cosine/n`."""
+        the strongest tokens), `entropy` (bits, of the tokens), `map`, and of the n-th other SAE
+        `nearest/n`, `cosine/n`, `partner/n`, `partner_cosine/n`."""
         rows = self.ask("select name, dtype, shape, entries from array")
         with file.damage(self.path):
             return {

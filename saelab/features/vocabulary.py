@@ -67,8 +67,8 @@ class Vocabulary:
         return [self._broken.get(token, self.texts[token]) for token in ids]
 
     def matching(self, query: str, whole: bool = False) -> list[int]:
-        """Tokens that were seen and hold every phrase of a query (whole: that are it, with its
-        blanks inside), most frequent first."""
+        """Tokens that hold every phrase of a query (whole: that are it, with its blanks inside),
+        most frequent first."""
         parts = phrases(query)
         if whole and len(parts) > 1:
             parts = [Phrase(query.strip().casefold(), False)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from saelab import SAE, Choice
+from saelab.errors import UsageError
 from saelab.features import build, search
 from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
@@ -206,6 +207,8 @@ def test_others_texts_are_searched_beside(opened):
     kept = opened.search("numpy", texts=texts, keep=Keep(numbers=[7]))
     assert [hit.feature for hit in kept] == [7]
     assert opened.search("", texts=texts) == []
+    with pytest.raises(UsageError, match=r"no place 'label' .* tokens, contexts, outputs, labels"):
+        opened.search("numpy", ["label"], texts=texts)
 
 
 def test_the_commonest_contexts_are_looked_at_evenly(opened, monkeypatch):

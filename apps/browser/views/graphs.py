@@ -61,8 +61,8 @@ def _prompt(rows: list[dict[str, Any]]) -> str:
     asked = st.query_params.get("prompt", "")
     if len(slugs) > 1:
         start = list(slugs).index(asked) if asked in slugs else 0
-        asked = st.selectbox("Prompt", list(slugs), start, format_func=slugs.__getitem__)
-        st.query_params["prompt"] = asked
+        chosen = st.selectbox("Prompt", list(slugs), start, format_func=slugs.__getitem__)
+        asked = st.query_params["prompt"] = chosen or asked
     return asked if asked in slugs else next(iter(slugs))
 
 

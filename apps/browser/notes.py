@@ -34,11 +34,6 @@ def _told(problem: str) -> Markup:
     return html('<p class="empty">Annotations: {}</p>', draw.message(problem))
 
 
-def of(folder: Path, index: FeatureIndex, feature: int) -> Annotation:
-    """What is said of one feature; nothing where that cannot be read, which `editor` tells."""
-    return annotated(folder, index)[0].get(feature, Annotation(feature))
-
-
 def editor(folder: Path, index: FeatureIndex, said: Annotation) -> None:
     """A row that edits what is said of a feature, each part as it is changed."""
     here = load.annotations(folder, index)

@@ -81,7 +81,7 @@ def test_no_colour_stands_outside_the_table():
     used = set(re.findall(r"(?<!-)color: var\(--([\w-]+)\)", rest))
     assert used <= {*TEXTS, "yes"}, "a text of a colour that no ground is checked for"
     grounds = set(re.findall(r"background(?:-color)?: var\(--([\w-]+)\)", rest))
-    bars = {"positive", "negative", "bar"}
+    bars = {"positive", "negative"}
     assert grounds <= {*GROUNDS, *(ground for _, ground in OWN), *bars}
 
 

@@ -12,6 +12,7 @@ IMAGE = "<img src=http://stranger.invalid/x.png onerror=window.pwned=1>"
 def circuit() -> dict:
     """A circuit.json."""
     level = {"level": 0.5, "members": [IMAGE], "auc": 0.5, "average_precision": 0.5}
+    prompt = {"clean": IMAGE, "corrupted": f"a {IMAGE}", "right": [IMAGE], "wrong": [IMAGE]}
     names = dict.fromkeys(["task", "method", "model", "metric"], IMAGE)
     numbers = dict.fromkeys(["metric_clean", "metric_corrupted", "metric_empty"], 0.5)
     numbers |= dict.fromkeys(["cpr", "cmd", "auc_layer_index", "auc_random"], 0.5)
@@ -19,6 +20,7 @@ def circuit() -> dict:
         "schema": "saelab/circuits/1",
         **names,
         **numbers,
+        "prompts": {"scoring": 1, "repeats": 1, "held_out": 1, "examples": [prompt]},
         "truth": {"kind": IMAGE, "levels": [level]},
         "heads": [{"layer": 0, "head": 0, "score": 0.5}],
         "faithfulness": [{"size": 1, "value": 0.5, "low": 0.4, "high": 0.6}],

@@ -34,3 +34,10 @@ def test_runs_are_watched_as_they_train(page, served):
     with metrics.open("a") as file:
         file.write('{"tokens": 20, "fvu": 0.5}\n{"tokens": 30, "fvu": 0.4}\n')
     page.wait_for_function(f"() => {points} === {before + 2}")
+
+
+def test_a_circuit_is_seen_with_the_prompts_it_comes_from(page, served):
+    page.goto(f"{served[0]}/?run=toy")
+    page.click("header >> text=Circuits")
+    page.wait_for_selector("table.prompts .prompt")
+    page.wait_for_selector(".js-plotly-plot .main-svg")

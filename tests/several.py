@@ -8,11 +8,13 @@ import faulthandler
 import multiprocessing
 import os
 import pickle
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -39,8 +41,11 @@ def outcomes(n: int, work: Callable[[], Any]) -> list[Any]:
             SERVER.Process(target=_run, args=(sent, rank, n, store.port, file))
             for rank, file in enumerate(files)
         ]
-        for process in processes:
-            process.start()
+        with pytest.MonkeyPatch.context() as patch:
+            # What a process of this kind runs first, which a page under test may have replaced.
+            patch.setitem(sys.modules, "__main__", ModuleType("__main__"))
+            for process in processes:
+                process.start()
         for process in processes:
             process.join()
         stuck = [file.with_suffix(".stuck").read_text() for file in files]

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import training
-from apps.cli import VERBS, capture, demo, index, main, module_of
+from apps.cli import VERBS, capture, compare_text, demo, index, main, module_of
+from apps.cli import compare as compare_verb
 from apps.cli import eval as evaluation
 from saelab import SAE, Choice, models
 from saelab.analysis.circuits.heads import codes
@@ -238,10 +239,12 @@ def test_the_demo_hands_its_device_to_every_stage(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(demo, "_train", seen.extend)
     for stage in (capture, evaluation, index):
         monkeypatch.setattr(stage, "run", seen.append)
+    monkeypatch.setattr(compare_verb, "compared", lambda args: ([seen.append(args)], None))
+    monkeypatch.setattr(compare_text, "features", lambda pair: "")
     line = ["demo", "--out", str(tmp_path / "run"), "--no-browse", "--device", NAME]
     with pretend_accelerator():
         assert main(line) == 0
-    assert [args.device for args in seen] == [NAME] * 5  # two runs are trained
+    assert [args.device for args in seen] == [NAME] * 7  # two runs are trained, and indexed
 
 
 TWINS = {

@@ -4,7 +4,7 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench bounds gpu-check notebook outputs clean
+.PHONY: demo test install lint format bench bounds gpu-check notebook outputs shots clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
@@ -30,6 +30,10 @@ bench: $(VENV)/.installed-dev
 # The notebooks, in a browser.
 notebook: $(VENV)/.installed-notebook
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+# The pictures of the browser that the documentation shows, of a folder of runs.
+shots: $(VENV)/.installed-dev
+	$(BIN)/python docs/shots.py $(dir $(RUN))
 
 # The notebooks' outputs as they are committed, of the demo's run.
 outputs: $(VENV)/.installed-dev

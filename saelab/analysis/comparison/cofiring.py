@@ -15,6 +15,7 @@ from saelab import matching
 Codes = Any  # scipy.sparse.csr_array [N, F]
 BLOCK = 2**23  # pairs of features held at once, if every one of them fired together
 LEAST = 0.3  # correlation from which two features may be partners
+FEWEST = 10  # tokens a partner fires on: two features that fire once each agree by chance
 
 
 class Partners(NamedTuple):
@@ -30,13 +31,16 @@ class Partners(NamedTuple):
 
 def partners(one_NA: Codes, other_NB: Codes, *, signed: bool = False) -> Partners:
     """The one-to-one pairing with the highest sum of correlations among pairs of at least LEAST
-    (|correlation|, if signed).
+    (|correlation|, if signed) of features that fire on at least FEWEST tokens.
 
     >>> paired = partners(codes["a"], codes["b"])
     >>> (paired.correlations > 0.7).sum()
     """
     parts = [_correlated(block, signed) for block in _blocks(one_NA, other_NB)]
     rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    often = [np.bincount(c.indices, minlength=c.shape[1]) >= FEWEST for c in (one_NA, other_NB)]
+    told = often[0][rows] & often[1][columns]
+    rows, columns, values = rows[told], columns[told], values[told]
     gains = torch.from_numpy(np.abs(values))
     listed = (torch.from_numpy(rows).long(), torch.from_numpy(columns).long(), gains)
     shape = (one_NA.shape[1], other_NB.shape[1])

@@ -130,6 +130,16 @@ def on(rows, n=100):
     return column
 
 
+def test_features_that_fire_once_on_the_same_token_are_no_partners(monkeypatch):
+    codes_NF = np.zeros((400, 2))
+    codes_NF[7, 0] = 1.0
+    codes_NF[::20, 1] = 1.0
+    codes = csr_array(codes_NF)
+    assert cofiring.partners(codes, codes).rows.tolist() == [1]
+    monkeypatch.setattr(cofiring, "FEWEST", 1)
+    assert sorted(cofiring.partners(codes, codes).rows.tolist()) == [0, 1]
+
+
 def test_a_feature_that_three_share_out_is_split_and_what_fires_everywhere_is_no_part():
     one_NA = csr_array(np.stack([on(range(30)), on(range(30, 60))], 1))
     parts = [on(range(14)), on(range(12, 23)), on(range(23, 29)), on(range(100))]

@@ -50,7 +50,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const inks = {};
   const colour = (name) => inks[name];
   function mix() {
-    for (const name of ["--positive", "--negative", "--bar", "--link", "--soft", "--line", "--ink"]) {
+    for (const name of ["--positive", "--negative", "--yes", "--link", "--soft", "--line", "--ink"]) {
       probe.style.color = `var(${name})`;
       inks[name] = getComputedStyle(probe).color;
     }
@@ -171,7 +171,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
 
   function mark(pen, node, i) {
     const [x, y] = at(i), r = radius(node);
-    pen.fillStyle = colour(node.kind === "error" ? "--soft" : node.kind === "feature" ? "--bar" : "--link");
+    pen.fillStyle = colour(node.kind === "error" ? "--soft" : node.kind === "feature" ? "--yes" : "--link");
     pen.beginPath();
     if (node.kind === "feature") pen.arc(x, y, r, 0, 7);
     else if (node.kind === "error") { pen.moveTo(x, y - r); pen.lineTo(x + r, y); pen.lineTo(x, y + r); pen.lineTo(x - r, y); }

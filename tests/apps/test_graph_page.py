@@ -2,6 +2,7 @@
 the canvas itself in a real Chromium."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def test_a_node_has_its_own_share_of_the_influence_and_the_page_of_its_run():
     pages = {node["page"] for node in features if node["row"] == 2}
     assert all(page.startswith("/feature?run=mine&feature=") for page in pages)
     assert {node["page"] for node in features if node["row"] != 2} == {""}
+
+
+def test_every_colour_of_the_canvas_is_one_of_the_style():
+    folder = Path(graph.__file__).parent
+    asked = set(re.findall(r'"(--[a-z-]+)"', (folder / "graph.js").read_text()))
+    known = set(re.findall(r"(--[a-z-]+):", (folder / "style.css").read_text()))
+    assert asked and asked <= known
 
 
 def test_a_page_without_graphs_says_what_makes_one(tmp_path: Path, monkeypatch):

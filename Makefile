@@ -4,7 +4,7 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench bounds gpu-check notebook outputs shots clean
+.PHONY: demo test install lint format bench bounds gpu-check notebook outputs shots docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
@@ -35,6 +35,10 @@ notebook: $(VENV)/.installed-notebook
 shots: $(VENV)/.installed-dev
 	$(BIN)/python docs/shots.py $(dir $(RUN))
 
+# The guides and the reference as pages in build/site; a link that leads nowhere fails.
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
+
 # The notebooks' outputs as they are committed, of the demo's run.
 outputs: $(VENV)/.installed-dev
 	$(BIN)/python notebooks/outputs.py $(RUN)
@@ -58,6 +62,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[dev]
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[docs]
+	touch $@
 
 $(VENV)/.installed-notebook: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .[notebook]

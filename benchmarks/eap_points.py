@@ -3,6 +3,10 @@ the prompts that are scored, and on held-out ones), and the areas CPR and CMD of
 by rule and number of points, over tasks and seeds.
 
     python benchmarks/eap_points.py --tasks ioi greater-than docstring induction --seeds 3
+
+Said on the bundled model: on induction EAP-IG is told apart from EAP (rank correlation .82 against
+.49); the rules are told apart nowhere, but midpoints miss .2 to 1.1% of the integral with 5 points,
+left ends 4 to 11%, right ones 1.5 to 9%. So midpoints are the default.
 """
 
 import argparse

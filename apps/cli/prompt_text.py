@@ -112,6 +112,12 @@ def _trace(result: dict[str, Any], trace: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _where(result: dict[str, Any], row: dict[str, Any]) -> str:
+    """The position, token and feature of a row."""
+    text = token(result["tokens"][row["position"]]["text"], WIDTH)
+    return f"{row['position']:4} {text} {row['feature']:8}"
+
+
 def _exact(result: dict[str, Any]) -> str:
     exact = result["exact"]
     lines = [
@@ -120,11 +126,7 @@ def _exact(result: dict[str, Any]) -> str:
         f"  at {'token':{WIDTH}} {'feature':>8} {'estimated':>10} {'exact':>8}",
     ]
     for row in exact["pairs"]:
-        text = token(result["tokens"][row["position"]]["text"], WIDTH)
-        lines.append(
-            f"{row['position']:4} {text} {row['feature']:8} {row['effect']:+10.3f} "
-            f"{row['exact']:+8.3f}"
-        )
+        lines.append(f"{_where(result, row)} {row['effect']:+10.3f} {row['exact']:+8.3f}")
     return "\n".join(lines)
 
 
@@ -141,11 +143,7 @@ def _attribution(result: dict[str, Any]) -> str:
         f"  at {'token':{WIDTH}} {'feature':>8} {'value':>9} {'contribution':>13}",
     ]
     for row in parts["features"]:
-        text = token(result["tokens"][row["position"]]["text"], WIDTH)
-        lines.append(
-            f"{row['position']:4} {text} {row['feature']:8} {row['value']:9.2f} "
-            f"{row['contribution']:+13.4f}"
-        )
+        lines.append(f"{_where(result, row)} {row['value']:9.2f} {row['contribution']:+13.4f}")
     return "\n".join(lines)
 
 

@@ -153,6 +153,16 @@ class Run:
         """
         return features.View(self.folder.path, self.index, number)
 
+    def examples(self, number: int, n: int = 10) -> "pandas.DataFrame":
+        """Further contexts of a feature than its index holds, read from the run's cache, strongest
+        first. Raises UsageError where the cache is gone or is another one.
+
+        >>> run.examples(7, n=20)
+        """
+        from saelab.features import more
+
+        return features.frame(more.examples(self.sae, self.cache, self.index, number, n))
+
     def compare(self, other: "Run | Path | str") -> "pandas.DataFrame":
         """Which feature is which of another run's, one to one by the cosine of decoder rows, most
         alike first; `found` where that is above 0.7. Raises UsageError for one of another place.

@@ -95,6 +95,14 @@ def test_top_lists_what_the_index_lists(run: saelab.Run):
         run.top(by="beauty")
 
 
+def test_more_contexts_come_from_the_cache_and_are_others_than_the_indexs(run: saelab.Run):
+    number = int(run.top(1, "density").index[0])
+    shown = {(one.context, one.position) for one in run.index.examples(number)}
+    more = run.examples(number, n=5)
+    assert len(more) == 5 and not shown & set(zip(more.context, more.position, strict=True))
+    assert more.value.abs().is_monotonic_decreasing
+
+
 def test_labels_are_listed_and_found(run: saelab.Run):
     said = Annotations(run.folder.annotations, identity(run.index.summary), 64)
     said.write(7, label="greek letters")

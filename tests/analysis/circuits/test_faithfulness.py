@@ -8,7 +8,7 @@ import torch
 
 from saelab import models
 from saelab.analysis.circuits.graphs import faithfulness
-from saelab.analysis.circuits.graphs.graph import FEATURE, graph, take_apart
+from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, Nodes, graph, take_apart
 from saelab.analysis.circuits.graphs.intervention import Check
 from tests.analysis.dictionaries import random_task, transcoder
 
@@ -34,6 +34,16 @@ def test_controls_are_other_features_of_the_place_and_position(traced):
         assert (nodes.kind[other] == FEATURE).all()
         for field in (nodes.place, nodes.position):
             assert torch.equal(field[mine], field[other])
+
+
+@pytest.mark.parametrize(("others", "control"), [((1.5, 10.0, 30.0), {1}), ((10.0, 30.0), {1})])
+def test_a_control_is_of_alike_size_or_else_the_nearest(others: tuple, control: set[int]):
+    values = torch.tensor([1.0, *others])
+    same = torch.zeros(len(values), dtype=torch.int64)
+    nodes = Nodes(same + FEATURE, same, same, torch.arange(len(values)), values)
+    drawn = Graph(nodes, torch.zeros(0, 0), values, values, ["blocks.0.mlp.hook_out"])
+    draw = torch.Generator().manual_seed(0)
+    assert {faithfulness._control(drawn, 0, draw) for _ in range(20)} == control
 
 
 def test_the_held_column_is_foretold_and_the_controls_are_not(traced):

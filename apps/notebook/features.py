@@ -126,3 +126,14 @@ class View:
     def neighbours(self) -> "pandas.DataFrame":
         """The features with the nearest decoder rows."""
         return frame(self.about.neighbours)
+
+
+def further(sae: Any, cache: Any, index: "FeatureIndex", number: int, n: int) -> "pandas.DataFrame":
+    """Contexts in which a feature fires and which its index does not hold, read from the cache that
+    it was made of, strongest first. Raises UsageError for another cache.
+
+    >>> run.examples(7, n=20)
+    """
+    from saelab.features import more
+
+    return frame(more.examples(sae, cache, index, number, n))

@@ -147,21 +147,13 @@ class Run:
         return features.listed(self.folder, self.index, n, by, keep)
 
     def feature(self, number: int) -> "features.View":
-        """One feature: displayed as the browser's page of it; its parts are DataFrames.
-
-        >>> run.feature(7).examples
-        """
+        """One feature: displayed as the browser's page of it; its parts are DataFrames, such as
+        `run.feature(7).examples`."""
         return features.View(self.folder.path, self.index, number)
 
     def examples(self, number: int, n: int = 10) -> "pandas.DataFrame":
-        """Further contexts of a feature than its index holds, read from the run's cache, strongest
-        first. Raises UsageError where the cache is gone or is another one.
-
-        >>> run.examples(7, n=20)
-        """
-        from saelab.features import more
-
-        return features.frame(more.examples(self.sae, self.cache, self.index, number, n))
+        """Contexts of a feature beyond those of its index; see `features.further`."""
+        return features.further(self.sae, self.cache, self.index, number, n)
 
     def compare(self, other: "Run | Path | str") -> "pandas.DataFrame":
         """Which feature is which of another run's, one to one by the cosine of decoder rows, most
@@ -242,15 +234,13 @@ class Run:
 
     @property
     def report(self) -> "pandas.DataFrame":
-        """The metrics of its report with their intervals and nulls. Raises UsageError where there
-        is none yet."""
+        """Its report's metrics with intervals and nulls. Raises UsageError where there is none."""
         return measuring.report(self.folder)
 
     def build_index(
         self, n_tokens: int = 1_000_000, compare: Sequence["Run | Path | str"] = (), seed: int = 0
     ) -> "Run":
-        """Build its feature index as `saelab index` does; compare: runs in which every feature is
-        looked up."""
+        """Build its index as `saelab index` does; compare: runs that features are looked up in."""
         others = [one if isinstance(one, Run) else Run(one, **self._place) for one in compare]
         named = [(other.name, other.sae) for other in others]
         measuring.build_index(opening.Opened(*self), n_tokens, named, seed)

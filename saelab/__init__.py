@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from apps.notebook.training import train
     from saelab.activations import Cache
     from saelab.code import Code
+    from saelab.cross_layer import CrossLayerTranscoder
     from saelab.evaluation import evaluate
     from saelab.evaluation.rows import Metric
     from saelab.features.reader import FeatureIndex
@@ -37,6 +38,7 @@ __all__ = [
     "Choice",
     "Code",
     "Config",
+    "CrossLayerTranscoder",
     "FeatureIndex",
     "Format",
     "Metric",
@@ -61,6 +63,7 @@ HOMES = {
     "Choice": ("saelab.sparsify", "Choice"),
     "Code": ("saelab.code", "Code"),
     "Config": ("training.config", "Config"),
+    "CrossLayerTranscoder": ("saelab.cross_layer", "CrossLayerTranscoder"),
     "FeatureIndex": ("saelab.features.reader", "FeatureIndex"),
     "Format": ("saelab.formats", "Format"),
     "Metric": ("saelab.evaluation.rows", "Metric"),

@@ -4,7 +4,7 @@ tokens as a single batch.
 Shapes: B tokens, F features, D width, N pairs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,21 +47,20 @@ def levels(
     Scores above a guess (half of the first piece's level) are collected; where too few pass, the
     guess is lowered, and again.
     """
+    if choice.over == "batch":
+        level = common_level([pieces], [(W_enc_FD, b_enc_F)], choice)
+        return level.expand(len(W_enc_FD)).clone()
     n_tokens = sum(len(piece) for piece in pieces)
     wanted_F = equal_budget(choice.k, n_tokens, len(W_enc_FD)).to(W_enc_FD.device)
     if share_F is not None:
         wanted_F = whole(share_F, choice.k * n_tokens, n_tokens).to(W_enc_FD.device)
-    if choice.over == "batch":
-        wanted_F = torch.full_like(wanted_F, choice.k * n_tokens)
     low_F = _guess(pieces[0][: 4 * ROWS], W_enc_FD, b_enc_F, choice, wanted_F, n_tokens)
     while True:
         features_N, scores_N = _above(low_F, pieces, W_enc_FD, b_enc_F, choice.signed)
         counts_F = torch.bincount(features_N, minlength=len(W_enc_FD))
-        if choice.over == "batch":  # one budget: every feature has the count of all
-            counts_F = counts_F.sum().expand_as(counts_F)
         short_F = (counts_F < wanted_F) & (low_F > 0)
         if not bool(short_F.any()):
-            smallest_F = _kth_largest(features_N, scores_N, wanted_F, choice.over == "batch")
+            smallest_F = _kth_largest(features_N, scores_N, wanted_F)
             # Just below it, because a value must exceed its level to pass, as it must where another
             # device rounds it otherwise. With fewer scores than its budget a feature would in a
             # larger sample keep any positive one: level 0.
@@ -72,6 +71,38 @@ def levels(
         low_F = torch.where(short_F, lower_F, low_F)
 
 
+def common_level(
+    columns: Sequence[list[Tensor]], weights: Sequence[tuple[Tensor, Tensor]], choice: Choice
+) -> Tensor:
+    """The one level of a batch budget over dictionaries that share it: just below the smallest of
+    the k n_tokens scores per dictionary that it keeps of all; 0 where fewer are positive.
+
+    columns: of each dictionary its centred activations [B, D] in pieces; weights: its W_enc [F, D]
+    and b_enc [F].
+    """
+    total = choice.k * len(columns) * sum(len(piece) for piece in columns[0])
+    plain = Choice(choice.k, choice.over, choice.signed)
+    guesses = [
+        kernels.choose(pieces[0][: 4 * ROWS], *pair, plain).values.abs()
+        for pieces, pair in zip(columns, weights, strict=True)
+    ]
+    low = torch.stack([_smallest(scores_N) for scores_N in guesses]).min() / 2
+    while True:
+        scores = [
+            _above(low.expand(len(pair[1])), pieces, *pair, choice.signed)[1]
+            for pieces, pair in zip(columns, weights, strict=True)
+        ]
+        if sum(map(len, scores)) >= total:
+            return (torch.cat(scores).topk(total).values[-1] * (1 - MARGIN)).clamp_min(0)
+        if not low > 0:
+            return torch.zeros_like(low)
+        low = low / 4
+
+
+def _smallest(scores_N: Tensor) -> Tensor:
+    return scores_N.min() if len(scores_N) else scores_N.new_zeros(())
+
+
 def _guess(
     x_BD: Tensor,
     W_enc_FD: Tensor,
@@ -80,14 +111,12 @@ def _guess(
     wanted_F: Tensor,
     n_tokens: int,
 ) -> Tensor:
-    """[F]: half of the smallest score that the budget keeps in some tokens alone."""
+    """[F]: half of the smallest score that the budget keeps of each feature in some tokens
+    alone."""
     plain = Choice(choice.k, choice.over, choice.signed)
-    budget_F = None
-    if choice.over == "feature":
-        budget_F = (wanted_F * len(x_BD) / n_tokens).ceil().long()
+    budget_F = (wanted_F * len(x_BD) / n_tokens).ceil().long()
     code = kernels.choose(x_BD, W_enc_FD, b_enc_F, plain, budget=budget_F)
-    every_F = torch.full_like(wanted_F, 2**62)
-    return _kth_largest(code.features, code.values.abs(), every_F, choice.over == "batch") / 2
+    return _kth_largest(code.features, code.values.abs(), torch.full_like(wanted_F, 2**62)) / 2
 
 
 def _above(
@@ -104,15 +133,9 @@ def _above(
     return torch.cat([f for f, _ in pairs]), torch.cat([v for _, v in pairs])
 
 
-def _kth_largest(
-    features_N: Tensor, scores_N: Tensor, wanted_F: Tensor, over_batch: bool
-) -> Tensor:
-    """[F]: the wanted-th largest score per feature (or over the batch), the smallest if there are
-    fewer, 0 if there is none."""
-    if over_batch:
-        n = min(int(wanted_F[0]), len(scores_N))
-        value = scores_N.topk(n).values[-1] if n else scores_N.new_zeros(())
-        return value.expand(len(wanted_F)).clone()
+def _kth_largest(features_N: Tensor, scores_N: Tensor, wanted_F: Tensor) -> Tensor:
+    """[F]: the wanted-th largest score per feature, the smallest if there are fewer, 0 if there is
+    none."""
     order_N = torch.sort(scores_N, descending=True, stable=True).indices
     order_N = order_N[torch.sort(features_N[order_N], stable=True).indices]
     counts_F = torch.bincount(features_N, minlength=len(wanted_F))

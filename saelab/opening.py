@@ -99,17 +99,17 @@ def open_all(
     return [open(path, model, cache, **options, load=load) for path in paths]
 
 
-def told(path: Path | str) -> Any:
-    """The SAE of a run with all that the run knows of it, for others: how the contexts it was
-    trained on are made, from its cache where its own record is older than that, and its measured
-    L0.
+def told(path: Path | str, any_kind: bool = False) -> Any:
+    """The SAE (or, of `any_kind`, the cross-layer transcoder) of a run with all that the run knows
+    of it, for others: how the contexts it was trained on are made, from its cache where its own
+    record is older than that, and its measured L0.
 
     formats.save(told("runs/demo"), "for-saelens", "saelens")
     """
     from saelab import formats
 
     folder = RunFolder(path)
-    sae = formats.load(folder.path)
+    sae = formats.load_any(folder.path) if any_kind else formats.load(folder.path)
     report = read(folder.report)
     measured = (report.get("l0") or {}).get("value") if _is_of(report, folder) else None
     l0 = {} if measured is None else {"l0": measured}

@@ -119,6 +119,11 @@ class SAE(nn.Module):
         return self.W_enc.shape[1]
 
     @property
+    def layers(self) -> "tuple[SAE]":
+        """Itself, as the one layer that it has."""
+        return (self,)
+
+    @property
     def n_features(self) -> int:
         """F."""
         return self.W_enc.shape[0]

@@ -49,7 +49,10 @@ saelab.token_norm: saelab.errors
 saelab.calibration: saelab.budgets saelab.errors saelab.kernels saelab.sparsify
 saelab.sae: saelab.calibration saelab.code saelab.errors saelab.initial saelab.jump saelab.kernels
     saelab.origin saelab.sparsify saelab.token_norm
-saelab.scaling: saelab.sae
+saelab.joint:
+saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial saelab.kernels
+    saelab.origin saelab.sae saelab.sparsify
+saelab.scaling: saelab.cross_layer saelab.sae
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
     saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
@@ -59,8 +62,9 @@ saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files 
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
-saelab.formats: saelab.activations saelab.digests saelab.errors saelab.features saelab.files
-    saelab.models saelab.origin saelab.sae saelab.sparsify saelab.token_norm
+saelab.formats: saelab.activations saelab.cross_layer saelab.digests saelab.errors saelab.features
+    saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
+    saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
@@ -114,7 +118,7 @@ apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analys
 """
 
 # (module, module): the imports that point up, each inside a function.
-EXCEPTIONS = {("saelab.sae", "saelab.formats")}
+EXCEPTIONS = {("saelab.sae", "saelab.formats"), ("saelab.cross_layer", "saelab.formats")}
 
 
 def modules() -> dict[str, Path]:

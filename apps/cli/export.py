@@ -2,6 +2,7 @@
 
 saelab export runs/a --to saelens --out for-saelens
 saelab export runs/t0 runs/t1 runs/t2 runs/t3 --to circuit_tracer --out transcoders
+saelab export runs/clt --to circuit_tracer_clt --out cross-layer
 saelab export runs/a --to delphi --out for-delphi
 saelab export runs/a --to neuronpedia --model-id gpt2-small --set res-mine --out for-neuronpedia
 saelab export runs/a --to static --features 0-99 --out a-pages --yes
@@ -24,7 +25,7 @@ from .numbers import Numbers
 Word = Annotated[str, arg(metavar="NAME", help_behavior_hint="")]
 Form = Literal[
     "saelens", "sparsify", "dictionary_learning", "openai", "circuit_tracer",
-    "delphi", "sae_dashboard", "neuronpedia", "saebench",
+    "circuit_tracer_clt", "delphi", "sae_dashboard", "neuronpedia", "saebench",
     "html", "static", "report", "tables", "figures",
 ]  # fmt: skip
 
@@ -95,7 +96,8 @@ def _sae(args: Args, folder: Path, place: Path) -> None:
     """The SAE itself."""
     from saelab import formats, opening
 
-    formats.save(opening.told(folder), place / "sae.pt" if args.to == "openai" else place, args.to)
+    told = opening.told(folder, any_kind=True)
+    formats.save(told, place / "sae.pt" if args.to == "openai" else place, args.to)
 
 
 # What is written of a run that is not its SAE.

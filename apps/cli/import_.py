@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from .common import Common, Folder, Place, document, show
 
 if TYPE_CHECKING:
-    from saelab import SAE
+    from saelab import SAE, CrossLayerTranscoder
 
 Word = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 
@@ -68,15 +68,19 @@ def run(args: Args) -> int:
     return 0
 
 
-def _checked(sae: "SAE", folder: Path) -> dict[str, Any]:
-    """What held-out tokens of a cache show of it."""
+def _checked(sae: "SAE | CrossLayerTranscoder", folder: Path) -> dict[str, Any]:
+    """What held-out tokens of a cache show of it. Raises UsageError for one of several layers."""
+    from saelab import SAE
     from saelab.activations import Cache
+    from saelab.errors import UsageError
     from saelab.evaluation import plausibility
 
+    if not isinstance(sae, SAE):
+        raise UsageError(f"--check is for SAEs, this is a {sae!r}: import it, then saelab eval")
     return plausibility.on_cache(sae, Cache(folder))._asdict()
 
 
-def _facts(sae: "SAE") -> dict[str, Any]:
+def _facts(sae: "SAE | CrossLayerTranscoder") -> dict[str, Any]:
     origin = sae.origin
     return {
         "source": origin.source,

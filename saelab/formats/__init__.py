@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.formats import (
     circuit_tracer,
+    circuit_tracer_clt,
     dictionary_learning,
     dictionary_learning_writing,
     gemma_scope,
@@ -45,12 +47,13 @@ class Format(NamedTuple):
     """what it is known by, in words"""
     recognise: Callable[[Path], bool]
     """whether a folder or file is of this form, told without reading weights"""
-    read: "Callable[[Path], SAE | Published]"
+    read: "Callable[[Path], SAE | CrossLayerTranscoder | Published]"
     """the SAE of a folder or file, or what its conventions are, of which `load` makes one"""
     write: Callable[..., None] | None = None
     """write(sae, path, **options); None if this form can only be read"""
 
 
+ACROSS = "circuit_tracer_clt"  # the one form of others that holds cross-layer transcoders
 DEPTH = 4  # folders that a folder of many is searched for them
 
 ROWS = (
@@ -110,6 +113,13 @@ ROWS = (
     ),
     Format("circuit_tracer", "layer_N.safetensors", circuit_tracer.recognise, circuit_tracer.read),
     Format(
+        "circuit_tracer_clt",
+        "W_enc_N.safetensors and W_dec_N.safetensors",
+        circuit_tracer_clt.recognise,
+        circuit_tracer_clt.read,
+        circuit_tracer_clt.write,
+    ),
+    Format(
         "llamascopium",
         "config.json with sae_type, and weights",
         llamascopium.recognise,
@@ -145,17 +155,28 @@ def load(path: Path | str, form: str | None = None) -> "SAE":
     """The SAE of a folder or file of any known form, or of a run that holds one in `sae/`.
 
     form: the name of its form, where two know it. Raises UsageError where nothing known lies, with
-    what was seen and what is known, and for a folder of several SAEs, with their names; whatever
-    the form's own reader raises.
+    what was seen and what is known, for a folder of several SAEs, with their names, and for a
+    cross-layer transcoder; whatever the form's own reader raises.
 
         sae = formats.load("runs/demo")
         sae = formats.load("gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82")
     """
+    read = load_any(path, form)
+    if isinstance(read, CrossLayerTranscoder):
+        raise UsageError(
+            f"{path} is a cross-layer transcoder of {read.n_layers} layers, and this takes an SAE "
+            "or a transcoder of one: eval, export, import and info take it"
+        )
+    return read
+
+
+def load_any(path: Path | str, form: str | None = None) -> "SAE | CrossLayerTranscoder":
+    """What lies at a path, be it an SAE or a cross-layer transcoder; see `load`."""
     read = meant(path, form)
     return made(read) if isinstance(read, Published) else read
 
 
-def meant(path: Path | str, form: str | None = None) -> "SAE | Published":
+def meant(path: Path | str, form: str | None = None) -> "SAE | CrossLayerTranscoder | Published":
     """What a folder or file says, as its form's reader understands it; of a published one no weight
     is read yet. Raises what `load` raises."""
     path = Path(path)
@@ -193,11 +214,18 @@ def several(path: Path, depth: int = DEPTH) -> list[str]:
     return inside
 
 
-def save(sae: "SAE", path: Path | str, form: str = "saelab", **options: Any) -> None:
-    """Write an SAE in a form. Raises UsageError for one that is unknown or can only be read."""
+def save(
+    sae: "SAE | CrossLayerTranscoder", path: Path | str, form: str = "saelab", **options: Any
+) -> None:
+    """Write an SAE in a form. Raises UsageError for one that is unknown, can only be read, or is
+    not of its kind."""
     writers = {name: row.write for name, row in FORMATS.items() if row.write}
     if form not in writers:
         raise UsageError(f"no format {form!r} to write; there are {', '.join(writers)}")
+    crosses = isinstance(sae, CrossLayerTranscoder)
+    if form != "saelab" and crosses != (form == ACROSS):
+        right = ACROSS if crosses else "another form"
+        raise UsageError(f"{sae!r} cannot be written as {form}: {right} is for it")
     writers[form](sae, Path(path), **options)
 
 

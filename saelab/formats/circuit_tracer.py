@@ -35,7 +35,7 @@ def recognise(path: Path) -> bool:
 
 def read(path: Path) -> Published:
     """The transcoder of a layer."""
-    held, said = tensors.of_safetensors(path), _config(path.parent)
+    held, said = tensors.of_safetensors(path), config(path.parent, "transcoder_set")
     form = _sparsify(held, said)
     levels = held.get(THRESHOLD)
     return Published(
@@ -51,8 +51,8 @@ def read(path: Path) -> Published:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """What the set says of its layers. Raises UsageError for cross-layer ones, FailedRun for a
+def config(folder: Path, kind: str) -> dict[str, Any]:
+    """What a set says of its layers. Raises UsageError for one of another kind, FailedRun for a
     damaged file."""
     if not (folder / CONFIG).is_file():
         return {}
@@ -64,10 +64,9 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FailedRun(f"{folder / CONFIG} cannot be read ({error})") from None
     if not isinstance(said, dict):
         raise FailedRun(f"{folder / CONFIG} holds no fields")
-    if said.get("model_kind", "transcoder_set") != "transcoder_set":
+    if said.get("model_kind", kind) != kind:
         raise UsageError(
-            f"{folder} is a {said['model_kind']}: one that writes to several layers has no form "
-            "here yet"
+            f"{folder} says that it is a {said['model_kind']}, its files are of {kind}"
         )
     return said
 

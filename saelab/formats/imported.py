@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab import formats
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.digests import sha256
 from saelab.errors import UsageError
 from saelab.formats import hub
@@ -29,7 +30,7 @@ def imported(
     model: str | None = None,
     hook: str | None = None,
     target: str | None = None,
-) -> SAE:
+) -> SAE | CrossLayerTranscoder:
     """The SAE of a folder, a file or a hub name (`hub:org/repo/path`), with the digest of what it
     was read from; model, hook and target replace what it says.
 
@@ -101,7 +102,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def unknown(sae: SAE | Published) -> Iterator[str]:
+def unknown(sae: SAE | CrossLayerTranscoder | Published) -> Iterator[str]:
     """What its files do not say, and somebody has to."""
     origin = sae.origin
     if origin.model is None:

@@ -1,7 +1,7 @@
-"""Our own form: `sae.safetensors` with the weights, a few probe activations and what the SAE makes
-of them; `sae.json` with everything else.
+"""Our own form, of SAEs and of cross-layer transcoders: `sae.safetensors` with the weights, a few
+probe activations and what comes of them; `sae.json` with everything else.
 
-Shapes: B probe rows, D width.
+Shapes: B probe rows, D width, L layers.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab import digests, sparsify
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import FailedRun, UsageError
 from saelab.files import meant, read_object, write_atomic, write_json
 from saelab.origin import Origin
@@ -21,7 +22,9 @@ from saelab.token_norm import TokenNorm
 
 HEADER, WEIGHTS = "sae.json", "sae.safetensors"
 SCHEMA = "saelab/sae/2"
-ORIGINS = {"saelab/sae/1": "about", SCHEMA: "origin"}  # where each schema keeps the origin
+CROSS_LAYER = "saelab/cross-layer/1"
+# Where each schema keeps the origin.
+ORIGINS = {"saelab/sae/1": "about", SCHEMA: "origin", CROSS_LAYER: "origin"}
 FIELDS = ("d_model", "d_out", "n_features", "sparsify", "transcoder", "skip")
 PROBE_ROWS = 16
 REMEDY = "restore a copy, or make it again"
@@ -35,21 +38,22 @@ TOLERANCE = {
 
 
 def recognise(path: Path) -> bool:
-    """Whether a folder holds an SAE of this form."""
+    """Whether a folder holds an SAE, or a cross-layer transcoder, of this form."""
     return (path / HEADER).is_file()
 
 
-def write(sae: SAE, path: Path, probe: Tensor | None = None) -> None:
+def write(sae: SAE | CrossLayerTranscoder, path: Path, probe: Tensor | None = None) -> None:
     """Write an SAE into a folder, each file atomically; see `SAE.save`."""
     if probe is None:
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(PROBE_ROWS, sae.d_model, generator=generator)
     state = sae.state_dict().items()
     tensors = {name: value.detach().cpu().contiguous() for name, value in state}
-    tensors["probe"] = probe.to(sae.W_enc.dtype).cpu().contiguous()
+    tensors["probe"] = probe.to(sae.b_dec.dtype).cpu().contiguous()
     tensors["probe_error"] = _probe_error(sae, tensors["probe"])
+    crosses = isinstance(sae, CrossLayerTranscoder)
     header = {
-        "schema": SCHEMA,
+        **({"schema": CROSS_LAYER, "layers": sae.n_layers} if crosses else {"schema": SCHEMA}),
         "d_model": sae.d_model,
         "d_out": len(sae.b_dec),
         "n_features": sae.n_features,
@@ -67,11 +71,12 @@ def rewrite_origin(path: Path, origin: Origin) -> None:
     """Say anew where the SAE of a folder comes from; its weights stay, byte for byte."""
     header = _header(path)
     known = {name: header[name] for name in header if name not in ORIGINS.values()}
-    write_json(path / HEADER, {**known, "schema": SCHEMA, "origin": origin.to_dict()})
+    schema = CROSS_LAYER if "layers" in header else SCHEMA
+    write_json(path / HEADER, {**known, "schema": schema, "origin": origin.to_dict()})
 
 
-def read(path: Path) -> SAE:
-    """The SAE of a folder: its bytes checked by their digest, where there is one, its meaning on
+def read(path: Path) -> SAE | CrossLayerTranscoder:
+    """What a folder holds: its bytes checked by their digest, where there is one, its meaning on
     its probe.
 
     Raises UsageError for missing weights or an unknown schema, FailedRun for damaged files and if
@@ -85,16 +90,44 @@ def read(path: Path) -> SAE:
     return sae
 
 
-def _made(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[SAE, Tensor, Tensor]:
+def _made(
+    header: dict[str, Any], tensors: dict[str, Tensor]
+) -> tuple[SAE | CrossLayerTranscoder, Tensor, Tensor]:
     """The SAE that a header describes, with its probe and the probe's error."""
     form = sparsify.from_dict(header["sparsify"])
     probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
     sizes = header["n_features"], header["d_model"], header["d_out"]
+    if "layers" in header:
+        clt = _across(tensors, header["layers"], form, sizes)
+        clt.origin = Origin.from_dict(header["origin"])
+        return clt, probe, expected
     _check_shapes(tensors, sizes, header["skip"])
     token_norm = _token_norm(header.get("token_norm", ""))
     sae = SAE.of(tensors, form, transcoder=header["transcoder"], token_norm=token_norm)
     sae.origin = Origin.from_dict(header[ORIGINS[header["schema"]]])
     return sae, probe, expected
+
+
+def _across(
+    tensors: dict[str, Tensor],
+    n_layers: int,
+    form: sparsify.Sparsify,
+    sizes: tuple[int, int, int],
+) -> CrossLayerTranscoder:
+    """The cross-layer transcoder of tensors named `layers.0.W_enc`; its shapes are checked by
+    itself."""
+    layers = [
+        {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        for start in (f"layers.{i}." for i in range(n_layers))
+    ]
+    clt = CrossLayerTranscoder.of(layers, tensors["b_dec"], form)
+    if (found := (clt.n_features, clt.d_model, clt.d_out)) != sizes:
+        raise ValueError(f"tensors of {found} features, inputs and outputs, not {sizes}")
+    return clt
 
 
 def _check_shapes(tensors: dict[str, Tensor], sizes: tuple[int, int, int], skip: bool) -> None:
@@ -156,16 +189,18 @@ def _tensors(path: Path, entry: dict[str, Any] | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _probe_error(sae: SAE, probe_BD: Tensor) -> Tensor:
+def _probe_error(sae: SAE | CrossLayerTranscoder, probe_BD: Tensor) -> Tensor:
     """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [B, 2]: together
     they pin the function down."""
     needs_gradient = isinstance(sae.sparsify, Choice) and sae.sparsify.beta
-    x_hat_BD = (sae.frozen() if needs_gradient else sae)(probe_BD.to(sae.W_enc.device)).cpu()
+    x_hat_BD = (sae.frozen() if needs_gradient else sae)(probe_BD.to(sae.b_dec.device)).cpu()
     error_BD = x_hat_BD if sae.transcoder else probe_BD - x_hat_BD
     return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)
 
 
-def _check_probe(sae: SAE, probe_BD: Tensor, expected_B2: Tensor, path: Path) -> None:
+def _check_probe(
+    sae: SAE | CrossLayerTranscoder, probe_BD: Tensor, expected_B2: Tensor, path: Path
+) -> None:
     difference_B2 = (_probe_error(sae, probe_BD) - expected_B2).abs()
     worst = (difference_B2 / expected_B2.abs().clamp_min(1e-6)).max().item()
     tolerance = TOLERANCE[probe_BD.dtype]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from saelab import joint
 from saelab.errors import UsageError
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Own, Sparsify, word
@@ -15,6 +16,8 @@ def refuse(sae: SAE, form: str, reasons: Iterator[str], *, own: bool = False) ->
             f"{sae!r} cannot be written as {form}: its sparsifier {sae.sparsify.name!r} is a "
             "function of one's own"
         )
+    if len(hooks := joint.parts(sae.origin.hook)) > 1:
+        raise UsageError(f"{sae!r} cannot be written as {form}: it reads {len(hooks)} hook points")
     if reason := next(reasons, None):
         raise UsageError(f"{sae!r} cannot be written as {form}: {reason}")
 

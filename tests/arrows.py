@@ -111,9 +111,9 @@ apps.notebook: apps.browser saelab.activations saelab.analysis.prompts saelab.an
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
     saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer
     saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
-    saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks saelab.matching
-    saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges
-    saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
+    saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
+    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
+    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
     saelab.textfiles training training.recipes training.reproduce
 """
 

@@ -76,7 +76,7 @@ def bare_steps(config: training.Config, n_steps: int) -> list[float]:
         scaled, rate = Batch(*2 * [x_BD / run.scale.input]), run.rate()
         started = time.perf_counter()
         run.optimiser.forward(scaled, run.scale.variance)
-        run.optimiser.update(rate, run.n_done + 1, None)
+        run.optimiser.update(rate, run.n_done + 1, [None])
         seconds.append(time.perf_counter() - started)
         run.n_done += 1
     return seconds[n_steps // 4 :]

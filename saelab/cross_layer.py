@@ -4,8 +4,7 @@ to all later ones; the outputs share one residual.
 Shapes: B tokens, L layers, F features per layer, D width in, E width out, N pairs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from saelab.calibration import common_level, first_tokens
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import autograd
+from saelab.layer_codes import Choose, by_layer, picked, side_by_side
 from saelab.origin import Origin
 from saelab.sae import CALIBRATION_TOKENS
 from saelab.sparsify import BuiltIn, Choice, Sparsify, Threshold
-
-Choose = Callable[[Tensor, int, BuiltIn], Code]  # (x [B, D], layer, sparsifier) to the layer's code
 
 
 class Layer(nn.Module):
@@ -49,7 +47,7 @@ class CrossLayerTranscoder(nn.Module):
     >>> y_hat_BE, code = clt.reconstruct(x_BD)  # both of all four layers
     """
 
-    transcoder, W_skip, token_norm, learns_levels = True, None, "", False  # as an SAE says it
+    transcoder, W_skip, levels, learns_levels, token_norm = True, None, None, False, ""  # of SAEs
     layers: Any  # a ModuleList of `Layer`, of whose members torch's types know nothing
 
     def __init__(
@@ -65,8 +63,8 @@ class CrossLayerTranscoder(nn.Module):
         super().__init__()
         d_out = d_out or d_model
         drawn = [
-            initial.weights(d_model, n_features, (n_layers - i) * d_out, False, seed + 2 * i)
-            for i in range(n_layers)
+            initial.weights(d_model, n_features, (n_layers - i) * d_out, False, seed + (i << 32))
+            for i in range(n_layers)  # with numbers that no layer of another seed has
         ]
         self._hold(drawn, torch.zeros(n_layers * d_out), sparsify)
 
@@ -175,10 +173,9 @@ class CrossLayerTranscoder(nn.Module):
     def written(self, codes: Sequence[Code]) -> Tensor:
         """[B, L E]: what the layers' codes write, and b_dec."""
         width = self.d_out // self.n_layers
-        total_BE = self.b_dec.expand(codes[0].n_tokens, -1)
+        total_BE = self.b_dec.repeat(codes[0].n_tokens, 1)
         for i, (code, layer) in enumerate(zip(codes, self.layers, strict=True)):
-            own_BE = autograd.decode(code, layer.W_dec)
-            total_BE = total_BE + nn.functional.pad(own_BE, (i * width, 0))
+            total_BE[:, i * width :] += autograd.decode(code, layer.W_dec)
         return total_BE
 
     def decode(self, code: Code) -> Tensor:
@@ -226,13 +223,8 @@ class CrossLayerTranscoder(nn.Module):
         form = sparsify.inference_form(self.sparsify)
         lacks = any(layer.levels is None for layer in self.layers)
         if isinstance(form, Threshold) and isinstance(self.sparsify, Choice) and lacks:
-            raise UsageError(
-                f"{self.sparsify} has no inference levels yet: call calibrate(batches) first"
-            )
-        held = [
-            {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
-            for layer in self.layers
-        ]
+            raise UsageError(f"{self.sparsify} has no levels yet: call calibrate(batches) first")
+        held = [layer.state_dict(keep_vars=True) for layer in self.layers]
         twin = CrossLayerTranscoder.of(held, self.b_dec, form)
         twin.origin = self.origin
         return twin
@@ -254,50 +246,5 @@ class CrossLayerTranscoder(nn.Module):
 
         read = formats.load_any(directory)
         if not isinstance(read, CrossLayerTranscoder):
-            raise UsageError(
-                f"{directory} is an SAE, not a cross-layer transcoder: SAE.load reads it"
-            )
+            raise UsageError(f"{directory} is an SAE of one place: SAE.load reads it")
         return read
-
-
-def picked(xs: Sequence[Tensor], form: BuiltIn, choose: Choose, n_features: int) -> list[Code]:
-    """Each layer's pairs. Of a batch budget the k L B best of all layers: as they may all be of one
-    layer, each first gives that many, and the smaller ones go."""
-    if not isinstance(form, Choice) or form.over == "token":
-        return [choose(x_BD, i, form) for i, x_BD in enumerate(xs)]
-    total = form.k * len(xs) * len(xs[0])
-    wide = replace(form, k=min(n_features, form.k * len(xs)))
-    return keep_best([choose(x_BD, i, wide) for i, x_BD in enumerate(xs)], total)
-
-
-def keep_best(codes: Sequence[Code], total: int) -> list[Code]:
-    """The `total` pairs of largest |value| of all codes of the same tokens; equal ones by layer,
-    then token, then feature."""
-    size_N = torch.cat([code.values for code in codes]).abs()
-    if len(size_N) <= total:
-        return [*codes]
-    keep_N = torch.zeros_like(size_N, dtype=torch.bool)
-    keep_N[size_N.sort(descending=True, stable=True).indices[:total]] = True
-    masks = keep_N.split([len(code.values) for code in codes])
-    return [code.where(mask) for code, mask in zip(codes, masks, strict=True)]
-
-
-def side_by_side(codes: Sequence[Code]) -> Code:
-    """One code of layers' codes of the same tokens: layer i's features are numbered from i F."""
-    n_features = codes[0].n_features
-    order_N = torch.cat([code.tokens for code in codes]).sort(stable=True).indices
-    features = torch.cat([code.features + i * n_features for i, code in enumerate(codes)])
-    values = torch.cat([code.values for code in codes])
-    starts = torch.stack([code.starts for code in codes]).sum(0)
-    return Code(starts, features[order_N], values[order_N], n_features * len(codes))
-
-
-def by_layer(code: Code, n_layers: int) -> list[Code]:
-    """The layers' codes of one over all features: the inverse of `side_by_side`."""
-    n_features = code.n_features // n_layers
-    layer_N = code.features // n_features
-    mine = [code.where(layer_N == i) for i in range(n_layers)]
-    return [
-        Code(own.starts, own.features - i * n_features, own.values, n_features)
-        for i, own in enumerate(mine)
-    ]

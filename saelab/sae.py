@@ -52,9 +52,7 @@ class SAE(nn.Module):
     ) -> None:
         super().__init__()
         if d_out not in (None, d_model) and not transcoder:
-            raise UsageError(
-                f"d_out={d_out} differs from d_model={d_model}: only a transcoder may have it"
-            )
+            raise UsageError(f"d_out={d_out} with d_model={d_model}: only a transcoder has it")
         weights = initial.weights(d_model, n_features, d_out or d_model, not transcoder, seed, part)
         if isinstance(sparsify, Threshold) and sparsify.bandwidth:
             weights["levels"] = torch.full_like(weights["b_enc"], sparsify.level)
@@ -72,11 +70,10 @@ class SAE(nn.Module):
         self.b_enc, self.b_dec = nn.Parameter(weights["b_enc"]), nn.Parameter(weights["b_dec"])
         self.W_skip = nn.Parameter(weights["W_skip"]) if "W_skip" in weights else None
         self.levels: Tensor | None
-        levels = weights.get("levels")
         if self.learns_levels:
-            self.levels = nn.Parameter(levels)  # type: ignore[arg-type]
+            self.levels = nn.Parameter(weights["levels"])
         else:
-            self.register_buffer("levels", levels)
+            self.register_buffer("levels", weights.get("levels"))
         self.origin = Origin()
 
     @classmethod

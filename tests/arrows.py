@@ -22,6 +22,7 @@ saelab.code:
 saelab.documents:
 saelab.errors:
 saelab.idle:
+saelab.joint:
 saelab.ranges:
 saelab.spelling:
 saelab.statistics:
@@ -35,13 +36,15 @@ saelab.device: saelab.errors saelab.ranks
 saelab.files: saelab.digests saelab.errors saelab.locks
 saelab.looking: saelab.digests saelab.errors saelab.files
 saelab.jump: saelab.code
+saelab.layer_codes: saelab.code saelab.sparsify
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify
 saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.origin
 saelab.tasks: saelab.bundled saelab.errors saelab.models
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks saelab.textfiles
+    saelab.joint saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
+    saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.initial:
@@ -49,9 +52,8 @@ saelab.token_norm: saelab.errors
 saelab.calibration: saelab.budgets saelab.errors saelab.kernels saelab.sparsify
 saelab.sae: saelab.calibration saelab.code saelab.errors saelab.initial saelab.jump saelab.kernels
     saelab.origin saelab.sparsify saelab.token_norm
-saelab.joint:
 saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial saelab.kernels
-    saelab.origin saelab.sae saelab.sparsify
+    saelab.layer_codes saelab.origin saelab.sae saelab.sparsify
 saelab.scaling: saelab.cross_layer saelab.sae
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
     saelab.token_norm
@@ -94,9 +96,10 @@ saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.ana
 saelab.folders: saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
-training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.device
-    saelab.digests saelab.errors saelab.files saelab.jump saelab.kernels saelab.locks saelab.models
-    saelab.origin saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
+training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.cross_layer
+    saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.jump saelab.kernels
+    saelab.layer_codes saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
+    saelab.runs saelab.sae saelab.scaling saelab.sparsify
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -5,11 +5,12 @@ Shapes: F features, D width, R rows of a piece.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 
 from .config import Config
@@ -33,7 +34,7 @@ class Adam(Protocol):
     def more(self) -> dict[str, Tensor]: ...
 
 
-def for_run(config: Config, sae: SAE) -> Adam:
+def for_run(config: Config, sae: SAE | CrossLayerTranscoder) -> Adam:
     """torch's Adam, unless the configuration asks for bfloat16 moments or for waiting rows."""
     thrifty = config.moments != "float32" or config.lazy
     return Thrifty(config, sae) if thrifty else Torch(config, sae)
@@ -42,7 +43,7 @@ def for_run(config: Config, sae: SAE) -> Adam:
 class Torch:
     """torch's fused Adam; moments have the parameters' dtype."""
 
-    def __init__(self, config: Config, sae: SAE) -> None:
+    def __init__(self, config: Config, sae: SAE | CrossLayerTranscoder) -> None:
         self.sae = sae
         groups = [{"params": [p]} for p in sae.parameters()]
         self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
@@ -88,20 +89,22 @@ class Thrifty:
     alone.
     """
 
-    def __init__(self, config: Config, sae: SAE) -> None:
-        self.sae, self.betas, self.seed = sae, (config.beta1, config.beta2), config.seed
+    def __init__(self, config: Config, sae: SAE | CrossLayerTranscoder) -> None:
+        self.sae: Any = sae
+        self.betas, self.seed = (config.beta1, config.beta2), config.seed
         dtype = getattr(torch, config.moments)
         self.pairs = {
             name: (torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype))
             for name, p in sae.named_parameters()
         }
-        self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64) if config.lazy else None
+        waits = config.lazy and isinstance(sae, SAE)
+        self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64) if waits else None
 
     @torch.no_grad()
     def step(self, rate: float, number: int) -> Tensor | None:
         """Move the parameters; number counts from 1. Returns the features that moved, ascending;
         None for all."""
-        device = self.sae.W_enc.device
+        device = self.sae.b_dec.device
         noise = torch.Generator(device)
         rows_R, gaps_R = None, None
         if self.last_F is not None:

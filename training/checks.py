@@ -1,8 +1,11 @@
 """What fields of a Config cannot go together, each as one sentence."""
 
+import re
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
-from saelab import device
+from saelab import device, joint
 from saelab.errors import UsageError
 from saelab.ranges import outside
 from saelab.sparsify import Choice
@@ -11,6 +14,7 @@ from .config import Config
 
 OF_LIVE = ("model", "model_dtype", "text", "text_field", "context", "ring", "keep")
 # What runs that are trained together have only one of.
+LAYER = re.compile(r"blocks\.(\d+)\.")
 ONE_PASS = ("cache", "live", *OF_LIVE, "batch", "tokens", "order_seed", "checkpoint_every")
 
 
@@ -36,6 +40,7 @@ def problems(config: Config) -> Iterator[str]:
     yield from _of_sparsifier(config)
     yield from _of_loss(config)
     yield from _of_adam(config)
+    yield from _of_several_hooks(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
 
@@ -62,6 +67,48 @@ def _of_data(config: Config) -> Iterator[str]:
             f"keep={config.keep} is less than two batches of {config.batch}: "
             f"--keep {2 * config.batch} or more"
         )
+
+
+def _of_several_hooks(config: Config) -> Iterator[str]:
+    """Hooks side by side, as one dictionary or as layers that write to later ones."""
+    hooks, targets = joint.parts(config.hook or ""), joint.parts(config.target or "")
+    form, name = config.form, config.sparsify
+    if config.clt and config.crosscoder:
+        yield "clt and crosscoder exclude each other: give one of them"
+    if len(hooks) > 1 and config.target and not config.clt:
+        yield "one dictionary from several hooks to others writes to earlier layers: give --clt"
+    if len(hooks) > 1 and getattr(form, "beta", 0):
+        yield f"{name} scores by the gradient at one hook, these are {len(hooks)}: give topk"
+    if not config.clt:
+        return
+    if not config.target:
+        yield "clt needs what its layers write to: --target 'blocks.*.hook_mlp_out'"
+    elif len(hooks) != len(targets):
+        yield f"clt has a target for each layer: {len(hooks)} hooks have {len(targets)} targets"
+    yield from _of_order(hooks, targets)
+    if not isinstance(form, Choice) or form.over == "feature" or form.beta:
+        yield f"clt goes with topk, batchtopk and their signed forms, not with {name}"
+    given = {"loss": config.loss != "plain", "skip": config.skip, "lazy": config.lazy}
+    given |= {"aux_zipf": config.aux_zipf != 0}
+    for field in (field for field, is_so in given.items() if is_so):
+        yield f"{field}={getattr(config, field)} is not for clt: leave it out"
+
+
+def _of_order(hooks: list[str], targets: list[str]) -> Iterator[str]:
+    """Layers rise, and each writes at its own layer or later."""
+    layers = [[layer_of(name) for name in names] for names in (hooks, targets)]
+    for named in layers:
+        if None not in named and any(b <= a for a, b in pairwise(named)):
+            yield f"clt needs layers that rise, these are {named}: name each hook once, in order"
+    for source, target in zip(*layers, strict=False):
+        if None not in (source, target) and target < source:
+            yield f"layer {source} would write to layer {target}, which comes before it"
+
+
+def layer_of(hook: str) -> Any:
+    """The number of a hook's layer, None of none."""
+    layer = LAYER.match(hook)
+    return int(layer[1]) if layer else None
 
 
 def _of_sizes(config: Config) -> Iterator[str]:

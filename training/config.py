@@ -27,9 +27,14 @@ class Config:
     out: str = ""
     """run folder to write"""
     hook: str | None = None
-    """hook point to train on (default: the cache's only one)"""
+    """hook point to train on (default: the cache's only one); a+b names several as one"""
     target: str | None = None
     """hook point to predict instead of the input: makes a transcoder"""
+    crosscoder: bool = False
+    """one dictionary over all the hooks given, side by side, instead of a run of each"""
+    clt: bool = False
+    """a cross-layer transcoder of all the hooks given: features of each layer (--features and --k
+    are those of one) write to that layer's target and all later ones"""
     live: bool = False
     """train without a cache, on a model that runs over a text meanwhile; what follows up to `keep`
     is for this alone"""

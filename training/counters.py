@@ -18,11 +18,12 @@ class Counters:
     """silent_F: tokens since each feature fired. The density is an average over about the last
     `config.window` tokens."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, n_layers: int = 1) -> None:
+        n_features = config.features * n_layers
         self.window, self.below = config.window, config.aux_zipf
         place = config.place
-        self.silent_F = torch.zeros(config.features, dtype=torch.int64, device=place)
-        self.density_F = torch.zeros(config.features, dtype=torch.float64, device=place)
+        self.silent_F = torch.zeros(n_features, dtype=torch.int64, device=place)
+        self.density_F = torch.zeros(n_features, dtype=torch.float64, device=place)
         self.n_tokens = 0
 
     def count(self, fired_F: Tensor, n_tokens: int) -> None:

@@ -79,6 +79,8 @@ def step_bytes(config: Config, d_model: int, n_ranks: int) -> dict[str, int]:
 def problems(config: Config, n: int) -> Iterator[str]:
     """Why n ranks cannot share a run, and what would be right."""
     form, layout, n_features = config.form, name(config), config.features
+    if config.clt:
+        yield f"clt has one process, here are {n} ranks: start it without torchrun"
     if config.live:
         yield f"--live has one process, here are {n} ranks: make a cache with `saelab capture`"
     if config.batch % n:

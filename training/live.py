@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from saelab import files, models
+from saelab import files, joint, models
 from saelab.activations import Cache
 from saelab.activations.from_text import FromText, from_text
 from saelab.activations.live import Live
@@ -87,7 +87,8 @@ def _source(configs: Sequence[Config], kept: Path) -> FromText:
     if held and config.model_dtype is None:  # as the run was begun, on whatever device
         dtype = Plan.read(held).model_dtype
     model = models.load(config.model, config.place, dtype=dtype)
-    asked = [name for one in configs for name in (one.hook, one.target) if name]
+    named = [name for one in configs for name in (one.hook, one.target) if name]
+    asked = [part for name in named for part in joint.parts(name)]
     return from_text(
         model,
         text,

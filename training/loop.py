@@ -85,7 +85,10 @@ def _train(
     shuffled = partial(source.batches, size=several[0].batch, seed=several[0].order_seed)
     with folder_.opened(several, cache, resume, extend) as (folders, first, keep):
         sample = _sample(shuffled(names), several[0].batch, cache.n_tokens())
-        runs = [Run(c, sample[a], sample[b]) for c, (a, b) in zip(several, hooks, strict=True)]
+        runs = [
+            Run(config, sample[a], sample[b], (cache.widths(a), cache.widths(b)))
+            for config, (a, b) in zip(several, hooks, strict=True)
+        ]
         if first:
             for run, folder in zip(runs, folders, strict=True):
                 place = RunFolder(folder).checkpoints

@@ -1,23 +1,26 @@
-"""One SAE in training: its weights, optimiser and counters, and what a step does to them.
+"""One SAE, or cross-layer transcoder, in training: its weights, optimiser and counters, and what a
+step does to them.
 
 Shapes: B tokens, F features, D width.
 """
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from saelab import ranks, scaling
+from saelab import joint, ranks, scaling
 from saelab.budgets import Zipf, fit_zipf, whole
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import FailedRun
-from saelab.kernels import backend, column_sums
+from saelab.kernels import backend
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-from . import distributed, fused, losses, updates
+from . import dead, distributed, fused, updates, updating
 from .config import Config
 from .counters import Counters
 from .scale import Scale, geometric_median, scale_of
@@ -27,28 +30,40 @@ GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
 EVERYTHING = slice(None)
+Widths = tuple[Sequence[int], Sequence[int]]
 
 
 class Run:
     """The state of one run. `step` changes it; `state` and `load_state` carry all of it through a
-    checkpoint."""
+    checkpoint.
 
-    def __init__(self, config: Config, first_BD: Tensor, first_target_BD: Tensor) -> None:
+    widths: of the hooks that lie side by side in the input and in the target, where there are
+    several.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        first_BD: Tensor,
+        first_target_BD: Tensor,
+        widths: Widths = ((), ()),
+    ) -> None:
         self.config, self.layout = config, distributed.of(config)
-        widths = (first_BD.shape[1], first_target_BD.shape[1])
-        self.scale, median_D = ranks.at_first(lambda: _measured(first_BD, first_target_BD))
-        self.sae = new_sae(config, *widths, self.layout.part).to(config.place)
+        sizes = (first_BD.shape[1], first_target_BD.shape[1])
+        measured = ranks.at_first(lambda: _measured(first_BD, first_target_BD, widths))
+        self.scale, median_D = measured[0].to(config.place), measured[1]
+        self.sae = new_sae(config, *sizes, self.layout.part).to(config.place)
         self.sae.b_dec.data.copy_(median_D)
         if self.sae.learns_levels:
             self._start_levels(first_BD[:LEVEL_TOKENS].to(config.place) / self.scale.input)
         self.probe = first_BD[:PROBE_TOKENS].clone()
-        self.optimiser = updates.for_run(config, self.sae, self.layout)
+        self.optimiser = updating.for_run(config, self.sae, self.layout)
         self.average = (
             {name: p.detach().float().clone() for name, p in self.sae.named_parameters()}
             if config.ema
             else {}
         )
-        self.counters = Counters(config)
+        self.counters = Counters(config, len(self.sae.layers))
         self.budget_F = budget(config, Zipf(), self.counters.density())
         self.n_done = 0
 
@@ -56,6 +71,7 @@ class Run:
     def _start_levels(self, x_BD: Tensor) -> None:
         """Levels that let k pairs per token through from the start, instead of half of them all."""
         sae = self.sae
+        assert isinstance(sae, SAE)  # others have a budget
         centred_BD = (x_BD if sae.transcoder else x_BD - sae.b_dec.float()).contiguous()
         weights = (sae.W_enc.float(), sae.b_enc.float())
         assert sae.levels is not None
@@ -66,13 +82,14 @@ class Run:
         c, step = self.config, self.n_done
         up = (step + 1) / max(1, round(c.warm_up * c.n_steps))
         down = (c.n_steps - step) / max(1, round(c.decay * c.n_steps))
-        return c.learning_rate(self.sae.d_model) * min(1.0, up, down)
+        width = self.sae.d_model // len(self.sae.layers)
+        return c.learning_rate(width) * min(1.0, up, down)
 
     def step(self, x_BD: Tensor, target_BD: Tensor, grad_BD: Tensor | None = None) -> Step:
         """One optimiser step on raw activations. Raises FailedRun if the loss is not finite, before
         any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
-            device, rows = self.sae.W_enc.device, self.layout.rows
+            device, rows = self.sae.b_dec.device, self.layout.rows
             scaled_BD = rows(x_BD, device) / self.scale.input
             same = target_BD is x_BD
             target_BD = scaled_BD if same else rows(target_BD, device) / self.scale.target
@@ -85,10 +102,9 @@ class Run:
         forward = self.optimiser.forward(self._spent(batch), self.scale.variance)
         certified = fused.certified()
         rare_F = self.counters.rare()
-        extra = self._aux(batch.x, forward, rare_F)
-        terms = forward.terms | (
-            {"aux": 0.0 if extra is None else extra.loss} if config.aux else {}
-        )
+        extras = self._aux(batch.x, forward, rare_F)
+        aux = sum((extra.loss for extra in extras if extra is not None), 0.0)
+        terms = forward.terms | ({"aux": aux} if config.aux else {})
         total = forward.loss + config.aux * terms.get("aux", 0.0)
         if not math.isfinite(total):
             loss, number = float(total), self.n_done + 1
@@ -96,8 +112,8 @@ class Run:
                 f"the loss is {loss} at step {number}; the last good checkpoint is kept"
             )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
-        self.optimiser.update(rate, self.n_done + 1, extra)
-        fired_F = self.layout.fired(column_sums(forward.code)[1])
+        self.optimiser.update(rate, self.n_done + 1, extras)
+        fired_F = self.layout.fired(forward.fired)
         self.counters.count(fired_F, config.batch)
         self._average()
         self.n_done += 1
@@ -117,39 +133,22 @@ class Run:
                 self.budget_F = budget(config, fit_zipf(density_F), density_F)
         if config.loss == "multi-k":
             form = replace(form, k=4 * config.k)
-        self.sae.sparsify = form
+        self.sae.sparsify = form  # type: ignore[assignment]
         return batch._replace(budget=self.budget_F)
 
     def _aux(
         self, x_BD: Tensor, forward: updates.Forward, rare_F: Tensor
-    ) -> "updates.Extra | None":
-        """AuxK over the features silent longest, at most max(1024, 4 k_aux) of them, and its
-        gradients; None if none is rare."""
-        n_rare = int(rare_F.sum())
-        if not n_rare or not self.config.aux:
-            return None
-        sae, k_aux = self.sae, self.config.k_aux or x_BD.shape[1] // 2
-        silent_F = torch.where(rare_F, self.counters.silent_F, -1)
-        rows_A = silent_F.topk(min(n_rare, max(1024, 4 * k_aux))).indices.sort().values
-        rows_A = self.layout.mine(rows_A)
-        W_enc, b_enc, W_dec = weights = [
-            _at_least_float32(w.detach()[rows_A]).requires_grad_()
-            for w in (sae.W_enc, sae.b_enc, sae.W_dec)
-        ]
+    ) -> "list[updates.Extra | None]":
+        """AuxK of each layer, see `dead.extra`."""
+        sae, layers = self.sae, self.sae.layers
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        with fused.quick_products(self.config, sae.W_enc.device):
-            loss = losses.aux_k(
-                centred_BD.to(W_enc.dtype),
-                forward.error().to(W_enc.dtype),
-                W_enc,
-                b_enc,
-                W_dec,
-                k_aux,
-                sae.sparsify.signed,
-                self.layout,
-            )
-        dW_enc, db_enc, dW_dec = torch.autograd.grad(self.config.aux * loss, weights)
-        return updates.Extra(updates.unread(loss), rows_A, dW_enc, db_enc, dW_dec)
+        tools = dead.Tools(self.config, self.layout, sae.sparsify.signed, 1 / len(layers))
+        columns = [t.chunk(len(layers)) for t in (self.counters.silent_F, rare_F)]
+        inputs = centred_BD.chunk(len(layers), 1)
+        return [
+            dead.extra(tools, layer, x_BD, forward.error, silent_F, rare_F)
+            for layer, x_BD, silent_F, rare_F in zip(layers, inputs, *columns, strict=True)
+        ]
 
     def _average(self) -> None:
         """Move the average of the weights towards them; from the first step on it averages over the
@@ -158,7 +157,7 @@ class Run:
         for name, average in self.average.items():
             average.lerp_(self.sae.get_parameter(name).detach().float(), 1 - decay)
 
-    def final(self) -> SAE | None:
+    def final(self) -> SAE | CrossLayerTranscoder | None:
         """The SAE to save, in float32 and in training form, on raw activations: the average of the
         weights if there is one. Of several ranks the first one has it, the others None."""
         weights = self.layout.whole({**self.sae.state_dict(), **self.average})
@@ -180,7 +179,7 @@ class Run:
         tensors |= {} if self.budget_F is None else {"budget": self.budget_F}
         numbers = {
             "n_done": torch.tensor(self.n_done),
-            "scale": torch.tensor(self.scale, dtype=torch.float64),
+            "scale": self.scale.flat(),
         }
         return tensors | self.counters.state() | {"probe": self.probe} | numbers
 
@@ -201,11 +200,19 @@ class Run:
         self.counters.load_state(tensors)
         self.budget_F = tensors.get("budget")
         self.probe, self.n_done = probe, int(tensors["n_done"])
-        self.scale = Scale(*tensors["scale"].tolist())
+        self.scale = Scale.of(tensors["scale"], self.sae.d_model)
 
 
-def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) -> SAE:
-    """The untrained SAE of a configuration, or some of its features."""
+def new_sae(
+    config: Config, d_model: int, d_out: int, part: slice = EVERYTHING
+) -> SAE | CrossLayerTranscoder:
+    """The untrained SAE of a configuration, or some of its features; its cross-layer transcoder,
+    for the widths of all layers together."""
+    if config.clt:
+        n_layers = len(joint.parts(config.hook or ""))
+        sizes = (n_layers, d_model // n_layers, config.features, config.form)
+        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=config.seed)
+        return clt.to(getattr(torch, config.dtype))
     shape = {
         "d_out": d_out,
         "transcoder": config.target is not None,
@@ -220,14 +227,10 @@ def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) 
     return sae
 
 
-def _measured(x_BD: Tensor, target_BD: Tensor) -> tuple[Scale, Tensor]:
+def _measured(x_BD: Tensor, target_BD: Tensor, widths: Widths) -> tuple[Scale, Tensor]:
     """The scale of a sample of tokens, and the target's geometric median so scaled."""
-    scale = scale_of(x_BD, target_BD)
+    scale = scale_of(x_BD, target_BD, widths)
     return scale, geometric_median(target_BD[:GEOMETRIC_MEDIAN_TOKENS] / scale.target)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def budget(config: Config, law: Zipf, density_F: Tensor) -> Tensor | None:

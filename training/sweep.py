@@ -2,20 +2,18 @@
 make their product."""
 
 import itertools
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelab import joint
 from saelab.activations import Cache
 from saelab.errors import UsageError
 
-from .checks import ONE_PASS
+from .checks import ONE_PASS, layer_of
 from .config import Config
-
-LAYER = re.compile(r"blocks\.(\d+)\.")
 
 
 class Sweep(NamedTuple):
@@ -27,7 +25,7 @@ class Sweep(NamedTuple):
 
     def configs(self) -> list[Config]:
         """The runs, each in a folder of base.out that its fields name; the base alone if nothing is
-        swept over.
+        swept over. Of a crosscoder or a cross-layer transcoder several hooks are one value.
 
         A hook with a `*` stands for every hook of the cache that it matches; a `*` in a target for
         the number of the hook's layer. Raises UsageError for a pattern that matches none.
@@ -35,13 +33,18 @@ class Sweep(NamedTuple):
         over = self.over
         if "*" in (self.base.hook or "") and "hook" not in over:
             over = {"hook": matching(self.base), **over}
+        base = self.base
+        if base.crosscoder or base.clt:
+            several = over.get("hook", tuple(joint.parts(base.hook or "")))
+            over = {name: values for name, values in over.items() if name != "hook"}
+            base = replace(base, hook=joint.joined(sorted(several, key=_layer)) or None)
         if not over:
-            return [_aimed(self.base)]
+            return [_aimed(base)]
         rows = [dict(zip(over, row, strict=True)) for row in itertools.product(*over.values())]
         configs = []
         for row in rows:
-            out = str(Path(self.base.out) / name(row)) if self.base.out else ""
-            configs.append(_aimed(replace(self.base, **row, out=out)))
+            out = str(Path(base.out) / name(row)) if base.out else ""
+            configs.append(_aimed(replace(base, **row, out=out)))
         return configs
 
 
@@ -58,17 +61,25 @@ def matching(config: Config) -> tuple[str, ...]:
     return hooks
 
 
+def _layer(hook: str) -> int:
+    """The number of a hook's layer, by which several are put in order; -1 of none."""
+    layer = layer_of(hook)
+    return -1 if layer is None else layer
+
+
 def _aimed(config: Config) -> Config:
-    """The configuration with its hook's layer in place of a target's `*`."""
+    """The configuration with its hook's layer in place of a target's `*`; of several hooks with a
+    target for each."""
     if "*" not in (config.target or ""):
         return config
-    layer = LAYER.match(config.hook or "")
-    if layer is None:
+    hooks = joint.parts(config.hook or "")
+    if any(_layer(hook) < 0 for hook in hooks):
         raise UsageError(
             f"--target {config.target} takes its layer from the hook, and {config.hook} has none: "
             "give --hook 'blocks.*.mlp.hook_in'"
         )
-    return replace(config, target=str(config.target).replace("*", layer[1]))
+    targets = (str(config.target).replace("*", str(_layer(hook))) for hook in hooks)
+    return replace(config, target=joint.joined(targets))
 
 
 def name(row: Mapping[str, Any]) -> str:

@@ -4,17 +4,18 @@ fused passes on a CPU or a GPU.
 Shapes: B tokens, F features, A of them with further gradients, D width in, E width out.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from saelab import jump
+from saelab import jump, kernels
 from saelab.code import Code
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.kernels import autograd, stepping
 from saelab.sae import SAE, unit_gradient
-from saelab.sparsify import Choice, Threshold
+from saelab.sparsify import Threshold
 
 from . import adam, fused, gradients, losses
 from .adam import Moments
@@ -51,22 +52,23 @@ class Batch(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """code: chosen pairs. loss: what `update` descends. terms: its parts by name, unweighted.
-    error: gives target - x_hat."""
+    """fired: on how many tokens each feature fired, [F]. loss: what `update` descends. terms: its
+    parts by name, unweighted. error: gives target - x_hat."""
 
-    code: Code
+    fired: Tensor
     loss: Number
     terms: dict[str, Number]
     error: Callable[[], Tensor]
 
 
 class Updates(Protocol):
-    """`forward` measures a batch, `update` steps on what it measured; `moments` are Adam's, by
+    """`forward` measures a batch, `update` steps on what it measured, with each layer's further
+    loss; `moments` are Adam's, by
     parameter, and `more` whatever else it remembers, to be saved."""
 
     def forward(self, batch: Batch, variance: float) -> Forward: ...
 
-    def update(self, rate: float, number: int, extra: Extra | None) -> None: ...
+    def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None: ...
 
     def moments(self) -> Moments: ...
 
@@ -77,7 +79,9 @@ class Autograd:
     """torch's autograd and an Adam, with materialised gradients: any backend, device, dtype, loss
     and sparsifier."""
 
-    def __init__(self, config: Config, sae: SAE, layout: Layout = ALONE) -> None:
+    def __init__(
+        self, config: Config, sae: SAE | CrossLayerTranscoder, layout: Layout = ALONE
+    ) -> None:
         self.config, self.sae, self.layout = config, sae, layout
         self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
         self.adam = adam.for_run(config, sae)
@@ -85,7 +89,12 @@ class Autograd:
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, losses and error; the loss is kept for `update`."""
         sae, nest, layout = self.sae, self.nest, self.layout
-        x_BD, target_BE = (tensor.to(sae.W_enc.dtype) for tensor in batch[:2])
+        x_BD, target_BE = (tensor.to(sae.b_dec) for tensor in batch[:2])
+        if isinstance(sae, CrossLayerTranscoder):
+            x_hat_BE, code = sae.reconstruct(x_BD)
+            self.loss = losses.reconstruction(x_hat_BE, target_BE, variance)
+            fired_F, loss = kernels.column_sums(code)[1], unread(self.loss)
+            return Forward(fired_F, loss, {"fvu": loss}, lambda: target_BE - x_hat_BE.detach())
         code = sae.encode(x_BD, batch.grad, batch.budget, layout.choose)
         base_BE = sae.base(x_BD)
         if nest is None:
@@ -106,7 +115,9 @@ class Autograd:
         read: dict[str, Number] = {name: unread(term) for name, term in terms.items()}
         own = code if nest is None or nest.main == -1 else nest.own(code)
         loss = unread(self.loss)
-        return Forward(own, loss, read, lambda: target_BE - x_hat_BE.detach())
+        return Forward(
+            kernels.column_sums(own)[1], loss, read, lambda: target_BE - x_hat_BE.detach()
+        )
 
     def _penalty(self, name: str, code: Code) -> Tensor:
         sae, k = self.sae, self.config.k
@@ -121,20 +132,18 @@ class Autograd:
         """Of all pairs, what `mean` is per token of those of this rank."""
         return self.layout.over_tokens(self.layout.over_features(mean))
 
-    def update(self, rate: float, number: int, extra: Extra | None) -> None:
+    def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None:
         """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit
         norm, no level below 0."""
         self.loss.backward()
         sae = self.sae
         with torch.no_grad():
-            if extra is not None:
-                for name in ("W_enc", "b_enc", "W_dec"):
-                    gradient = getattr(sae, name).grad
-                    gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
-            gradient_FE = sae.W_dec.grad
-            assert gradient_FE is not None
+            for layer, extra in zip(sae.layers, extras, strict=True):
+                _add(layer, extra)
             gradients.share(sae, self.layout)
-            gradient_FE -= (gradient_FE * sae.W_dec).sum(1, keepdim=True) * sae.W_dec
+            for layer in sae.layers:
+                gradient_FE: Any = layer.W_dec.grad
+                gradient_FE -= (gradient_FE * layer.W_dec).sum(1, keepdim=True) * layer.W_dec
             if self.config.clip is not None:
                 norm = gradients.norm(sae, self.layout)
                 torch.nn.utils.clip_grads_with_norm_(sae.parameters(), self.config.clip, norm)
@@ -153,9 +162,18 @@ class Autograd:
         return self.adam.more()
 
 
-def _to_unit(sae: SAE, rows_R: Tensor | None) -> None:
+def _add(layer: Any, extra: Extra | None) -> None:
+    """Add a further loss's gradients to those of a layer."""
+    if extra is None:
+        return
+    for name in ("W_enc", "b_enc", "W_dec"):
+        gradient = getattr(layer, name).grad
+        gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
+
+
+def _to_unit(sae: SAE | CrossLayerTranscoder, rows_R: Tensor | None) -> None:
     """Unit norm for these rows of W_dec, or for all; a row that waits keeps its bits."""
-    if rows_R is None:
+    if rows_R is None or isinstance(sae, CrossLayerTranscoder):
         return sae.normalise_decoder()
     moved_RE = sae.W_dec[rows_R]
     sae.W_dec[rows_R] = moved_RE / moved_RE.norm(dim=1, keepdim=True).clamp_min(1e-20)
@@ -181,10 +199,12 @@ class Fused:
         options = {"centred": not self.sae.transcoder, "grad": grad, "budget": batch.budget}
         self.done = self.fused.forward(batch.x, batch.target, self.sae.sparsify, scale, **options)
         fvu = self.done.error * scale / 2
-        return Forward(self.done.code, fvu, {"fvu": fvu}, lambda: self.done.G / -scale)
+        fired_F = kernels.column_sums(self.done.code)[1]
+        return Forward(fired_F, fvu, {"fvu": fvu}, lambda: self.done.G / -scale)
 
-    def update(self, rate: float, number: int, extra: Extra | None) -> None:
+    def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None:
         """One Adam step of all weights."""
+        (extra,) = extras
         more = None if extra is None else stepping.Extra(*extra[1:])
         adam = stepping.Adam(rate, number, self.config.beta1, self.config.beta2)
         self.fused.update(self.done, adam, more)
@@ -213,21 +233,3 @@ def _same(tensor: Tensor) -> Tensor:
 
 def _zeros(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor)
-
-
-def for_run(config: Config, sae: SAE, layout: Layout = ALONE) -> Updates:
-    """Fused where a backend's step serves the plain loss of a budget in one process, else
-    autograd."""
-    plain = (
-        config.loss == "plain"
-        and config.clip is None
-        and config.dtype == "float32"
-        and config.moments == "float32"
-        and not config.lazy
-        and sae.W_skip is None
-        and layout is ALONE
-    )
-    backend = fused.backend_of(config, sae.W_enc.device)
-    if plain and backend is not None and isinstance(sae.sparsify, Choice):
-        return Fused(config, sae, backend)
-    return Autograd(config, sae, layout)

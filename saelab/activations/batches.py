@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from saelab import joint
 from saelab.activations.ahead import Ahead, Check
 from saelab.activations.buffers import Arrays, Buffer
 from saelab.activations.stored import Stored
@@ -78,7 +79,10 @@ class Batches:
 
     def _floats(self, batch: Arrays) -> Arrays:
         """A batch as it is computed with, made of what is stored where that lies."""
-        return {name: Stored.among(batch, name).float() for name in self.names}
+        return {
+            name: joint.beside([Stored.among(batch, one).float() for one in joint.parts(name)])
+            for name in self.names
+        }
 
     def _generate(self, filled: Iterator[Buffer]) -> Iterator[Arrays]:
         # Tokens of a buffer's end that wait for the next buffer to fill their batch.

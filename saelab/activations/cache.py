@@ -4,7 +4,7 @@ Shapes: C contexts, T positions, D width.
 """
 
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,27 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from saelab import digests
+from saelab import digests, joint
 from saelab.activations import manifest, registry, writer
 from saelab.activations.batches import Batches
-from saelab.activations.moments import Moments
+from saelab.activations.moments import Moments, of_pieces
 from saelab.activations.plan import Plan
-from saelab.activations.records import Contexts, Tokens
+from saelab.activations.records import Contexts, Tokens, first_counted
 from saelab.activations.shuffled import File, Shuffled, counts
 from saelab.activations.source import SPLITS, Piece, Progress, Source, all_but_first
 from saelab.activations.stored import Stored
+from saelab.activations.taking import taken
 from saelab.errors import UsageError
 from saelab.files import read_json
 from saelab.origin import Identity
 
 CHUNK = 64  # contexts read at a time
+JOINT_TOKENS = 100_000  # whose moments are those of several hooks together
 
 
 class Cache:
-    """A finished cache, opened for reading.
+    """A finished cache, opened for reading. A hook may be several, `a+b`: their activations lie
+    side by side (see `saelab.joint`).
 
     Raises UsageError if the folder holds no cache or an unfinished one, FailedRun naming a shard
     that is missing or cut short.
@@ -93,6 +96,8 @@ class Cache:
     def resolve(self, hook: str) -> str:
         """The name that a cached hook goes by here. Raises UsageError for one the cache does not
         hold."""
+        if len(parts := joint.parts(hook)) > 1:
+            return joint.joined(map(self.resolve, parts))
         for name, entry in self.plan.hooks.items():
             if hook == name or hook in entry["aliases"]:
                 return name
@@ -100,19 +105,30 @@ class Cache:
 
     def width(self, hook: str) -> int:
         """D at a hook."""
-        return self.plan.hooks[self.resolve(hook)]["width"]
+        return sum(self.widths(hook))
+
+    def widths(self, hook: str) -> list[int]:
+        """D at each of the hooks that a name stands for."""
+        return [self.plan.hooks[name]["width"] for name in joint.parts(self.resolve(hook))]
 
     def whole(self, hook: str) -> str | None:
         """The model's hook of whose activation a derived one, such as an SAE's error, is a part;
-        None for a hook of the model."""
-        return self.plan.hooks[self.resolve(hook)].get("part_of")
+        None for a hook of the model. Raises UsageError for a derived one among several."""
+        parts = joint.parts(self.resolve(hook))
+        wholes = [self.plan.hooks[name].get("part_of") for name in parts]
+        if any(wholes) and len(wholes) > 1:
+            raise UsageError(f"{hook}: a part of an activation cannot be one of several hooks")
+        return wholes[0]
 
     def document_names(self) -> list[str]:
         """The name of each document, by the number that `Contexts.documents` holds."""
         return read_json(self._checked(self.manifest["documents"]))
 
     def moments(self, hook: str, split: str = "train") -> Moments:
-        """Second moments of a hook over a split's tokens."""
+        """Second moments of a hook over a split's tokens; of several hooks together, of which the
+        cache has none, over at most JOINT_TOKENS of them."""
+        if len(joint.parts(hook)) > 1:
+            return of_pieces(chunk.x for chunk in self.counted(hook, split, JOINT_TOKENS))
         tensors = load_file(self._checked(self.manifest["moments"]))
         prefix = f"{split}/{self.resolve(hook)}"
         n, total, second = (tensors[f"{prefix}/{part}"] for part in ("n", "sum", "second"))
@@ -141,7 +157,7 @@ class Cache:
     ) -> Iterator[Contexts]:
         """Whole contexts in order, in chunks; acts are the hook's activations, or the cached
         gradients at it."""
-        name = self.resolve(hook) + (".grad" if gradients else "")
+        keys = [name + ".grad" * gradients for name in joint.parts(self.resolve(hook))]
         for shard in self.shards(split):
             with self._open(shard) as file:
                 for first in range(0, shard["contexts"], CHUNK):
@@ -149,7 +165,7 @@ class Cache:
                     tokens, documents = (
                         file.get_slice(key)[part].long() for key in ("tokens", "documents")
                     )
-                    acts = Stored.read(file, name, part).float()
+                    acts = joint.beside([Stored.read(file, key, part).float() for key in keys])
                     yield Contexts(tokens, acts, documents, self._mask(file, tokens, part))
 
     def _mask(self, file: Any, tokens_CT: Tensor, rows: slice) -> Tensor:
@@ -167,17 +183,9 @@ class Cache:
 
         Raises UsageError where the split has none.
         """
-        n_read = 0
-        for chunk in self.contexts(hook, split):
-            columns = (chunk.acts, chunk.documents, chunk.tokens)
-            left = None if n_tokens is None else n_tokens - n_read
-            tokens = Tokens(*(column[chunk.counted][:left] for column in columns))
-            n_read += len(tokens.x)
-            yield tokens
-            if n_tokens is not None and n_read >= n_tokens:
-                return
-        if not n_read:
+        if not self.n_tokens(split):
             raise UsageError(f"{self.path} has no {split} tokens: capture more")
+        yield from first_counted(self.contexts(hook, split), n_tokens)
 
     def pieces(self) -> Iterator[Piece]:
         """Its contexts in the order of the shards, both splits, as a Source gives them."""
@@ -193,19 +201,9 @@ class Cache:
     def take(self, hook: str, numbers_C: Tensor) -> Iterator[Tensor]:
         """Activations [C, T, D] float32, in chunks, of contexts by their number in `pieces`,
         ascending."""
-        name, shards = self.resolve(hook), self.manifest["shards"]
-        shard_C = torch.from_numpy(np.searchsorted(self._ends, numbers_C.numpy(), side="right"))
-        for number in shard_C.unique().tolist():
-            first = int(self._ends[number]) - shards[number]["contexts"]
-            with self._open(shards[number]) as file:
-                stored = Stored.read(file, name)
-                for rows in (numbers_C[shard_C == number] - first).split(CHUNK):
-                    yield stored[rows].float()
-
-    @cached_property
-    def _ends(self) -> np.ndarray:
-        """How many contexts end with each shard, in order."""
-        return np.cumsum([shard["contexts"] for shard in self.manifest["shards"]])
+        names, shards = joint.parts(self.resolve(hook)), self.manifest["shards"]
+        opens = [partial(self._open, shard) for shard in shards]
+        return taken(opens, [shard["contexts"] for shard in shards], names, numbers_C, CHUNK)
 
     def _file(self, shard: dict) -> File:
         """A shard as batches read it."""
@@ -238,7 +236,8 @@ class Cache:
         names = [hook] if isinstance(hook, str) else hook
         keys = {
             n: self.resolve(n.removesuffix(".grad")) + (".grad" if n.endswith(".grad") else "")
-            for n in names
+            for name in names
+            for n in joint.parts(name)
         }
         if self.n_tokens(split) < size:
             raise UsageError(

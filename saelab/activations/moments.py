@@ -4,7 +4,7 @@ follow.
 Shapes: N tokens, D width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -36,6 +36,14 @@ def of_rows(rows_ND: Tensor) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     add_rows(sums, "", rows_ND.to(torch.float32, copy=True))
     return sums
+
+
+def of_pieces(pieces: Iterable[Tensor]) -> Moments:
+    """The moments of rows [N, D] in pieces (at least one), which are overwritten."""
+    sums: dict[str, Tensor] = {}
+    for rows_ND in pieces:
+        add_rows(sums, "", rows_ND)
+    return Moments(float(sums["n"]), sums["sum"], sums["second"])
 
 
 def add_rows(sums: dict[str, Tensor], prefix: str, rows_ND: Tensor) -> None:

@@ -3,6 +3,7 @@
 Shapes: C contexts, T positions, N tokens, D width.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from torch import Tensor
@@ -35,3 +36,16 @@ class Tokens(NamedTuple):
     """[N] int64: number of the document of each"""
     tokens: Tensor
     """[N] int64"""
+
+
+def first_counted(chunks: Iterable[Contexts], n_tokens: int | None = None) -> Iterator[Tokens]:
+    """The first n_tokens tokens of contexts that count (None: all), in chunks."""
+    n_read = 0
+    for chunk in chunks:
+        columns = (chunk.acts, chunk.documents, chunk.tokens)
+        left = None if n_tokens is None else n_tokens - n_read
+        tokens = Tokens(*(column[chunk.counted][:left] for column in columns))
+        n_read += len(tokens.x)
+        yield tokens
+        if n_tokens is not None and n_read >= n_tokens:
+            return

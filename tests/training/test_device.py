@@ -13,7 +13,7 @@ from saelab import SAE
 from saelab.kernels import backend
 from tests.conftest import HOOK
 from tests.pretend import pretend_accelerator
-from training import fused, rate, updates
+from training import fused, rate, updates, updating
 from training import run as run_
 from training.counters import Counters
 
@@ -105,7 +105,7 @@ def test_a_run_on_the_kernels_of_gpus_is_that_of_the_reference(
     config = replace(config, features=48, batch=16, tokens=64, dead_window=16, log_every=1)
     away = replace(config, out=str(tmp_path / "there"), backend="triton", aux=1.0)
     away = replace(away, device="cuda" if torch.cuda.is_available() else "cpu")
-    optimiser = updates.for_run(away, run_.new_sae(away, 32, 32))
+    optimiser = updating.for_run(away, run_.new_sae(away, 32, 32))
     assert isinstance(optimiser, updates.Fused)
     assert "triton" in type(optimiser.fused).__module__
     there = rate.rows(training.train(away))

@@ -137,7 +137,7 @@ def _on_task(plan: Plan, site: sites.Site, like: SAE, seed: int) -> tuple[SAE, S
     for x_BD in batches:
         run.step(x_BD, x_BD)
     trained = run.final()
-    assert trained is not None  # of one rank it is never
+    assert isinstance(trained, SAE)  # of one rank it is never None
     l0 = controls.l0(like, pooled_ND)
     how = {"n_steps": plan.steps, "rate": 3e-3, "seed": seed, "l0": l0}
     return trained.to(pooled_ND), controls.frozen_decoder(like, batches, **how)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saelab import kernels
+from saelab.code import Code
 from saelab.kernels.cpu import backend, fused, sparse
 from saelab.kernels.cpu.jit import threads
 from saelab.kernels.cpu.probe import screen_dtype
@@ -49,6 +50,33 @@ class Step:
         return self._shadow
 
     @torch.no_grad()
+    def choose(
+        self,
+        x: Tensor,
+        sparsify: BuiltIn,
+        *,
+        centred: bool = True,
+        grad: Tensor | None = None,
+        budget: Tensor | None = None,
+    ) -> tuple[Tensor, Code]:
+        """What is chosen from, x [B, D] without b_dec if `centred`, and its code; the first part of
+        `forward`, for those who decode by themselves."""
+        W_enc, b_enc, W_dec, b_dec = self.weights
+        kernels.check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
+        x = x.detach().contiguous()
+        beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
+        boost = (grad.detach().contiguous(), W_dec) if beta and grad is not None else (None, None)
+        with threads(), backend.float32_products():
+            x_BD = (
+                torch.sub(x, b_dec, out=buffer("centred", tuple(x.shape), x.dtype))
+                if centred
+                else x
+            )
+            shadow = self._renewed(len(x))
+            problem = Problem(x_BD, W_enc, b_enc, sparsify.signed, beta, *boost, shadow=shadow)
+            return x_BD, backend.choose_for(problem, sparsify, budget, None)
+
+    @torch.no_grad()
     def forward(
         self,
         x: Tensor,
@@ -66,20 +94,10 @@ class Step:
         centred: whether b_dec is subtracted from x. Raises FloatingPointError, before any state
         changes, where anything is not finite.
         """
-        W_enc, b_enc, W_dec, b_dec = self.weights
-        kernels.check(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
-        x, target = x.detach().contiguous(), target.detach().contiguous()
-        beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
-        boost = (grad.detach().contiguous(), W_dec) if beta and grad is not None else (None, None)
-        with threads(), backend.float32_products():
-            x_BD = (
-                torch.sub(x, b_dec, out=buffer("centred", tuple(x.shape), x.dtype))
-                if centred
-                else x
-            )
-            shadow = self._renewed(len(x))
-            problem = Problem(x_BD, W_enc, b_enc, sparsify.signed, beta, *boost, shadow=shadow)
-            code = backend.choose_for(problem, sparsify, budget, None)
+        _, _, W_dec, b_dec = self.weights
+        target = target.detach().contiguous()
+        x_BD, code = self.choose(x, sparsify, centred=centred, grad=grad, budget=budget)
+        with threads():
             G_BE = buffer("G", tuple(target.shape), target.dtype)
             dvalues_N, errors_B = torch.empty_like(code.values), np.empty(len(x))
             pairs = (code.starts.numpy(), code.features.numpy(), code.values.numpy())
@@ -95,7 +113,7 @@ class Step:
     @torch.no_grad()
     def update(self, forward: Forward, adam: Adam, extra: Extra | None = None) -> None:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
-        get unit norm again."""
+        get unit norm again. A b_dec without numbers is somebody else's."""
         code, b_dec = forward.code, self.weights.b_dec
         rates = tuple(np.float32(number) for number in rates_of(adam))
         groups = [
@@ -114,6 +132,8 @@ class Step:
             shadow = _shadow_arrays(self._shadow)
             more = _extra_arrays(extra, self.weights)
             fused.update(order_N, starts, tokens_N, *values, *groups, more, rates, shadow, parts)
+            if not len(b_dec):
+                return
             db_dec_E = forward.G.sum(0).numpy()
             if forward.centred:
                 db_dec_E -= parts.sum(0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saelab import kernels
+from saelab.code import Code
 from saelab.kernels.stepping import Adam, Extra, Forward, Weights, rates
 from saelab.kernels.triton import passes, sizes
 from saelab.kernels.triton.backend import choose_for
@@ -49,6 +50,31 @@ class Step:
         return self._shadow
 
     @torch.no_grad()
+    def choose(
+        self,
+        x: Tensor,
+        sparsify: BuiltIn,
+        *,
+        centred: bool = True,
+        grad: Tensor | None = None,
+        budget: Tensor | None = None,
+    ) -> tuple[Tensor, Code]:
+        """What is chosen from, x [B, D] without b_dec if `centred`, and its code; the first part of
+        `forward`, for those who decode by themselves."""
+        W_enc, b_enc, W_dec, b_dec = self.weights
+        kernels.check_shapes(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
+        x = x.detach().contiguous()
+        beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
+        left, right = (x, W_enc) if not beta or grad is None else (grad.contiguous(), W_dec)
+        with on_card_of(W_enc):
+            x_BD = x - b_dec if centred else x
+            left = x_BD if left is x else left
+            shadow = self._renewed()
+            self._check(x_BD, shadow)
+            problem = Problem(x_BD, W_enc, b_enc, sparsify.signed, beta, left, right, shadow)
+            return x_BD, choose_for(problem, sparsify, budget, None)
+
+    @torch.no_grad()
     def forward(
         self,
         x: Tensor,
@@ -66,18 +92,9 @@ class Step:
         centred: whether b_dec is subtracted from x. Raises FloatingPointError, before any state
         changes, where anything is not finite.
         """
-        W_enc, b_enc, W_dec, b_dec = self.weights
-        kernels.check_shapes(x, W_enc, b_enc, sparsify, grad, W_dec, budget)
-        x, target = x.detach().contiguous(), target.detach().contiguous()
-        beta = 0.0 if isinstance(sparsify, Threshold) else float(sparsify.beta)
-        left, right = (x, W_enc) if not beta or grad is None else (grad.contiguous(), W_dec)
-        with on_card_of(W_enc):
-            x_BD = x - b_dec if centred else x
-            left = x_BD if left is x else left
-            shadow = self._renewed()
-            self._check(x_BD, shadow)
-            problem = Problem(x_BD, W_enc, b_enc, sparsify.signed, beta, left, right, shadow)
-            code = choose_for(problem, sparsify, budget, None)
+        target = target.detach().contiguous()
+        x_BD, code = self.choose(x, sparsify, centred=centred, grad=grad, budget=budget)
+        with on_card_of(self.weights.W_enc):
             G_BE, dvalues_N, errors_B = self._decoded(code, target, scale)
             error = errors_B.sum()
         if not bool(torch.isfinite(error)):
@@ -106,9 +123,11 @@ class Step:
     @torch.no_grad()
     def update(self, forward: Forward, adam: Adam, extra: Extra | None = None) -> None:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
-        get unit norm again."""
+        get unit norm again. A b_dec without numbers is somebody else's."""
         with on_card_of(self.weights.W_enc):
             parts_PD = self._updated(forward, rates(adam), extra)
+            if not len(self.weights.b_dec):
+                return
             db_dec_E = forward.G.sum(0)
             if forward.centred:
                 db_dec_E -= parts_PD.sum(0)

@@ -72,6 +72,11 @@ class Origin:
     """SHA-256 of that cache's manifest"""
     seed: int | None = None
     """of its training"""
+    start: int | None = None
+    """what its initial weights were drawn from (`initial.weights`); of SAEs that do not say, the
+    seed"""
+    configuration: str | None = None
+    """a word that runs share which differ by their seeds alone"""
     tokens: int | None = None
     """training tokens"""
     sparsify: str | None = None

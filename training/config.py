@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from saelab.sparsify import Sparsify
 
 
+FREE = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device", "layout"}
+FREE |= {"model", "text"}  # wherever they lie: what they are is compared
+
+
 @dataclass(frozen=True)
 class Config:
     """Everything that decides a run's result, and where it reads and writes.
@@ -71,6 +75,9 @@ class Config:
     the ranks and Zipf's law"""
     skip: bool = False
     """give a transcoder a linear skip connection"""
+    freeze: Literal["none", "decoder"] = "none"
+    """decoder: its rows stay the random ones that they start as, while all else is trained: what a
+    metric must tell a trained SAE from"""
     loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
     """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j
     largest values, k and 4k"""
@@ -143,7 +150,7 @@ class Config:
     wandb: bool = False
     """also log to Weights & Biases (offline unless WANDB_MODE says otherwise)"""
     seed: Seed = 0
-    """seed of the initial weights"""
+    """seed of the initial weights, which differ between configurations of one seed too"""
 
     @property
     def n_steps(self) -> int:
@@ -196,12 +203,10 @@ class Config:
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place, logging
         and checkpoints do not, the device by rounding only."""
-        free = {"out", "wandb", "log_every", "checkpoint_every", "cache", "device", "layout"}
-        free |= {"model", "text"}  # wherever they lie: what they are is compared
         pairs = (
             (f.name, getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)
-            if f.name not in free
+            if f.name not in FREE
         )
         return ", ".join(
             f"{name}: {mine!r} / {theirs!r}" for name, mine, theirs in pairs if mine != theirs

@@ -16,6 +16,7 @@ from saelab.runs import RunFolder, read
 
 from . import checkpoint
 from . import config as configs_
+from . import start as start_
 from .config import Config
 
 SCHEMA = "saelab/training/1"
@@ -61,6 +62,12 @@ def lengths(folder: Path) -> list[dict[str, int]]:
     """Which `tokens` the run was to have from which step on: one entry, unless it was made longer
     or shorter in resuming."""
     return read(RunFolder(folder).training).get("lengths", [])
+
+
+def start(folder: Path) -> int:
+    """The seed of the run's initial weights; of runs of before it was recorded the run's own."""
+    held = read(RunFolder(folder).training)
+    return held["start"] if "start" in held else configs_.read(RunFolder(folder).config).seed
 
 
 def _check(config: Config, folder: Path, cache: Cache, resume: bool, extend: bool) -> None:
@@ -152,6 +159,7 @@ def _write(config: Config, folder: Path, cache: Cache, first: int) -> None:
     """Write what the run is, its configuration last, and remove what killed writers left."""
     mine = RunFolder(folder)
     record: dict[str, Any] = {"schema": SCHEMA, "data": contents(cache.manifest)}
+    record["start"] = start(folder) if first else start_.seed_of(config)
     earlier = [entry for entry in lengths(folder) if entry["from_step"] < first]
     if first and not earlier:  # begun before lengths were recorded
         earlier = [{"from_step": 0, "tokens": configs_.read(mine.config).tokens}]

@@ -56,7 +56,8 @@ class Layered:
     def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None:
         """One Adam step of all weights, layer by layer: a layer's gradients are those of the
         outputs that it writes to."""
-        adam = stepping.Adam(rate, number, self.config.beta1, self.config.beta2)
+        betas = (self.config.beta1, self.config.beta2)
+        adam = stepping.Adam(rate, number, *betas, frozen=self.config.freeze == "decoder")
         pieces = zip(self.steps, self.codes, self.xs, extras, strict=True)
         for step, code, x_BD, extra in pieces:
             W_dec_FE = step.weights.W_dec

@@ -18,7 +18,7 @@ from saelab.origin import Origin
 from saelab.runs import RunFolder
 from saelab.sparsify import Own
 
-from . import checkpoint, distributed, live
+from . import checkpoint, distributed, live, start
 from . import folder as folder_
 from .checks import ONE_PASS, check
 from .config import Config
@@ -236,6 +236,8 @@ def _finish(run: Run, folder: Path, cache: Cache, hooks: tuple[str, str]) -> Non
         cache=os.path.relpath(cache.path.resolve(), folder.resolve()),
         cache_hash=sha256(cache.path / "manifest.json"),
         seed=config.seed,
+        start=folder_.start(folder),
+        configuration=start.configuration(config),
         tokens=config.tokens,
         sparsify=config.sparsify,
         k=None if isinstance(config.form, Own) else config.k,

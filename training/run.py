@@ -20,7 +20,7 @@ from saelab.kernels import backend
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-from . import dead, distributed, fused, updates, updating
+from . import dead, distributed, fused, start, updates, updating
 from .config import Config
 from .counters import Counters
 from .scale import Scale, geometric_median, scale_of
@@ -211,13 +211,13 @@ def new_sae(
     if config.clt:
         n_layers = len(joint.parts(config.hook or ""))
         sizes = (n_layers, d_model // n_layers, config.features, config.form)
-        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=config.seed)
+        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=start.seed_of(config))
         return clt.to(getattr(torch, config.dtype))
     shape = {
         "d_out": d_out,
         "transcoder": config.target is not None,
         "skip": config.skip,
-        "seed": config.seed,
+        "seed": start.seed_of(config),
         "part": part,
     }
     form = config.form  # whose k may be more than the features of a part

@@ -133,23 +133,26 @@ class Autograd:
         return self.layout.over_tokens(self.layout.over_features(mean))
 
     def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None:
-        """Backward, drop the decoder gradient's part along the rows, clip, one Adam step, unit
-        norm, no level below 0."""
+        """Backward, drop the decoder gradient's part along the rows (all of it, if they are
+        frozen), clip, one Adam step, unit norm, no level below 0."""
         self.loss.backward()
-        sae = self.sae
+        sae, frozen = self.sae, self.config.freeze == "decoder"
         with torch.no_grad():
             for layer, extra in zip(sae.layers, extras, strict=True):
                 _add(layer, extra)
             gradients.share(sae, self.layout)
             for layer in sae.layers:
                 gradient_FE: Any = layer.W_dec.grad
+                if frozen:
+                    gradient_FE.zero_()
                 gradient_FE -= (gradient_FE * layer.W_dec).sum(1, keepdim=True) * layer.W_dec
             if self.config.clip is not None:
                 norm = gradients.norm(sae, self.layout)
                 torch.nn.utils.clip_grads_with_norm_(sae.parameters(), self.config.clip, norm)
             moved = self.adam.step(rate, number)
             sae.zero_grad()
-            _to_unit(sae, moved)
+            if not frozen:
+                _to_unit(sae, moved)
             if sae.levels is not None and sae.learns_levels:
                 sae.levels.clamp_min_(0)
 
@@ -206,7 +209,8 @@ class Fused:
         """One Adam step of all weights."""
         (extra,) = extras
         more = None if extra is None else stepping.Extra(*extra[1:])
-        adam = stepping.Adam(rate, number, self.config.beta1, self.config.beta2)
+        betas = (self.config.beta1, self.config.beta2)
+        adam = stepping.Adam(rate, number, *betas, frozen=self.config.freeze == "decoder")
         self.fused.update(self.done, adam, more)
 
     def moments(self) -> Moments:

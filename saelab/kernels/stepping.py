@@ -21,13 +21,15 @@ class Weights(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """One step's numbers: number counts from 1."""
+    """One step's numbers: number counts from 1. frozen: decoder rows and their moments stay as they
+    are."""
 
     lr: float
     number: int
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    frozen: bool = False
 
 
 class Extra(NamedTuple):

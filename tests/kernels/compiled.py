@@ -74,6 +74,7 @@ def launches(s: sizes.Sizes) -> list[Launch]:
     lists = {"ROOM": ROOM, "ROWS": s.select_rows, "COLUMNS": s.select_columns}
     kinds = ({"SIGNED": on, "BOOSTED": on, "FLOORS": on} for on in (False, True))
     chosen = s.launch(s.select_rows, sizes.SELECT_REGISTERS)
+    rows = {"IN": row, "OUT": row, "PAIRS": 128}
     row_wise = s.launch(warps, sizes.ROW_REGISTERS)
     updated = s.launch(sizes.update_warps(WIDTH, WIDTH, s), sizes.UPDATE_REGISTERS)
     return [
@@ -85,7 +86,10 @@ def launches(s: sizes.Sizes) -> list[Launch]:
         Launch(passes.segment_sums, {"PIECES": True, "BLOCK": s.summed}, s.launch(s.summed // 256)),
         Launch(passes.segment_counts, {"BLOCK": 128}, s.launch(1)),
         Launch(passes.decode_and_grad, {"BLOCK": row}, row_wise),
-        Launch(passes.update, {"EXTRA": True, "IN": row, "OUT": row, "PAIRS": 128}, updated),
+        *(
+            Launch(passes.update, {"EXTRA": True, "FROZEN": frozen, **rows}, updated)
+            for frozen in (False, True)
+        ),
     ]
 
 

@@ -12,7 +12,7 @@ from saelab.sae import SAE
 
 def but_for_the_seed(sae: SAE) -> str:
     """A word that SAEs share which differ by their seed alone."""
-    origin = replace(sae.origin, seed=None, cache=None).to_dict()
+    origin = replace(sae.origin, seed=None, start=None, cache=None).to_dict()
     return json.dumps([origin, repr(sae.sparsify), *sae.W_dec.shape], sort_keys=True)
 
 

@@ -84,6 +84,7 @@ def update(
     seconds,
     extra,
     rates,
+    frozen,
     shadow,
     parts,
 ):
@@ -91,9 +92,9 @@ def update(
     feature.
 
     weights, firsts, seconds: (W_enc, b_enc, W_dec). extra: (places [F]: a row of the next three or
-    -1; further gradients of W_enc, b_enc and W_dec). shadow: (rows, slack, norms, width, number of
-    tiles), not kept where it has no rows. parts [CLASSES, D] receive the sums of db_enc x W_enc,
-    whose total b_dec's gradient needs.
+    -1; further gradients of W_enc, b_enc and W_dec). frozen: W_dec stays as it is.
+    shadow: (rows, slack, norms, width, number of tiles), not kept where it has no rows. parts
+    [CLASSES, D] receive the sums of db_enc x W_enc, whose total b_dec's gradient needs.
 
     The decoder's gradient without its part along the unit row D_f is the sum of z (g - (g . D_f)
     D_f), where g . D_f is the latent gradient already known, so the sum starts at -(sum of z dz)
@@ -119,16 +120,11 @@ def update(
                     along += np.float64(z[n]) * np.float64(dz[n])
                     bias += dz[n]
                 dW_enc[:], db_enc[0] = 0, bias
-                for e in range(len(dW_dec)):
-                    dW_dec[e] = np.float32(-along) * W_dec_FE[f, e]
-                add_all(dW_dec, z, G_BE, tokens)
                 add_all(dW_enc, dz, x_BD, tokens)
                 place = places_F[f]
                 if place >= 0:
                     dW_enc += extra_W_enc[place]
                     db_enc[0] += extra_b_enc[place]
-                    dW_dec += extra_W_dec[place]
-                    _project(dW_dec, W_dec_FE[f])
                 if bias != 0:
                     for d in range(len(dW_enc)):
                         parts[c, d] += np.float32(bias) * W_enc_FD[f, d]
@@ -136,8 +132,15 @@ def update(
                 adam_row(
                     b_enc_F[f : f + 1], firsts[1][f : f + 1], seconds[1][f : f + 1], db_enc, rates
                 )
-                adam_row(W_dec_FE[f], firsts[2][f], seconds[2][f], dW_dec, rates)
-                _scale_to_unit(W_dec_FE[f])
+                if not frozen:
+                    for e in range(len(dW_dec)):
+                        dW_dec[e] = np.float32(-along) * W_dec_FE[f, e]
+                    add_all(dW_dec, z, G_BE, tokens)
+                    if place >= 0:
+                        dW_dec += extra_W_dec[place]
+                        _project(dW_dec, W_dec_FE[f])
+                    adam_row(W_dec_FE[f], firsts[2][f], seconds[2][f], dW_dec, rates)
+                    _scale_to_unit(W_dec_FE[f])
                 if len(rows):
                     at = f % n_tiles * width + f // n_tiles
                     norms[at], slack[0, at], slack[1, at], slack[2, at] = bound_w_row(

@@ -131,7 +131,8 @@ class Step:
             parts = np.empty((sparse.CLASSES, self.weights.W_enc.shape[1]), np.float32)
             shadow = _shadow_arrays(self._shadow)
             more = _extra_arrays(extra, self.weights)
-            fused.update(order_N, starts, tokens_N, *values, *groups, more, rates, shadow, parts)
+            pairs = (order_N, starts, tokens_N, *values)
+            fused.update(*pairs, *groups, more, rates, adam.frozen, shadow, parts)
             if not len(b_dec):
                 return
             db_dec_E = forward.G.sum(0).numpy()

@@ -116,15 +116,16 @@ def update(
     places, extra_W_enc, extra_b_enc, extra_W_dec, rows, slack, parts,
     n_features, n_programs, in_width, out_width, stride,
     beta1, rest1, beta2, rest2, size, inverse, epsilon,
-    EXTRA: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr, PAIRS: tl.constexpr,
+    EXTRA: tl.constexpr, FROZEN: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
+    PAIRS: tl.constexpr,
 ):  # fmt: skip
     """Weight gradients, projection, Adam, unit norm and the rounded copy, feature by feature;
     parts [programs, D] receive the sums of db_enc x W_enc, which b_dec's gradient needs.
 
     starts [F+1], tokens, values, dvalues: the pairs by feature. x_pieces, G_pieces: finished sums
-    of pieces where a segment is long. places [F]: a row of the extra gradients, or -1. The
-    decoder's gradient without its part along the unit row D_f is the sum of z (g - (g . D_f) D_f),
-    and g . D_f is the latent gradient: the sum starts at -(sum of z dz) D_f.
+    of pieces where a segment is long. FROZEN: W_dec stays as it is. places [F]: a row of the extra
+    gradients, or -1. The decoder's gradient without its part along the unit row D_f is the sum of
+    z (g - (g . D_f) D_f), and g . D_f is the latent gradient: the sum starts at -(sum of z dz) D_f.
     """
     d, e = tl.arange(0, IN), tl.arange(0, OUT)
     in_ok, out_ok = d < in_width, e < out_width
@@ -159,17 +160,18 @@ def update(
                          beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
         tl.store(b_enc + f, new_bias)
         _write_rounded(new, new_bias, rows, slack, tl.cast(f, tl.int64), d, in_width, stride)
-        row = tl.cast(f, tl.int64) * out_width
-        unit = tl.load(W_dec + row + e, mask=out_ok, other=0.0)
-        gradient = -tl.sum(along, 0).to(tl.float32) * unit
-        gradient = _sum_pieces(gradient, G_pieces, first, last, e, out_ok, out_width)
-        gradient = _sum_rows(gradient, tokens, values, G, begin, end, e, out_ok, out_width)
-        if extra >= 0:
-            gradient += tl.load(extra_W_dec + extra * out_width + e, mask=out_ok, other=0.0)
-            gradient -= tl.sum(gradient * unit, 0) * unit
-        new = _adam(unit, W_dec_first, W_dec_second, gradient, row + e, out_ok,
-                    beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
-        wide = tl.where(out_ok, new, 0.0).to(tl.float64)
-        norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
-        tl.store(W_dec + row + e, new * (1.0 / norm).to(tl.float32), mask=out_ok)
+        if not FROZEN:
+            row = tl.cast(f, tl.int64) * out_width
+            unit = tl.load(W_dec + row + e, mask=out_ok, other=0.0)
+            gradient = -tl.sum(along, 0).to(tl.float32) * unit
+            gradient = _sum_pieces(gradient, G_pieces, first, last, e, out_ok, out_width)
+            gradient = _sum_rows(gradient, tokens, values, G, begin, end, e, out_ok, out_width)
+            if extra >= 0:
+                gradient += tl.load(extra_W_dec + extra * out_width + e, mask=out_ok, other=0.0)
+                gradient -= tl.sum(gradient * unit, 0) * unit
+            new = _adam(unit, W_dec_first, W_dec_second, gradient, row + e, out_ok,
+                        beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
+            wide = tl.where(out_ok, new, 0.0).to(tl.float64)
+            norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
+            tl.store(W_dec + row + e, new * (1.0 / norm).to(tl.float32), mask=out_ok)
     tl.store(parts + tl.program_id(0).to(tl.int64) * in_width + d, part, mask=in_ok)

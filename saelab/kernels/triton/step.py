@@ -125,7 +125,7 @@ class Step:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
         get unit norm again. A b_dec without numbers is somebody else's."""
         with on_card_of(self.weights.W_enc):
-            parts_PD = self._updated(forward, rates(adam), extra)
+            parts_PD = self._updated(forward, adam, extra)
             if not len(self.weights.b_dec):
                 return
             db_dec_E = forward.G.sum(0)
@@ -133,7 +133,7 @@ class Step:
                 db_dec_E -= parts_PD.sum(0)
             _adam_row(self.weights.b_dec, self.first.b_dec, self.second.b_dec, db_dec_E, adam)
 
-    def _updated(self, forward: Forward, numbers: tuple, extra: Extra | None) -> Tensor:
+    def _updated(self, forward: Forward, adam: Adam, extra: Extra | None) -> Tensor:
         """Update all but b_dec; sums of db_enc x W_enc, in parts."""
         code, W_enc, W_dec = forward.code, self.weights.W_enc, self.weights.W_dec
         s, shadow = sizes.here(), self._renewed()
@@ -153,8 +153,9 @@ class Step:
             starts, long.starts, tokens_N, values_N, dvalues_N, forward.x, forward.G,
             x_pieces, G_pieces, *self.weights[:3], *self.first[:3], *self.second[:3],
             *more, *shadow, parts_PD, n_features, n_programs, width, out_width,
-            shadow.rows.shape[1], *numbers, extra is not None, sizes.power(width),
-            sizes.power(out_width), 128, **s.launch(warps, sizes.UPDATE_REGISTERS),
+            shadow.rows.shape[1], *rates(adam), extra is not None, adam.frozen,
+            sizes.power(width), sizes.power(out_width), 128,
+            **s.launch(warps, sizes.UPDATE_REGISTERS),
         )  # fmt: skip
         return parts_PD
 

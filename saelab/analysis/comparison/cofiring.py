@@ -36,8 +36,7 @@ def partners(one_NA: Codes, other_NB: Codes, *, signed: bool = False) -> Partner
     >>> paired = partners(codes["a"], codes["b"])
     >>> (paired.correlations > 0.7).sum()
     """
-    parts = [_correlated(block, signed) for block in _blocks(one_NA, other_NB)]
-    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    rows, columns, values = correlated(one_NA, other_NB, signed=signed)
     often = [np.bincount(c.indices, minlength=c.shape[1]) >= FEWEST for c in (one_NA, other_NB)]
     told = often[0][rows] & often[1][columns]
     rows, columns, values = rows[told], columns[told], values[told]
@@ -46,6 +45,16 @@ def partners(one_NA: Codes, other_NB: Codes, *, signed: bool = False) -> Partner
     shape = (one_NA.shape[1], other_NB.shape[1])
     kept = matching.best_pairs(*listed, shape).numpy()
     return Partners(rows[kept], columns[kept], values[kept])
+
+
+def correlated(
+    one_NA: Codes, other_NB: Codes, *, signed: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows, columns and correlations of all pairs of features of at least LEAST (|correlation|, if
+    signed)."""
+    parts = [_correlated(block, signed) for block in _blocks(one_NA, other_NB)]
+    rows, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return rows, columns, values
 
 
 class _Block(NamedTuple):

@@ -34,6 +34,7 @@ class RunFolder:
         self.annotations = self.path / "annotations.db"
         self.explanations = self.path / "explanations.db"
         self.report = self.path / "report.json"
+        self.stability = self.path / "stability.json"
         self.dark_matter = self.path / "dark-matter.json"
         self.dark_matter_map = self.path / "dark-matter.safetensors"
         self.circuit = self.path / "circuit.json"

@@ -1,22 +1,25 @@
 """Compare SAEs at one place of a model on the same held-out tokens: paired differences of every
-metric, the features they share, those that one alone has, and those that are split.
+metric, the features they share, those that one alone has, and those that are split. Two questions
+have a verdict: do these runs differ (paired by document), and do their configurations (over three
+seeds of each)?
 
     saelab compare runs/a runs/b
-    saelab compare runs/k32-s0 runs/k32-s1 runs/k32-s2 runs/k64-s0 runs/k64-s1 runs/k64-s2
+    saelab compare runs/k32-s0 runs/k32-s1 runs/k32-s2 --against runs/k64-s0 runs/k64-s1 runs/k64-s2
+    saelab compare 'runs/k32-*' --against 'runs/k64-*'
+    saelab compare --stability runs/k32-s0 runs/k32-s1 runs/k32-s2
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelab.errors import UsageError
 from saelab.ranges import Count
 from saelab.runs import RunFolder
 
-from . import compare_text
+from . import compare_stability, compare_text, groups
 from .common import OfCache, Runs, document, finished, keep, show
 from .progress import bar, stage
 
@@ -30,48 +33,85 @@ class Args(OfCache):
     """Options of `saelab compare`."""
 
     runs: Runs = ()
-    """run folders, at least two; of more, every two are compared, and those that differ by their
-    seed alone are taken together"""
+    """run folders, at least two, or folders and patterns of them; of more, every two are compared,
+    and those that differ by their seed alone are taken together"""
+    against: tuple[Path, ...] = ()
+    """a second group: then both are one configuration each, with several seeds, and runs of one
+    seed are compared"""
+    stability: bool = False
+    """say of every feature in how many of the other runs, seeds of one configuration, it comes
+    again; written into each run as stability.json"""
     tokens: Count = 200_000
     """held-out tokens to read, at most"""
     dead: bool = True
     """also count which features never fire on 500,000 training tokens"""
 
 
+class Measured(NamedTuple):
+    """Runs measured together."""
+
+    folders: dict[str, Path]
+    saes: dict[str, "SAE"]
+    together: "Together"
+
+
 def run(args: Args) -> int:
     """Compare every two, write compare-OTHER.json into the first of each, print."""
-    from saelab.analysis.comparison import configurations
-
-    pairs, named = compared(args)
-    if len(pairs) == 1:
+    if args.stability:
+        return compare_stability.run(args, measured(args))
+    pairs, grouped = compared(args)
+    if len(pairs) == 1 and not args.against:
         show(pairs[0], args.json, compare_text.pair(pairs[0]))
         return 0
-    grouped = configurations.compared(named, _values(pairs))
     result = document("comparisons", args.seed, pairs=pairs, configurations=grouped)
     show(result, args.json, compare_text.several(result))
     return 0
 
 
-def compared(args: Args) -> tuple[list[dict], dict[str, "SAE"]]:
-    """The comparison of every two runs, written into the first of each; and the SAEs."""
+def compared(args: Args) -> tuple[list[dict], list[dict]]:
+    """The comparisons of the pairs of runs, each written into its first; and those of
+    configurations."""
+    from saelab.analysis.comparison import configurations, differences
+
+    of = measured(args)
+    sides = _sides(args, of.saes)
+    pairs = groups.matched(*sides, of.saes) if args.against else list(combinations(of.saes, 2))
+    values = {name: differences.values(of.together, name) for name in of.saes}
+    grouped = sides if args.against else configurations.groups(of.saes)
+    results = []
+    for pair in pairs:
+        first, second = (next(group for group in grouped if name in group) for name in pair)
+        apart = first is not second
+        over_seeds = configurations.between(of.saes, values, first, second) if apart else None
+        results.append(_pair(pair, of, over_seeds, args))
+    if args.against:
+        return results, [configurations.between(of.saes, values, *sides)]
+    return results, configurations.compared(of.saes, values)
+
+
+def measured(args: Args) -> Measured:
+    """All runs on the same tokens. Raises UsageError for fewer than two, for one at another place,
+    and where the tokens are of one document."""
     from saelab.analysis.comparison import measure
 
-    if len(set(args.runs)) < 2:
+    named = (*groups.expanded(args.runs), *groups.expanded(args.against))
+    if len(set(named)) < 2:
         raise UsageError("two runs are needed at least: saelab compare RUN RUN [RUN ...]")
-    folders = finished("compare", args.runs)
-    opened, saes = _open(folders, args)
-    named = {str(folder): sae for folder, sae in zip(folders, saes, strict=True)}
+    if args.against and len(set(named)) < len(named):
+        raise UsageError("a run is in both groups: a configuration is compared with another one")
+    folders = {str(folder): folder for folder in finished("compare", named)}
+    opened, saes = _open(list(folders.values()), args)
+    by_name = dict(zip(folders, saes, strict=True))
     with bar(min(args.tokens, opened.cache.n_tokens("held_out")), "token") as shown:
-        together = measure(
-            named,
-            opened.cache,
-            opened.model,
-            n_tokens=args.tokens,
-            seed=args.seed,
-            training=args.dead,
-            progress=shown.to,
+        options = {"n_tokens": args.tokens, "seed": args.seed, "progress": shown.to}
+        options["training"] = args.dead and not args.stability
+        together = measure(by_name, opened.cache, opened.model, **options)
+    if len(together.documents) < 2:
+        raise UsageError(
+            f"the {args.tokens} held-out tokens are of one document, which says nothing of how far "
+            "others would lie from it: give more --tokens, or a cache of more documents"
         )
-    return [_pair(*two, named, together, args) for two in combinations(folders, 2)], named
+    return Measured(folders, by_name, together)
 
 
 def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
@@ -87,47 +127,55 @@ def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
     return opening.open(folders[0], args.model, args.cache, needs=opening.IF_ANY, **options), saes
 
 
-def _pair(
-    first: Path, second: Path, saes: Mapping[str, "SAE"], together: "Together", args: Args
-) -> dict:
+def _sides(args: Args, saes: dict[str, "SAE"]) -> list[list[str]]:
+    """The names of the two groups, if --against names a second one."""
+    if not args.against:
+        return []
+    sides = [[str(f) for f in groups.expanded(each)] for each in (args.runs, args.against)]
+    sides = [[name for name in side if name in saes] for side in sides]
+    for side in sides:
+        if not side:
+            raise UsageError("--against compares two groups of finished runs, and one is empty")
+        groups.check_group(side, saes)
+    return sides
+
+
+def _pair(names: tuple[str, str], of: Measured, over_seeds: dict | None, args: Args) -> dict:
     """The comparison of two runs, written into the first."""
-    from saelab.analysis.comparison import differences, features
+    import numpy as np
+
+    from saelab.analysis.comparison import differences, features, sentences, starts
     from saelab.statistics import FEW
 
+    first, second = names
     stage(f"features of {first} and {second}")
-    names = (str(first), str(second))
-    here, there = RunFolder(first), RunFolder(second)
-    changed = differences.differences(together, *names, args.seed)
+    here, there = RunFolder(of.folders[first]), RunFolder(of.folders[second])
+    together, saes = of.together, [of.saes[name] for name in names]
+    codes = [together.codes[name] for name in names]
+    rows = [each.as_dict() for each in differences.differences(together, *names, args.seed)]
     n_documents = len(together.documents)
+    shared = features.shared(*saes, *codes, args.seed)
+    fired = [np.array(shared["fired"][side]) for side in ("first", "second")]
     result = document(
         "compare",
         args.seed,
-        first=names[0],
-        second=names[1],
+        first=first,
+        second=second,
         sae=here.sae_digest(),
         second_sae=there.sae_digest(),
         second_folder=os.path.relpath(there.path.resolve(), here.path.resolve()),
-        tokens=int(together.tables[names[0]]["tokens"].sum()),
+        tokens=int(together.tables[first]["tokens"].sum()),
         documents=n_documents,
         interval="student" if n_documents < FEW else "bootstrap",
         **({"no_losses": together.no_losses} if together.no_losses else {}),
-        differences=[each.as_dict() for each in changed],
-        **features.shared(
-            saes[names[0]],
-            saes[names[1]],
-            together.codes[names[0]],
-            together.codes[names[1]],
-            args.seed,
-        ),
+        sentences={
+            "runs": sentences.of_runs(rows, n_documents),
+            "configurations": sentences.of_configurations(over_seeds),
+        },
+        differences=rows,
+        configurations=over_seeds,
+        start=starts.beside(*saes, *fired, args.seed),
+        **shared,
     )
-    keep(here.compared(second), result)
+    keep(here.compared(there.path), result)
     return result
-
-
-def _values(pairs: list[dict]) -> dict[str, dict[str, float | None]]:
-    """Every metric of every run."""
-    values: dict[str, dict[str, float | None]] = {}
-    for pair in pairs:
-        for side in ("first", "second"):
-            values[pair[side]] = {row["metric"]: row[side] for row in pair["differences"]}
-    return values

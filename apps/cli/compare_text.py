@@ -12,12 +12,27 @@ FEW = 30  # documents, from which intervals are bootstrapped
 def pair(result: Mapping[str, Any]) -> str:
     """Two SAEs: what they differ by, and what they share."""
     lines = [f"A {result['first']}", f"B {result['second']}", *_metrics(result)]
-    return "\n".join([*lines, "", features(result)])
+    return "\n".join([*lines, "", *result["sentences"].values(), "", features(result)])
 
 
 def features(result: Mapping[str, Any]) -> str:
     """What two SAEs share."""
-    return "\n".join([*_found(result), *_splitting(result)])
+    return "\n".join([*_start(result), *_found(result), *_splitting(result)])
+
+
+def _start(result: Mapping[str, Any]) -> list[str]:
+    """What two SAEs may share because they started alike."""
+    start = result["start"]
+    lines = []
+    if start["same"]:
+        lines.append(
+            "A and B started from the same random rows: what they share may be that start, another "
+            "seed tells it from what they found"
+        )
+    known = [(w, start[side]) for w, side in (("A", "first"), ("B", "second"))]
+    if told := ", ".join(f"{share(f)} of {w}'s" for w, f in known if f["value"] is not None):
+        lines.append(f"still above cosine {start['threshold']} with their random start: {told}")
+    return lines
 
 
 def _metrics(result: Mapping[str, Any]) -> list[str]:
@@ -113,12 +128,11 @@ def several(result: Mapping[str, Any]) -> str:
     parts = [pair(each) for each in result["pairs"]]
     for each in result["configurations"]:
         lines = [f"A {', '.join(each['first'])}", f"B {', '.join(each['second'])}", ""]
-        heads = f"{'over seeds that both have':30}{'better':8}{'n':>3}  {'B - A [95% interval]':32}"
+        heads = f"{'over seeds':30}{'better':8}{'n':>3}  {'B - A [95% interval]':32}{'least':>9}"
         lines.append(f"{heads}  B is")
         for row in each["differences"]:
-            change = f"{row['n']:>3}  {difference(row):32}"
+            least = told(row["least"], f".{decimals(row)}f")
+            change = f"{row['n']:>3}  {difference(row):32}{least:>9}"
             lines.append(f"{_name(row)}{change}  {verdict(row)}".rstrip())
-        if not each["differences"]:
-            lines.append("no seed that both have")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)

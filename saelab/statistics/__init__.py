@@ -12,7 +12,7 @@ from saelab.statistics.bootstrap import (
 )
 from saelab.statistics.estimate import Estimate
 from saelab.statistics.paired import FEW, least, paired, verdict
-from saelab.statistics.seeds import over_seeds, spread
+from saelab.statistics.seeds import between_seeds, over_seeds, spread
 
 if TYPE_CHECKING:
     from saelab.statistics.sums import DocumentSums
@@ -21,6 +21,7 @@ __all__ = [
     "FEW",
     "DocumentSums",
     "Estimate",
+    "between_seeds",
     "difference",
     "least",
     "over_documents",

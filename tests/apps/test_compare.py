@@ -52,6 +52,43 @@ def test_three_runs_are_compared_two_by_two_and_seeds_together(runs: list[Path],
     (compared,) = result["configurations"]
     assert len(compared["first"]) == 2
     assert {row["verdict"] for row in compared["differences"]} == {"spread not known"}
+    of_one, across, _ = result["pairs"]
+    assert of_one["configurations"] is None and across["configurations"] == compared
+    assert "spread not known, with 2 and 1 seeds" in across["sentences"]["configurations"]
+    assert not of_one["start"]["same"] and of_one["start"]["first"]["value"] is not None
+
+
+def test_two_groups_are_compared_seed_by_seed_and_each_is_one_configuration(
+    runs: list[Path], tmp_path: Path, capsys
+):
+    options = ["--tokens", "400", "--no-dead", "--json"]
+    pattern = str(runs[0].parent / "s[01]")
+    assert main(["compare", pattern, "--against", str(runs[2]), *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "comparisons")
+    assert [pair["first"] for pair in result["pairs"]] == [str(runs[0])]
+    assert result["configurations"][0]["first"] == [str(run) for run in runs[:2]]
+    mixed = ["compare", str(runs[0]), str(runs[2]), "--against", str(runs[1])]
+    assert main(mixed) == 2 and "differ by more than their seed" in last_line(capsys)
+    assert main(["compare", str(runs[0]), str(runs[2]), "--against", str(runs[0])]) == 2
+    assert "in both groups" in last_line(capsys)
+    assert main(["compare", str(tmp_path / "none-*"), str(runs[0])]) == 2
+    assert "no run is named" in last_line(capsys)
+
+
+def test_every_feature_is_told_how_often_it_comes_again(runs: list[Path], capsys):
+    words = ["compare", "--stability", str(runs[0]), str(runs[1]), "--tokens", "800"]
+    assert main([*words, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "stabilities")
+    held = json.loads((runs[0] / "stability.json").read_text())
+    check(held, "stability")
+    assert held == result["runs"][0] and held["others"] == [str(runs[1])]
+    columns = held["features"]
+    assert {len(column) for column in columns.values()} == {64}
+    assert set(columns["cosine"]) <= {0, 1} and held["means"]["cosine"]["null"] < 0.2
+    assert main(words) == 0
+    assert "fire alike" in capsys.readouterr().out
 
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(

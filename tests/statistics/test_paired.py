@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from saelab.statistics import FEW, Estimate, least, paired, verdict
+from saelab.statistics import FEW, Estimate, between_seeds, least, paired, verdict
 
 N_DRAWS = 400
 
@@ -49,6 +49,42 @@ def test_a_planted_hundredth_is_found_and_shuffled_pairs_lose_it(n_documents):
 
 def one_sum(sums):
     return {name: column.sum() for name, column in sums.items()}
+
+
+def over_seeds_of_equals(rng, between, n_draws=200, n_documents=40):
+    """Share of draws in which two configurations that differ by nothing but three seeds each are
+    not told apart: every seed has its own luck, and its own noise on the documents."""
+    told = []
+    for _ in range(n_draws):
+        luck = rng.normal(1, 0.02, size=6)
+        fvus = [float(ratio(one_sum(draw(rng, n_documents, planted=x - 1)[1]))) for x in luck]
+        sides = [dict(enumerate(fvus[:3])), dict(enumerate(fvus[3:]))]
+        told.append(verdict(between(*sides), "lower"))
+    return told.count("not told apart") / n_draws
+
+
+def test_equal_configurations_of_three_seeds_are_not_told_apart_in_95_of_100_draws():
+    def matched(one, other):
+        return between_seeds(one, other)[0]
+
+    def apart(one, other):
+        return between_seeds(one, {seed + 10: value for seed, value in other.items()})[0]
+
+    def normal(one, other):
+        change = np.array([other[seed] - one[seed] for seed in one])
+        half = 1.96 * change.std(ddof=1) / len(change) ** 0.5
+        return Estimate(change.mean(), change.mean() - half, change.mean() + half, 0.0)
+
+    assert 0.92 <= over_seeds_of_equals(np.random.default_rng(5), matched) <= 0.98
+    assert 0.92 <= over_seeds_of_equals(np.random.default_rng(6), apart) <= 1
+    assert over_seeds_of_equals(np.random.default_rng(7), normal) < 0.92
+
+
+def test_fewer_than_three_seeds_have_no_interval():
+    change, pairing = between_seeds({0: 1.0, 1: 2.0}, {0: 2.0, 1: 3.0, 2: 9.0})
+    assert pairing == "unknown" and change.low is None and verdict(change, "lower") is not None
+    change, pairing = between_seeds({0: 1.0, 1: 1.1, 2: 0.9}, {5: 2.0, 6: 2.1, 7: 2.2})
+    assert pairing == "apart" and change.above(0.5)
 
 
 def test_with_few_documents_of_one_size_it_is_the_paired_t_test():

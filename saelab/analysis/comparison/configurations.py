@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from saelab.analysis.comparison.differences import over_common_seeds
+from saelab.analysis.comparison.differences import over_seeds_of
 from saelab.sae import SAE
 
 
@@ -33,20 +33,29 @@ def groups(saes: Mapping[str, SAE]) -> list[list[str]]:
     return grouped
 
 
+def between(
+    saes: Mapping[str, SAE],
+    values: Mapping[str, Mapping[str, float | None]],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> dict[str, Any]:
+    """Two configurations, given as names of SAEs that differ by their seed alone: every metric's
+    difference over seeds; values: metrics by SAE.
+
+    >>> between(saes, values, ["a0", "a1", "a2"], ["b0", "b1", "b2"])["differences"][0]["verdict"]
+    """
+    by_seed = [
+        {saes[name].origin.seed or 0: values[name] for name in side} for side in (first, second)
+    ]
+    rows = over_seeds_of(*by_seed)
+    return {"first": list(first), "second": list(second), "differences": rows}
+
+
 def compared(
     saes: Mapping[str, SAE], values: Mapping[str, Mapping[str, float | None]]
 ) -> list[dict[str, Any]]:
-    """Every two configurations, with every metric's difference over the seeds that both have;
-    values: metrics by SAE. Empty where no configuration has two seeds."""
-    several: Sequence[list[str]] = groups(saes)
+    """Every two configurations; empty where no configuration has two seeds."""
+    several = groups(saes)
     if all(len(group) < 2 for group in several):
         return []
-    by_seed = [{saes[name].origin.seed or 0: values[name] for name in group} for group in several]
-    return [
-        {
-            "first": several[i],
-            "second": several[j],
-            "differences": over_common_seeds(by_seed[i], by_seed[j]),
-        }
-        for i, j in combinations(range(len(several)), 2)
-    ]
+    return [between(saes, values, *pair) for pair in combinations(several, 2)]

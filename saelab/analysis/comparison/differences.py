@@ -1,15 +1,15 @@
 """Paired differences of every metric of two SAEs, and of two configurations over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from saelab.analysis.comparison.together import Together
 from saelab.evaluation import rows
 from saelab.evaluation.rows import SPLICED, Metric
-from saelab.statistics import Estimate, least, over_seeds, paired, verdict
+from saelab.statistics import Estimate, between_seeds, least, paired, verdict
 from saelab.statistics.bootstrap import total
 
-UNKNOWN = "spread not known"  # fewer than three seeds that both have
+UNKNOWN = "spread not known"  # fewer than three seeds of one of the two
 
 
 class Difference(NamedTuple):
@@ -40,22 +40,32 @@ def differences(together: Together, first: str, second: str, seed: int = 0) -> l
 
     >>> [each.as_dict()["verdict"] for each in differences(together, "a", "b")]
     """
-    measured = {
-        name: {
-            **dict.fromkeys(SPLICED, together.tables[name]),
-            "firing": {"fired": fired, "tokens": together.tables[name]["tokens"]},
-            **({"training": {"fired": together.alive[name][None]}} if together.alive else {}),
-        }
-        for name, fired in together.fired.items()
-        if name in (first, second)
-    }
+    one, other = _sums(together, first), _sums(together, second)
+    n_documents = len(together.documents)
+    return [_difference(row, one, other, n_documents, seed) for row in _rows(together)]
+
+
+def values(together: Together, name: str) -> dict[str, float]:
+    """Every metric of one of the SAEs."""
+    sums = _sums(together, name)
+    return {row.key: float(row.statistic(total(sums[row.source]))) for row in _rows(together)}
+
+
+def _rows(together: Together) -> list[Metric]:
+    """The metrics that were measured."""
     absent = {"prediction"} if together.no_losses else set()
-    wanted = [row for row in rows.table().values() if row.source not in absent]
-    return [
-        _difference(row, measured[first], measured[second], len(together.documents), seed)
-        for row in wanted
-        if row.source in measured[first]
-    ]
+    absent |= set() if together.alive else {"training"}
+    return [row for row in rows.table().values() if row.source not in absent]
+
+
+def _sums(together: Together, name: str) -> dict[str, Any]:
+    """An SAE's sums by the source of metrics."""
+    table = together.tables[name]
+    sums: dict[str, Any] = dict.fromkeys(SPLICED, table)
+    sums["firing"] = {"fired": together.fired[name], "tokens": table["tokens"]}
+    if together.alive:
+        sums["training"] = {"fired": together.alive[name][None]}
+    return sums
 
 
 def _difference(
@@ -70,41 +80,38 @@ def _difference(
     return Difference(row, one, other, changed)
 
 
-def over_common_seeds(
+def over_seeds_of(
     first: Mapping[int, Mapping[str, float | None]],
     second: Mapping[int, Mapping[str, float | None]],
 ) -> list[dict[str, Any]]:
-    """Two configurations compared: for each metric, Student's t over the differences within each
-    seed that both were trained with; "spread not known" for fewer than three of them.
-
-    first, second: metrics by seed. Raises no error: with no common seed there are no values.
-    """
-    common = sorted(set(first) & set(second))
+    """Two configurations compared, metrics by seed: every metric that all have, with the interval
+    that `between_seeds` allows and what a difference must exceed to be told apart; "spread not
+    known" without one."""
+    runs = [*first.values(), *second.values()]
     table = rows.table()
-    keys = [key for key in table if all(key in side[s] for side in (first, second) for s in common)]
-    return [
-        _over_seeds(table[key], [_within(first[s], second[s], key) for s in common])
-        for key in keys
-        if common
-    ]
+    keys = [key for key in table if all(key in values for values in runs)]
+    return [_over_seeds(table[key], first, second) for key in keys]
 
 
-def _within(
-    mine: Mapping[str, float | None], theirs: Mapping[str, float | None], key: str
-) -> float:
-    first, second = mine[key], theirs[key]
-    return float("nan") if first is None or second is None else second - first
-
-
-def _over_seeds(row: Metric, change_S: Sequence[float]) -> dict[str, Any]:
+def _over_seeds(row: Metric, first: Mapping[int, Any], second: Mapping[int, Any]) -> dict[str, Any]:
     """A row of a comparison of configurations."""
-    difference = over_seeds(change_S, null=0.0)
+    mine, theirs = (
+        {seed: _known(values[row.key]) for seed, values in side.items()} for side in (first, second)
+    )
+    difference, pairing = between_seeds(mine, theirs)
     known = difference.low is not None
+    n_common = len(set(mine) & set(theirs))
     return {
         "metric": row.key,
         "label": row.label,
         "better": row.better,
         **difference.as_dict(),
-        "n": len(change_S),
+        "least": least(difference),
+        "n": n_common if pairing == "matched" else min(len(mine), len(theirs)),
+        "pairing": pairing,
         "verdict": verdict(difference, row.better) if known else UNKNOWN,
     }
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from saelab import initial, matching
+from saelab import matching
 from saelab.analysis.comparison import cofiring
 from saelab.analysis.comparison.cofiring import Codes
+from saelab.analysis.comparison.starts import from_start
 from saelab.sae import SAE
 from saelab.statistics import Estimate, over_seeds
 
@@ -72,7 +73,9 @@ def _of_one(name: str, saes: Mapping[str, SAE], codes: Mapping[str, Codes], seed
     fired_F = np.bincount(codes_NF.indices, minlength=sae.n_features)
     groups_FK = _groups(codes_NF, signed=sae.sparsify.signed)
     others = [
-        _in_other(sae, codes_NF, groups_FK, saes[o], codes[o], seed) for o in saes if o != name
+        _in_other(sae, codes_NF, groups_FK, saes[other], codes[other], seed)
+        for other in saes
+        if other != name
     ]
     columns, nulls = {}, {}
     for key in ("cosine", "cofiring", "subspace"):
@@ -85,26 +88,25 @@ def _of_one(name: str, saes: Mapping[str, SAE], codes: Mapping[str, Codes], seed
 
 def _in_other(
     sae: SAE, codes_NF: Codes, groups_FK: np.ndarray, other: SAE, codes_NG: Codes, seed: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Each column in one other SAE, and by chance."""
+) -> dict[str, tuple[np.ndarray, ...]]:
+    """Each column [F] in one other SAE, and by chance: against random rows, or other tokens."""
     signed = sae.sparsify.signed or other.sparsify.signed
     W_FD, W_GD = sae.W_dec.detach().float(), other.W_dec.detach().float()
     random_GD = matching.random_rows(len(W_GD), W_GD.shape[1], seed).to(W_GD)
-    by_cosine = (matching.partners(W_FD, rows, signed=signed) for rows in (W_GD, random_GD))
-    moved_NG = cofiring.shifted(codes_NG)
-    by_firing = (cofiring.partners(codes_NF, c, signed=signed) for c in (codes_NG, moved_NG))
-    spanned = (_spanned(W_FD, codes_NF, groups_FK, W_GD, c, signed) for c in (codes_NG, moved_NG))
-    first, second = (
-        tuple(_found(*pairs, len(W_FD)) for pairs in by) for by in (by_cosine, by_firing)
-    )
-    return {"cosine": first, "cofiring": second, "subspace": tuple(spanned)}
+    both = (codes_NG, cofiring.shifted(codes_NG))
+    by_cosine = [matching.partners(W_FD, rows, signed=signed) for rows in (W_GD, random_GD)]
+    by_firing = [cofiring.partners(codes_NF, codes, signed=signed) for codes in both]
+    return {
+        "cosine": tuple(_found(each.rows, each.cosines, len(W_FD)) for each in by_cosine),
+        "cofiring": tuple(_found(each.rows, each.correlations, len(W_FD)) for each in by_firing),
+        "subspace": tuple(_spanned(W_FD, codes_NF, groups_FK, W_GD, c, signed) for c in both),
+    }
 
 
-def _found(rows: Any, columns: Any, alike: Any, n_features: int) -> np.ndarray:
+def _found(rows_M: Any, alike_M: Any, n_features: int) -> np.ndarray:
     """[F] 1 where a feature has a partner above FOUND, else 0."""
-    del columns
     found_F = np.zeros(n_features)
-    found_F[np.asarray(rows)[np.abs(np.asarray(alike)) > matching.FOUND]] = 1
+    found_F[np.asarray(rows_M)[np.abs(np.asarray(alike_M)) > matching.FOUND]] = 1
     return found_F
 
 
@@ -149,14 +151,3 @@ def _spanned(
         basis_DK = torch.linalg.qr(W_GD[there].T).Q
         share_F[feature] = float((mine_KD @ basis_DK).square().sum() / len(members))
     return share_F
-
-
-def from_start(sae: SAE) -> np.ndarray:
-    """[F] cosine of every decoder row with the random one that it was trained from; empty for an
-    SAE that was not trained here. What lies near its start was not found in the data."""
-    start = sae.origin.seed if sae.origin.start is None else sae.origin.start
-    if start is None or sae.origin.format:
-        return np.empty(0)
-    d_out = len(sae.b_dec)
-    begun = initial.weights(sae.d_model, sae.n_features, d_out, not sae.transcoder, start)["W_dec"]
-    return torch.cosine_similarity(sae.W_dec.detach().float().cpu(), begun, dim=1).numpy()

@@ -2,12 +2,19 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
-from saelab import SAE, models
+from saelab import SAE, matching, models
 from saelab.activations import Cache
-from saelab.analysis.comparison import configurations, differences, measure
+from saelab.analysis.comparison import (
+    configurations,
+    differences,
+    measure,
+    sentences,
+    starts,
+)
 from saelab.errors import UsageError
 from saelab.evaluation import evaluate, metrics
 from saelab.evaluation.measurement import per_token
@@ -18,10 +25,10 @@ from tests.conftest import HOOK
 
 @pytest.fixture(scope="module")
 def pair(tiny_run, tiny_cache, tiny_model):
-    """The session's run and itself with a tenth of its bias gone, on the same tokens."""
+    """The session's run and itself with half of its bias gone, on the same tokens."""
     sae, cache, model = SAE.load(tiny_run), Cache(tiny_cache), models.load(tiny_model)
     worse = copy.deepcopy(sae)
-    worse.b_dec.data *= 0.9
+    worse.b_dec.data *= 0.5
     saes = {"a": sae, "b": worse}
     return saes, cache, model, measure(saes, cache, model, n_tokens=1500)
 
@@ -97,8 +104,44 @@ def test_configurations_are_compared_over_the_seeds_that_both_have(pair):
     assert compared["first"] == ["k4s0", "k4s1", "k4s2", "k4s3"]
     (row,) = compared["differences"]
     assert row["n"] == 3 and row["value"] == pytest.approx(0.004) and row["verdict"] == "worse"
+    assert row["pairing"] == "matched" and row["least"] == pytest.approx(0, abs=1e-9)
+    told = sentences.of_configurations(compared)
+    assert told == "These two configurations, over 3 seeds each (matched): B is worse in FVU."
     two = {name: saes[name] for name in ("k4s0", "k4s1", "k8s0", "k8s1")}
     (compared,) = configurations.compared(two, values)
     assert compared["differences"][0]["verdict"] == "spread not known"
+    assert "spread not known, with 2 and 2 seeds; 3 of each" in sentences.of_configurations(
+        compared
+    )
     alone = {name: saes[name] for name in ("k4s0", "k8s0")}
     assert configurations.compared(alone, values) == []
+
+
+def test_runs_that_differ_by_more_than_seed_and_start_are_no_group(pair):
+    def of(**fields):
+        twin = copy.copy(pair[0]["a"])
+        twin.origin = Origin(hook=HOOK, k=4, **fields)
+        return twin
+
+    saes = {
+        "a0": of(seed=0, start=11, configuration="x"),
+        "a1": of(seed=1, start=12, configuration="x"),
+        "other rate": of(seed=2, start=13, configuration="y"),
+    }
+    assert configurations.groups(saes) == [["a0", "a1"], ["other rate"]]
+
+
+def test_equal_starts_are_told_and_what_stayed_there_is_counted(pair):
+    sae = pair[0]["a"]
+    began = SAE(sae.d_model, sae.n_features, sae.sparsify, seed=5)
+    began.origin = Origin(hook=HOOK, seed=0, start=5)
+    half = copy.deepcopy(began)
+    half.W_dec.data[::2] = matching.random_rows(len(half.W_dec), sae.d_model, 7)[::2]
+    half.origin = Origin(hook=HOOK, seed=1, start=5)
+    fired_F = np.ones(sae.n_features, dtype=int)
+    said = starts.beside(began, half, fired_F, fired_F)
+    assert said["same"] and said["first"]["value"] == 1 and said["second"]["value"] == 0.5
+    assert said["first"]["null"] < 0.1
+    half.origin = Origin(hook=HOOK, seed=1, start=6)
+    said = starts.beside(began, half, fired_F, fired_F)
+    assert not said["same"] and said["second"]["value"] < 0.1

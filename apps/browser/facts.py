@@ -6,6 +6,7 @@ from typing import Any
 
 from saelab.features import words
 from saelab.features.records import Bin, CoFiring, Feature, Logit, Match, Neighbour, Token
+from saelab.features.stable import Stable
 
 from .draw import (
     cell,
@@ -21,7 +22,7 @@ from .draw import (
     token,
     tokens,
 )
-from .html import Markup, html, joined
+from .html import EMPTY, Markup, html, joined
 
 VERDICTS = {
     True: ("also found by", "yes"),
@@ -83,6 +84,26 @@ def header(
     if signed:
         pairs.append(("positive", percent(row.positive), "share of firings above 0"))
     return stats(pairs) + others
+
+
+def stability(known: Stable | None, feature: int) -> Markup:
+    """In how many other seeds the feature comes again, its group's span there, and how far it has
+    moved from its start."""
+    if known is None:
+        return EMPTY
+    n = known.n_others
+    of = {name: column[feature] for name, column in known.columns.items() if len(column)}
+    pairs = []
+    for name, said in (("cosine", "writes alike"), ("cofiring", "fires alike")):
+        chance = "" if known.nulls[name] is None else f"; by chance {percent(known.nulls[name])}"
+        pairs.append((said, f"in {round(of[name] * n)} of {n} seeds", words.STABLE + chance))
+    if not math.isnan(of["subspace"]):
+        chance = number(known.nulls["subspace"], 2)
+        why = f"{words.SUBSPACE}; by chance {chance}"
+        pairs.append(("group's span", number(of["subspace"], 2), why))
+    if "start" in of:
+        pairs.append(("at its start", number(of["start"], 2), words.START))
+    return stats(pairs)
 
 
 def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:

@@ -22,11 +22,13 @@ ONLY = {
     "labelled": "labelled",
     "starred": "starred",
     "found": "found in another SAE",
+    "stable": "in every other seed",
+    "unstable": "in no other seed",
 }
 ALIVE = {"": "all", "1": "fired", "0": "silent"}
 SIGNS = {"": "either sign", "1": "some above 0", "-1": "some below 0"}
 LIST = "list:"  # before the name of a list of the annotations
-INTEREST, MATCH = "interest", "match"
+INTEREST, MATCH, STABLE = "interest", "match", "stable"
 Box = tuple[float, float, float, float]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from saelab.features import words
 from saelab.features.annotations import Annotation
 from saelab.features.records import Hit, Passage, Row
+from saelab.features.stable import Stable
 
 from .draw import (
     cell,
@@ -22,7 +23,7 @@ from .draw import (
     tokens,
 )
 from .html import EMPTY, Markup, html, joined
-from .listing import INTEREST, MATCH, Listing
+from .listing import INTEREST, MATCH, STABLE, Listing
 
 SHOWN = 4  # strongest tokens per row
 COLUMNS = {  # name in the address: heading, definition
@@ -32,6 +33,7 @@ COLUMNS = {  # name in the address: heading, definition
     "mean": ("mean", "mean |activation| over firing tokens"),
     "max": ("max", "activation of largest size"),
     "cosine": ("nearest", "cosine with the nearest feature of the first other SAE"),
+    STABLE: ("comes again", words.STABLE),
 }
 FOUND_IN = {"outputs": "output token", "tokens": "token", "contexts": "context"}
 FACTORS = f"{words.SCORE}; selectivity: {words.SELECTIVITY}; coverage: {words.COVERAGE}"
@@ -44,14 +46,16 @@ def table(
     other: Mapping[str, Any],
     hits: Mapping[int, Hit],
     said: Mapping[int, Annotation],
+    stable: Stable | None = None,
 ) -> Markup:
     """The list's rows; headings are links that sort, numbers lead to the feature and keep the list.
 
     other: the summary of the first other SAE, empty if there is none. hits: what a search found.
-    said: the annotations.
+    said: the annotations. stable: in how many other seeds each comes again.
     """
     labelled = any(one.feature in said and said[one.feature].label for one in rows)
-    keys = [key for key in COLUMNS if key != "cosine" or other]
+    absent = {"cosine": not other, STABLE: stable is None}
+    keys = [key for key in COLUMNS if not absent.get(key)]
     heads = [_head("feature", run, wanted)]
     heads += [head("label", "")] if labelled else []
     heads += [head("found", "", FACTORS)] if hits else []
@@ -63,7 +67,9 @@ def table(
         cells = [side(_number(row.feature, run, wanted, note.starred), "n")]
         cells += [cell(text(note.label), "")] if labelled else []
         cells += [_hit(hits.get(row.feature))] if hits else []
-        body.append(line(*cells, *_row(row, other)))
+        cells += _row(row, other)
+        cells += [] if stable is None else [cell(percent(stable.share[row.feature]))]
+        body.append(line(*cells))
     return grid(heads, body, "features")
 
 

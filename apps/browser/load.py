@@ -1,26 +1,24 @@
-"""What the pages show, read from run directories; Streamlit's caches are here and in load_runs."""
+"""What the pages show, read from run directories; Streamlit's caches are here, in
+load_lists and load_runs."""
 
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
 import streamlit as st
-from numpy.typing import NDArray
 
 from saelab.errors import FailedRun, UsageError
 from saelab.explaining import store
+from saelab.features import stable as stable_
 from saelab.features.annotations import Annotation, Annotations, identity
-from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
-from saelab.features.records import Example, Feature, Hit, Passage
+from saelab.features.records import Example, Feature
+from saelab.features.stable import Stable
 from saelab.files import read_rows
 from saelab.folders import find
 from saelab.runs import RunFolder, read
 
-from . import PLACES, listing
-from .listing import Listing
+from . import PLACES
 
 Stamp = tuple[str, int, int]
 
@@ -63,7 +61,8 @@ def stamped(*paths: Path) -> Stamp:
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _opened(stamp: Stamp) -> FeatureIndex:
+def opened_at(stamp: Stamp) -> FeatureIndex:
+    """An index as its file was at that time."""
     return FeatureIndex(stamp[0])
 
 
@@ -76,7 +75,7 @@ def index(run: Path) -> FeatureIndex | None:
     """The run's feature index, or None before `saelab index`. Raises UsageError for a damaged one
     or another version's."""
     path = RunFolder(run).features
-    return _opened(stamped(path)) if path.is_file() else None
+    return opened_at(stamped(path)) if path.is_file() else None
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -98,7 +97,7 @@ def curves(run: Path) -> list[dict]:
 
 @st.cache_data(max_entries=512, show_spinner=False)
 def _feature(stamp: Stamp, number: int) -> tuple[Feature, list[Example]]:
-    opened = _opened(stamp)
+    opened = opened_at(stamp)
     return opened.feature(number), opened.examples(number)
 
 
@@ -142,86 +141,15 @@ def explained(run: Path) -> dict[int, str]:
         return {}
 
 
-# --- lists ---------------------------------------------------------------------------------------
+@st.cache_data(max_entries=16, show_spinner=False)
+def _stable(stamp: Stamp, sae: str | None, n_features: int) -> Stable | None:
+    return stable_.read(Path(stamp[0]), sae, n_features)
 
 
-class Listed(NamedTuple):
-    """A list of features."""
-
-    order: NDArray
-    """their numbers, in order"""
-    hits: dict[int, Hit]
-    """what a search found, by feature"""
-
-
-def listed(run: Path, opened: FeatureIndex, wanted: Listing) -> Listed:
-    """The features of a list. Raises UsageError for a column there is none of, and a box without a
-    map."""
-    said = annotated(run, opened) if _asks_people(wanted) else {}
-    log = RunFolder(run).annotations
-    stamps = stamped(log, log.with_name(f"{log.name}-wal")), stamped(RunFolder(run).explanations)
-    return _listed(stamped(opened.path), stamps, wanted, said, str(run))
-
-
-def _asks_people(wanted: Listing) -> bool:
-    return bool(wanted.only or (wanted.q and "labels" in wanted.places))
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _listed(
-    stamp: Stamp, stamps: tuple, wanted: Listing, _said: dict[int, Annotation], run: str
-) -> Listed:
-    opened = _opened(stamp)
-    keep = Keep(
-        density=(wanted.low, wanted.high),
-        alive={"1": True, "0": False}.get(wanted.alive),
-        sign=int(wanted.sign or 0),
-        numbers=_only(opened, wanted.only, _said),
-        box=wanted.box,
-    )
-    if not wanted.q.strip():
-        return Listed(opened.order(wanted.sorted_by, wanted.descending, keep), {})
-    texts = {"labels": _texts(_said), "explanations": explained(Path(run))}
-    found = opened.search(wanted.asked, wanted.places, wanted.whole, texts, keep)
-    hits = {hit.feature: hit for hit in found}
-    if wanted.sorted_by == listing.MATCH:
-        return Listed(np.array([*hits], np.int64), hits)
-    among = keep._replace(numbers=[*hits])
-    return Listed(opened.order(wanted.sorted_by, wanted.descending, among), hits)
-
-
-def _texts(said: dict[int, Annotation]) -> dict[int, str]:
-    """What is searched as a feature's label: the note behind it as well."""
-    texts = {number: f"{one.label}\n{one.note}".strip() for number, one in said.items()}
-    return {number: text for number, text in texts.items() if text}
-
-
-def _only(opened: FeatureIndex, only: str, said: dict[int, Annotation]) -> list[int] | None:
-    """Numbers of the features that are labelled, starred, on a list, or found in the first other
-    SAE; None for all."""
-    if only == "found":
-        others = opened.summary["others"]
-        pairs = opened.arrays.get("partner_cosine/0", np.zeros(0))
-        bar = others[0]["threshold"] if others else 1.0
-        return np.flatnonzero(np.abs(np.nan_to_num(pairs)) > bar).tolist()
-    if only == "labelled":
-        return [number for number, one in said.items() if one.label or one.note]
-    if only == "starred":
-        return [number for number, one in said.items() if one.starred]
-    if only.startswith(listing.LIST):
-        name = only.removeprefix(listing.LIST)
-        return [number for number, one in said.items() if name in one.lists]
-    return None
-
-
-@st.cache_data(max_entries=64, show_spinner=False)
-def _passages(stamp: Stamp, text: str) -> list[Passage]:
-    return _opened(stamp).passages(text)
-
-
-def passages(opened: FeatureIndex, text: str) -> list[Passage]:
-    """The places in the corpus where a text stands."""
-    return _passages(stamped(opened.path), text)
+def stable(run: Path, opened: FeatureIndex) -> Stable | None:
+    """In how many other seeds each feature comes again; None where that was not measured."""
+    folder = RunFolder(run)
+    return _stable(stamped(folder.stability), folder.sae_digest(), opened.n_features)
 
 
 # --- other runs ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.features.records import Row
 from saelab.runs import RunFolder
 
-from . import listing, load, standing
+from . import listing, load, load_lists, standing
 from .exports import figures, records, report, run_figures, run_tables, subject
 from .exports.records import Table
 
@@ -163,6 +163,6 @@ def of_page(page: str) -> list[File]:
     if page == "feature" and index is not None and number.isdecimal():
         return of_feature(name, runs[name], int(number))
     if page == "features" and index is not None:
-        order = load.listed(runs[name], index, listing.read(st.query_params)).order
+        order = load_lists.listed(runs[name], index, listing.read(st.query_params)).order
         return of_rows(name, index, order.tolist())
     return of_run(name, runs[name]) if page in ("overview", "compare") else []

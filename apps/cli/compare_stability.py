@@ -29,7 +29,6 @@ def run(args: "Args", of: "Measured") -> int:
         print(warning, file=sys.stderr)
     runs = []
     for name, each in stable.items():
-        others = [other for other in of.saes if other != name]
         result = document("stability", args.seed, **_fields(name, each, of), over_seeds=over)
         keep(RunFolder(of.folders[name]).stability, result)
         runs.append(result)

@@ -22,6 +22,15 @@ TOP = "the contexts in which its activation gets highest"
 COPIES = "near-duplicates: the same tokens up to the activation, or nearly the same around it"
 JACCARD = "of the tokens on which either of the two fires, the share on which both do"
 PMI = "log2 of how many times more often than by chance the two fire together"
+STABLE = (
+    "share of the other seeds that have the feature, one to one: by cosine of decoder rows, or by "
+    "correlation of activations, above 0.7"
+)
+SUBSPACE = (
+    "share of the squared norm of the feature and those that fire most with it that lies in the "
+    "span of as many features of another seed, those that fire most with them; mean over seeds"
+)
+START = "cosine of the decoder row with the random one that training began with"
 NEIGHBOUR = "cosine of decoder rows"
 HEADS = "share of the decoder row's squared norm in the head's part"
 MAP = {
@@ -41,4 +50,5 @@ DEFINITIONS = {
     "jaccard": JACCARD,
     "pmi": PMI,
     "copies": COPIES,
+    "stable": STABLE,
 }

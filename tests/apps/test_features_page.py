@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apps.browser import PLACES, listing, load, plane
+from apps.browser import PLACES, listing, load, load_lists, plane
 from apps.browser.listing import Listing
 from saelab.errors import UsageError
 from saelab.features.annotations import Annotations, identity
 from saelab.features.listing import Keep
 from saelab.features.reader import FeatureIndex
+from saelab.files import write_json
+from saelab.runs import RunFolder
 from tests import toy_index as toy
 from tests.apps.pages import opened_page
 from tests.apps.test_browse import body
@@ -147,14 +149,14 @@ def test_a_box_of_the_map_keeps_what_lies_in_it(runs, monkeypatch, opened):
         assert laid is not None
         box = (-2.0, 2.0, -2.0, float(np.nanmedian(laid.places[:, 1])))
         wanted = Listing(box=box)
-        found = load.listed(runs / "mapped", mapped, wanted).order
+        found = load_lists.listed(runs / "mapped", mapped, wanted).order
         inside = [n for n in range(toy.F) if laid.places[n, 1] <= box[3]]
         assert sorted(found.tolist()) == inside and 0 < len(inside) < toy.F
         traces: Any = plane.figure(laid.places, found, box).data
     assert sum(len(trace["x"]) for trace in traces) == toy.F - 1  # the silent one has no place
     assert sorted(traces[1]["customdata"]) == inside
     with pytest.raises(UsageError, match="this index has no map"):
-        load.listed(runs / "toy", opened, wanted)
+        load_lists.listed(runs / "toy", opened, wanted)
 
 
 def test_damaged_annotations_are_told_and_the_rest_goes_on(app, here):
@@ -224,3 +226,39 @@ def test_the_runs_of_matches_are_links(app, runs, opened):
     match = opened.matches(3)[0]
     assert match.name == "seed 9"
     assert f'href="/feature?run=twin&amp;feature={match.nearest}"' in app("feature", feature="3")
+
+
+# --- what comes again in other seeds -------------------------------------------------------------
+
+
+def stability(runs, **changes):
+    """What `saelab compare --stability` writes, of the toy: feature f in f % 3 of 2 other seeds."""
+    share = [min(f % 3 / 2, 1) for f in range(toy.F)]
+    columns = {"fired": [5] * toy.F, "cosine": share, "cofiring": [0.0] * toy.F}
+    columns |= {"subspace": [None, *[0.5] * (toy.F - 1)], "start": [0.25] * toy.F}
+    means = {name: {"value": 0.5, "null": 0.01} for name in ("cosine", "cofiring", "subspace")}
+    folder = RunFolder(runs / "toy")
+    document = {"others": ["a", "b"], "sae": folder.sae_digest(), "features": columns}
+    write_json(folder.stability, {**document, "means": means, **changes})
+
+
+def test_lists_are_filtered_and_sorted_by_what_comes_again(app, runs, opened):
+    assert "comes again" not in app("features") and "writes alike" not in app(
+        "feature", feature="2"
+    )
+    stability(runs)
+    try:
+        every = listing.Listing(only="stable")
+        found = load_lists.listed(runs / "toy", opened, every).order
+        assert sorted(found) == [f for f in range(toy.F) if f % 3 == 2]
+        none = load_lists.listed(runs / "toy", opened, listing.Listing(only="unstable")).order
+        assert sorted(none) == [f for f in range(toy.F) if f % 3 == 0]
+        by = load_lists.listed(runs / "toy", opened, listing.Listing(sort="stable")).order
+        assert [f % 3 for f in by] == sorted((f % 3 for f in by), reverse=True)
+        assert "comes again" in app("features", sort="stable")
+        page = app("feature", feature="2")
+        assert "writes alike" in page and "in 2 of 2 seeds" in page and "0.25" in page
+        stability(runs, sae="0" * 64)  # of an SAE that lay there before
+        assert "comes again" not in app("features")
+    finally:
+        RunFolder(runs / "toy").stability.unlink()

@@ -15,7 +15,19 @@ from saelab.features.records import Example, Feature, Match
 from saelab.features.search import AFTER, BEFORE
 from saelab.runs import RunFolder
 
-from .. import beside, contexts, draw, explanation, facts, listing, load, notes, state, tables
+from .. import (
+    beside,
+    contexts,
+    draw,
+    explanation,
+    facts,
+    listing,
+    load,
+    load_lists,
+    notes,
+    state,
+    tables,
+)
 from ..html import EMPTY, Markup, html, joined
 from . import effect, own_text
 
@@ -60,6 +72,7 @@ def show() -> None:
     signed = index.summary["signed"]
     runs = load.twins(name, index)
     top = facts.header(feature, index.summary["n_tokens"], signed, runs)
+    top += facts.stability(load.stable(folder, index), page.number)
     state.show(joined([_head(page, note), _explanations(page), problem, top]))
     notes.editor(folder, index, note)
     if examples:
@@ -118,7 +131,7 @@ def _beside(page: Page) -> Beside:
     n_features = page.opened.n_features
     by_number = Beside((page.number - 1) % n_features, (page.number + 1) % n_features, None, 0)
     try:
-        order = load.listed(page.folder, page.opened, listing.read(page.query)).order
+        order = load_lists.listed(page.folder, page.opened, listing.read(page.query)).order
     except (FailedRun, UsageError):
         return by_number
     beside = page.opened.beside(page.number, order)

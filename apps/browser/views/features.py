@@ -1,13 +1,14 @@
 """The list of features: searched, filtered, sorted, paged, and laid out on a map."""
 
 import random
+from pathlib import Path
 
 import streamlit as st
 
 from saelab.errors import FailedRun, UsageError
 from saelab.features.reader import FeatureIndex
 
-from .. import charts, draw, links, listing, lists, load, notes, plane, state
+from .. import charts, draw, links, listing, lists, load, load_lists, notes, plane, state
 from ..html import EMPTY, Markup, html, joined
 from ..listing import Listing
 
@@ -26,11 +27,11 @@ def show() -> None:
     _search(wanted)
     found, why = None, EMPTY
     try:
-        found = load.listed(folder, index, wanted)
+        found = load_lists.listed(folder, index, wanted)
     except (UsageError, FailedRun) as error:
         why = draw.message(str(error))
     lists_of = sorted({one for row in said.values() for one in row.lists})
-    _controls(name, index, wanted, found, lists_of)
+    _controls(name, folder, index, wanted, found, lists_of)
     if found is None:
         state.stop(why)
     offset = PAGE * _number(st.query_params.get("page", "0"))
@@ -40,7 +41,8 @@ def show() -> None:
     top = lists.pages(len(found.order), offset, PAGE, name, wanted, index.n_features)
     body = _none(name, wanted, index)
     if rows:
-        body = lists.table(rows, name, wanted, other, found.hits, said)
+        stable = load.stable(folder, index)
+        body = lists.table(rows, name, wanted, other, found.hits, said, stable)
     state.show(joined([problem, lists.order(wanted), top, body]))
     _places(name, index, wanted)
     _map(index, wanted, found)
@@ -77,9 +79,10 @@ def _search(wanted: Listing) -> None:
 
 def _controls(
     name: str,
+    folder: Path,
     index: FeatureIndex,
     wanted: Listing,
-    found: load.Listed | None,
+    found: load_lists.Listed | None,
     names: list[str],
 ) -> None:
     """Filters, the way to a number, and to any one of the list."""
@@ -89,7 +92,7 @@ def _controls(
         popover = st.popover(label, key="filters", on_change="rerun")
         if popover.open:
             with popover:
-                _filters(name, index, wanted, names)
+                _filters(name, folder, index, wanted, names)
     with number:
         asked = st.text_input(
             "Feature number",
@@ -107,7 +110,9 @@ def _controls(
             state.show(draw.link("feature", "random", "step", **query))
 
 
-def _filters(name: str, index: FeatureIndex, wanted: Listing, names: list[str]) -> None:
+def _filters(
+    name: str, folder: Path, index: FeatureIndex, wanted: Listing, names: list[str]
+) -> None:
     low = max((at for at in DENSITIES if at <= wanted.low), default=0.0)
     high = min((at for at in DENSITIES if at >= wanted.high), default=1.0)
     st.session_state["w_density"] = (low, high)
@@ -123,7 +128,8 @@ def _filters(name: str, index: FeatureIndex, wanted: Listing, names: list[str]) 
     if index.summary["signed"]:
         signs = {"options": [*listing.SIGNS], "format_func": listing.SIGNS.get}
         state.control(st.selectbox, "activations", "sign", wanted.sign, **signs)
-    kinds = {key: said for key, said in listing.ONLY.items() if key != "found"}
+    absent = {"found"} if load.stable(folder, index) else {"found", "stable", "unstable"}
+    kinds = {key: said for key, said in listing.ONLY.items() if key not in absent}
     for other in index.summary["others"][:1]:
         kinds["found"] = f"found in {other['name']}"
     kinds |= {f"{listing.LIST}{one}": f"on the list “{one}”" for one in names}
@@ -154,13 +160,13 @@ def _places(name: str, index: FeatureIndex, wanted: Listing) -> None:
     if not section.open:
         return
     with section:
-        places = load.passages(index, wanted.asked)
+        places = load_lists.passages(index, wanted.asked)
         if not places:
             state.show(html('<p class="empty">It stands in no indexed context.</p>'))
         state.show(joined(lists.passage(place, name, wanted) for place in places))
 
 
-def _map(index: FeatureIndex, wanted: Listing, found: load.Listed) -> None:
+def _map(index: FeatureIndex, wanted: Listing, found: load_lists.Listed) -> None:
     """The decoder directions in a plane, whose boxes filter, once that is opened."""
     section = st.expander("Map of decoder directions", key="map", on_change="rerun")
     if not section.open:

@@ -70,7 +70,7 @@ saelab.formats: saelab.activations saelab.cross_layer saelab.digests saelab.erro
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
-    saelab.matching saelab.sae saelab.statistics
+    saelab.initial saelab.matching saelab.sae saelab.statistics
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.digests saelab.errors
     saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
     saelab.token_norm

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
 from saelab.ranges import Count
@@ -21,11 +21,11 @@ from saelab.runs import RunFolder
 
 from . import compare_stability, compare_text, groups
 from .common import OfCache, Runs, document, finished, keep, show
+from .groups import Measured
 from .progress import bar, stage
 
 if TYPE_CHECKING:
     from saelab import SAE
-    from saelab.analysis.comparison import Together
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,10 @@ class Args(OfCache):
     """also count which features never fire on 500,000 training tokens"""
 
 
-class Measured(NamedTuple):
-    """Runs measured together."""
-
-    folders: dict[str, Path]
-    saes: dict[str, "SAE"]
-    together: "Together"
-
-
 def run(args: Args) -> int:
     """Compare every two, write compare-OTHER.json into the first of each, print."""
     if args.stability:
-        return compare_stability.run(args, measured(args))
+        return compare_stability.run(measured(args), args.seed, json=args.json)
     pairs, grouped = compared(args)
     if len(pairs) == 1 and not args.against:
         show(pairs[0], args.json, compare_text.pair(pairs[0]))

@@ -10,7 +10,7 @@ from .common import document, keep, show, told
 if TYPE_CHECKING:
     from saelab.analysis.comparison.stability import Stability
 
-    from .compare import Args, Measured
+    from .groups import Measured
 
 COLUMNS = {
     "cosine": "write alike",
@@ -19,21 +19,21 @@ COLUMNS = {
 }
 
 
-def run(args: "Args", of: "Measured") -> int:
+def run(of: "Measured", seed: int, *, json: bool) -> int:
     """Measure, write stability.json into every run, print."""
     from saelab.analysis.comparison import stability
 
-    stable = stability.stability(of.saes, of.together.codes, args.seed)
+    stable = stability.stability(of.saes, of.together.codes, seed)
     over = {name: stability.over_runs(stable, name).as_dict() for name in COLUMNS}
     for warning in _warnings(of):
         print(warning, file=sys.stderr)
     runs = []
     for name, each in stable.items():
-        result = document("stability", args.seed, **_fields(name, each, of), over_seeds=over)
+        result = document("stability", seed, **_fields(name, each, of), over_seeds=over)
         keep(RunFolder(of.folders[name]).stability, result)
         runs.append(result)
-    whole = document("stabilities", args.seed, runs=runs, over_seeds=over)
-    show(whole, args.json, text(whole))
+    whole = document("stabilities", seed, runs=runs, over_seeds=over)
+    show(whole, json, text(whole))
     return 0
 
 

@@ -4,7 +4,7 @@ that differ by their seeds alone."""
 import glob
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from saelab.errors import UsageError
 from saelab.folders import find
@@ -12,6 +12,15 @@ from saelab.runs import RunFolder
 
 if TYPE_CHECKING:
     from saelab import SAE
+    from saelab.analysis.comparison import Together
+
+
+class Measured(NamedTuple):
+    """Runs measured on the same tokens, by name."""
+
+    folders: dict[str, Path]
+    saes: dict[str, "SAE"]
+    together: "Together"
 
 
 def expanded(places: Sequence[Path]) -> tuple[Path, ...]:

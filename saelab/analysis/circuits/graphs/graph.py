@@ -220,11 +220,10 @@ def graph(model: Any, local: Local, also: Sequence[int] = ()) -> Graph:
     """
     nodes = _nodes(local, also)
     n_nodes, n_outputs = len(nodes.kind), int((nodes.kind == LOGIT).sum())
-    edges, biases, totals = (
-        torch.zeros(n_nodes, n_nodes),
-        torch.zeros(n_nodes),
-        torch.full((n_nodes,), torch.nan),
-    )
+    dtype = local.logits.dtype
+    edges = torch.zeros(n_nodes, n_nodes, dtype=dtype)
+    biases = torch.zeros(n_nodes, dtype=dtype)
+    totals = torch.full((n_nodes,), torch.nan, dtype=dtype)
     for number, place in enumerate(local.places):
         mine = ((nodes.kind == FEATURE) & (nodes.place == number)).nonzero().flatten()
         if place.site and len(mine):
@@ -237,7 +236,7 @@ def graph(model: Any, local: Local, also: Sequence[int] = ()) -> Graph:
             totals[mine] = nodes.value[mine]
     outputs_K = nodes.number[-n_outputs:]
     W_KV = torch.nn.functional.one_hot(outputs_K, len(local.logits)) - 1 / len(local.logits)
-    W_KV = W_KV.to(local.logits.device)
+    W_KV = W_KV.to(local.logits)
     edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = _inputs(
         model, local, frozen.LOGITS, nodes.position[-n_outputs:], W_KV
     )

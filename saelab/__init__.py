@@ -13,6 +13,7 @@ from saelab.idle import wait_asleep
 if TYPE_CHECKING:
     from apps.browser import charts, draw
     from apps.notebook import show
+    from apps.notebook.graphs import graph
     from apps.notebook.opened import Run, open
     from apps.notebook.training import train
     from saelab.activations import Cache
@@ -49,6 +50,7 @@ __all__ = [
     "charts",
     "draw",
     "evaluate",
+    "graph",
     "load_model",
     "open",
     "register",
@@ -74,6 +76,7 @@ HOMES = {
     "charts": ("apps.browser.charts", None),
     "draw": ("apps.browser.draw", None),
     "evaluate": ("saelab.evaluation", "evaluate"),
+    "graph": ("apps.notebook.graphs", "graph"),
     "load_model": ("saelab.models", "load"),
     "open": ("apps.notebook.opened", "open"),
     "register": ("saelab.registration", "register"),

@@ -88,12 +88,13 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
     saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.models saelab.origin saelab.runs
-saelab.analysis.circuits: saelab.analysis.attention saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify
-    saelab.statistics saelab.tasks
+saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
+    saelab.analysis.parts saelab.code saelab.errors saelab.kernels saelab.models saelab.sae
+    saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
 saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering
     saelab.errors saelab.features saelab.models saelab.opening saelab.runs
 saelab.folders: saelab.runs
+saelab.sets: saelab.errors saelab.folders saelab.models saelab.opening saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.cross_layer
@@ -108,15 +109,16 @@ apps:
 apps.browser: saelab.analysis.prompts saelab.analysis.steering saelab.digests saelab.errors
     saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.models
     saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling saelab.statistics
-apps.notebook: apps.browser saelab.activations saelab.analysis.prompts saelab.analysis.steering
-    saelab.errors saelab.evaluation saelab.features saelab.files saelab.matching saelab.opening
-    saelab.prompting saelab.runs saelab.sae training
+apps.notebook: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.prompts
+    saelab.analysis.steering saelab.errors saelab.evaluation saelab.features saelab.files
+    saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets training
 apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
     saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer
     saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
     saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
     saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
-    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.spelling saelab.statistics saelab.tasks
+    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics
+    saelab.tasks
     saelab.textfiles training training.recipes training.reproduce
 """
 

@@ -68,6 +68,7 @@ def differing(committed: Any, now: Any) -> list[str]:
 def test_a_notebook_runs_from_the_first_cell_to_the_last(path: Path, indexed: Path):
     search = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     place = {"SAELAB_RUN": str(indexed), "SAELAB_OTHER": str(indexed.parent / "other")}
+    place["SAELAB_TOKENS"] = "4k"
     now = executed(path, {**place, "PYTHONPATH": search})
     assert differing(nbformat.read(path, 4), now) == []
 

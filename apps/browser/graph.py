@@ -19,6 +19,11 @@ COLUMNS = {
     "held": ("as attribution assumes", "patterns, norms and the set of active features held"),
     "free": ("free replacement", "everything recomputed, dictionaries in place, errors kept"),
     "model": ("the model itself", "what the feature writes is subtracted, all else recomputed"),
+    "patterns": ("attention moves", "as attribution assumes, but patterns recomputed"),
+    "norms": ("norms move", "as attribution assumes, but norms recomputed"),
+    "features": ("features switch", "as attribution assumes, but which are active is found anew"),
+    "mlps": ("its own MLPs", "patterns and norms held, MLPs as they compute"),
+    "no patterns": ("the model, attention held", "subtracted in the model, with patterns held"),
 }
 Labels = Callable[[str, int], str]
 
@@ -150,6 +155,8 @@ def faithfulness(fields: Mapping[str, Any]) -> Markup:
         return EMPTY
     rows = []
     for name, (short, meaning) in COLUMNS.items():
+        if name not in fields:
+            continue
         column = fields[name]
         correlation, slope = estimate(column["correlation"]), estimate(column["slope"])
         chance = number(column["correlation"]["null"])

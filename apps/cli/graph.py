@@ -6,7 +6,6 @@ measure how far it is to be believed.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,26 +47,39 @@ class Args(OfRun):
     """share of it that the kept edges carry"""
     ablated: OrNone = 20
     """features of each graph that are ablated one by one, to measure what the graph foretells"""
+    apart: bool = False
+    """also ablate with one thing moving at a time (attention, norms, which features are active, the
+    model's own MLPs), which says where the graph's foretelling breaks"""
+    supernodes: OrNone = 0
+    """tokens of the first run's cache on which features that fire together are found, which become
+    supernodes; 0: none"""
+    cache: Folder = None
+    """that cache, where it is not the one that the run names"""
     out: Folder = None
     """folder for the graphs (default: graphs/NAME)"""
 
 
 def run(args: Args) -> int:
     """Trace, score, write the graphs and their table, print."""
-    from saelab import models, opening, runs
-    from saelab.analysis.circuits.graphs import report
+    from saelab import models, opening, runs, sets
+    from saelab.analysis.circuits.graphs import intervention, report, supernodes
     from saelab.analysis.circuits.graphs.document import theirs
     from saelab.files import write_json
 
-    folders = members(args.run)
     options = {"device": args.place, "dtype": args.model_dtype or "float32"}
-    opened = opening.open_all(folders, args.model, needs=("model",), **options)
+    opened = sets.open_set(args.run, args.model, needs=("model",), **options)
     model, saes = opened[0].model, [one.sae for one in opened]
-    check_together(opened)
     prompts = given(args, model)
     name = args.out.name if args.out else args.task or (args.prompts and args.prompts.stem)
+    folders = [one.folder.path for one in opened]
     scan = "-".join(folder.resolve().name for folder in folders)
-    plan = report.Plan(scan, args.nodes, args.edges, args.ablated, args.seed)
+    conditions = intervention.COLUMNS | (intervention.APART if args.apart else {})
+    at = [models.resolve_hook(model, one.sae.origin.target) for one in opened]
+    fired = None
+    if args.supernodes:
+        (first,) = opening.open_all(folders[:1], model, args.cache, **options)
+        fired = supernodes.firings(dict(zip(at, saes, strict=True)), first.cache, args.supernodes)
+    plan = report.Plan(scan, args.nodes, args.edges, args.ablated, args.seed, conditions, fired)
     out = runs.RunFolder(args.out or Path("graphs") / (name or "prompt"))
 
     def write(traced: Any) -> None:
@@ -89,10 +101,8 @@ def run(args: Args) -> int:
         path = out.path / "circuit-tracer" / "graph-metadata.json"
         write_json(path, {"graphs": listed})
     fields["notes"] += refusals[:1]
-    sources = {
-        models.resolve_hook(model, one.sae.origin.target): str(one.folder.path.absolute())
-        for one in opened
-    }
+    places = [str(one.folder.path.absolute()) for one in opened]
+    sources = dict(zip(at, places, strict=True))
     shares = {"node_share": args.nodes, "edge_share": args.edges}
     result = document("graphs", args.seed, **fields, **shares, runs=sources)
     write_json(out.graphs, result)
@@ -102,34 +112,10 @@ def run(args: Args) -> int:
     return 0
 
 
-def members(named: Sequence[Path]) -> list[Path]:
-    """The runs that are named, and those inside folders that are no runs themselves."""
-    from saelab.folders import find
-    from saelab.runs import RunFolder
-
-    if not named:
-        raise UsageError("no run named: saelab graph --run RUN [--run RUN ...] --prompt TEXT")
-    folders: list[Path] = []
-    for folder in named:
-        inside = {} if RunFolder(folder).is_run() else find([folder])
-        folders += inside.values() if inside else [folder]
-    return folders
-
-
-def check_together(opened: Sequence[Any]) -> None:
-    """Raise UsageError for a run of another model than the first one's."""
-    from saelab import models
-
-    model, first = opened[0].model, opened[0].folder.path
-    for one in opened[1:]:
-        if one.sae.origin.model is not None:
-            models.check(model, one.sae.origin.model, f"{one.folder.path}, beside {first},")
-
-
 def given(args: Args, model: Any) -> list["Prompt"]:
     """The prompts that the command line names, in tokens."""
     from saelab.analysis.circuits.graphs import report
-    from saelab.tasks import files, tokens
+    from saelab.tasks import files
 
     if args.prompts and not args.prompts.is_file():
         raise UsageError(f"no file {args.prompts}")
@@ -139,11 +125,20 @@ def given(args: Args, model: Any) -> list["Prompt"]:
         for drawn in words.prompts[: args.n]:
             texts.append(report.prompt(model, drawn.clean, drawn.right))
     if args.task:
-        task = tokens.task(args.task, model, n=args.n, seed=args.seed, split="held-out")
-        for row, right, end in zip(task.clean, task.right, task.positions["end"], strict=True):
-            ids = row[: int(end) + 1]
-            text = model.tokenizer.decode(ids[1:].tolist())
-            texts.append(report.Prompt(text, ids, [i for i in right.tolist() if i >= 0]))
+        texts += of_task(args.task, model, args.n, args.seed)
     if not texts:
         raise UsageError("nothing to trace: give --prompt TEXT, --prompts FILE or --task TASK")
     return texts
+
+
+def of_task(name: str, model: Any, n: int, seed: int) -> list["Prompt"]:
+    """n held-out prompts of a built-in task, up to where the answer follows."""
+    from saelab.analysis.circuits.graphs.report import Prompt
+    from saelab.tasks import tokens
+
+    task, prompts = tokens.task(name, model, n=n, seed=seed, split="held-out"), []
+    for row, right, end in zip(task.clean, task.right, task.positions["end"], strict=True):
+        ids = row[: int(end) + 1]
+        text = model.tokenizer.decode(ids[1:].tolist())
+        prompts.append(Prompt(text, ids, [i for i in right.tolist() if i >= 0]))
+    return prompts

@@ -12,12 +12,21 @@ COLUMNS = {
     "held": "held, as attribution assumes",
     "free": "free replacement model",
     "model": "the model itself",
+    "patterns": "held, but attention moves",
+    "norms": "held, but norms move",
+    "features": "held, but features switch",
+    "mlps": "held, but MLPs are its own",
+    "no patterns": "the model, attention held",
 }
 
 
 def text(result: dict[str, Any], out: Path) -> str:
     """The table of prompts, the scores, the faithfulness."""
     parts = [_prompts(result["prompts"]), _scores(result["scores"])]
+    if grouped := result.get("supernodes"):
+        share, tokens = cell(grouped["grouped"], ".2f"), grouped["tokens"]
+        by_chance = f"{grouped['grouped']['null']:.2f} by chance"
+        parts.append(f"{share} of features in supernodes ({by_chance}), by {tokens:,} tokens")
     if result["faithfulness"]:
         parts.append(_faithfulness(result["faithfulness"]))
     written = f"{RunFolder(out).graphs} written; next: saelab browse {out}"
@@ -54,6 +63,8 @@ def _faithfulness(fields: dict[str, Any]) -> str:
         f"{'':30} {'correlation':24} {'of controls':12} slope",
     ]
     for name, title in COLUMNS.items():
+        if name not in fields:
+            continue
         correlation, slope = fields[name]["correlation"], fields[name]["slope"]
         null = "-" if correlation["null"] is None else f"{correlation['null']:.3f}"
         lines.append(f"{title:30} {cell(correlation, '.3f'):24} {null:12} {cell(slope, '.3f')}")

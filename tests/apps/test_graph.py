@@ -10,7 +10,7 @@ import pytest
 from apps.cli import main
 from saelab import models
 from saelab.files import read_json
-from tests.analysis.dictionaries import transcoder
+from tests.analysis.dictionaries import dictionary, transcoder
 from tests.conftest import make_model
 from tests.schemas import check
 
@@ -90,6 +90,34 @@ def test_runs_of_two_models_are_not_one_set(transcoders, tiny_model, tmp_path, c
 def test_what_cannot_be_traced_is_refused(transcoders, words, sentence, capsys):
     assert graph("--run", transcoders / "set", *words) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_an_sae_where_a_transcoder_is_needed_is_refused(transcoders, tiny_model, tmp_path, capsys):
+    sae = dictionary("blocks.0.hook_mlp_out")
+    identity = models.identity(models.load(tiny_model))
+    sae.origin = sae.origin.__class__("blocks.0.hook_mlp_out", model=identity)
+    sae.save(tmp_path / "sae")
+    assert graph("--run", tmp_path, "--prompt", "abc") == 2
+    assert "name a transcoder (`saelab train --target blocks.0" in capsys.readouterr().err
+
+
+def test_another_models_dictionaries_are_refused(transcoders, tmp_path, capsys):
+    other = make_model(tmp_path / "other", seed=1)
+    assert graph("--run", transcoders / "set", "--model", other, "--prompt", "abc") == 2
+    assert "is another model by its weights" in capsys.readouterr().err
+
+
+def test_supernodes_are_made_of_what_fires_together_in_the_runs_cache(tiny_run, tmp_path, capsys):
+    words = ("--prompt", "abcab", "--ablated", 2, "--apart", "--supernodes", 2000, "--json")
+    assert graph("--run", tiny_run, *words, "--out", tmp_path / "g") == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "graphs")
+    one = read_json(tmp_path / "g" / "prompt-0.graph.json")
+    check(one, "graph")
+    names = {node["node_id"] for node in one["nodes"]}
+    assert all({*ids} <= names and len(ids) > 1 for _, *ids in one["qParams"]["supernodes"])
+    assert result["supernodes"]["grouped"]["value"] == pytest.approx(one["grouped"]["share"])
+    assert {"patterns", "norms", "features", "mlps"} < {*result["faithfulness"]}
 
 
 def test_two_dictionaries_of_one_layer_are_refused(transcoders, tmp_path, capsys):

@@ -59,8 +59,11 @@ def made(x: list[float], y: list[float], other: list[float]) -> faithfulness.Tri
     """One prompt's trials with these changes in each column."""
     foretold, measured, theirs = (torch.tensor([values]).T for values in (x, y, other))
     nodes = torch.arange(len(x))
-    effects = Check(foretold, measured, measured, measured)
-    return faithfulness.Trials(nodes, nodes, effects, Check(foretold, theirs, theirs, theirs))
+    names = ("held", "free", "model")
+    effects, controlled = (
+        Check(foretold, dict.fromkeys(names, column)) for column in (measured, theirs)
+    )
+    return faithfulness.Trials(nodes, nodes, effects, controlled)
 
 
 def test_correlation_and_slope_are_those_of_all_pairs():

@@ -1,6 +1,7 @@
 """Attribution graphs: exact sums, conservation, scores and pruning by hand, predicted against
 measured ablation."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -197,7 +198,8 @@ def test_ablations_are_foretold_exactly_while_frozen_and_roughly_while_not(model
     )
     first = features_M.argsort(descending=True)[: min(30, int((features_M > 0).sum()))]
     ablated_RM = torch.nn.functional.one_hot(first, len(features_M)).bool()
-    predicted, held, free, _ = intervention.check(model, local, drawn, ablated_RM)
+    predicted, measured = intervention.check(model, local, drawn, ablated_RM)
+    held, free = measured["held"], measured["free"]
     scale = float(predicted.abs().max())
     assert scale > 0.01 and float((predicted - held).abs().max()) < 1e-4 * scale
     assert float((predicted - free).abs().max()) > 1e-3 * scale
@@ -209,8 +211,9 @@ def test_several_features_ablated_at_once_do_not_count_twice(model):
     drawn = graph(model, local)
     some = (drawn.nodes.kind == FEATURE) & (torch.arange(len(drawn.nodes.kind)) % 3 == 0)
     found = intervention.check(model, local, drawn, some[None])
+    held = found.measured["held"]
     torch.testing.assert_close(
-        found.predicted, found.held, rtol=1e-3, atol=1e-4 * float(found.held.abs().max())
+        found.predicted, held, rtol=1e-3, atol=1e-4 * float(held.abs().max())
     )
 
 
@@ -219,7 +222,8 @@ def test_the_models_own_change_is_that_of_a_run_without_what_the_feature_writes(
     drawn = graph(model, local)
     node = int(((drawn.nodes.kind == FEATURE) & (drawn.nodes.place == 0)).nonzero()[3])
     ablated_RM = torch.nn.functional.one_hot(torch.tensor([node]), len(drawn.nodes.kind)).bool()
-    _, held, free, changed = intervention.check(model, local, drawn, ablated_RM)
+    _, measured = intervention.check(model, local, drawn, ablated_RM)
+    held, free, changed = (measured[name] for name in ("held", "free", "model"))
     position, feature = int(drawn.nodes.position[node]), int(drawn.nodes.number[node])
     written_D = drawn.nodes.value[node] * SETS["transcoders"][0].W_dec[feature].detach()
 
@@ -236,6 +240,18 @@ def test_the_models_own_change_is_that_of_a_run_without_what_the_feature_writes(
     assert not torch.allclose(changed, free) and not torch.allclose(changed, held)
 
 
+def test_each_condition_lets_something_else_move(model):
+    local = take_apart(model, TOKENS, SETS["transcoders"])
+    drawn = graph(model, local)
+    first_M = (drawn.nodes.kind == FEATURE) & (drawn.nodes.place == 0)
+    ablated_RM = torch.eye(len(first_M), dtype=torch.bool)[first_M][:6]
+    conditions = intervention.COLUMNS | intervention.APART
+    measured = intervention.check(model, local, drawn, ablated_RM, conditions).measured
+    least = 1e-4 * float(measured["held"].abs().max())
+    for one, other in itertools.combinations(conditions, 2):
+        assert float((measured[one] - measured[other]).abs().max()) > least, (one, other)
+
+
 def test_many_ablations_at_once_are_each_ones_own(model):
     local = take_apart(model, TOKENS, SETS["transcoders"])
     drawn = graph(model, local)
@@ -243,7 +259,9 @@ def test_many_ablations_at_once_are_each_ones_own(model):
     ablated_RM = torch.nn.functional.one_hot(some, len(drawn.nodes.kind)).bool()
     together = intervention.check(model, local, drawn, ablated_RM)
     alone = intervention.check(model, local, drawn, ablated_RM[17:])
-    for many, one in zip(together, alone, strict=True):
+    pairs = [(together.predicted, alone.predicted)]
+    pairs += [(column, alone.measured[name]) for name, column in together.measured.items()]
+    for many, one in pairs:
         torch.testing.assert_close(many[17:], one, rtol=1e-4, atol=1e-5)
 
 

@@ -35,8 +35,11 @@ class Words(NamedTuple):
     """of the model"""
 
 
-def document(graph: Graph, core: Core, words: Words, node_share: float) -> dict[str, Any]:
-    """metadata, qParams, nodes and links of what pruning keeps.
+def document(
+    graph: Graph, core: Core, words: Words, node_share: float, groups: Sequence[list[int]] = ()
+) -> dict[str, Any]:
+    """metadata, qParams, nodes and links of what pruning keeps. groups: nodes that are supernodes
+    together.
 
     A link's weight is what its source adds to its target; a node's `influence` is the share of all
     influence that it has together with those of more, as in circuit-tracer. Weights and activations
@@ -44,7 +47,7 @@ def document(graph: Graph, core: Core, words: Words, node_share: float) -> dict[
 
     >>> document(drawn, influence.prune(drawn), words, influence.NODE_SHARE)["nodes"][0]["node_id"]
     """
-    ids = _ids(graph, words.n_layers)
+    ids = names(graph, words.n_layers)
     reach_M = influence.influence(influence.shares(graph.edges), influence.output_weights(graph))
     shares = influence.cumulative(reach_M).tolist()
     linked_M = core.edges.any(0) | core.edges.any(1)
@@ -56,7 +59,10 @@ def document(graph: Graph, core: Core, words: Words, node_share: float) -> dict[
         "metadata": _metadata(words, node_share),
         "qParams": {
             "pinnedIds": [],
-            "supernodes": [],
+            "supernodes": [
+                [_label(graph, nodes, shares, words), *(ids[node] for node in nodes)]
+                for nodes in groups
+            ],
             "linkType": "both",
             "clickedId": "",
             "sg_pos": "",
@@ -111,7 +117,7 @@ def _prefixes(places: Sequence[str]) -> list[str]:
     return prefixes
 
 
-def _ids(graph: Graph, n_layers: int) -> list[str]:
+def names(graph: Graph, n_layers: int) -> list[str]:
     """A name for each node, all different."""
     nodes, prefixes = graph.nodes, _prefixes(graph.places)
     columns = (nodes.kind, nodes.place, nodes.position, nodes.number)
@@ -132,6 +138,14 @@ def _ids(graph: Graph, n_layers: int) -> list[str]:
         f"{name}_error" if kind == ERROR and counts[name] > 1 else name
         for name, kind in zip(ids, kinds, strict=True)
     ]
+
+
+def _label(graph: Graph, group: list[int], shares: list[float], words: Words) -> str:
+    """The token that a supernode is at, and its feature of most influence."""
+    nodes, first = graph.nodes, min(group, key=shares.__getitem__)
+    layer = layer_of(graph.places[int(nodes.place[first])])
+    token = words.tokens[int(nodes.position[first])]
+    return f"{token!r}: {layer}/{int(nodes.number[first])} and {len(group) - 1} more"
 
 
 def _cantor(x: int, y: int) -> int:

@@ -5,7 +5,7 @@ Source: Ameisen et al. 2025 (perturbation experiments). Shapes: R ablations, K l
 P prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from saelab.statistics import Estimate, over_documents, weights
 
 FEATURES = 20  # of most influence, each ablated alone
 ALIKE = 2.0  # a control's activation is at most so many times larger or smaller
-COLUMNS = ("held", "free", "model")
 
 
 class Trials(NamedTuple):
@@ -43,7 +42,14 @@ class Agreement(NamedTuple):
     """measured change per foretold change: least squares through 0"""
 
 
-def trials(model: Any, local: Local, graph: Graph, n: int = FEATURES, seed: int = 0) -> Trials:
+def trials(
+    model: Any,
+    local: Local,
+    graph: Graph,
+    n: int = FEATURES,
+    seed: int = 0,
+    conditions: Mapping[str, intervention.Condition] = intervention.COLUMNS,
+) -> Trials:
     """Ablate the n features of most influence on the output, each alone, and a control of each.
 
     A control is drawn at random among the active features of the same hook and position whose
@@ -67,9 +73,14 @@ def trials(model: Any, local: Local, graph: Graph, n: int = FEATURES, seed: int 
             controls.append(control)
     nodes_R, controls_R = (torch.tensor(each, dtype=torch.int64) for each in (features, controls))
     ablated_RM = torch.nn.functional.one_hot(torch.cat([nodes_R, controls_R]), len(nodes.kind))
-    both = intervention.check(model, local, graph, ablated_RM.bool())
-    mine = intervention.Check(*(column[: len(features)] for column in both))
-    theirs = intervention.Check(*(column[len(features) :] for column in both))
+    both = intervention.check(model, local, graph, ablated_RM.bool(), conditions)
+    split = len(features)
+    mine, theirs = (
+        intervention.Check(
+            both.predicted[half], {name: column[half] for name, column in both.measured.items()}
+        )
+        for half in (slice(split), slice(split, None))
+    )
     return Trials(nodes_R, controls_R, mine, theirs)
 
 
@@ -89,16 +100,16 @@ def _control(graph: Graph, node: int, draw: torch.Generator) -> int | None:
 
 
 def agreement(every: Sequence[Trials], seed: int = 0) -> dict[str, Agreement]:
-    """For each column of `intervention.Check` how far it agrees with what was foretold, over the
+    """For each condition that was measured how far it agrees with what was foretold, over the
     ablations and logits of all prompts.
 
     >>> agreement([trials(model, *one) for one in traced])["model"].correlation
     """
     weights_RP = weights(len(every), seed)
     by_column = {}
-    for column in COLUMNS:
-        mine = np.stack([_sums(one.effects, getattr(one.effects, column)) for one in every])
-        other = np.stack([_sums(one.effects, getattr(one.controlled, column)) for one in every])
+    for column in every[0].effects.measured:
+        mine = np.stack([_sums(one.effects, one.effects.measured[column]) for one in every])
+        other = np.stack([_sums(one.effects, one.controlled.measured[column]) for one in every])
         chance = float(_correlation(other.sum(0)))
         by_column[column] = Agreement(
             over_documents(mine, _correlation, weights_RP, chance),

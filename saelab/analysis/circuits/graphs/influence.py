@@ -63,20 +63,18 @@ def influence(shares: Tensor, weights_M: Tensor) -> Tensor:
 
 
 def _without_features(graph: Graph) -> Tensor:
-    """The edges into logits when every feature's contribution is added to the error of its hook and
-    position."""
+    """[M] influence when every feature's contribution is added to the error of its hook and
+    position: only logits have inputs then."""
     kind, place, position = graph.nodes.kind, graph.nodes.place, graph.nodes.position
     length = int(position.max()) + 1
     keys, errors = place * length + position, (kind == ERROR).nonzero().flatten()
     owner = torch.zeros(int(keys[errors].max()) + 1, dtype=torch.int64)
     owner[keys[errors]] = errors
     features, logits = (kind == FEATURE).nonzero().flatten(), (kind == LOGIT).nonzero().flatten()
-    edges = torch.zeros_like(graph.edges)
-    edges[logits] = graph.edges[logits].index_add(
-        1, owner[keys[features]], graph.edges[logits][:, features]
-    )
-    edges[:, features] = 0
-    return edges
+    inputs_KM = graph.edges[logits]
+    moved_KM = inputs_KM.index_add(1, owner[keys[features]], inputs_KM[:, features])
+    moved_KM[:, features] = 0
+    return output_weights(graph)[logits] @ shares(moved_KM)
 
 
 def _replacement(kind_M: Tensor, influence_M: Tensor) -> float:
@@ -92,7 +90,7 @@ def scores(graph: Graph) -> Scores:
     weights_M, kind = output_weights(graph), graph.nodes.kind
     parts = shares(graph.edges)
     influence_M = influence(parts, weights_M)
-    floor = _replacement(kind, influence(shares(_without_features(graph)), weights_M))
+    floor = _replacement(kind, _without_features(graph))
     all_M = influence_M + weights_M
     by_M = torch.where((kind == FEATURE) | (kind == LOGIT), all_M, 0)
     complete_M = 1 - parts[:, kind == ERROR].sum(1)
@@ -109,11 +107,14 @@ def cumulative(influence_M: Tensor) -> Tensor:
 
 
 def _leading(values: Tensor, share: float) -> Tensor:
-    """Which of the values [n] make up `share` of their sum, largest first."""
-    order = values.argsort(descending=True, stable=True)
-    before = values[order].cumsum(0) - values[order]
+    """Which of the values, none negative, make up `share` of their sum, largest first."""
     kept = torch.zeros_like(values, dtype=torch.bool)
-    kept[order] = (before < share * values.sum()) & (values[order] > 0)
+    some = values.nonzero(as_tuple=True)  # most links are 0, which need no sorting
+    some_n = values[some]
+    order = some_n.argsort(descending=True, stable=True)
+    before_n = some_n[order].cumsum(0) - some_n[order]
+    first = order[before_n < share * values.sum()]
+    kept[tuple(index[first] for index in some)] = True
     return kept
 
 
@@ -127,9 +128,11 @@ def prune(graph: Graph, node_share: float = NODE_SHARE, edge_share: float = EDGE
     weights_M, kind = output_weights(graph), graph.nodes.kind
     fixed = (kind == TOKEN) | (kind == LOGIT)
     nodes = fixed | _leading(influence(shares(graph.edges), weights_M), node_share)
-    parts = shares(graph.edges * nodes * nodes[:, None])
-    weighted = parts * (influence(parts, weights_M) + weights_M)[:, None]
-    edges = _leading(weighted.flatten(), edge_share).view_as(weighted)
+    (mine,) = nodes.nonzero(as_tuple=True)
+    parts = shares(graph.edges[mine[:, None], mine])
+    weighted = parts * (influence(parts, weights_M[mine]) + weights_M[mine])[:, None]
+    edges = torch.zeros_like(graph.edges, dtype=torch.bool)
+    edges[mine[:, None], mine] = _leading(weighted, edge_share)
     while True:
         lost = nodes & ~fixed & ~edges.any(0) | nodes & (kind == FEATURE) & ~edges.any(1)
         if not lost.any():

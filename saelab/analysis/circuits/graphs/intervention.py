@@ -6,7 +6,7 @@ Shapes: R ablations, T positions, B = R x T tokens, D width, N pairs, M nodes, K
 V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -23,20 +23,43 @@ from saelab.models.running import Edit
 ROWS = 16  # ablations run in one pass
 
 
+class Condition(NamedTuple):
+    """What an ablation is measured in."""
+
+    replaced: bool
+    """MLPs replaced by their features and stored errors; else they compute"""
+    moving: frozenset[str]
+    """of HOLDING, what is recomputed; all else stays as it was in the prompt's own run"""
+
+
+HOLDING = {"patterns": "hook_pattern", "norms": "hook_scale", "features": "mlp.hook_out"}
+ALL = frozenset(HOLDING)
+COLUMNS = {
+    # What attribution assumes: patterns, norms and the set of active features are held.
+    "held": Condition(True, frozenset()),
+    # Everything is recomputed, features included; errors stay as they were.
+    "free": Condition(True, ALL),
+    # The features' value x W_dec is subtracted where they are written, in the model itself.
+    "model": Condition(False, ALL),
+}
+# Between "held" and "free" one thing at a time, then the model's own MLPs without and with the
+# norms.
+APART = {
+    "patterns": Condition(True, frozenset({"patterns"})),
+    "norms": Condition(True, frozenset({"norms"})),
+    "features": Condition(True, frozenset({"features"})),
+    "mlps": Condition(False, frozenset({"features"})),
+    "no patterns": Condition(False, ALL - {"patterns"}),
+}
+
+
 class Check(NamedTuple):
-    """Change of each logit node (minus the mean logit) when features are set to 0, [R, K] each."""
+    """Change of each logit node (minus the mean logit) when features are set to 0."""
 
     predicted: Tensor
-    """from the graph's edges"""
-    held: Tensor
-    """measured in the replacement model with patterns, norms and the set of active features held,
-    as attribution assumes"""
-    free: Tensor
-    """measured in the replacement model with everything recomputed, features included; errors stay
-    as they were"""
-    model: Tensor
-    """measured in the model itself: the features' value x W_dec is subtracted where they are
-    written, and all that follows recomputed"""
+    """[R, K] from the graph's edges"""
+    measured: dict[str, Tensor]
+    """[R, K] by the name of the condition"""
 
 
 def predict(graph: Graph, ablated_RM: Tensor) -> Tensor:
@@ -57,9 +80,9 @@ def predict(graph: Graph, ablated_RM: Tensor) -> Tensor:
     return total_RM.float()
 
 
-def _replacing(place: Place, off_RN: Tensor, free: bool) -> list[tuple[str, Edit]]:
+def _replacing(place: Place, off_RN: Tensor, moving: bool) -> list[tuple[str, Edit]]:
     """Edits that recompute a place's features from what it reads and write them with the stored
-    error; off_RN [R, N] are set to 0."""
+    error; off_RN [R, N] are set to 0. moving: which of them are active is found anew."""
     assert place.site
     sae, parts, passing = place.site.sae, place.parts, place.site.passing()
     n_rows, length = len(off_RN), parts.code.n_tokens
@@ -75,7 +98,7 @@ def _replacing(place: Place, off_RN: Tensor, free: bool) -> list[tuple[str, Edit
 
     def remember(acts: Tensor) -> None:
         x_BD = acts.flatten(2).flatten(0, 1)
-        if free:
+        if moving:
             code = sae.encode(x_BD)
         else:
             centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec
@@ -122,57 +145,66 @@ def _by_place(local: Local, graph: Graph, ablated_RM: Tensor) -> list[tuple[Plac
 
 
 @torch.no_grad()
-def replaced(model: Any, local: Local, graph: Graph, ablated_RM: Tensor, *, free: bool) -> Tensor:
-    """Logits [R, V] at the last position of the local replacement model with the marked features
-    set to 0; see Check for `free`."""
+def logits(
+    model: Any, local: Local, graph: Graph, ablated_RM: Tensor, condition: Condition
+) -> Tensor:
+    """Logits [R, V] at the last position with the marked features set to 0.
+
+    >>> logits(model, local, drawn, ablated_RM, COLUMNS["free"])
+    """
     pieces = []
+    ends = tuple(end for name, end in HOLDING.items() if name not in condition.moving)
     for piece_rM in ablated_RM.split(ROWS):
         marked = _by_place(local, graph, piece_rM)
-        edits = [edit for place, off_rN in marked for edit in _replacing(place, off_rN, free)]
+        edits: list[tuple[str, Edit]] = []
+        for place, off_rN in marked:
+            if condition.replaced:
+                edits += _replacing(place, off_rN, "features" in condition.moving)
+            else:
+                edits.append(_subtracting(place, off_rN))
         written = {place.hook for place, _ in marked}
-        held = {name: acts for name, acts in local.held.held.items() if name not in written}
-        contexts = frozen.Frozen(local.held.tokens.expand(len(piece_rM), -1), {} if free else held)
-        read = frozen.run(model, contexts, {}, [frozen.LOGITS], edits)
-        pieces.append(read[frozen.LOGITS][:, -1])
-    return torch.cat(pieces)
-
-
-@torch.no_grad()
-def subtracted(model: Any, local: Local, graph: Graph, ablated_RM: Tensor) -> Tensor:
-    """Logits [R, V] at the last position of the model itself without what the marked features
-    write."""
-    pieces = []
-    for piece_rM in ablated_RM.split(ROWS):
-        marked = _by_place(local, graph, piece_rM)
-        edits = [_subtracting(place, off_rN) for place, off_rN in marked]
+        held = {
+            name: acts
+            for name, acts in local.held.held.items()
+            if name.endswith(ends) and name not in written
+        }
         tokens_rT = local.held.tokens.expand(len(piece_rM), -1)
-        pieces.append(running.logits(model, tokens_rT, edits, last=True))
+        if held or condition.replaced:
+            contexts = frozen.Frozen(tokens_rT, held)
+            read = frozen.run(model, contexts, {}, [frozen.LOGITS], edits)
+            pieces.append(read[frozen.LOGITS][:, -1])
+        else:
+            pieces.append(running.logits(model, tokens_rT, edits, last=True))
     return torch.cat(pieces)
 
 
-def check(model: Any, local: Local, graph: Graph, ablated_RM: Tensor) -> Check:
+def check(
+    model: Any,
+    local: Local,
+    graph: Graph,
+    ablated_RM: Tensor,
+    conditions: Mapping[str, Condition] = COLUMNS,
+) -> Check:
     """Predicted and measured effects on the logit nodes of setting marked feature nodes to 0: R
     ablations of their own, [R, M] bool.
 
     Raises UsageError if an error, a token or a logit is marked.
 
     >>> one_M = torch.arange(len(drawn.nodes.kind)) == 3
-    >>> effects = check(model, local, drawn, one_M[None])
+    >>> check(model, local, drawn, one_M[None]).measured["free"]
     """
     if others := int((ablated_RM & (graph.nodes.kind != FEATURE)).sum()):
         raise UsageError(
             f"{others} of the marked nodes are no features: only features can be ablated here"
         )
     logits_M = graph.nodes.kind == LOGIT
-    with_none = torch.cat([torch.zeros_like(ablated_RM[:1]), ablated_RM])
-    measured = [
-        _changes(replaced(model, local, graph, with_none, free=False)),
-        _changes(replaced(model, local, graph, with_none, free=True)),
-        _changes(subtracted(model, local, graph, with_none)),
-    ]
     outputs_K = graph.nodes.number[logits_M]
-    columns: Sequence[Tensor] = [change_RV[:, outputs_K] for change_RV in measured]
-    return Check(predict(graph, ablated_RM)[:, logits_M], *columns)
+    with_none = torch.cat([torch.zeros_like(ablated_RM[:1]), ablated_RM])
+    measured = {}
+    for name, condition in conditions.items():
+        logits_RV = logits(model, local, graph, with_none, condition)
+        measured[name] = _changes(logits_RV)[:, outputs_K]
+    return Check(predict(graph, ablated_RM)[:, logits_M], measured)
 
 
 def _changes(logits_RV: Tensor) -> Tensor:

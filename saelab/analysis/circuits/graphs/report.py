@@ -4,16 +4,24 @@ Shapes: T positions.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits.graphs import faithfulness, influence
+from saelab.analysis.circuits.graphs import faithfulness, influence, intervention, supernodes
 from saelab.analysis.circuits.graphs.document import Words, document, layer_of
-from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, MLP_OUT, graph, take_apart
+from saelab.analysis.circuits.graphs.graph import (
+    FEATURE,
+    LOGIT,
+    MLP_OUT,
+    Graph,
+    Local,
+    graph,
+    take_apart,
+)
 from saelab.errors import UsageError
 from saelab.sae import SAE
 from saelab.statistics import over_documents, weights
@@ -45,6 +53,10 @@ class Plan(NamedTuple):
     """features ablated one by one in each graph, 0 for none"""
     seed: int = 0
     """of the controls"""
+    conditions: Mapping[str, intervention.Condition] = intervention.COLUMNS
+    """in which ablations are measured"""
+    firings: supernodes.Firings | None = None
+    """by which features are grouped into supernodes; None: not at all"""
 
 
 class Traced(NamedTuple):
@@ -56,6 +68,10 @@ class Traced(NamedTuple):
     """hooks that features and errors are at"""
     trials: faithfulness.Trials | None
     """None where nothing was ablated"""
+    local: Local
+    """the prompt taken apart"""
+    graph: Graph
+    """all of it, not only what is kept"""
 
 
 def prompt(model: Any, text: str, answers: Sequence[str] = ()) -> Prompt:
@@ -85,7 +101,8 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
     seconds = time.perf_counter() - started
     trials = None
     if plan.n_ablated and (drawn.nodes.kind == FEATURE).any():
-        trials = faithfulness.trials(model, local, drawn, plan.n_ablated, plan.seed)
+        how = (plan.n_ablated, plan.seed, plan.conditions)
+        trials = faithfulness.trials(model, local, drawn, *how)
     tokenizer = model.tokenizer
     outputs_K = drawn.nodes.number[drawn.nodes.kind == LOGIT]
     words = Words(
@@ -97,8 +114,11 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
         model.cfg.n_layers,
     )
     given = int(local.logits.argmax())
+    groups = supernodes.Groups([], 0.0, 0.0)
+    if plan.firings:
+        groups = supernodes.supernodes(drawn, core, plan.firings, plan.seed)
     fields = {
-        **document(drawn, core, words, plan.node_share),
+        **document(drawn, core, words, plan.node_share, groups.nodes),
         "scores": influence.scores(drawn)._asdict(),
         "n_features": int((drawn.nodes.kind == FEATURE).sum()),
         "n_nodes": len(drawn.nodes.kind),
@@ -107,7 +127,9 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
         "answered": given in one.answers if one.answers else None,
         "seconds": seconds,
     }
-    return Traced(fields, drawn.places, trials)
+    if plan.firings:
+        fields["grouped"] = {"share": groups.share, "null": groups.null}
+    return Traced(fields, drawn.places, trials, local, drawn)
 
 
 def report(
@@ -128,18 +150,19 @@ def report(
         each(traced)
         places = traced.places
         trials += [traced.trials] if traced.trials else []
-        rows.append({name: traced.fields[name] for name in ROW})
+        rows.append({name: traced.fields[name] for name in ROW if name in traced.fields})
         rows[-1] |= {"slug": traced.fields["metadata"]["slug"], "prompt": one.text}
     return {
         "prompts": rows,
         "scores": _means([row["scores"] for row in rows], plan.seed),
+        **_grouped([row.pop("grouped") for row in rows if "grouped" in row], plan),
         "faithfulness": _columns(trials, plan.seed),
         "places": places,
         "notes": [*_missing(model, saes), *_unanswered(rows)],
     }
 
 
-ROW = ("scores", "n_features", "n_nodes", "n_edges", "next_token", "answered", "seconds")
+ROW = ("scores", "n_features", "n_nodes", "n_edges", "next_token", "answered", "seconds", "grouped")
 
 
 def _means(scores: list[dict[str, float]], seed: int) -> dict[str, Any]:
@@ -149,6 +172,18 @@ def _means(scores: list[dict[str, float]], seed: int) -> dict[str, Any]:
         sums = np.array([[row[name], 1.0] for row in scores])
         means[name] = over_documents(sums, lambda s: s[..., 0] / s[..., 1], weights_RP).as_dict()
     return means
+
+
+def _grouped(shares: list[dict[str, float]], plan: Plan) -> dict[str, Any]:
+    """The share of features in supernodes, where there are any."""
+    if not shares or plan.firings is None:
+        return {}
+    sums = np.array([[one["share"], 1.0] for one in shares])
+    null = float(np.mean([one["null"] for one in shares]))
+    drawn = weights(len(shares), plan.seed)
+    grouped = over_documents(sums, lambda s: s[..., 0] / s[..., 1], drawn, null).as_dict()
+    rule = {"jaccard": supernodes.LEAST, "tokens": plan.firings.n_tokens}
+    return {"supernodes": {**rule, "grouped": grouped}}
 
 
 def _columns(trials: list[faithfulness.Trials], seed: int) -> dict[str, Any]:

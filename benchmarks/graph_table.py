@@ -35,14 +35,14 @@ TASKS = ("ioi", "greater-than", "docstring")
 RESULTS = Path("benchmarks/results/graph_table.json")
 
 
-def train(out: Path, tokens: str) -> None:
+def train(out: Path, tokens: str, features: str) -> None:
     """A cache of all hooks, then each set in one pass; what is there already is gone on with."""
     cache = str(out / "cache")
     hooks = [word for hook in HOOKS for word in ("--hook", hook)]
     text = ["--text", "bundled-mix", "--tokens", tokens]
     assert main(["capture", "--model", "bundled", *text, *hooks, "--out", cache]) == 0
     for name, place in SETS.items():
-        shape = ["--features", "4096", "--k", "32", "--tokens", tokens]
+        shape = ["--features", features, "--k", "32", "--tokens", tokens]
         words = ["train", "--cache", cache, *place, *shape, "--checkpoint-every", "50"]
         resume = ["--resume"] if (out / name).is_dir() else []
         assert main([*words, *resume, "--out", str(out / name)]) == 0
@@ -59,12 +59,14 @@ def measure(out: Path, n: int, n_tokens: int, results: Path) -> None:
     """Each set's losses, then its graphs of each task; written as each is known, and what is
     written is not measured again."""
     table = read_json(results) if results.is_file() else {}
-    head = {"prompts": n, "model": "bundled", "features": 4096, "k": 32}
+    head = {"prompts": n, "model": "bundled", "dtype": "float32", "k": 32}
     table |= {"machine": bench.explained(), "threads": torch.get_num_threads(), **head}
     for name in SETS:
         opened = sets.open_set([out / name], dtype="float32")
         model, saes = opened[0].model, [one.sae for one in opened]
-        rows = table.setdefault(name, {"tokens": saes[0].origin.tokens})
+        rows = table.setdefault(
+            name, {"tokens": saes[0].origin.tokens, "features": saes[0].n_features}
+        )
         if "dictionaries" not in rows:
             rows["dictionaries"] = [losses(one, model, n_tokens) for one in opened]
             write_json(results, table)
@@ -88,11 +90,12 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("train", "measure"))
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--tokens", default="1M")
+    parser.add_argument("--features", default="4096")
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--eval-tokens", type=int, default=50_000)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.what == "train":
-        train(given.out, given.tokens)
+        train(given.out, given.tokens, given.features)
     else:
         measure(given.out, given.n, given.eval_tokens, given.results)

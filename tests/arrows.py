@@ -118,8 +118,7 @@ apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analys
     saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
     saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
     saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics
-    saelab.tasks
-    saelab.textfiles training training.recipes training.reproduce
+    saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -173,6 +173,17 @@ def told(value: float | None, style: str = ".4f") -> str:
     return "-" if value is None else format(value, style)
 
 
+def megabytes(size: int) -> str:
+    """A number of bytes for people.
+
+    >>> megabytes(1_230_000)
+    '1.2 MB'
+    """
+    if size >= 1e7:
+        return f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
+
+
 def cell(field: Mapping[str, Any], style: str = ".4f") -> str:
     """An estimate as a document holds it, for people: `0.1234 [0.1100, 0.1400]`; `-` for None."""
     value = told(field["value"], style)

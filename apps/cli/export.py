@@ -50,8 +50,8 @@ class Args(OnDevice):
     set: Word = ""
     """for these, the name of the set of SAEs, without the layer (default: the run's folder)"""
     features: Numbers = ""
-    """for html, static, report and tables, the features to write, such as 7,12,100-120 (default:
-    of static and tables all, of report those with a label, note, star or list)"""
+    """for sae_dashboard, neuronpedia, html, static, report and tables, the features to write, such
+    as 7,12,100-120 (default: all; of report those with a label, note, star or list)"""
     yes: bool = False
     """for static, write it however large it is"""
     picture: Literal["html", "svg", "png"] = "html"

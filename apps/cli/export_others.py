@@ -1,11 +1,18 @@
 """Writing what a run holds beside its SAE as other tools read it."""
 
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from saelab.errors import UsageError
 
+from .common import megabytes
+from .numbers import numbers
 from .progress import bar
+
+SAMPLE = 24  # features that are written to say how large a folder will be
 
 
 class Asked(Protocol):
@@ -32,6 +39,11 @@ class Asked(Protocol):
         ...
 
     @property
+    def features(self) -> str:
+        """Features by number."""
+        ...
+
+    @property
     def model_id(self) -> str:
         """Neuronpedia's name of the model."""
         ...
@@ -55,7 +67,7 @@ def delphi(args: Asked, folder: Path, place: Path) -> None:
 
 
 def dashboards(args: Asked, folder: Path, place: Path) -> None:
-    """What its index says of its features."""
+    """What its index says of its features; how large that will be is said first."""
     from saelab import opening
     from saelab.features.reader import FeatureIndex
     from saelab.formats import neuronpedia, sae_dashboard
@@ -68,8 +80,25 @@ def dashboards(args: Asked, folder: Path, place: Path) -> None:
     name = args.set or folder.resolve().name
     source = sae_dashboard.Source.of(sae, args.model_id, name)
     write = {"sae_dashboard": sae_dashboard.write, "neuronpedia": neuronpedia.write}[args.to]
-    with FeatureIndex(run.features) as index, bar(index.n_features, "feature") as shown:
-        write(sae, index, place, source, progress=shown.to)
+    with FeatureIndex(run.features) as index:
+        asked, density_F = numbers(args.features or "all", index.n_features), index.densities()
+        live = [number for number in asked if density_F[number]]
+        if not live:
+            raise UsageError(f"none of these features of {folder} fired on the indexed tokens")
+        size = _size(lambda some, out: write(sae, index, out, source, chosen=some), live)
+        much = f"{len(live):,} features that fired, about {megabytes(size)}"
+        print(f"{place}: {much}", file=sys.stderr)
+        with bar(len(asked), "feature") as shown:
+            write(sae, index, place, source, progress=shown.to, chosen=asked)
+
+
+def _size(write: Callable[[Sequence[int], Path], None], features: Sequence[int]) -> int:
+    """About how many bytes these features take, by SAMPLE of them."""
+    sample = features[:: max(1, len(features) // SAMPLE)]
+    with TemporaryDirectory() as folder:
+        write(sample, Path(folder))
+        written = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    return round(written / len(sample) * len(features))
 
 
 def saebench(args: Asked, folder: Path, place: Path) -> None:

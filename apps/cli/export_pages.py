@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from saelab.errors import UsageError
 
+from .common import megabytes
 from .numbers import numbers
 from .progress import bar
 
@@ -61,7 +62,7 @@ def static(args: Asked, folder: Path, place: Path) -> None:
     if not chosen:
         raise UsageError(f"none of these features of {folder} fired on the indexed tokens")
     size = static.size(opened, chosen)
-    much = f"{place}: {len(chosen):,} features that fired, about {_megabytes(size)}"
+    much = f"{place}: {len(chosen):,} features that fired, about {megabytes(size)}"
     if not args.yes and not _agreed(much):
         raise UsageError(f"{much}: --yes writes it, --features 7,12,100-120 fewer of them")
     print(much, file=sys.stderr)
@@ -115,12 +116,6 @@ def _named(args: Asked, opened: "Subject") -> list[int]:
     if not chosen:
         raise UsageError(f"--to {args.to} writes features by number: name them, --features 7,12")
     return chosen
-
-
-def _megabytes(size: int) -> str:
-    if size >= 1e7:
-        return f"{size / 1e6:,.0f} MB"
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _agreed(what: str) -> bool:

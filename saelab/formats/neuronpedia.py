@@ -8,7 +8,7 @@ What `sae_dashboard` says is not in an index is empty here too. Shapes: F featur
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,10 +52,11 @@ def write(
     source: Source,
     creator: str = CREATOR,
     progress: Callable[[int], object] | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> None:
     """Write both; features that never fired have no entry. creator: the id of a user of the
-    Neuronpedia that imports the folder. Raises UsageError for an SAE with signed values and an
-    index of another SAE.
+    Neuronpedia that imports the folder; chosen: the features to write (default: all). Raises
+    UsageError for an SAE with signed values and an index of another SAE.
 
     >>> with FeatureIndex("runs/a/features.db") as index:
     ...     neuronpedia.write(sae, index, "for-neuronpedia", Source.of(sae, set="mine"))
@@ -63,7 +64,7 @@ def write(
     names = _Names(source, creator, datetime.now(UTC).replace(tzinfo=None).isoformat())
     upload, export = Path(out) / "upload", Path(out) / "exports" / source.model / source.id
     hook = for_transformer_lens(sae.origin.hook)
-    rows = features(sae, index, progress, "neuronpedia")
+    rows = features(sae, index, progress, "neuronpedia", chosen)
     for number, batch in enumerate(batches(rows)):
         uploaded = [_uploaded(feature) for feature in batch]
         body = {"modelId": source.model, "source": source.id, "features": uploaded}

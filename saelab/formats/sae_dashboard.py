@@ -71,25 +71,27 @@ def write(
     out: Path | str,
     source: Source,
     progress: Callable[[int], object] | None = None,
+    chosen: Sequence[int] | None = None,
 ) -> None:
     """Write the folder; features that never fired are named in `skipped_indexes.json` and have no
-    entry. Raises UsageError for an SAE with signed values and an index of another SAE.
+    entry. chosen: the features to write (default: all). Raises UsageError for an SAE with signed
+    values and an index of another SAE.
 
     >>> with FeatureIndex("runs/a/features.db") as index:
     ...     sae_dashboard.write(sae, index, "for-neuronpedia", Source.of(sae, set="mine"))
     """
     out, names = Path(out), {"model_id": source.model, "layer": source.layer}
-    dead = _dead(index)
-    features_ = features(sae, index, progress)
+    features_ = features(sae, index, progress, chosen=chosen)
     for number, batch in enumerate(batches(features_)):
         fields = {**names, "sae_set": source.set, "sae_id_suffix": None, "features": batch}
         write_json(fields, out / f"batch-{number}.json")
+    density_F = index.densities()
     skipped = {
         **names,
         "layer": str(source.layer),
         "sae_set": source.set,
         "log_sparsity": None,
-        "skipped_indexes": dead,
+        "skipped_indexes": [number for number in _chosen(index, chosen) if not density_F[number]],
     }
     write_json(skipped, out / "skipped_indexes.json")
     write_json(_settings(sae, index, source), out / "run_settings.json")
@@ -100,14 +102,17 @@ def features(
     index: FeatureIndex,
     progress: Callable[[int], object] | None = None,
     form: str = "sae_dashboard",
+    chosen: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Each feature that ever fired, as a batch holds it. Raises as `write` does, naming `form`."""
+    """Each feature that ever fired, as a batch holds it. progress: called with how many of the
+    chosen are done. Raises as `write` does, naming `form`."""
     refuse(sae, form, _unheld(sae, index), own=True)
-    for number, density in enumerate(index.densities().tolist()):
-        if density:
+    density_F = index.densities()
+    for n_done, number in enumerate(_chosen(index, chosen), 1):
+        if density_F[number]:
             yield _feature(index, index.feature(number), sae.W_dec[number].detach().cpu())
         if progress is not None:
-            progress(number + 1)
+            progress(n_done)
 
 
 def _unheld(sae: SAE, index: FeatureIndex) -> Iterator[str]:
@@ -116,8 +121,8 @@ def _unheld(sae: SAE, index: FeatureIndex) -> Iterator[str]:
         yield f"{index.path} is of one with {index.n_features} features: index the run again"
 
 
-def _dead(index: FeatureIndex) -> list[int]:
-    return [number for number, density in enumerate(index.densities().tolist()) if not density]
+def _chosen(index: FeatureIndex, chosen: Sequence[int] | None) -> Sequence[int]:
+    return range(index.n_features) if chosen is None else chosen
 
 
 def batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from apps.cli import main
+from apps.cli.common import megabytes
 from saelab.files import write_json
 from tests import toy_index as toy
 from tests.conftest import HOOK
@@ -44,6 +45,24 @@ def test_dashboards_are_named_after_the_run(run: Path, tmp_path: Path, capsys):
     code, files, _ = export(capsys, run, "neuronpedia", tmp_path / "b", *names)
     assert code == 0 and "exports/gpt2-small/1-res-mine/source.jsonl" in files
     assert "upload/batch-0.json" in files
+
+
+def test_dashboards_of_chosen_features_hold_those_and_their_size_is_said_first(
+    run: Path, tmp_path: Path, capsys
+):
+    for form, batch in (("sae_dashboard", "batch-0.json"), ("neuronpedia", "upload/batch-0.json")):
+        out = tmp_path / form
+        words = ["export", str(run), "--to", form, "--out", str(out), "--features", "1,3-4"]
+        assert main(words) == 0
+        told = capsys.readouterr().err
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        assert f"3 features that fired, about {megabytes(size)}" in told  # all are in the sample
+        key = "feature_index" if form == "sae_dashboard" else "index"
+        rows = json.loads((out / batch).read_text())["features"]
+        assert [row[key] for row in rows] == [1, 3, 4]
+        for words, said in ((f"{toy.F}", "there is no"), (f"{toy.DEAD}", "none of these features")):
+            code, _, last = export(capsys, run, form, tmp_path / "b", "--features", words)
+            assert code == 2 and said in last and not (tmp_path / "b").exists()
 
 
 def test_a_report_is_written_as_saebench_names_its_results(run: Path, tmp_path: Path, capsys):

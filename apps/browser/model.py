@@ -9,14 +9,15 @@ Imports no Streamlit, and torch only in that thread.
 import contextlib
 import gc
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from saelab.errors import UsageError
 from saelab.runs import RunFolder
+
+from .background import Works
 
 if TYPE_CHECKING:
     from saelab.prompting import Bench
@@ -39,26 +40,22 @@ class Loading(NamedTuple):
     problem: str
     """why it failed, "" if it did not"""
 
-
-class _Work:
-    """One run that is being loaded, or is."""
-
-    def __init__(self, key: Key) -> None:
-        self.key = key
-        self.began = time.monotonic()
-        self.stage, self.problem = "starting", ""
-        self.bench: Bench | None = None
-        self.answers: OrderedDict[tuple, Any] = OrderedDict()
-
-    def told(self) -> Loading:
-        return Loading(
-            self.key, self.bench, self.stage, time.monotonic() - self.began, self.problem
-        )
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.bench is not None or bool(self.problem)
 
 
-_works: "OrderedDict[Key, _Work]" = OrderedDict()
+class _Loaded(NamedTuple):
+    """A run that is ready."""
+
+    bench: "Bench"
+    answers: "OrderedDict[tuple, Any]"
+    """what has been computed with it"""
+
+
+_works: Works[_Loaded] = Works(KEPT)
 _models: dict[tuple, Any] = {}
-_table = threading.Lock()
 _one_at_a_time = threading.Lock()
 
 
@@ -69,40 +66,30 @@ def wanted(folder: Path, model: str | None = None) -> Loading:
     a run whose SAE or index has changed is loaded anew.
     """
     key = _key(folder, model)
-    with _table:
-        work = _works.get(key)
-        if work is None:
-            work = _works[key] = _Work(key)
-            start = threading.Thread(target=_load, args=(work, folder, model), daemon=True)
-            start.start()
-            _drop_old()
-        _works.move_to_end(key)
-        return work.told()
+    loaded, stage, seconds, problem = _works.wanted(key, lambda say: _load(folder, model, say))
+    return Loading(key, loaded and loaded.bench, stage, seconds, problem)
 
 
 def again(folder: Path, model: str | None = None) -> None:
     """Forget that it failed, so that the next one who wants it has it loaded."""
-    with _table:
-        _works.pop(_key(folder, model), None)
+    _works.forget(_key(folder, model))
 
 
 def at(key: Key) -> "Bench":
     """A run that was loaded. Raises UsageError for one that others have taken the place of."""
-    bench = _work(key).bench
-    assert bench is not None  # whoever has its key has seen it loaded
-    return bench
+    return _loaded(key).bench
 
 
 def answers(key: Key) -> "OrderedDict[tuple, Any]":
     """What has been computed with it, which goes when it goes. Raises UsageError as `at` does."""
-    return _work(key).answers
+    return _loaded(key).answers
 
 
-def _work(key: Key) -> _Work:
-    work = _works.get(key)
-    if work is None:
+def _loaded(key: Key) -> _Loaded:
+    loaded = _works.done(key)
+    if loaded is None:
         raise UsageError(f"{key[0]} has been put away for other runs meanwhile: read it again")
-    return work
+    return loaded
 
 
 @contextlib.contextmanager
@@ -121,32 +108,21 @@ def _key(folder: Path, model: str | None) -> Key:
     return str(folder.resolve()), model or "", times
 
 
-def _drop_old() -> None:
-    while len(_works) > KEPT:
-        _works.popitem(last=False)
+def _load(folder: Path, model: str | None, say: Callable[[str], None]) -> _Loaded:
+    say("starting PyTorch")
+    from saelab import prompting
 
+    def load(name: Any, **options: Any) -> Any:
+        say(f"reading the model {name}")
+        loaded = _shared(name, **options)
+        say("checking that it is the run's")
+        return loaded
 
-def _load(work: _Work, folder: Path, model: str | None) -> None:
-    try:
-        work.stage = "starting PyTorch"
-        from saelab import prompting
-
-        def load(name: Any, **options: Any) -> Any:
-            work.stage = f"reading the model {name}"
-            loaded = _shared(name, **options)
-            work.stage = "checking that it is the run's"
-            return loaded
-
-        work.stage = "reading the SAE"
-        with alone():
-            work.bench = prompting.open(folder, model, load=load)
-        gc.freeze()  # what PyTorch and transformers are made of stays, and need not be looked at
-    # Whatever goes wrong here is shown on the page: nobody else would hear of it.
-    except Exception as error:
-        kind = (
-            "" if isinstance(error, RuntimeError | ValueError | OSError) else type(error).__name__
-        )
-        work.problem = " ".join(f"{kind} {error}".split())
+    say("reading the SAE")
+    with alone():
+        bench = prompting.open(folder, model, load=load)
+    gc.freeze()  # what PyTorch and transformers are made of stays, and need not be looked at
+    return _Loaded(bench, OrderedDict())
 
 
 def _shared(name: Any, **options: Any) -> Any:

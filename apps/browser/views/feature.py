@@ -29,7 +29,7 @@ from .. import (
     tables,
 )
 from ..html import EMPTY, Markup, html, joined
-from . import effect, own_text
+from . import effect, further, own_text
 
 WIDTHS = {"10": 10, "": BEFORE + AFTER, "all": None}  # in the address: tokens of a context shown
 
@@ -168,6 +168,7 @@ def _contexts(page: Page) -> None:
     most = contexts.EVERY if more else few
     largest = abs(page.feature.row.max)
     state.show(bar + contexts.bands(page.examples, largest, WIDTHS[width], most))
+    further.section(page.folder, page.opened, page.number, WIDTHS[width])
 
 
 def _facts(page: Page) -> None:

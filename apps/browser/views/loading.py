@@ -1,13 +1,21 @@
-"""A page that needs a model: a progress line until it is loaded, and what to do where it is not
-there."""
+"""What a page needs in the background: a progress line until it is there; of a model also what to
+do where it is not, and a text as it reads it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from .. import draw, model, state
+from saelab.errors import UsageError
+
+from .. import asking, draw, model, state
+from ..background import Progress
 from ..html import html
 from ..model import Loading
+
+if TYPE_CHECKING:
+    from saelab.prompting import Reading
 
 EVERY = 1.0  # seconds between two looks
 
@@ -16,17 +24,46 @@ def ready(name: str, folder: Path) -> Loading | None:
     """The run with its model; until it is loaded a line that says how far it is, and None. Where it
     cannot be loaded: why, a place to say where the model lies now, and None.
 
-        if there := loading.ready(name, folder):
-            reading = asking.reading(there.key, text)
+        if (there := loading.ready(name, folder)) and (read := loading.reading(there, text)):
+            values = asking.trace(there.key, text, feature)
     """
-    there = model.wanted(folder, _named(name))
-    if there.bench is not None:
-        return there
-    if there.problem:
+
+    def look() -> Loading:
+        return model.wanted(folder, _named(name))
+
+    there = look()
+    if not there.done:
+        waiting(look, "Loading the model")
+    elif there.problem:
         _elsewhere(name, folder, there.problem)
     else:
-        _waiting(name, folder)
+        return there
     return None
+
+
+def reading(there: Loading, text: str) -> "Reading | None":
+    """A text as the model reads it; where it cannot be read: why, and None."""
+    try:
+        with st.spinner("reading"):
+            return asking.reading(there.key, text)
+    except UsageError as problem:
+        say(str(problem))
+        return None
+
+
+def say(problem: str) -> None:
+    """Why a part of the page is not there."""
+    state.show(html('<p class="empty">{}</p>', draw.message(problem)))
+
+
+@st.fragment(run_every=EVERY)
+def waiting(look: Callable[[], Loading | Progress], what: str) -> None:
+    """A line that says how far it is, until it is done; then the page runs again."""
+    there = look()
+    if there.done:
+        st.rerun()
+    stage = f"{there.stage} … {there.seconds:.0f} s"
+    state.show(html('<p class="empty" role="status">{}: {}</p>', what, stage))
 
 
 def _named(name: str) -> str | None:
@@ -35,18 +72,9 @@ def _named(name: str) -> str | None:
     return st.session_state.get(f"model_of_{name}") or None
 
 
-@st.fragment(run_every=EVERY)
-def _waiting(name: str, folder: Path) -> None:
-    there = model.wanted(folder, _named(name))
-    if there.bench is not None or there.problem:
-        st.rerun()
-    stage = f"{there.stage} … {there.seconds:.0f} s"
-    state.show(html('<p class="empty" role="status">Loading the model: {}</p>', stage))
-
-
 def _elsewhere(name: str, folder: Path, problem: str) -> None:
     """Why there is no model, and what to type."""
-    state.show(html('<p class="empty">No model: {}</p>', draw.message(problem)))
+    say(f"No model: {problem}")
 
     def said() -> None:
         st.session_state[f"model_of_{name}"] = st.session_state["model_place"].strip()

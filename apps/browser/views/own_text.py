@@ -4,10 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from saelab.errors import UsageError
-
 from .. import asking, draw, prompt, state
-from ..html import html
 from . import loading
 
 
@@ -34,13 +31,6 @@ def box(name: str, folder: Path, feature: int) -> None:
     if not text:
         return
     there = loading.ready(name, folder)
-    if there is None:
-        return
-    try:
-        with st.spinner("reading"):
-            reading = asking.reading(there.key, text)
-    except UsageError as problem:
-        state.show(html('<p class="empty">{}</p>', draw.message(str(problem))))
-        return
-    values = asking.trace(there.key, text, feature)
-    state.show(prompt.own(reading.prompt, values, feature, name, text))
+    if there and (reading := loading.reading(there, text)):
+        values = asking.trace(there.key, text, feature)
+        state.show(prompt.own(reading.prompt, values, feature, name, text))

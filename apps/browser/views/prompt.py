@@ -32,15 +32,8 @@ def show() -> None:
             "the loss, and where the next token comes from."
         )
     there = loading.ready(name, folder)
-    if there is None:
-        return
-    try:
-        with st.spinner("reading"):
-            reading = asking.reading(there.key, text)
-    except UsageError as problem:
-        _problem(problem)
-        return
-    _sections(Shown(name, there.key, text, reading, _index(folder)))
+    if there and (reading := loading.reading(there, text)):
+        _sections(Shown(name, there.key, text, reading, _index(folder)))
 
 
 def _index(folder: Path) -> FeatureIndex | None:
@@ -50,16 +43,12 @@ def _index(folder: Path) -> FeatureIndex | None:
         return None
 
 
-def _problem(problem: UsageError) -> None:
-    state.show(html('<p class="empty">{}</p>', draw.message(str(problem))))
-
-
 def _told(section: Callable[..., None], *arguments: Any) -> None:
     """A section, or why there is none."""
     try:
         section(*arguments)
     except UsageError as problem:
-        _problem(problem)
+        loading.say(str(problem))
 
 
 # --- the text ------------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.analysis.prompts saelab.analysis.steering saelab.digests saelab.errors
     saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.models
-    saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling saelab.statistics
+    saelab.opening saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
+    saelab.statistics
 apps.notebook: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.prompts
     saelab.analysis.steering saelab.errors saelab.evaluation saelab.features saelab.files
     saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets training

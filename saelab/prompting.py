@@ -128,10 +128,7 @@ def prompt(bench: Bench, text: str, parse_special: bool = False) -> "Prompt":
     that is empty, or longer than the model's context."""
     from saelab.analysis import prompts
 
-    bos = None
-    if bench.cache is not None:
-        bos = bench.cache.plan.bos
-        bos = "none" if bos is None else bos
+    bos = None if bench.cache is None else bench.cache.plan.asked_bos
     return prompts.prompt(bench.model, text, bos, parse_special)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from .draw import (
     cell,
+    estimate,
     grid,
     head,
     line,
@@ -148,3 +149,25 @@ def splitting(document: Mapping[str, Any], which: str) -> Markup:
         "least half of whose firings are the feature's"
     )
     return title("Splitting", meaning) + grid(heads, rows, "report")
+
+
+def absorption(document: Mapping[str, Any]) -> Markup:
+    """How often labels are absorbed, where `saelab compare --labels` was given some."""
+    part = document.get("absorption")
+    if part is None:
+        return EMPTY
+    heads = [head("label", ""), head("A"), head("B"), head("B − A"), head("B is", "")]
+    heads += [head("F1 of A's latents"), head("F1 of B's")]
+    rows = []
+    for one in part["properties"]:
+        rates = [estimate(one[side]["rate"]) for side in ("first", "second")]
+        scores = [number(one[side]["main_f1"], 2) for side in ("first", "second")]
+        numbers = [*rates, estimate(one), one["verdict"] or "–", *scores]
+        rows.append(row(text(one["label"]), *numbers))
+    meaning = (
+        "share of a label's tokens on which its latents are silent and another latent carries it; "
+        f"last token of {part['texts']:,} texts, half of them to choose latents on"
+    )
+    left_out = [f"{label}: left out, {why}." for label, why in part["left_out"].items()]
+    quiet = html('<p class="quiet">{}</p>', text(" ".join(left_out))) if left_out else EMPTY
+    return title("Absorption", meaning) + grid(heads, rows, "report") + quiet

@@ -7,6 +7,7 @@ seeds of each)?
     saelab compare runs/k32-s0 runs/k32-s1 runs/k32-s2 --against runs/k64-s0 runs/k64-s1 runs/k64-s2
     saelab compare 'runs/k32-*' --against 'runs/k64-*'
     saelab compare --stability runs/k32-s0 runs/k32-s1 runs/k32-s2
+    saelab compare runs/a runs/b --labels sentiment.csv
 """
 
 import os
@@ -19,8 +20,8 @@ from saelab.errors import UsageError
 from saelab.ranges import Count
 from saelab.runs import RunFolder
 
-from . import compare_stability, compare_text, groups
-from .common import OfCache, Runs, document, finished, keep, show
+from . import compare_labels, compare_stability, compare_text, groups
+from .common import Folder, OfCache, Runs, document, finished, keep, show
 from .groups import Measured
 from .progress import bar, stage
 
@@ -45,6 +46,9 @@ class Args(OfCache):
     """held-out tokens to read, at most"""
     dead: bool = True
     """also count which features never fire on 500,000 training tokens"""
+    labels: Folder = None
+    """CSV file with the columns text and label: how often each label is absorbed, on the last token
+    of each text"""
 
 
 def run(args: Args) -> int:
@@ -92,7 +96,9 @@ def measured(args: Args) -> Measured:
     if args.against and len(set(named)) < len(named):
         raise UsageError("a run is in both groups: a configuration is compared with another one")
     folders = {str(folder): folder for folder in finished("compare", named)}
+    texts = compare_labels.read(args.labels)
     opened, saes = _open(list(folders.values()), args)
+    known = compare_labels.known(opened, texts)
     by_name = dict(zip(folders, saes, strict=True))
     with bar(min(args.tokens, opened.cache.n_tokens("held_out")), "token") as shown:
         options = {"n_tokens": args.tokens, "seed": args.seed, "progress": shown.to}
@@ -103,7 +109,7 @@ def measured(args: Args) -> Measured:
             f"the {args.tokens} held-out tokens are of one document, which says nothing of how far "
             "others would lie from it: give more --tokens, or a cache of more documents"
         )
-    return Measured(folders, by_name, together)
+    return Measured(folders, by_name, together, known)
 
 
 def _open(folders: list[Path], args: Args) -> tuple[Any, list["SAE"]]:
@@ -168,6 +174,7 @@ def _pair(names: tuple[str, str], of: Measured, over_seeds: dict | None, args: A
         configurations=over_seeds,
         start=starts.beside(*saes, *fired, args.seed),
         **shared,
+        **compare_labels.absorbed(*saes, of.known, args),
     )
     keep(here.compared(there.path), result)
     return result

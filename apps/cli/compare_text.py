@@ -6,6 +6,7 @@ from typing import Any
 
 from .common import cell, told
 
+SIDES = ("first", "second")
 FEW = 30  # documents, from which intervals are bootstrapped
 
 
@@ -17,7 +18,7 @@ def pair(result: Mapping[str, Any]) -> str:
 
 def features(result: Mapping[str, Any]) -> str:
     """What two SAEs share."""
-    return "\n".join([*_start(result), *_found(result), *_splitting(result)])
+    return "\n".join([*_start(result), *_found(result), *_splitting(result), *_absorption(result)])
 
 
 def _start(result: Mapping[str, Any]) -> list[str]:
@@ -81,6 +82,27 @@ def verdict(row: Mapping[str, Any]) -> str:
 def excludes(row: Mapping[str, Any]) -> bool:
     """Whether the interval of a row lies on one side of 0."""
     return row["low"] is not None and (row["low"] > 0 or row["high"] < 0)
+
+
+def _absorption(result: Mapping[str, Any]) -> list[str]:
+    """How often labels are absorbed, where some were given."""
+    part = result.get("absorption")
+    if part is None:
+        return []
+    heads = f"{'absorbed (F1 of its latents)':30}{'better':8}{'A':>15}{'B':>15}"
+    lines = ["", f"{heads}  {'B - A [95% interval]':32}{'least':>9}  B is"]
+    for row in part["properties"]:
+        sides = [f"{share(row[side]['rate'])} ({row[side]['main_f1']:.2f})" for side in SIDES]
+        change = f"{cell(row, '+.4f'):32}{told(row['least']):>9}"
+        values = "".join(f"{one:>15}" for one in sides)
+        name = f"{row['label'][:29]:30}{'lower':8}"
+        lines.append(f"{name}{values}  {change}  {row['verdict'] or '-'}")
+    lines += [f"{label}: left out, {reason}" for label, reason in part["left_out"].items()]
+    lines.append(
+        "share of a label's tokens on which its latents are silent and another latent carries it; "
+        f"last token of {part['texts']:,} texts, half of them to choose latents on"
+    )
+    return lines
 
 
 def _found(result: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from saelab.runs import RunFolder
 if TYPE_CHECKING:
     from saelab import SAE
     from saelab.analysis.comparison import Together
+    from saelab.evaluation.labelled import Labelled
 
 
 class Measured(NamedTuple):
@@ -21,6 +22,8 @@ class Measured(NamedTuple):
     folders: dict[str, Path]
     saes: dict[str, "SAE"]
     together: "Together"
+    known: "Labelled | None"
+    """activations with labels, where --labels names some"""
 
 
 def expanded(places: Sequence[Path]) -> tuple[Path, ...]:

@@ -179,6 +179,11 @@ class Plan:
         )
 
     @property
+    def asked_bos(self) -> int | str:
+        """What starts a context, as `models.tokens.bounds` is asked for it."""
+        return "none" if self.bos is None else self.bos
+
+    @property
     def habits(self) -> dict[str, Any]:
         """How its contexts are made, as `Origin.more` keeps it of what was trained on them, in
         SAELens's words; nothing of contexts that somebody gave."""

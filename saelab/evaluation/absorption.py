@@ -38,6 +38,10 @@ class Absorption(NamedTuple):
     """theirs"""
     absorbers: dict[int, int]
     """latent -> tokens that it absorbs"""
+    absorbed: np.ndarray
+    """[M] bool: which of the M tokens of the rate are absorbed"""
+    groups: np.ndarray
+    """[M]: their documents"""
 
 
 def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int = 0) -> Absorption:
@@ -59,7 +63,7 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
     even = probing.balanced(y_test, probing.PER_CLASS, seed)
     probe_f1 = _f1(found_N[even], y_test[even])
     if probe_f1 < PROBE_F1:
-        return Absorption(Estimate(None), probe_f1, [], 0.0, {})
+        return Absorption(Estimate(None), probe_f1, [], 0.0, {}, np.zeros(0, bool), np.zeros(0))
     z_train, z_test = probing.latents(sae, x_train), probing.latents(sae, test.x)
     main, main_f1 = _main_latents(z_train, y_train)
     rows = np.flatnonzero(found_N & y_test)
@@ -72,6 +76,8 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
         main,
         main_f1,
         dict(zip(latents.tolist(), counts.tolist(), strict=True)),
+        by_N >= 0,
+        test.groups[rows],
     )
 
 

@@ -76,13 +76,19 @@ def _columns(inputs: Inputs, chosen: np.ndarray) -> np.ndarray:
 
 def share(right_N: np.ndarray, groups_N: np.ndarray, seed: int = 0) -> Estimate:
     """The share that is true, with its 95% interval over their documents."""
+    sums_GM = by_document(right_N, groups_N)
+    return over_documents(sums_GM, share_of, weights(len(sums_GM), seed))
+
+
+def by_document(right_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
+    """[G, 2]: how many of each document's are true, and how many there are."""
     _, inverse = np.unique(groups_N, return_inverse=True)
-    sums_GM = np.stack([np.bincount(inverse, right_N), np.bincount(inverse)], axis=1).astype(float)
-    return over_documents(
-        sums_GM,
-        lambda s: s[..., 0] / np.maximum(s[..., 1], 1),
-        weights(len(sums_GM), seed),
-    )
+    return np.stack([np.bincount(inverse, right_N), np.bincount(inverse)], axis=1).astype(float)
+
+
+def share_of(sums_M: np.ndarray) -> np.ndarray:
+    """The share of sums [..., 2] as `by_document` gives them."""
+    return sums_M[..., 0] / np.maximum(sums_M[..., 1], 1)
 
 
 def balanced(labels_N: np.ndarray, most: int, seed: int = 0) -> np.ndarray:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from apps.cli import main
+from apps.browser import comparison
+from apps.cli import compare_text, main
 from saelab.runs import RunFolder
 from tests.apps.test_eval import last_line, trained
 from tests.conftest import HOOK, SECOND_HOOK
@@ -113,3 +114,26 @@ def test_runs_of_one_name_in_two_folders_keep_their_own_comparisons(tmp_path: Pa
     here = RunFolder(tmp_path / "a" / "k32")
     names = [here.compared(tmp_path / folder / "k64").name for folder in ("a", "b")]
     assert names == ["compare-k64.json", "compare-b-k64.json"]
+
+
+def test_labels_are_absorbed_or_left_out_with_the_reason(runs: list[Path], tmp_path: Path, capsys):
+    file = tmp_path / "labels.csv"
+    texts = [f"{word} {tail}" for word in ("alpha", "beta") for tail in map(str, range(120))]
+    rows = [f'"{text}a",{text[0]}' for text in texts] + ["gamma,rare"] * 3
+    file.write_text("\n".join(["text,label", *rows]))
+    words = ["compare", str(runs[0]), str(runs[2]), "--tokens", "400", "--no-dead"]
+    assert main([*words, "--labels", str(file), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "compare")
+    part = result["absorption"]
+    assert part["texts"] == 243 and "20 are needed" in part["left_out"]["rare"]
+    assert {row["label"] for row in part["properties"]} | set(part["left_out"]) == {*"ab", "rare"}
+    for row in part["properties"]:
+        rates = [row[side]["rate"]["value"] for side in ("first", "second")]
+        assert row["value"] == pytest.approx(rates[1] - rates[0])
+    assert "absorbed (F1 of its latents)" in compare_text.pair(result)
+    assert "Absorption" in comparison.absorption(result)
+    for text, said in (("text,label\na\n", "line 2"), ("text,label\na,1\n", "has 1 labels")):
+        file.write_text(text)
+        assert main([*words, "--labels", str(file)]) == 2
+        assert said in last_line(capsys)

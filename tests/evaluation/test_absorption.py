@@ -104,3 +104,32 @@ def test_a_property_that_is_not_there_has_no_rate():
         sae, train._replace(labels=labels[0]), test._replace(labels=labels[1]), "coin"
     )
     assert found.rate.value is None and found.probe_f1 < 0.6
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_planted_share_is_found(share: float):
+    """Of 100 kinds of token that start with s, latent 0 is silent on the first part. One kind more
+    or less is what the sparse probe may take for a latent of the property."""
+    n_with = 100
+    axes = torch.eye(1 + 2 * n_with)
+    sae = SAE(len(axes), len(axes), Choice(2))
+    for weights in (sae.W_enc, sae.W_dec):
+        weights.data.copy_(axes)
+    sae.b_enc.data.fill_(-1.0)
+    for kind in range(round(share * n_with)):
+        sae.W_enc.data[0, 1 + kind] = -2.0
+        sae.W_enc.data[1 + kind] *= 2
+        sae.W_dec.data[1 + kind] = (3 * axes[1 + kind] + 4 * axes[0]) / 5
+    parts = []
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        kind_N = rng.integers(0, 2 * n_with, 4000)
+        x_ND = 0.05 * rng.standard_normal((len(kind_N), len(axes)))
+        x_ND[np.arange(len(kind_N)), 1 + kind_N] += 3
+        x_ND[kind_N < n_with, 0] += 4
+        known = {"s": kind_N < n_with}
+        parts.append(Labelled(torch.from_numpy(x_ND).float(), known, np.arange(len(kind_N))))
+    found = absorption(sae, parts[0], parts[1], "s")
+    absorbed = (kind_N < round(share * n_with))[kind_N < n_with].mean()  # of the test tokens
+    assert found.rate.value == pytest.approx(absorbed, abs=0.02)
+    assert len(found.absorbed) == (kind_N < n_with).sum() and found.probe_f1 > 0.99

@@ -29,7 +29,8 @@ def show() -> None:
     other = _other(folder, others, runs)
     document, names = _document((name, other), runs)
     state.show(_head(names) + _outdated(document, names, runs))
-    state.show(comparison.differences(document) + comparison.shares(document))
+    differences = comparison.differences(document) + comparison.absorption(document)
+    state.show(differences + comparison.shares(document))
     _listed(document, names, runs, {"run": name, "other": other})
 
 

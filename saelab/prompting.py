@@ -14,7 +14,7 @@ from saelab.errors import FailedRun, UsageError
 from saelab.runs import RunFolder
 
 if TYPE_CHECKING:
-    from saelab.analysis.prompts import Attribution, ErrorSplit, Prompt, Read, Table
+    from saelab.analysis.prompts import Attribution, ErrorSplit, Estimated, Prompt, Read, Table
     from saelab.analysis.steering import Beside, Edit, LossChange
 
 
@@ -132,9 +132,14 @@ def prompt(bench: Bench, text: str, parse_special: bool = False) -> "Prompt":
     return prompts.prompt(bench.model, text, bos, parse_special)
 
 
-def read(bench: Bench, text: str, parse_special: bool = False) -> Reading:
+def read(
+    bench: Bench, text: str, parse_special: bool = False, estimate: "Estimated" = "integrated"
+) -> Reading:
     """The features of a text: which fire on which token, how strongly, over their usual value, and
     with which estimated effect on the loss.
+
+    estimate: of the effect; `integrated` gradients cost 32 passes forward and backward, the
+    `gradient` one.
 
         prompt, _, table = prompting.read(bench, "import numpy as np")
     """
@@ -142,7 +147,8 @@ def read(bench: Bench, text: str, parse_special: bool = False) -> Reading:
 
     tokens = prompt(bench, text, parse_special)
     read = prompts.read(bench.model, bench.sae, tokens)
-    return Reading(tokens, read, prompts.table(read, bench.usual))
+    effect_N = prompts.integrated(bench.model, read) if estimate == "integrated" else None
+    return Reading(tokens, read, prompts.table(read, bench.usual, effect_N))
 
 
 def attribute(

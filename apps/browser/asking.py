@@ -14,7 +14,7 @@ from . import model
 from .model import Key
 
 if TYPE_CHECKING:
-    from saelab.analysis.prompts import Attribution, By, Comparison, ErrorSplit, Exact
+    from saelab.analysis.prompts import Attribution, By, Comparison, ErrorSplit, Estimated, Exact
     from saelab.prompting import Reading, Steering
 
 ANSWERS = 64  # of a run
@@ -60,12 +60,12 @@ def remembered(
 
 
 @remembered
-def reading(key: Key, text: str) -> "Reading":
-    """The features of a text."""
+def reading(key: Key, text: str, estimate: "Estimated" = "gradient") -> "Reading":
+    """The features of a text; their effects by the estimate that costs least, or by another."""
     from saelab import prompting
 
     with model.alone():
-        return prompting.read(model.at(key), text)
+        return prompting.read(model.at(key), text, estimate=estimate)
 
 
 def trace(key: Key, text: str, feature: int) -> list[float]:
@@ -77,11 +77,11 @@ def trace(key: Key, text: str, feature: int) -> list[float]:
 
 
 @remembered
-def exact(key: Key, text: str) -> "Exact":
+def exact(key: Key, text: str, estimate: "Estimated") -> "Exact":
     """The ten pairs of largest estimated effect, ablated."""
     from saelab.analysis import prompts
 
-    read = reading(key, text)
+    read = reading(key, text, estimate)
     with model.alone():
         return prompts.exact(model.at(key).model, read.read, read.table)
 
@@ -120,12 +120,14 @@ def error_split(key: Key, text: str) -> "ErrorSplit":
     return prompting.error_split(model.at(key), reading(key, text))
 
 
-def comparison(key: Key, text: str, other: str, by: "By") -> "tuple[Comparison, int]":
+def comparison(
+    key: Key, text: str, other: str, by: "By", estimate: "Estimated"
+) -> "tuple[Comparison, int]":
     """Features of which one of two texts has more, and the first position at which they differ."""
     from saelab.analysis import prompts
     from saelab.analysis.prompts.comparing import differing
 
-    one, two = reading(key, text), reading(key, other)
+    one, two = reading(key, text, estimate), reading(key, other, estimate)
     first = differing(one.prompt.tokens.tolist(), two.prompt.tokens.tolist())
     return prompts.compare(one.table, two.table, by), first
 

@@ -3,7 +3,7 @@ two texts. Imports neither Streamlit nor torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import contexts, draw
 from .html import Markup, html, joined
@@ -17,6 +17,10 @@ EFFECT = (
     "estimated effect on the loss in nats: value × (W_dec · dL/dx), L the summed next-token "
     "cross-entropy; above 0: the loss would be lower without"
 )
+ESTIMATES = {
+    "integrated": ("integrated", "over each large feature's way to its absence; 32 passes"),
+    "gradient": ("at the activation", "first order, one pass; wrong for dense features"),
+}
 COLUMNS = {
     "value": ("value", "activation"),
     "usual": ("× usual", "|value| over the feature's own mean where it fires"),
@@ -78,6 +82,22 @@ def orders(by: str) -> Markup:
         for key, (name, _) in COLUMNS.items()
     )
     return html('<div class="head"><span class="quiet">order by</span>{}</div>', joined(links))
+
+
+def estimate(word: str) -> Any:
+    """The estimate of effects that the address names, else the default."""
+    return word if word in ESTIMATES else next(iter(ESTIMATES))
+
+
+def by(estimate: str) -> Markup:
+    """Which gradient effects are estimated by, and links to the others."""
+    links = (
+        draw.change("prompt", name, "step on" if key == estimate else "step", estimate=key)
+        for key, (name, _) in ESTIMATES.items()
+    )
+    said = html('<span class="quiet">gradient</span>{}', joined(links))
+    why = html('<span class="quiet">{}</span>', ESTIMATES[estimate][1])
+    return html('<div class="head">{}{}</div>', said, why)
 
 
 def features(

@@ -40,7 +40,7 @@ def _rules(args: Args) -> int:
     from saelab.spelling import pieces
 
     started = time.perf_counter()
-    options = {"device": args.place, "dtype": args.model_dtype}
+    options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
     folder, sae, cache, model = opening.open(args.run, args.model, args.cache, **options)
     asked = numbers(args.features, sae.n_features)
     promoted_FJ, suppressed_FJ = output_tokens(sae, model)
@@ -49,7 +49,7 @@ def _rules(args: Args) -> int:
         explained, *_ = explain(
             sae,
             cache,
-            pieces(model.tokenizer, len(model.tokenizer)),
+            model and pieces(model.tokenizer, len(model.tokenizer)),
             promoted_FJ=promoted_FJ,
             suppressed_FJ=suppressed_FJ,
             n_tokens=args.tokens,
@@ -73,7 +73,7 @@ def output_tokens(sae: Any, model: Any) -> tuple[Any, Any]:
     from saelab.features import directions
 
     writes = directions.writes_to_residual(sae.origin.target or sae.origin.hook)
-    if getattr(model, "lacking", ()) or not writes:
+    if model is None or getattr(model, "lacking", ()) or not writes:
         return None, None
     ids_F2J, _ = directions.output_tokens(sae.W_dec.detach(), directions.output_map(model), 10)
     return ids_F2J[:, 0].numpy(), ids_F2J[:, 1].numpy()
@@ -86,6 +86,7 @@ def counts(explained: "Explained") -> dict[str, Any]:
         **{name: getattr(explained, name) for name in ("tokens", "held_out", "documents")},
         **{name: getattr(explained, name) for name in ("live", "unseen", "without")},
         "kinds": dict(kinds.most_common()),
+        "absent": explained.absent,
         **{name: mean.as_dict() for name, mean in explained.means.items()},
     }
 
@@ -111,6 +112,9 @@ def text(folder: RunFolder, result: dict) -> str:
         lines.append(f"  {name:20} {cell(result[key])}   null {null}")
     kinds = ", ".join(f"{kind} {count:,}" for kind, count in result["kinds"].items())
     lines += [f"rules: {kinds}; none found for {result['without']:,}"]
+    for why in dict.fromkeys(result["absent"].values()):
+        names = ", ".join(name for name, one in result["absent"].items() if one == why)
+        lines.append(f"no rules on {names}: {why}")
     for one in result["features"]:
         if one["text"] is None:
             lines.append(f"  {one['feature']:6}  never fired")

@@ -45,6 +45,9 @@ class Args(OfCache):
     by: Literal["value", "usual", "effect"] = "value"
     """order of the features: their value, that over the feature's own mean where it fires, or the
     estimated effect on the loss, value x (W_dec . dL/dx)"""
+    estimate: Literal["integrated", "gradient"] = "integrated"
+    """where that gradient is taken: integrated over each large feature's way to its absence (32
+    passes), or at the activation itself (one; wrong for dense features)"""
     top: Annotated[Count | None, unsaid] = None
     """features to list: of each token (default: 5), of the one of --token, of --next and of
     --compare (default: 20)"""
@@ -72,13 +75,14 @@ def run(args: Args) -> int:
     text = _text(args)
     dtype = args.model_dtype
     bench = prompting.open(args.run, args.model, args.cache, device=args.place, dtype=dtype)
-    reading = prompting.read(bench, text, args.parse_special)
+    reading = prompting.read(bench, text, args.parse_special, args.estimate)
     asked = _features(args.features, bench.sae.n_features)
     fields = {
         "run": str(args.run),
         "hook": bench.sae.origin.hook,
         "target": bench.sae.origin.target,
         "by": args.by,
+        "estimate": args.estimate,
         "tokens": _tokens(reading),
         "features": _listed(args, reading),
         "traces": _traces(reading, asked),
@@ -215,7 +219,7 @@ def _comparison(args: Args, bench: "Bench", reading: "Reading") -> dict[str, Any
     from saelab.analysis import prompts
     from saelab.analysis.prompts.comparing import differing
 
-    other = prompting.read(bench, args.compare, args.parse_special)
+    other = prompting.read(bench, args.compare, args.parse_special, args.estimate)
     first = differing(reading.prompt.tokens.tolist(), other.prompt.tokens.tolist())
     both = prompts.compare(reading.table, other.table, args.by)
     columns = zip(*(column.tolist() for column in both), strict=True)

@@ -11,7 +11,11 @@ GLYPHS = str.maketrans({"\n": "↵", "\t": "⇥", "\r": "␍", " ": "·"})
 MEANING = {
     "value": "value",
     "usual": "value over the feature's usual one (its mean where it fires)",
-    "effect": "estimated effect on the loss in nats, value x (W_dec . dL/dx): +: lower without",
+    "effect": "estimated effect on the loss in nats, value x (W_dec . dL/dx), +: lower without",
+}
+ESTIMATES = {
+    "integrated": "gradients integrated over each large feature's way to its absence",
+    "gradient": "the gradient at the activation, which is first order",
 }
 
 
@@ -34,6 +38,8 @@ def text(result: dict[str, Any], one: int | None) -> str:
     for key, drawn in (("exact", _exact), ("attribution", _attribution), ("comparison", _compared)):
         if result[key]:
             parts.append(drawn(result))
+    if result["by"] == "effect" or result["exact"]:
+        parts.append(f"effects by {ESTIMATES[result['estimate']]}")
     if result["errors"]["problem"]:
         parts.append(f"error not split: {result['errors']['problem']}")
     return "\n\n".join(parts)

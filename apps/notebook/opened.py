@@ -173,18 +173,19 @@ class Run:
         return prompting.prompt(self.bench, text).texts
 
     def features(
-        self, what: Any, by: str | None = None, n: int | None = None
+        self, what: Any, by: str | None = None, n: int | None = None, **options: Any
     ) -> "pandas.DataFrame":
         """The features that fire on a text, or on activations [N, D] (tensor, array, DataFrame).
 
         Of a text one row for each token and feature: value; usual, over the feature's mean where it
         fires; effect on the loss in nats, by estimate. by: one of the three, by falling size of
-        which the rows stand (default: by position). n: rows at most.
+        which the rows stand (default: by position). n: rows at most. options: `estimate` of
+        the effect, "integrated" or "gradient"; see `prompting.read`.
 
         >>> run.features("import numpy as np", by="usual", n=10)
         """
         if isinstance(what, str):
-            return texts.features(self.bench, what, by, n)
+            return texts.features(self.bench, what, by, n, **options)
         return texts.coded(self.sae, what, n)
 
     def trace(self, text: str, feature: int) -> "pandas.DataFrame":

@@ -18,15 +18,21 @@ from .shown import frame
 if TYPE_CHECKING:
     import pandas
 
+    from saelab.analysis.prompts import Estimated
+
 
 def features(
-    bench: prompting.Bench, text: str, by: str | None, n: int | None
+    bench: prompting.Bench,
+    text: str,
+    by: str | None,
+    n: int | None,
+    estimate: "Estimated" = "integrated",
 ) -> "pandas.DataFrame":
     """One row for each token and feature that fires there, by position or by falling size of `by`
     (value, usual, effect); n: at most so many."""
     from saelab.analysis import prompts
 
-    reading = prompting.read(bench, text)
+    reading = prompting.read(bench, text, estimate=estimate)
     rows, texts = reading.table, reading.prompt.texts
     order_N = torch.arange(len(rows.position))
     if by is not None:
@@ -47,7 +53,7 @@ def trace(bench: prompting.Bench, text: str, feature: int) -> "pandas.DataFrame"
     """One row for each token: what it reads, and the feature's value there."""
     from saelab.analysis import prompts
 
-    reading = prompting.read(bench, text)
+    reading = prompting.read(bench, text, estimate="gradient")
     words = reading.prompt.texts
     if not 0 <= feature < bench.sae.n_features:
         last = bench.sae.n_features - 1
@@ -74,7 +80,7 @@ def attribution(
     what the SAE misses and its bias at each position, and for what passes by (rest)."""
     from saelab.analysis.prompts.text import spelled
 
-    reading = prompting.read(bench, text)
+    reading = prompting.read(bench, text, estimate="gradient")
     parts = prompting.attribute(bench, reading, token, against)
     rows, texts = reading.table, reading.prompt.texts
     by_feature = zip(rows.position.tolist(), rows.feature.tolist(), parts.features, strict=True)

@@ -17,6 +17,7 @@ from saelab.spelling import Piece
 from saelab.statistics import Estimate
 
 NO_RULE = "no rule found"
+NONE = Estimate(None)
 
 
 class Explained(NamedTuple):
@@ -37,12 +38,14 @@ class Explained(NamedTuple):
     """of them, those that fire on no held-out token"""
     without: int
     """of them, those that no rule was found for"""
+    absent: dict[str, str]
+    """families of rules that could not be had, with the reason"""
 
 
 def explain(
     sae: SAE,
     cache: Any,
-    pieces: Sequence[Piece],
+    pieces: Sequence[Piece] | None,
     *,
     promoted_FJ: NDArray | None = None,
     suppressed_FJ: NDArray | None = None,
@@ -53,7 +56,8 @@ def explain(
 ) -> tuple[Explained, Corpus, Firings]:
     """Rules for every feature of a frozen SAE that fires on the training tokens of a cache.
 
-    pieces: what every token reads (`saelab.spelling.pieces`). promoted_FJ, suppressed_FJ: the
+    pieces: what every token reads (`saelab.spelling.pieces`); None without a tokenizer: rules then
+    are on ids and positions, and `absent` says which there are not. promoted_FJ, suppressed_FJ: the
     output tokens that each feature raises and lowers most, where that is known.
 
         explained, *_ = explain(run.sae, run.cache, pieces(tokenizer, len(tokenizer)))
@@ -64,7 +68,8 @@ def explain(
     read, firings = corpus.read(sae, cache, sae.origin.hook, *limits, progress)
     promoted_UJ = _by_unit(sae, promoted_FJ, suppressed_FJ)
     every = families.every(read, pieces, promoted_UJ)
-    return explained(read, firings, every, sae.sparsify.signed, seed), read, firings
+    made = explained(read, firings, every, sae.sparsify.signed, seed)
+    return made._replace(absent=families.absent(read, pieces, promoted_UJ)), read, firings
 
 
 def main_units(
@@ -106,16 +111,18 @@ def explained(
     right_U, told_U, fired_U = detection.totals(told, known)
     words = _words(chosen)
     by_unit = {}
+    # Where all tokens are one, no single token says anything.
+    has_tokens = len(token.family.values) > 1
     for unit in np.flatnonzero(train_U).tolist():
         kind, text, cells = words.get(unit, ("", NO_RULE, 0))
-        scores = (scored.score[unit], scored.token[unit], scored.gain[unit])
+        beside = (scored.token[unit], scored.gain[unit]) if has_tokens else (NONE, NONE)
         by_unit[unit] = Explanation(
             text,
-            scores[0],
+            scored.score[unit],
             kind=kind,
             cells=cells,
-            token=scores[1],
-            gain=scores[2],
+            token=beside[0],
+            gain=beside[1],
             recall=_share(right_U[unit], fired_U[unit]),
             precision=_share(right_U[unit], told_U[unit]),
             firings=int(fired_U[unit]),
@@ -124,13 +131,14 @@ def explained(
     n_places = int(known.places.sum())
     return Explained(
         by_feature,
-        scored.means,
+        scored.means if has_tokens else {**scored.means, "token": NONE, "gain": NONE},
         tokens=int(read.counted.sum()) - n_places,
         held_out=n_places,
         documents=len(known.seen),
         live=len(by_feature),
         unseen=sum(one.score.value is None for one in by_feature.values()),
         without=sum(not one.kind for one in by_feature.values()),
+        absent={},
     )
 
 

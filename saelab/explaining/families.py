@@ -16,6 +16,8 @@ from saelab.explaining import kinds
 from saelab.explaining.corpus import Corpus
 from saelab.spelling import Piece, alone, spell
 
+OF_TOKENS = ("token", "bigram", "trigram", "previous token", "token before the previous")
+OF_TEXT = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
 LONGEST = 64  # of the places in a line and the indents that are told apart
 
 
@@ -48,14 +50,15 @@ class Family(NamedTuple):
 
 
 def every(
-    corpus: Corpus, pieces: Sequence[Piece], promoted_UJ: NDArray | None = None
+    corpus: Corpus, pieces: Sequence[Piece] | None, promoted_UJ: NDArray | None = None
 ) -> Iterator[Family]:
-    """The families, the plainest first, one at a time.
+    """The families, the plainest first, one at a time; those that `absent` names are not there.
 
-    pieces: what every token reads. promoted_UJ: the output tokens that each unit promotes.
+    pieces: what every token reads; None where there is no tokenizer: rules then name tokens by
+    their ids. promoted_UJ: the output tokens that each unit promotes.
     """
-    words, n_words = _Words(pieces), len(pieces)
-    now = corpus.tokens.astype(np.int64)
+    now, words = _tokens(corpus, pieces)
+    n_words = len(words.texts)
     before, earlier, after = _shifted(now, 1), _shifted(now, 2), _shifted(now, -1)
     pair = _joined(before, now, n_words)
     yield family("token", now, words.on)
@@ -63,10 +66,44 @@ def every(
     yield family("trigram", _joined(earlier, pair, n_words**2), words.trigrams)
     yield family("previous token", before, words.after)
     yield family("token before the previous", earlier, words.one_after)
-    yield from _structure(corpus, words)
+    if pieces is not None:
+        yield from _structure(corpus, words)
+    position_CT = np.broadcast_to(np.arange(now.shape[1]), now.shape)
+    yield family("position", position_CT, _range("position", "of the context", 0), ordered=True)
     if promoted_UJ is not None:
         output = family("output token", after, words.promoted)
         yield output._replace(allowed=_allowed(promoted_UJ, output.values))
+
+
+def absent(
+    corpus: Corpus, pieces: Sequence[Piece] | None, promoted_UJ: NDArray | None = None
+) -> dict[str, str]:
+    """The families that cannot be had of a corpus, by name, each with the reason."""
+    why = {}
+    if pieces is None:
+        why = dict.fromkeys(OF_TEXT, "there is no tokenizer: what tokens read is not known")
+        if _numbers_rows(corpus):
+            why |= dict.fromkeys(OF_TOKENS, "tokens are not known: each row has its own number")
+    if promoted_UJ is None:
+        why["output token"] = "which output tokens it promotes is not known"
+    return why
+
+
+def _numbers_rows(corpus: Corpus) -> bool:
+    """Whether no token stands twice, as where they are numbers of rows."""
+    tokens_N = corpus.tokens[corpus.counted]
+    return len(np.unique(tokens_N)) == len(tokens_N)
+
+
+def _tokens(corpus: Corpus, pieces: Sequence[Piece] | None) -> tuple[NDArray, "_Words"]:
+    """[C, T] numbers of the tokens, and what they read: without a tokenizer their ids, but numbers
+    of rows are all the same."""
+    if pieces is not None:
+        return corpus.tokens.astype(np.int64), _Words(pieces)
+    if _numbers_rows(corpus):
+        return np.zeros(corpus.tokens.shape, np.int64), _Words([""])
+    ids_V, now = np.unique(corpus.tokens, return_inverse=True)
+    return now.reshape(corpus.tokens.shape), _Words([f"⟨{number}⟩" for number in ids_V.tolist()])
 
 
 def _structure(corpus: Corpus, words: "_Words") -> Iterator[Family]:
@@ -84,8 +121,6 @@ def _structure(corpus: Corpus, words: "_Words") -> Iterator[Family]:
     in_line_CT, indent_CT = (np.minimum(c, LONGEST) for c in kinds.lines(tokens_CT, texts))
     yield family("place in line", in_line_CT, _range("token", "of a line"), ordered=True)
     yield family("indent", indent_CT, _range("column", "of indentation", 0), ordered=True)
-    position_CT = np.broadcast_to(np.arange(tokens_CT.shape[1]), tokens_CT.shape)
-    yield family("position", position_CT, _range("position", "of the context", 0), ordered=True)
 
 
 def family(

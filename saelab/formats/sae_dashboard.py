@@ -81,18 +81,13 @@ def write(
     ...     sae_dashboard.write(sae, index, "for-neuronpedia", Source.of(sae, set="mine"))
     """
     out, names = Path(out), {"model_id": source.model, "layer": source.layer}
-    features_ = features(sae, index, progress, chosen=chosen)
-    for number, batch in enumerate(batches(features_)):
+    for number, batch in enumerate(batches(features(sae, index, progress, chosen=chosen))):
         fields = {**names, "sae_set": source.set, "sae_id_suffix": None, "features": batch}
         write_json(fields, out / f"batch-{number}.json")
     density_F = index.densities()
-    skipped = {
-        **names,
-        "layer": str(source.layer),
-        "sae_set": source.set,
-        "log_sparsity": None,
-        "skipped_indexes": [number for number in _chosen(index, chosen) if not density_F[number]],
-    }
+    dead = [number for number in _chosen(index, chosen) if not density_F[number]]
+    about = {"layer": str(source.layer), "sae_set": source.set, "log_sparsity": None}
+    skipped = {**names, **about, "skipped_indexes": dead}
     write_json(skipped, out / "skipped_indexes.json")
     write_json(_settings(sae, index, source), out / "run_settings.json")
 

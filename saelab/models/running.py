@@ -136,10 +136,10 @@ def logits(model: Any, tokens_CT: Tensor, edits: Edits = (), **options: Any) -> 
 
 
 def gradients(
-    model: Any, tokens_CT: Tensor, hooks: Sequence[str], counted_CT: Tensor | None = None
+    model: Any, tokens_CT: Tensor, hooks: Sequence[str], counted_CT: Any = None, edits: Edits = ()
 ) -> dict[str, Tensor]:
-    """Activations at the hooks and, as NAME.grad, dL/dx for L the context's summed next-token
-    cross-entropy in nats.
+    """Activations at the hooks, with edits in place, and, as NAME.grad, dL/dx there for L the
+    context's summed next-token cross-entropy in nats.
 
     counted_CT: the tokens whose prediction makes up the loss (default: all but the first). Raises
     UsageError for a hook that does not fire or does not reach the loss.
@@ -154,7 +154,8 @@ def gradients(
         return keep
 
     with torch.enable_grad():
-        logits_CTV = logits(model, tokens_CT, [(name, leaf(name)) for name in hooks])
+        leaves_at = [(name, leaf(name)) for name in hooks]
+        logits_CTV = logits(model, tokens_CT, [*_points(model, edits), *leaves_at])
         _check_fired(hooks, leaves)
         left_out = torch.zeros_like(tokens_CT) if counted_CT is None else ~counted_CT
         wanted_CT = tokens_CT.masked_fill(left_out.bool(), -100)  # what cross_entropy ignores

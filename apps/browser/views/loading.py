@@ -3,7 +3,7 @@ do where it is not, and a text as it reads it."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -41,11 +41,12 @@ def ready(name: str, folder: Path) -> Loading | None:
     return None
 
 
-def reading(there: Loading, text: str) -> "Reading | None":
-    """A text as the model reads it; where it cannot be read: why, and None."""
+def reading(there: Loading, text: str, **options: Any) -> "Reading | None":
+    """A text as the model reads it; where it cannot be read: why, and None. options: as of
+    `asking.reading`."""
     try:
         with st.spinner("reading"):
-            return asking.reading(there.key, text)
+            return asking.reading(there.key, text, **options)
     except UsageError as problem:
         say(str(problem))
         return None

@@ -17,7 +17,7 @@ from .shown import Shown
 
 ROWS = 15  # of a table
 TRACES = 8  # at most
-KEYS = ("run", "by", "show", "frozen")  # parts of the address that outlive a new text
+KEYS = ("run", "by", "show", "frozen", "estimate")  # parts of the address that outlive a new text
 
 
 def show() -> None:
@@ -32,8 +32,9 @@ def show() -> None:
             "the loss, and where the next token comes from."
         )
     there = loading.ready(name, folder)
-    if there and (reading := loading.reading(there, text)):
-        _sections(Shown(name, there.key, text, reading, _index(folder)))
+    estimate = prompt.estimate(st.query_params.get("estimate", ""))
+    if there and (reading := loading.reading(there, text, estimate=estimate)):
+        _sections(Shown(name, there.key, text, reading, _index(folder), estimate))
 
 
 def _index(folder: Path) -> FeatureIndex | None:
@@ -170,7 +171,7 @@ def _traces(page: Shown, shown: str) -> None:
 
 def _compared(page: Shown, other: str, by: Any) -> None:
     """Features of which one of the two texts has more."""
-    both, first = asking.comparison(page.key, page.text, other, by)
+    both, first = asking.comparison(page.key, page.text, other, by, page.estimate)
     texts = (page.texts, asking.reading(page.key, other).prompt.texts)
     known = page.known(both.feature[:ROWS].tolist())
     state.show(prompt.comparison(both, first, texts, by, page.run, known, ROWS))
@@ -181,11 +182,12 @@ def _exact(page: Shown) -> None:
     if st.query_params.get("exact") != "1":
         ask = draw.change("prompt", "ablate the 10 largest", "step", exact="1")
         title = html("<h2>Estimate <small>{}</small></h2>", "is the estimated effect right?")
-        state.show(html('<div class="head">{}{}</div>', title, ask))
+        state.show(html('<div class="head">{}{}</div>', title, ask) + prompt.by(page.estimate))
         return
     with st.spinner("ablating"):
-        done = asking.exact(page.key, page.text)
-    state.show(prompt.exact(page.reading.table, done, page.run, page.reading.prompt))
+        done = asking.exact(page.key, page.text, page.estimate)
+    exact = prompt.exact(page.reading.table, done, page.run, page.reading.prompt)
+    state.show(exact + prompt.by(page.estimate))
 
 
 def _errors(page: Shown) -> None:

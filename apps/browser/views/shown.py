@@ -8,6 +8,7 @@ from .. import asking
 from ..model import Key
 
 if TYPE_CHECKING:
+    from saelab.analysis.prompts import Estimated
     from saelab.prompting import Reading
 
 
@@ -22,6 +23,8 @@ class Shown(NamedTuple):
     reading: "Reading"
     opened: FeatureIndex | None
     """the run's index; None without one that can be read"""
+    estimate: "Estimated"
+    """that effects are by"""
 
     @property
     def texts(self) -> list[str]:

@@ -5,8 +5,10 @@ from saelab.analysis.prompts.attribution import Attribution, attribute
 from saelab.analysis.prompts.comparing import Comparison, compare
 from saelab.analysis.prompts.errors import ErrorSplit, error_split
 from saelab.analysis.prompts.features import (
+    ESTIMATES,
     ORDERS,
     By,
+    Estimated,
     Read,
     Table,
     on_token,
@@ -15,14 +17,17 @@ from saelab.analysis.prompts.features import (
     table,
     traces,
 )
+from saelab.analysis.prompts.integrated import integrated
 from saelab.analysis.prompts.text import Prompt, next_token, prompt
 
 __all__ = [
+    "ESTIMATES",
     "ORDERS",
     "Attribution",
     "By",
     "Comparison",
     "ErrorSplit",
+    "Estimated",
     "Exact",
     "Prompt",
     "Read",
@@ -31,6 +36,7 @@ __all__ = [
     "compare",
     "error_split",
     "exact",
+    "integrated",
     "next_token",
     "on_token",
     "prompt",

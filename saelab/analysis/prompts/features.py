@@ -3,9 +3,10 @@ strongly for such a feature, and what each adds to the loss, by estimate.
 
 The estimated effect of a feature on a token is its value x (W_dec_f . dL/dx), L being the prompt's
 summed next-token cross-entropy in nats and x the activation that the dictionary explains: what the
-loss would fall by without it (negative: rise), to first order, all others as they are. One backward
-pass gives all of them. Source: attribution patching (Nanda 2023; Syed et al. 2023), as Marks et al.
-2024 use it for features.
+loss would fall by without it (negative: rise), all others as they are. With the gradient at x one
+backward pass gives all of them, to first order: attribution patching (Nanda 2023; Syed et al.
+2023), as Marks et al. 2024 use it for features. `integrated` takes the gradient along the way to
+the feature's absence.
 
 Shapes: T positions, D width of what is read, E of what is explained, F features, N pairs.
 """
@@ -28,6 +29,8 @@ from saelab.token_norm import normalised
 
 By = Literal["value", "usual", "effect"]
 ORDERS = ("value", "usual", "effect")
+Estimated = Literal["integrated", "gradient"]
+ESTIMATES: tuple[Estimated, ...] = ("integrated", "gradient")  # of effects; the default first
 
 
 class Read(NamedTuple):
@@ -70,7 +73,7 @@ class Table(NamedTuple):
     is not known"""
     effect: Tensor | None
     """[N]: estimated effect on the loss in nats, value x (W_dec . dL/dx); above 0: the loss would
-    be lower without"""
+    be lower without. By one of ESTIMATES"""
 
 
 def read(model: Any, sae: SAE, prompt: Prompt, gradient: bool = True) -> Read:
@@ -132,7 +135,9 @@ def along(read: Read, direction_TE: Tensor) -> Tensor:
     return read.written * slope_N
 
 
-def table(read: Read, usual_F: Tensor | np.ndarray | None = None) -> Table:
+def table(
+    read: Read, usual_F: Tensor | np.ndarray | None = None, effect_N: Tensor | None = None
+) -> Table:
     """The rows of a prompt, by position, then feature.
 
     usual_F: each feature's mean |value| where it fires, as the feature index holds it
@@ -148,7 +153,9 @@ def table(read: Read, usual_F: Tensor | np.ndarray | None = None) -> Table:
         held_F = usual_F if isinstance(usual_F, Tensor) else torch.from_numpy(np.array(usual_F))
         mean_N = held_F.float()[features]
         usual_N = torch.where(mean_N > 0, values.abs() / mean_N, torch.nan)
-    effect_N = None if read.gradient is None else along(read, read.gradient).cpu()
+    if effect_N is None and read.gradient is not None:
+        effect_N = along(read, read.gradient)
+    effect_N = None if effect_N is None else effect_N.cpu()
     return Table(read.code.tokens.cpu(), features, values, usual_N, effect_N)
 
 

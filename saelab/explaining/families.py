@@ -58,12 +58,11 @@ def every(
     their ids. promoted_UJ: the output tokens that each unit promotes.
     """
     now, words = _tokens(corpus, pieces)
-    n_words = len(words.texts)
     before, earlier, after = _shifted(now, 1), _shifted(now, 2), _shifted(now, -1)
-    pair = _joined(before, now, n_words)
+    pair = _joined(before, now, len(words.texts))
     yield family("token", now, words.on)
     yield family("bigram", pair, words.bigrams)
-    yield family("trigram", _joined(earlier, pair, n_words**2), words.trigrams)
+    yield family("trigram", _joined(earlier, pair, len(words.texts) ** 2), words.trigrams)
     yield family("previous token", before, words.after)
     yield family("token before the previous", earlier, words.one_after)
     if pieces is not None:

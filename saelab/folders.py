@@ -6,7 +6,7 @@ from pathlib import Path
 from saelab.runs import RunFolder
 
 DEPTH = 3  # folders below a given one that are looked into
-INSIDE = {"sae", "checkpoints", "cache", "wandb"}  # parts of a run, never runs
+INSIDE = {"sae", "checkpoints", "cache", "controls", "wandb"}  # parts of a run, never runs
 
 
 def _below(folder: Path, depth: int, wanted: Callable[[RunFolder], bool]) -> Iterator[Path]:

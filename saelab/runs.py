@@ -35,6 +35,7 @@ class RunFolder:
         self.explanations = self.path / "explanations.db"
         self.report = self.path / "report.json"
         self.stability = self.path / "stability.json"
+        self.frozen_decoder = self.path / "controls" / "frozen-decoder"
         self.dark_matter = self.path / "dark-matter.json"
         self.dark_matter_map = self.path / "dark-matter.safetensors"
         self.circuit = self.path / "circuit.json"

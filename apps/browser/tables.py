@@ -5,6 +5,7 @@ from typing import Any
 
 from saelab import sparsify
 from saelab.evaluation import rows as metrics
+from saelab.evaluation.separation import not_separated
 from saelab.features import words
 
 from .draw import (
@@ -70,19 +71,25 @@ def outdated(names: Sequence[str], folder: str) -> Markup:
 
 
 def report(document: Mapping[str, Any], folder: str) -> Markup:
-    """The metrics with their 95% intervals and nulls beside the reference dictionaries' values.
-    document: report.json or empty."""
+    """The metrics with their 95% intervals and nulls beside the values of reference dictionaries
+    and controls; those that do not tell the SAE from a control are marked. document: report.json or
+    empty."""
     if not document:
         how = html("Not evaluated yet: <code>saelab eval {}</code>", text(folder))
         return html('<p class="empty">{}</p>', how)
-    references = document.get("references", {})
+    references = document.get("references", {}) | document.get("controls", {})
+    alike = not_separated(document)
     heads = [head("", ""), *map(head, ("this SAE", "null", *map(text, references)))]
     rows = []
     for metric in metrics.of(document):
         field = document[metric.key]
         others = (number(_value(known.get(metric.key))) for known in references.values())
-        cells = (text(metric.label), estimate(field), number(field["null"]), *others)
-        rows.append(row(*cells, title=metric.help))
+        label, why = text(metric.label), metric.help
+        if names := alike.get(metric.key):
+            label = html('{} <b class="mark no">not separated</b>', label)
+            why = f"{why}; does not tell it from: {', '.join(names)}"
+        cells = (label, estimate(field), number(field["null"]), *others)
+        rows.append(row(*cells, title=why))
     table = title("Evaluation", _size(document)) + grid(heads, rows, "report")
     return table + _no_losses(document)
 

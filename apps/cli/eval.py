@@ -10,11 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saelab.door import beside as beside_package
+from saelab.errors import UsageError
 from saelab.ranges import Count
+from saelab.runs import RunFolder
 
 from .common import OfCache, Runs, document, finished, keep, show
 from .progress import bar, stage
-from .report_tables import beside, probes, side_by_side, table
+from .report_tables import beside, probes, separated, side_by_side, table
 
 if TYPE_CHECKING:
     from saelab import SAE
@@ -34,8 +37,10 @@ class Args(OfCache):
     tokens: Count = 200_000
     """held-out tokens to read, at most"""
     controls: bool = False
-    """measure an untrained SAE of the same shape, and this one with its decoder rows in random
-    order, beside it"""
+    """measure beside it an untrained SAE of the same shape, one trained as long with its decoder
+    frozen (kept in the run's folder), and this one with decoder rows in random order, with random
+    ones, and with the codes of other tokens, all at its L0; metrics that do not tell it from these
+    are marked"""
     probe: bool = False
     """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2
     and 5 latents"""
@@ -73,16 +78,20 @@ def _check_text(folders: list[Path], cache: Path | None) -> None:
 
 def _evaluate(opened: "Opened", args: Args) -> dict:
     """One run's report, written into it."""
-    from saelab.evaluation import evaluate
+    from saelab.evaluation import controls, evaluate
 
     folder, sae, cache_, model = opened
-    untrained = _controls(sae, cache_, args.seed) if args.controls or args.probe else {}
     probed: dict[str, Any] = {}
+    beside_: dict[str, Any] = {}
+    if args.controls:
+        beside_, probed = _controls(opened, args)
     if args.probe:
         stage(f"probing {folder.path}")
-        probed = {"probing": _probing(sae, untrained["random_init"], cache_, model, args.seed)}
+        named = {"sae": sae, "random_init": controls.untrained(sae, cache_, args.seed)}
+        if "frozen_decoder" in beside_:
+            named["frozen_decoder"] = beside_["frozen_decoder"]
+        probed["probing"] = _probing(named, cache_, model, args.seed)
     with bar(min(args.tokens, cache_.n_tokens("held_out")), "token", str(folder.path)) as shown:
-        beside_ = untrained if args.controls else None
         fields = evaluate(
             sae,
             cache_,
@@ -101,20 +110,45 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     return result
 
 
-def _controls(sae: "SAE", cache_: "Cache", seed: int) -> dict[str, "SAE"]:
+def _controls(opened: "Opened", args: Args) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Controls by name; and why there is no frozen decoder, if there is none."""
     from saelab.evaluation import controls
+    from saelab.evaluation.synthetic_cache import world_of
 
-    untrained = controls.untrained(sae, cache_, seed)
-    return {"random_init": untrained, "permuted_decoder": controls.permuted_decoder(sae, seed)}
+    folder, sae, cache_, _ = opened
+    here = {
+        "random_init": controls.untrained(sae, cache_, args.seed),
+        "permuted_decoder": controls.permuted_decoder(sae, args.seed),
+        "random_directions": controls.random_directions(sae, args.seed),
+        "shuffled_code": controls.shuffled_code(sae, args.seed),
+    }
+    if cache_.plan.model.get("spec"):
+        here["oracle"] = controls.oracle(world_of(cache_), sae.origin).to(sae.W_enc)
+    try:
+        twin = _frozen_decoder(folder, cache_, args)
+    except UsageError as error:
+        return here, {"no_frozen_decoder": str(error)}
+    l0, sample = controls.measured_l0(sae, cache_, args.seed), controls.sample(sae, cache_)
+    return {**here, "frozen_decoder": controls.matched(twin.to(sae.W_enc), l0, sample)}, {}
 
 
-def _probing(sae: "SAE", untrained: "SAE", cache_: "Cache", model: Any, seed: int) -> list[dict]:
+def _frozen_decoder(folder: RunFolder, cache_: "Cache", args: Args) -> "SAE":
+    """The run's twin with a frozen decoder, trained now unless the run holds it."""
+    from .train import train_showing_progress
+
+    here = beside_package("training.controls")
+    config = here.frozen_config(folder, cache_.path, args.place)
+    stage(f"{folder.path}: a frozen decoder is trained as long, kept in {config.out}")
+    return here.frozen_decoder(config, lambda each: train_showing_progress([each], resume=True))
+
+
+def _probing(saes: dict[str, "SAE"], cache_: "Cache", model: Any, seed: int) -> list[dict]:
     """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of
     indirect-object prompts too."""
     from saelab import models
     from saelab.evaluation import labelled, probing
 
-    hook, saes = sae.origin.hook, {"sae": sae, "random_init": untrained}
+    hook = saes["sae"].origin.hook
     splits = [
         labelled.python_tokens(cache_, hook, model.tokenizer, split, n)
         for split, n in PROBE_TOKENS.items()
@@ -138,6 +172,7 @@ def _text(result: dict) -> str:
         parts.append(f"\nas an imported SAE: {plausibility.sentence(result['check'])}")
     if "controls" in result:
         parts.append(beside("controls", result["controls"]))
+        parts.append(separated(result))
     if "probing" in result:
         parts.append(probes(result["probing"]))
     return "\n".join(parts)

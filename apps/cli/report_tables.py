@@ -8,12 +8,15 @@ from .common import cell, told
 def table(result: dict) -> str:
     """The report for people."""
     from saelab.evaluation import rows
+    from saelab.evaluation.separation import not_separated
 
     lines = [f"{'':30}{'value [95% interval]':28}{'null':>9}"]
+    alike = not_separated(result)
     for row in rows.of(result):
         field = result[row.key]
         null = "" if field["null"] is None else f"{field['null']:.4f}"
-        lines.append(f"{row.label:30}{cell(field):28}{null:>9}".rstrip())
+        mark = "  !" if row.key in alike else ""
+        lines.append(f"{row.label:30}{cell(field):28}{null:>9}{mark}".rstrip())
     lines.append(beside("known in advance", result["references"]))
     lines.append(
         f"\n{_losses(result)}; "
@@ -43,6 +46,20 @@ def beside(title: str, others: Mapping[str, dict]) -> str:
         values = "".join(f"{told(fields[row.key]['value']):>15}" for row in columns)
         lines.append(f"{name.replace('_', ' '):18}{values}")
     return "\n".join(lines)
+
+
+def separated(result: dict) -> str:
+    """Which metrics tell the SAE from its controls."""
+    from saelab.evaluation import rows
+    from saelab.evaluation.separation import not_separated
+
+    known, lines = rows.table(), []
+    for key, names in not_separated(result).items():
+        label = known[key].label if key in known else key
+        lines.append(f"! {label} does not tell it from: {', '.join(names)}")
+    if reason := result.get("no_frozen_decoder"):
+        lines.append(f"no frozen decoder: {reason}")
+    return "\n".join(lines or ["every metric tells it from every control, paired by document"])
 
 
 def probes(rows: list[dict]) -> str:

@@ -6,6 +6,7 @@ Random SAEs come close to trained ones in many metrics (2602.14111; Makelov et a
 
 import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -14,10 +15,16 @@ from torch import Tensor
 from saelab import scaling
 from saelab.activations import Cache
 from saelab.errors import UsageError
+from saelab.evaluation.references import Reconstruct
+from saelab.evaluation.synthetic import World
+from saelab.matching import random_rows
+from saelab.origin import Origin
 from saelab.sae import SAE
-from saelab.sparsify import Choice
+from saelab.sparsify import Choice, Threshold
 
 L0_TOKENS = 4096  # on which the L0 is measured
+BISECTIONS = 24  # of the number that levels are moved by
+ORACLE_LEVEL = 0.2
 
 
 @torch.no_grad()
@@ -29,8 +36,13 @@ def l0(sae: SAE, x_BD: Tensor) -> float:
 def measured_l0(sae: SAE, cache: Cache, seed: int = 0) -> float:
     """L0 on a sample of the training tokens of the SAE's hook: what its references and controls may
     spend."""
+    return l0(sae, sample(sae, cache, seed))
+
+
+def sample(sae: SAE, cache: Cache, seed: int = 0) -> Tensor:
+    """[B, D]: the training tokens of the SAE's hook on which its L0 is measured."""
     n_tokens = min(L0_TOKENS, cache.n_tokens())
-    return l0(sae, next(cache.batches(sae.origin.hook, n_tokens, seed)).to(sae.W_enc))
+    return next(cache.batches(sae.origin.hook, n_tokens, seed)).to(sae.W_enc)
 
 
 def random_init(sae: SAE, seed: int, l0: float) -> SAE:
@@ -70,6 +82,82 @@ def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:
     return twin
 
 
+@torch.no_grad()
+def random_directions(sae: SAE, seed: int = 0) -> SAE:
+    """The SAE with its decoder rows replaced by random ones of the same lengths: the same code,
+    each latent writing what nothing means."""
+    twin = copy.deepcopy(sae)
+    rows_FE = random_rows(sae.n_features, sae.W_dec.shape[1], seed).to(sae.W_dec)
+    twin.W_dec.data.copy_(rows_FE * sae.W_dec.norm(dim=1, keepdim=True))
+    return twin
+
+
+def shuffled_code(sae: SAE, seed: int = 0) -> Reconstruct:
+    """Reconstructions from the code of another token of the same piece: L0, values and densities
+    are the SAE's, only not of this token."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def reconstruct(x_ND: Tensor) -> tuple[Tensor, Tensor, None]:
+        other_ND = x_ND[torch.randperm(len(x_ND), generator=generator).to(x_ND.device)]
+        x_hat_ND, code = sae.reconstruct(other_ND)
+        x_hat_ND = x_hat_ND - sae.base(other_ND) + sae.base(x_ND)
+        fired_N = torch.bincount(code.tokens[code.values != 0], minlength=len(x_ND))
+        return x_hat_ND, fired_N, None
+
+    return reconstruct
+
+
+def oracle(world: World, origin: Origin) -> SAE:
+    """The SAE that knows a synthetic world by heart: its rows are the true directions, its level
+    lies well above the noise."""
+    form = Threshold(level=ORACLE_LEVEL, signed=world.spec.bipolar > 0)
+    sae = SAE(world.spec.width, world.spec.n_features, form)
+    for weights in (sae.W_enc, sae.W_dec):
+        weights.data.copy_(world.directions_GD)
+    sae.b_dec.data.copy_(world.bias_D)
+    sae.origin = origin
+    return sae
+
+
+@torch.no_grad()
+def matched(sae: SAE, wanted: float, x_BD: Tensor) -> SAE:
+    """An SAE in inference form that spends as many pairs per token as wanted on these activations:
+    with another k of a token budget, or all its levels moved by one number. A function of one's
+    own stays as it is.
+
+    >>> control = matched(frozen, measured_l0(sae, cache), x_BD)
+    """
+    twin = copy.copy(sae)
+    twin._buffers, twin._parameters = dict(sae._buffers), dict(sae._parameters)
+    form = sae.sparsify
+    if isinstance(form, Choice):
+        low, high = 1, sae.n_features
+        while low < high:  # the least k that spends as much
+            k = (low + high) // 2
+            twin.sparsify = replace(form, k=k)
+            low, high = (k + 1, high) if l0(twin, x_BD) < wanted - 0.5 else (low, k)
+        twin.sparsify = replace(form, k=low)
+    elif isinstance(form, Threshold):
+        _move_levels(twin, form, wanted, x_BD)
+    return twin
+
+
+def _move_levels(twin: SAE, form: Threshold, wanted: float, x_BD: Tensor) -> None:
+    """Bisect the number by which all levels, never below 0, are moved."""
+    levels_F = twin.b_enc.new_full(twin.b_enc.shape, form.level)
+    levels_F = levels_F if twin.levels is None else twin.levels.detach()
+    reach = float(x_BD.norm(dim=1).max() * twin.W_enc.norm(dim=1).max())
+    low, high = -float(levels_F.max()), reach
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        moved_F = (levels_F + middle).clamp_min(0)
+        if twin.learns_levels:
+            twin.levels = torch.nn.Parameter(moved_F)
+        else:
+            twin.levels = moved_F
+        low, high = (low, middle) if l0(twin, x_BD) < wanted else (middle, high)
+
+
 def frozen_decoder(
     sae: SAE,
     batches: Iterable[Tensor],
@@ -80,7 +168,9 @@ def frozen_decoder(
     l0: float,
 ) -> SAE:
     """An SAE of the same shape and L0 whose decoder rows stay random while encoder and biases
-    are fitted (Adam, plain torch).
+    are fitted in few plain steps to the activations of one task (Adam, plain torch): the control
+    of supervised dictionaries. That of `eval` is trained as the SAE was, by `train --freeze
+    decoder`.
 
     batches: raw activations [B, D] each, of which n_steps are used; the first sets the scale and
     the bias. Deterministic. Raises UsageError if there are fewer batches, or for a transcoder,

@@ -16,8 +16,9 @@ from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
 from saelab.evaluation.measurement import Measurement
-from saelab.evaluation.references import references
+from saelab.evaluation.references import Reconstruct, references
 from saelab.evaluation.rows import SPLICED, Metric
+from saelab.evaluation.separation import separation
 from saelab.sae import SAE
 from saelab.statistics import Estimate, over_documents, share_over_documents, weights
 from saelab.statistics.bootstrap import total
@@ -34,7 +35,7 @@ def evaluate(
     *,
     n_tokens: int = 200_000,
     seed: int = 0,
-    controls: Mapping[str, SAE] | None = None,
+    controls: Mapping[str, SAE | Reconstruct] | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
@@ -44,9 +45,10 @@ def evaluate(
     nothing gets. Of an SAE on a part of an activation (another SAE's error), the
     rest of the activation stays as the model has it. Of a model that predicts no tokens, and
     without one, the rows of predictions are absent and `no_losses` says why. controls: further SAEs
-    at the same hook, by name, measured on the same tokens (field `controls`, only if there are
-    any). Raises UsageError if the SAE's width is not the cache's, the cache has no held-out
-    document, or the SAE is a transcoder without a model or from a part of an activation.
+    at the same hook, or reconstructions, by name, measured on the same tokens (fields `controls`
+    and `separation`, only if there are any). Raises UsageError if the SAE's width is not the
+    cache's, the cache has no held-out document, or the SAE is a transcoder without a model or from
+    a part of an activation.
 
     >>> _, sae, cache, model = saelab.open("runs/demo")
     >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]
@@ -55,16 +57,19 @@ def evaluate(
     source, target = sae.origin.hooks
     l0 = measured_l0(sae, cache, seed)
     untrained_ = untrained(sae, cache, seed)
+    others = {name: each for name, each in (controls or {}).items() if isinstance(each, SAE)}
+    known = {name: each for name, each in (controls or {}).items() if not isinstance(each, SAE)}
     run = Measurement(
         model,
         (source, target),
         cache.whole(source),
-        {**(controls or {}), "sae": sae},
-        references(cache.moments(target, "train"), l0, sae.W_dec.device),
+        {**others, "sae": sae},
+        references(cache.moments(target, "train"), l0, sae.W_dec.device) | known,
         untrained_,
     )
     run.read(cache, n_tokens, progress)
-    return _report(run, sae, untrained_, cache, seed)
+    fields = _report(run, sae, untrained_, cache, [*(controls or {})], seed)
+    return fields | (_separation(run, [*(controls or {})], seed) if controls else {})
 
 
 def check_place(sae: SAE, cache: Cache) -> None:
@@ -81,7 +86,24 @@ def check_place(sae: SAE, cache: Cache) -> None:
         )
 
 
-def _report(run: Measurement, sae: SAE, untrained_: SAE, cache: Any, seed: int) -> dict:
+def _separation(run: Measurement, controls: list[str], seed: int) -> dict[str, Any]:
+    """Whether metrics tell the SAE from its controls."""
+    documents = run.sums["sae"].documents
+    absent = "prediction" if run.no_losses else None
+    sums: dict[str, dict[str, Any]] = {}
+    for name in ("sae", *controls):
+        table = run.sums[name].table(documents)
+        sums[name] = dict.fromkeys(SPLICED, table)
+        if name in run.fired:
+            fired = run.fired[name].table(documents)
+            sums[name]["firing"] = {"fired": fired, "tokens": table["tokens"]}
+    measured = [row for row in rows.table().values() if row.source not in (absent, "training")]
+    return {"separation": separation(sums, controls, measured, len(documents), seed)}
+
+
+def _report(
+    run: Measurement, sae: SAE, untrained_: SAE, cache: Any, named: list[str], seed: int
+) -> dict:
     """All fields from the sums."""
     documents = run.sums["sae"].documents
     tables = {name: sums.table(documents) for name, sums in run.sums.items()}
@@ -98,7 +120,7 @@ def _report(run: Measurement, sae: SAE, untrained_: SAE, cache: Any, seed: int) 
         for name, table in tables.items()
         if name != "sae"
     }
-    controls = {name: beside.pop(name) for name in run.coded if name != "sae"}
+    controls = {name: beside.pop(name) for name in named}
     whole = total(tables["sae"])
     return {
         **{row.key: _estimate(row, tables, fired, weights_RG).as_dict() for row in by_row},

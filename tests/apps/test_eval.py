@@ -9,6 +9,8 @@ import pytest
 
 import training
 from apps.cli import main
+from saelab import SAE
+from saelab.analysis.comparison.starts import from_start
 from tests.conftest import HOOK
 from tests.evaluation.test_probing import make_python_cache
 from tests.schemas import check
@@ -42,14 +44,20 @@ def test_controls_stand_beside_the_same_report(runs: list[Path], capsys):
     result = json.loads(capsys.readouterr().out)
     check(result, "report")
     assert result == json.loads((runs[0] / "report.json").read_text())
-    assert set(result) - set(plain) == {"controls"} and "probing" not in plain
+    assert set(result) - set(plain) == {"controls", "separation"} and "probing" not in plain
     assert all(result[name] == plain[name] for name in plain if name not in ("command", "sha256"))
-    for row in result["controls"].values():
-        assert (
-            row["fvu"]["value"] > 1.5 * result["fvu"]["value"]
-            and row["kl"]["value"] > result["kl"]["value"]
-        )
+    assert len(result["controls"]) == 5
+    for name, row in result["controls"].items():
+        worse = 1.1 if name == "frozen_decoder" else 1.5
+        assert row["fvu"]["value"] > worse * result["fvu"]["value"]
         assert row["l0"]["value"] == result["l0"]["value"] == 4
+    rows = {(row["metric"], row["control"]): row["verdict"] for row in result["separation"]}
+    assert rows["fvu", "random_init"] == rows["fvu", "permuted_decoder"] == "better"
+    assert ("l0", "random_init") not in rows and ("dense_fraction", "shuffled_code") not in rows
+    twin = SAE.load(runs[0] / "controls" / "frozen-decoder")
+    assert (runs[0] / "controls" / "frozen-decoder" / "config.yaml").is_file()
+    cosine_F = from_start(twin)
+    assert cosine_F.min() > 1 - 1e-5 and from_start(SAE.load(runs[0])).min() < 0.99
     assert main(["eval", str(runs[0]), "--tokens", "1000", "--controls"]) == 0
     printed = capsys.readouterr().out
     assert (

@@ -1,11 +1,14 @@
 """Baselines that learned nothing are what they say."""
 
+import numpy as np
 import pytest
 import torch
 
 from saelab import SAE, Choice, Threshold
 from saelab.errors import UsageError
 from saelab.evaluation import controls
+from saelab.evaluation.rows import Metric
+from saelab.evaluation.separation import not_separated, separation
 from saelab.evaluation.synthetic import World
 from tests.evaluation.worlds import SMALL, fvu, oracle
 
@@ -90,3 +93,35 @@ def test_a_frozen_decoder_asks_for_enough_batches_and_for_no_transcoder(x: torch
         controls.frozen_decoder(
             SAE(32, 24, Choice(3), transcoder=True), batches(x, 3), n_steps=3, l0=3
         )
+
+
+@pytest.mark.parametrize("form", [Choice(2), Threshold(0.2)])
+def test_a_control_is_matched_to_an_l0_in_its_inference_form(x: torch.Tensor, form):
+    start = SAE(32, 24, form, seed=3)
+    for wanted in (1.0, 4.0):
+        spent = controls.l0(controls.matched(start, wanted, x), x)
+        assert abs(spent - wanted) < 0.05 * wanted
+    assert start.sparsify == form and start.levels is None
+
+
+def test_a_shuffled_code_and_random_directions_keep_l0_and_lose_the_activation(x: torch.Tensor):
+    known = oracle(World(SMALL))
+    x_hat_ND, l0_N, _ = controls.shuffled_code(known)(x)
+    assert float(l0_N.float().mean()) == pytest.approx(controls.l0(known, x))
+    centred = (x - x.mean(0)).square().sum()
+    assert (x - x_hat_ND).square().sum() > centred > 10 * (x - known(x)).square().sum()
+    twin = controls.random_directions(known, seed=2)
+    assert controls.l0(twin, x) == controls.l0(known, x) and fvu(twin, x) > 10 * fvu(known, x)
+
+
+def test_a_metric_that_a_control_equals_is_marked():
+    rng = np.random.default_rng(0)
+    error_G = rng.uniform(1, 2, 40)
+    row = Metric("fvu", "FVU", "FVU", "", "lower", lambda s: s["error"] / s["spread"])
+    sums = {
+        name: {"reconstruction": {"error": error_G * by, "spread": np.full(40, 10.0)}}
+        for name, by in (("sae", 1.0), ("worse", 1.5), ("equal", rng.uniform(0.9, 1.1, 40)))
+    }
+    rows = separation(sums, ["worse", "equal", "sae"], [row], 40)
+    marked = not_separated({"separation": rows})
+    assert marked == {"fvu": ["equal", "sae"]}

@@ -2,7 +2,8 @@
 
 import torch
 
-from saelab import SAE, Threshold
+from saelab import SAE
+from saelab.evaluation import controls
 from saelab.evaluation.synthetic import Spec, World
 from saelab.origin import Identity, Origin
 
@@ -20,15 +21,8 @@ SMALL = Spec(
 
 
 def oracle(world: World) -> SAE:
-    """Encoder and decoder rows are the true directions; a level well above the noise."""
-    sae = SAE(
-        world.spec.width, world.spec.n_features, Threshold(level=0.2, signed=world.spec.bipolar > 0)
-    )
-    for weights in (sae.W_enc, sae.W_dec):
-        weights.data.copy_(world.directions_GD)
-    sae.b_dec.data.copy_(world.bias_D)
-    sae.origin = Origin("synthetic", model=Identity("synthetic"))
-    return sae
+    """The SAE that knows the world by heart, at a place of its own."""
+    return controls.oracle(world, Origin("synthetic", model=Identity("synthetic")))
 
 
 def fvu(sae: SAE, x_ND: torch.Tensor) -> float:

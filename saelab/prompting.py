@@ -97,6 +97,11 @@ def bench(opened: opening.Opened, no_cache: str = "no cache was opened") -> Benc
     return Bench(folder, sae, model, cache, "" if has else no_cache, usual, densities)
 
 
+def bare(model: Any) -> Bench:
+    """A model alone, whose texts have tokens and no features."""
+    return Bench(RunFolder(""), None, model, None, "it is of no run", None, None)
+
+
 def _known(opened: opening.Opened) -> tuple[Any, Any]:
     """How strongly and how often each feature fires: by the run's index if it is of this SAE."""
     from saelab.analysis.prompts import usual

@@ -38,6 +38,7 @@ class RunFolder:
         self.frozen_decoder = self.path / "controls" / "frozen-decoder"
         self.dark_matter = self.path / "dark-matter.json"
         self.dark_matter_map = self.path / "dark-matter.safetensors"
+        self.heads = self.path / "heads.json"
         self.circuit = self.path / "circuit.json"
         self.graphs = self.path / "graphs.json"
 
@@ -115,7 +116,7 @@ class RunFolder:
 
     def documents(self) -> dict[str, list[dict[str, Any]]]:
         """What verbs have written here by kind: `report`, `dark-matter`, `supervise`, `compare`,
-        `circuits`, `feature-circuit`."""
+        `heads`, `circuits`, `feature-circuit`."""
         by_kind: dict[str, list[dict[str, Any]]] = {}
         for path in sorted(self.path.glob("*.json")):
             document = read_json(path)

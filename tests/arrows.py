@@ -68,7 +68,8 @@ saelab.formats: saelab.activations saelab.cross_layer saelab.digests saelab.erro
     saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
     saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.errors saelab.kernels saelab.sae saelab.token_norm
+    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.statistics
+    saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
     saelab.initial saelab.matching saelab.sae saelab.statistics
 saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.digests saelab.errors
@@ -106,14 +107,17 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
     saelab.tasks training training.recipes
 apps:
-apps.browser: saelab.analysis.prompts saelab.analysis.steering saelab.digests saelab.errors
+apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
+    saelab.digests saelab.errors
     saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.models
     saelab.opening saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
     saelab.statistics
-apps.notebook: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.prompts
-    saelab.analysis.steering saelab.errors saelab.evaluation saelab.features saelab.files
-    saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets training
-apps.cli: apps.browser saelab.activations saelab.analysis.circuits saelab.analysis.comparison
+apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
+    saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
+    saelab.files saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets
+    training
+apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
+    saelab.analysis.comparison
     saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer
     saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
     saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks

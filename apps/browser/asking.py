@@ -41,6 +41,15 @@ class Steps(NamedTuple):
     loss_tokens: int = 0
 
 
+class Attention(NamedTuple):
+    """What the heads of a layer attend to."""
+
+    texts: tuple[str, ...]
+    """[T] the tokens, as they read"""
+    shares: list[list[list[float]]]
+    """[H][T][T] of a head's attention, from each position (row) to those up to it"""
+
+
 def remembered(
     function: Callable[Concatenate[Key, P], T],
 ) -> Callable[Concatenate[Key, P], T]:
@@ -142,6 +151,21 @@ def steering(key: Key, text: str, steps: Steps) -> "Steering":
     options = {"n": steps.new, "temperature": steps.temperature}
     with model.alone():
         return prompting.steer(model.at(key), text, edits, **options, loss_tokens=steps.loss_tokens)
+
+
+@remembered
+def attention(key: Key, text: str, layer: int) -> Attention:
+    """What the heads of a layer attend to on a text."""
+    from saelab import prompting
+    from saelab.analysis.attention import kinds
+
+    bench = model.at(key)
+    if layer >= bench.model.cfg.n_layers:
+        raise UsageError(f"no layer {layer}: this model has {bench.model.cfg.n_layers}")
+    prompt = prompting.prompt(bench, text)
+    with model.alone():
+        pattern_HTT = kinds.patterns(bench.model, prompt.tokens[None], layer)[0]
+    return Attention(tuple(prompt.texts), pattern_HTT.tolist())
 
 
 def room(key: Key, text: str) -> int:

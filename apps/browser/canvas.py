@@ -1,22 +1,36 @@
 """The canvas that graphs are drawn on: a component of our own, which loads nothing."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamlit.components.v2 import component
 
-SCRIPT = Path(__file__).with_name("graph.js")
+SCRIPTS = [Path(__file__).with_name(name) for name in ("graph_side.js", "graph.js")]
 
 
-def graph(payload: dict[str, Any], key: str) -> dict[str, Any] | None:
-    """Draw a graph (see `graph.payload`). What was pinned, named or grouped just now, to be saved:
-    slug, pinned, groups, names; else None."""
+class Done(NamedTuple):
+    """What a reader has done just now."""
+
+    kept: dict[str, Any] | None
+    """what was pinned, named or grouped, to be saved: slug, pinned, groups, names"""
+    picked: str | None
+    """the head that was chosen"""
+
+
+def graph(payload: dict[str, Any], key: str) -> Done:
+    """Draw a graph (see `graph.payload`)."""
     # Registered on every run because a registration belongs to the running server, not to the
     # imported module.
     drawn = component(
         "saelab_graph",
         html='<div class="sl graph"></div>',
-        js=SCRIPT.read_text(encoding="utf-8"),
+        js="\n".join(script.read_text(encoding="utf-8") for script in SCRIPTS),
         isolate_styles=False,
     )
-    return drawn(data={**payload, "key": key}, key=key, on_kept_change=lambda: None).kept
+    done = drawn(
+        data={**payload, "key": key},
+        key=key,
+        on_kept_change=lambda: None,
+        on_picked_change=lambda: None,
+    )
+    return Done(done.kept, done.picked)

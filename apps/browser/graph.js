@@ -1,13 +1,16 @@
-// An attribution graph on a canvas. Layers go upward, positions from left to right. Threshold, hover
-// and selection stay in the page; what is pinned, named and grouped is handed over to be saved.
+// A graph on a canvas: of attributions, or a circuit. Layers go upward, positions (or heads) from
+// left to right. Threshold, hover and selection stay in the page; what is pinned, named and grouped
+// is handed over to be saved, and a head that is chosen, whose attention the page may show.
 //
-// data: nodes {id, row, at, kind, share, value, text, page}, links [source, target, weight] as
-// indices, rows (names of the layers, lowest first), tokens, pinned, groups, names, saved.
+// data: nodes {id, row, at, kind, share, own, value, text, page}, links [source, target, weight] as
+// indices, rows (names of the layers, lowest first), columns, pinned, groups, names; attended: by
+// node {edges [layer, head, source, share, weight], pairs [query, key, part], score, rest}, whose
+// ends beyond the nodes are in others; editable: whether nodes are pinned, named and grouped.
 
-const KINDS = { feature: "feature", error: "error", token: "token", logit: "output" };
-const SHOWN = 14; // links in each list beside the graph
 const WIDEST = 3; // px of a link
-const HURRIED = 1500; // links drawn while something moves, the strongest; all once it rests
+const HURRIED = 1500; // links drawn at most while something moves, the strongest; all once it rests
+const FEWEST = 100; // of them, however slow the machine
+const STEADY = 25; // ms between two frames, above which fewer are drawn
 const REST = 150; // ms
 const MARGIN = { left: 64, right: 12, top: 14, bottom: 46 };
 
@@ -17,7 +20,7 @@ const html = `
     <output class="kept-told"></output>
     <label>links <input type="range" class="linked" min="0" max="1" step="0.01"></label>
     <output class="linked-told"></output>
-    <span class="quiet">click: links of a node; shift-click: pin; wheel: zoom; drag: move</span>
+    <span class="quiet told"></span>
   </div>
   <div class="graph-body">
     <div class="graph-canvas"><canvas role="img" tabindex="0"></canvas><div class="graph-tip"></div></div>
@@ -43,6 +46,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   kept.value = data.share;
   linked.value = Math.min(1, 3000 / Math.max(1, links.length));
   canvas.setAttribute("aria-label", data.label);
+  const pins = data.editable ? "shift-click: pin; " : "";
+  find(".told").textContent = `click: links of a node; ${pins}wheel: zoom; drag: move`;
 
   const named = (node) => state.names[node.id] ?? node.text;
   // A canvas knows no variables: what they are now, in this theme, is asked of an element.
@@ -58,17 +63,27 @@ export default function ({ data, parentElement, setTriggerValue }) {
   const shown = (node) => node.kind === "token" || node.kind === "logit"
     || state.pinned.has(node.id) || node.share <= +kept.value;
 
+  // Links are drawn once into a picture; only what hangs on the pointer is drawn anew with it.
+  const picture = document.createElement("canvas");
+
   // --- where nodes stand ---------------------------------------------------------------------------
 
   let place = [], width = 0, height = 0, visible = [], lines = [];
 
-  function lay() {
+  // Asking for the width makes the browser lay out the whole page, and a new size makes a canvas
+  // anew: both only when the size has changed.
+  function measure() {
     width = find(".graph-canvas").clientWidth;
     height = Math.max(420, 44 * data.rows.length + MARGIN.top + MARGIN.bottom);
     const ratio = window.devicePixelRatio || 1;
-    canvas.width = width * ratio; canvas.height = height * ratio;
+    for (const each of [canvas, picture]) {
+      each.width = width * ratio; each.height = height * ratio;
+      each.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
     canvas.style.height = `${height}px`;
-    canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+  }
+
+  function lay() {
     visible = nodes.map(shown);
     const cells = new Map();
     nodes.forEach((node, i) => {
@@ -77,14 +92,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
       if (!cells.has(key)) cells.set(key, []);
       cells.get(key).push(i);
     });
-    const widest = data.tokens.map((_, at) => Math.max(1, ...data.rows.map(
+    const widest = data.columns.map((_, at) => Math.max(1, ...data.rows.map(
       (_, row) => cells.get(`${row},${at}`)?.length ?? 0)));
     const total = widest.reduce((sum, n) => sum + Math.sqrt(n) + 0.6, 0);
     const unit = (width - MARGIN.left - MARGIN.right) / total;
     const step = (height - MARGIN.top - MARGIN.bottom) / Math.max(1, data.rows.length - 1);
     place = []; lay.columns = [];
     let x = MARGIN.left;
-    data.tokens.forEach((_, at) => {
+    data.columns.forEach((_, at) => {
       const wide = (Math.sqrt(widest[at]) + 0.6) * unit;
       lay.columns.push([x, wide]);
       data.rows.forEach((_, row) => {
@@ -103,31 +118,36 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
 
   const at = (i) => [place[i][0] * state.zoom + state.dx, place[i][1] * state.zoom + state.dy];
-  const radius = (node) => node.kind === "feature" ? 2.5 + 5 * Math.sqrt(node.own) : 4;
+  const radius = (node) => node.own === null ? 4 : 2.5 + data.size * Math.sqrt(node.own);
 
   // --- drawing -------------------------------------------------------------------------------------
 
-  // Links are drawn once into a picture; only what hangs on the pointer is drawn anew with it.
-  const picture = document.createElement("canvas");
-  let resting = true, clock = 0;
+  let resting = true, clock = 0, drawn = HURRIED, last = 0;
 
-  // Draw at once what is quick to draw, and the rest when nothing has moved for a while.
+  // Draw at once what is quick to draw, and the rest when nothing has moved for a while. How much is
+  // quick is told by the time from frame to frame.
   function hurry(work) {
     resting = false;
-    soon(work);
+    soon(() => { pace(); work(); });
     clearTimeout(clock);
     clock = setTimeout(() => { resting = true; paint(); }, REST);
   }
 
+  function pace() {
+    const now = performance.now(), gap = now - last;
+    last = now;
+    if (gap > REST) return;
+    drawn = Math.min(HURRIED, Math.max(FEWEST, drawn * (gap > STEADY ? 0.7 : 1.1)));
+  }
+
   function paint() {
-    mix();
-    picture.width = canvas.width; picture.height = canvas.height;
-    const pen = picture.getContext("2d"), ratio = window.devicePixelRatio || 1;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    if (resting) mix();
+    const pen = picture.getContext("2d");
+    pen.clearRect(0, 0, width, height);
     pen.font = "12px system-ui, sans-serif";
     rows(pen);
     const bins = new Map();
-    for (const line of resting ? lines : lines.slice(0, HURRIED)) {
+    for (const line of resting ? lines : lines.slice(0, Math.ceil(drawn))) {
       const bin = `${line[2] > 0 ? 1 : -1},${Math.ceil(6 * Math.sqrt(Math.abs(line[2]) / largest))}`;
       if (!bins.has(bin)) bins.set(bin, []);
       bins.get(bin).push(line);
@@ -153,7 +173,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
       pen.fillText(name, 4, y + 4);
     });
     pen.save(); pen.textAlign = "center";
-    data.tokens.forEach((token, i) => {
+    data.columns.forEach((token, i) => {
       const [x, wide] = lay.columns[i];
       const fit = Math.max(1, Math.floor(wide * state.zoom / 7));
       const text = token.replace(/\n/g, "↵").replace(/^ /, "·");
@@ -169,11 +189,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
     pen.stroke();
   }
 
+  const INKS = { error: "--soft", feature: "--yes", head: "--yes" };
+
   function mark(pen, node, i) {
     const [x, y] = at(i), r = radius(node);
-    pen.fillStyle = colour(node.kind === "error" ? "--soft" : node.kind === "feature" ? "--yes" : "--link");
+    pen.fillStyle = colour(INKS[node.kind] ?? "--link");
+    if (!resting && !state.pinned.has(node.id)) { pen.fillRect(x - r, y - r, 2 * r, 2 * r); return; }
     pen.beginPath();
-    if (node.kind === "feature") pen.arc(x, y, r, 0, 7);
+    if (node.kind === "feature" || node.kind === "head") pen.arc(x, y, r, 0, 7);
     else if (node.kind === "error") { pen.moveTo(x, y - r); pen.lineTo(x + r, y); pen.lineTo(x, y + r); pen.lineTo(x - r, y); }
     else pen.rect(x - r, y - r, 2 * r, 2 * r);
     pen.fill();
@@ -208,81 +231,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
 
   function redraw() { lay(); paint(); }
-
-  // --- beside the graph ----------------------------------------------------------------------------
-
-  const element = (tag, text, fields = {}) =>
-    Object.assign(document.createElement(tag), { textContent: text }, fields);
-
-  function title(node) {
-    if (!node.page) return element("b", `${KINDS[node.kind]} ${named(node)}`);
-    const link = element("a", named(node), { href: node.page });
-    link.dataset.page = "feature";
-    return link;
-  }
-
-  function list(name, some, other) {
-    const box = element("div", "");
-    box.append(element("h2", name));
-    const strongest = [...some].sort((a, b) => Math.abs(b[2]) - Math.abs(a[2])).slice(0, SHOWN);
-    for (const link of strongest) {
-      const row = element("button", "", { type: "button", className: "graph-row" });
-      row.append(element("span", link[2].toPrecision(3), { className: "n" }),
-        element("span", `${data.rows[nodes[other(link)].row]} ${data.tokens[nodes[other(link)].at]} · ${named(nodes[other(link)])}`));
-      row.onclick = () => choose(other(link));
-      box.append(row);
-    }
-    if (!some.length) box.append(element("p", "none", { className: "quiet" }));
-    return box;
-  }
-
-  function choose(i) {
-    state.chosen = i; side.replaceChildren();
-    if (i === null) { overview(); show(); return; }
-    const node = nodes[i], head = element("div", "");
-    const where = `${KINDS[node.kind]} at ${data.rows[node.row]}, position ${node.at}`;
-    head.append(title(node), element("p", where, { className: "quiet" }));
-    if (node.value !== null) head.append(element("p", `value ${node.value}`));
-    const name = element("input", "", { value: state.names[node.id] ?? "", placeholder: "name it", ariaLabel: "name of the node" });
-    name.onchange = () => { state.names[node.id] = name.value; if (!name.value) delete state.names[node.id]; changed(); };
-    const pin = element("button", state.pinned.has(node.id) ? "unpin" : "pin", { type: "button" });
-    pin.onclick = () => toggle(i);
-    head.append(name, pin);
-    side.append(head, list("from", inputs[i], (link) => link[0]), list("to", outputs[i], (link) => link[1]));
-    if (node.kind === "error") head.append(element("p", "what the dictionary misses here", { className: "quiet" }));
-    show();
-  }
-
-  function overview() {
-    const box = element("div", "");
-    box.append(element("h2", "Pinned"));
-    const pinned = nodes.map((node, i) => [node, i]).filter(([node]) => state.pinned.has(node.id));
-    for (const [node, i] of pinned) {
-      const row = element("button", named(node), { type: "button", className: "graph-row" });
-      row.onclick = () => choose(i);
-      box.append(row);
-    }
-    if (!pinned.length) box.append(element("p", "none yet: shift-click nodes", { className: "quiet" }));
-    const group = element("input", "", { placeholder: "group the pinned as", ariaLabel: "name of the group" });
-    group.onchange = () => {
-      if (!group.value || !pinned.length) return;
-      state.groups.push([group.value, ...pinned.map(([node]) => node.id)]);
-      state.pinned.clear(); changed(); overview();
-    };
-    box.append(group, element("h2", "Groups"));
-    state.groups.forEach(([label, ...members], n) => {
-      const row = element("button", `${label} (${members.length}) ×`, { type: "button", className: "graph-row", title: "click: dissolve" });
-      row.onclick = () => { state.groups.splice(n, 1); changed(); overview(); };
-      box.append(row);
-    });
-    side.replaceChildren(box);
-  }
-
-  function toggle(i) {
-    const { id } = nodes[i];
-    state.pinned.has(id) ? state.pinned.delete(id) : state.pinned.add(id);
-    changed(); choose(i);
-  }
+  function resized() { measure(); redraw(); }
 
   function changed() {
     redraw();
@@ -290,6 +239,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
       slug: data.slug, pinned: [...state.pinned], groups: state.groups, names: state.names,
     });
   }
+
+  const picked = (name) => setTriggerValue("picked", name);
+  const { choose, toggle } = beside({ data, nodes, inputs, outputs, state, side, named, show, changed, picked });
 
   // --- the pointer ---------------------------------------------------------------------------------
 
@@ -331,7 +283,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const moved = drag && drag[2]; drag = null;
     if (moved) return;
     const i = under(event);
-    if (event.shiftKey && i !== null) toggle(i); else choose(i);
+    if (event.shiftKey && i !== null && data.editable) toggle(i); else choose(i);
   };
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -341,7 +293,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     state.zoom = zoom; hurry(paint);
   }, { passive: false });
   // Without a pointer the arrow keys walk through the nodes of most influence.
-  const order = nodes.map((_, i) => i).filter((i) => nodes[i].kind === "feature")
+  const order = nodes.map((_, i) => i).filter((i) => nodes[i].own !== null && nodes[i].kind !== "error")
     .sort((a, b) => nodes[b].own - nodes[a].own);
   canvas.onkeydown = (event) => {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -350,8 +302,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     choose(order[(Math.max(-1, order.indexOf(state.chosen)) + by + order.length) % order.length]);
   };
   kept.oninput = linked.oninput = () => hurry(redraw);
-  const resize = new ResizeObserver(() => soon(redraw));
+  const resize = new ResizeObserver(() => soon(resized));
   resize.observe(find(".graph-canvas"));
-  overview(); redraw();
+  resized(); choose(null);
   return () => { resize.disconnect(); clearTimeout(clock); };
 }

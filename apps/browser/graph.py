@@ -9,6 +9,13 @@ from .draw import estimate, grid, head, number, row, stats, text, title
 from .html import EMPTY, Markup, html
 
 DIGITS = 3  # of weights, which are drawn
+WORDS = {
+    "columnName": "position",
+    "valueName": "value",
+    "size": 5,
+    "editable": True,
+    "hint": "",
+}  # what the canvas calls things; size: px that all of the influence adds to a node's radius
 KINDS = {
     "cross layer transcoder": "feature",
     "mlp reconstruction error": "error",
@@ -37,8 +44,13 @@ def payload(
     chosen = _leading(document["nodes"], largest)
     at = {node["node_id"]: index for index, node in enumerate(chosen)}
     rows = _rows(chosen)
+    keys = [key for key, _ in rows]
+    others = [
+        _other(node, keys, metadata, labels) for node in document.get("qk_only_nodes", {}).values()
+    ]
+    ends = at | {name: len(at) + n for n, name in enumerate(document.get("qk_only_nodes", {}))}
     links = [
-        [at[link["source"]], at[link["target"]], float(f"{link['weight']:.{DIGITS}g}")]
+        [at[link["source"]], at[link["target"]], short(link["weight"])]
         for link in document["links"]
         if link["source"] in at and link["target"] in at
     ]
@@ -47,8 +59,15 @@ def payload(
         "slug": metadata["slug"],
         "label": f"attribution graph of {metadata['prompt']!r}, {len(chosen)} nodes",
         "rows": [name for _, name in rows],
-        "tokens": metadata["prompt_tokens"],
-        "nodes": _nodes(chosen, [key for key, _ in rows], metadata, runs, labels),
+        "columns": metadata["prompt_tokens"],
+        **WORDS,
+        "nodes": _nodes(chosen, keys, metadata, runs, labels),
+        "others": others,
+        "attended": {
+            at[node["node_id"]]: _attended(node["qk_tracing_results"], ends)
+            for node in chosen
+            if "qk_tracing_results" in node
+        },
         "links": links,
         "share": 1.0,
         "pinned": kept["pinnedIds"],
@@ -100,7 +119,7 @@ def _nodes(
             "row": rows.index(_row(node)[0]),
             "at": node["ctx_idx"],
             "share": round(share, 4),
-            "own": 0.0,
+            "own": None,
             "value": None,
             "text": _text(node, kind, metadata, labels),
             "page": "",
@@ -117,6 +136,37 @@ def _nodes(
             fields["value"] = f"p={node['token_prob']:.3f}"
         drawn.append(fields)
     return drawn
+
+
+def _other(
+    node: Mapping[str, Any], rows: Sequence[int], metadata: Mapping[str, Any], labels: Labels
+) -> dict[str, Any]:
+    """A node that pruning dropped and an attention score names."""
+    kind, row = KINDS[node["feature_type"]], _row(node)[0]
+    drawn = rows.index(row) if row in rows else -1
+    text = _text(node, kind, metadata, labels)
+    return {"kind": kind, "row": drawn, "at": node["ctx_idx"], "text": text}
+
+
+def _attended(results: Mapping[str, Any], ends: Mapping[str, int]) -> dict[str, Any]:
+    """Why a node's strongest head attends where it does; nodes by their number, those that are not
+    drawn behind the others."""
+    pairs = [
+        [ends[query], ends[key], short(part)]
+        for query, key, part in results["pair_wise_contributors"]
+        if query in ends and key in ends
+    ]
+    edges = [
+        [edge["layer"], edge["head"], edge["src"], short(edge["pattern"]), short(edge["weight"])]
+        for edge in results["edges"]
+    ]
+    numbers = {name: short(results[name]) for name in ("score", "rest")}
+    return {"edges": edges, "pairs": pairs, **numbers}
+
+
+def short(value: float) -> float:
+    """A number to the digits that are drawn."""
+    return float(f"{value:.{DIGITS}g}")
 
 
 def _text(node: Mapping[str, Any], kind: str, metadata: Mapping[str, Any], labels: Labels) -> str:

@@ -59,18 +59,18 @@ _models: dict[tuple, Any] = {}
 _one_at_a_time = threading.Lock()
 
 
-def wanted(folder: Path, model: str | None = None) -> Loading:
+def wanted(folder: Path | None, model: str | None = None) -> Loading:
     """How far the loading of a run and its model is, which begins where nobody has asked before.
 
-    model: where the model lies now, if not where the run says. What failed stays so until `again`;
-    a run whose SAE or index has changed is loaded anew.
+    folder: None for a model alone. model: where the model lies now, if not where the run says. What
+    failed stays so until `again`; a run whose SAE or index has changed is loaded anew.
     """
     key = _key(folder, model)
     loaded, stage, seconds, problem = _works.wanted(key, lambda say: _load(folder, model, say))
     return Loading(key, loaded and loaded.bench, stage, seconds, problem)
 
 
-def again(folder: Path, model: str | None = None) -> None:
+def again(folder: Path | None, model: str | None = None) -> None:
     """Forget that it failed, so that the next one who wants it has it loaded."""
     _works.forget(_key(folder, model))
 
@@ -100,15 +100,17 @@ def alone() -> Iterator[None]:
         yield
 
 
-def _key(folder: Path, model: str | None) -> Key:
+def _key(folder: Path | None, model: str | None) -> Key:
     """The run as it lies there now."""
+    if folder is None:
+        return "", model or "", ()
     run = RunFolder(folder)
     files = (run.header, run.features)
     times = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
     return str(folder.resolve()), model or "", times
 
 
-def _load(folder: Path, model: str | None, say: Callable[[str], None]) -> _Loaded:
+def _load(folder: Path | None, model: str | None, say: Callable[[str], None]) -> _Loaded:
     say("starting PyTorch")
     from saelab import prompting
 
@@ -120,7 +122,10 @@ def _load(folder: Path, model: str | None, say: Callable[[str], None]) -> _Loade
 
     say("reading the SAE")
     with alone():
-        bench = prompting.open(folder, model, load=load)
+        if folder is None:
+            bench = prompting.bare(load(model or "bundled"))
+        else:
+            bench = prompting.open(folder, model, load=load)
     gc.freeze()  # what PyTorch and transformers are made of stays, and need not be looked at
     return _Loaded(bench, OrderedDict())
 

@@ -3,6 +3,7 @@ the found circuit is.
 
     saelab circuits --task ioi
     saelab circuits --task ioi --method acdc --json
+    saelab circuits --heads runs/z
 """
 
 import sys
@@ -14,13 +15,13 @@ from tyro.conf import UseAppendAction
 
 from saelab.ranges import Count
 
-from . import circuit_text
-from .common import Folder, OfRun, Place, document, keep, show, unsaid
+from . import circuit_text, heads
+from .common import Folder, OfCache, Place, document, keep, show, unsaid
 from .progress import stage
 
 
 @dataclass(frozen=True)
-class Args(OfRun):
+class Args(OfCache):
     """Options of `saelab circuits`."""
 
     task: str = "ioi"
@@ -35,6 +36,12 @@ class Args(OfRun):
     run: UseAppendAction[tuple[Path, ...]] = ()
     """run whose SAE reads the codes (default: a small one trained on the spot); for feature-circuit
     several, a hook each"""
+    heads: Folder = None
+    """run of an attention SAE (on attn.hook_z): report which heads write its features, from where,
+    and what kinds of heads they are, instead of a circuit; --run: a residual SAE to split them
+    over"""
+    tokens: Count = 20_000
+    """held-out tokens that --heads reads, at most, in whole contexts"""
     out: Folder = None
     """folder for circuit.json (default: circuits/TASK-METHOD)"""
     prompts: Annotated[Count | None, unsaid] = None
@@ -51,7 +58,9 @@ class Args(OfRun):
 
 
 def run(args: Args) -> int:
-    """Score, compare, write circuit.json, print."""
+    """Score, compare, write circuit.json, print; or report on heads."""
+    if args.heads:
+        return heads.run(args)
     from saelab import models, opening, runs
     from saelab.analysis.circuits.features import report as feature_report
     from saelab.analysis.circuits.heads import report

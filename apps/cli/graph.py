@@ -55,6 +55,9 @@ class Args(OfRun):
     supernodes; 0: none"""
     cache: Folder = None
     """that cache, where it is not the one that the run names"""
+    attention: OrNone = 20
+    """nodes of each graph of which it is told why their strongest head attends where it does (a
+    head's query and key, taken apart, cost as much as its width in features; 0: none)"""
     out: Folder = None
     """folder for the graphs (default: graphs/NAME)"""
 
@@ -79,7 +82,8 @@ def run(args: Args) -> int:
     if args.supernodes:
         (first,) = opening.open_all(folders[:1], model, args.cache, **options)
         fired = supernodes.firings(dict(zip(at, saes, strict=True)), first.cache, args.supernodes)
-    plan = report.Plan(scan, args.nodes, args.edges, args.ablated, args.seed, conditions, fired)
+    sizes = (args.nodes, args.edges, args.ablated, args.seed)
+    plan = report.Plan(scan, *sizes, conditions, fired, args.attention)
     out = runs.RunFolder(args.out or Path("graphs") / (name or "prompt"))
 
     def write(traced: Any) -> None:

@@ -14,9 +14,29 @@ from .shown import frame
 if TYPE_CHECKING:
     import pandas
 
+    from saelab.features.reader import FeatureIndex
     from saelab.sae import SAE
 
 SHOWN = ("value", "low", "high", "null")
+
+
+def index(folder: RunFolder) -> "FeatureIndex":
+    """See `Run.index`."""
+    from saelab.features.reader import FeatureIndex
+
+    if not folder.features.is_file():
+        raise UsageError(
+            f"{folder.path} has no feature index yet: run.build_index(), or "
+            f"`saelab index {folder.path}`"
+        )
+    return FeatureIndex(folder.features)
+
+
+def with_model(opened: Opened) -> Opened:
+    """The same. Raises UsageError for a run without a model."""
+    if opened.model is None:
+        raise UsageError(f"{opened.folder.path} has no model: its activations were given")
+    return opened
 
 
 def evaluate(opened: Opened, n_tokens: int, seed: int) -> None:

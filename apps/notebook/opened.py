@@ -12,7 +12,7 @@ from saelab.features.search import WHERE
 from saelab.runs import read
 
 from ..browser import tables
-from . import features, measuring, texts
+from . import features, heads, measuring, texts
 from .shown import Shown
 
 if TYPE_CHECKING:
@@ -92,23 +92,17 @@ class Run:
     @cached_property
     def index(self) -> "FeatureIndex":
         """Its feature index. Raises UsageError where there is none yet."""
-        from saelab.features.reader import FeatureIndex
-
-        if not self.folder.features.is_file():
-            raise UsageError(
-                f"{self.folder.path} has no feature index yet: run.build_index(), or "
-                f"`saelab index {self.folder.path}`"
-            )
-        return FeatureIndex(self.folder.features)
+        return measuring.index(self.folder)
 
     @cached_property
     def bench(self) -> "Bench":
         """SAE and model ready for texts, as `saelab.prompting` takes them."""
-        if self.model is None:
-            raise UsageError(f"{self.folder.path} has no model: its activations were given")
         cache, why_none = self._cache
         opened = opening.Opened(self.folder, self.sae, cache, self.model)
-        return prompting.bench(opened, why_none)
+        return prompting.bench(measuring.with_model(opened), why_none)
+
+    def _other(self, run: "Run | Path | str") -> "Run":
+        return run if isinstance(run, Run) else Run(run, **self._place)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.folder, self.sae, self.cache, self.model))
@@ -161,7 +155,7 @@ class Run:
 
         >>> run.compare("runs/demo-seed1").query("found")
         """
-        other = other if isinstance(other, Run) else Run(other, **self._place)
+        other = self._other(other)
         if reason := self.sae.origin.elsewhere(other.sae.origin):
             raise UsageError(f"{other.name} cannot be compared with {self.name}: {reason}")
         return features.compared(self.sae, other.sae)
@@ -228,6 +222,12 @@ class Run:
         values = feature if isinstance(feature, Mapping) else {feature: value}
         return texts.steered(self.bench, text, values, mode, n=n, **options)
 
+    def heads(self, n_tokens: int = 20_000, residual: Any = None, seed: int = 0) -> "heads.Heads":
+        """Which heads write the features of an attention SAE, and what kinds they are; see
+        `heads.heads`. residual: a run over whose features strong firings are split."""
+        other = self._other(residual).sae if residual else None
+        return heads.heads(opening.Opened(*self), n_tokens, other, seed)
+
     def evaluate(self, n_tokens: int = 200_000, seed: int = 0) -> "pandas.DataFrame":
         """Measure it on held-out tokens as `saelab eval` does; the report is kept in the run."""
         measuring.evaluate(opening.Opened(*self), n_tokens, seed)
@@ -242,8 +242,7 @@ class Run:
         self, n_tokens: int = 1_000_000, compare: Sequence["Run | Path | str"] = (), seed: int = 0
     ) -> "Run":
         """Build its index as `saelab index` does; compare: runs that features are looked up in."""
-        others = [one if isinstance(one, Run) else Run(one, **self._place) for one in compare]
-        named = [(other.name, other.sae) for other in others]
+        named = [(one.name, one.sae) for one in map(self._other, compare)]
         measuring.build_index(opening.Opened(*self), n_tokens, named, seed)
         for of_the_old_one in ("index", "bench"):
             self.__dict__.pop(of_the_old_one, None)

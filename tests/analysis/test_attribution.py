@@ -70,10 +70,10 @@ def test_wrong_splits_are_caught(seen):
 
 
 def test_pieces_of_a_split_are_the_whole(seen, monkeypatch: pytest.MonkeyPatch):
-    sae, code, _, pattern, v = seen
-    whole = attribution.by_source(sae, pattern, v, code)
+    sae, code, z_BHE, *_ = seen
+    whole = attribution.by_head(sae, z_BHE, code)
     monkeypatch.setattr(attribution, "CHUNK", 7 * 32 * 3)
-    torch.testing.assert_close(attribution.by_source(sae, pattern, v, code), whole)
+    torch.testing.assert_close(attribution.by_head(sae, z_BHE, code), whole)
 
 
 def test_a_planted_head_and_source_are_found():

@@ -8,7 +8,7 @@ import torch
 
 from saelab import models
 from saelab.analysis import frozen
-from saelab.analysis.attention.query_key import query_key
+from saelab.analysis.attention.query_key import check, query_key
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, dictionary, random_task
 
@@ -57,7 +57,7 @@ def test_a_row_foretells_what_ablating_its_feature_does(model):
     assert change == pytest.approx(-float(found.scores[1].sum()), rel=1e-3, abs=1e-5)
 
 
-def test_impossible_pairs_heads_and_models_are_refused(model, assets: Path):
+def test_impossible_pairs_and_heads_are_refused(model):
     held, sae = frozen.freeze(model, TOKENS), dictionary(RESIDUAL)
     with pytest.raises(UsageError, match="no attention from position 3 to 6: 0 <= src <= dest < 7"):
         query_key(model, held, sae, 1, 0, 3, 6)
@@ -65,7 +65,17 @@ def test_impossible_pairs_heads_and_models_are_refused(model, assets: Path):
         UsageError, match="no head 4 in layer 1: this model has 2 layers of 4 heads"
     ):
         query_key(model, held, sae, 1, 4, 6, 3)
-    llama = models.load(assets / "stories260K")
-    rotary = frozen.freeze(llama, TOKENS % 500)
+
+
+def test_rotary_scores_of_grouped_heads_are_split(assets: Path):
+    llama, sae = models.load(assets / "stories260K"), dictionary("blocks.0.hook_out", width=64)
+    held = frozen.freeze(llama, TOKENS % 500)
+    found = query_key(llama, held, sae, 1, 5, 6, 3)
+    assert float(found.scores.sum()) == pytest.approx(found.score, rel=1e-3, abs=1e-4)
+    assert abs(found.score) > 0.01
+
+
+def test_parts_that_miss_the_score_are_refused():
+    check(torch.tensor(1.0), 1.0005, torch.tensor(1.0))
     with pytest.raises(UsageError, match="no plain product of query and key"):
-        query_key(llama, rotary, dictionary("blocks.0.hook_out", width=64), 1, 0, 6, 3)
+        check(torch.tensor(1.0), 1.01, torch.tensor(1.0))

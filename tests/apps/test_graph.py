@@ -51,7 +51,8 @@ def test_prompts_of_a_file_are_traced_and_written_in_both_forms(transcoders, tmp
         mine = read_json(out / f"prompt-{number}.graph.json")
         check(mine, "graph")
         foreign = read_json(out / "circuit-tracer" / f"prompt-{number}.json")
-        assert all(mine[name] == foreign[name] for name in foreign) and len(foreign) == 4
+        assert all(mine[name] == foreign[name] for name in foreign) and len(foreign) == 5
+        assert any("qk_tracing_results" in node for node in mine["nodes"])
     listed = read_json(out / "circuit-tracer" / "graph-metadata.json")["graphs"]
     assert [metadata["slug"] for metadata in listed] == ["prompt-0", "prompt-1"]
     broken = {**result, "places": 3}

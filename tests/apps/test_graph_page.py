@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from apps.browser import PLACES, graph
+from apps.browser.canvas import SCRIPTS
 from saelab.files import read_json
 from saelab.runs import RunFolder
 from tests.apps import toy_graph
@@ -52,9 +53,33 @@ def test_a_node_has_its_own_share_of_the_influence_and_the_page_of_its_run():
     assert {node["page"] for node in features if node["row"] != 2} == {""}
 
 
+def test_why_a_head_attends_is_told_of_the_node_by_number():
+    document = toy_graph.graph(40, 200)
+    node, other = document["nodes"][20], document["nodes"][8]
+    gone = {**other, "node_id": "gone", "ctx_idx": 2}
+    document["qk_only_nodes"] = {"gone": gone}
+    at = {"layer": 1, "head": 3, "dest": node["ctx_idx"], "src": 2}
+    node["qk_tracing_results"] = {
+        "pair_wise_contributors": [[node["node_id"], "gone", 0.51234], ["unknown", "gone", 0.1]],
+        "top_q_marginal_contributors": [],
+        "top_k_marginal_contributors": [["gone", 0.5]],
+        "score": 1.25,
+        "rest": -0.5,
+        "edges": [{**at, "pattern": 0.75, "weight": 2.0}],
+    }
+    drawn = graph.payload(document, {}, lambda hook, number: "word", 1000)
+    ((number, told),) = drawn["attended"].items()
+    assert drawn["nodes"][number]["id"] == node["node_id"]
+    assert told["pairs"] == [[number, len(drawn["nodes"]), 0.512]]
+    assert told["edges"] == [[1, 3, 2, 0.75, 2.0]] and told["score"] == 1.25
+    (end,) = drawn["others"]
+    assert drawn["rows"][end["row"]] == f"layer {gone['layer']}" and "word" in end["text"]
+
+
 def test_every_colour_of_the_canvas_is_one_of_the_style():
     folder = Path(graph.__file__).parent
-    asked = set(re.findall(r'"(--[a-z-]+)"', (folder / "graph.js").read_text()))
+    scripts = "".join(path.read_text() for path in SCRIPTS)
+    asked = set(re.findall(r'"(--[a-z-]+)"', scripts))
     known = set(re.findall(r"(--[a-z-]+):", (folder / "style.css").read_text()))
     assert asked and asked <= known
 

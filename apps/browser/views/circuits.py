@@ -7,8 +7,9 @@ import streamlit as st
 
 from saelab.runs import RunFolder, read
 
-from .. import charts, circuit, draw, load, state
+from .. import canvas, charts, circuit, circuit_graph, draw, load, state
 from ..html import html
+from . import attention
 
 QUIET = {"displayModeBar": False}
 ROWS = 20  # edges in the table
@@ -19,14 +20,34 @@ NONE_YET = html(
 
 def show() -> None:
     """The page."""
-    document = read(RunFolder(_folder()).circuit)
+    folder = _folder()
+    document = read(RunFolder(folder).circuit)
     state.show(circuit.about(document) + circuit.prompts(document))
     state.titled(f"Circuit {document['task']}")
+    _graph(document, folder)
     left, right = st.columns(2, gap="medium")
     with left:
         _curves(document)
     with right:
         _parts(document)
+
+
+def _graph(document: dict, folder: Path) -> None:
+    """The circuit on the canvas, and what the head that is picked there attends to."""
+    slug = folder.name
+    if circuit.by_feature(document):
+        payload = circuit_graph.features(document, slug, _runs())
+        canvas.graph(payload, f"circuit-{slug}")
+        return
+    picked = canvas.graph(circuit_graph.heads(document, slug), f"circuit-{slug}").picked
+    known = document.get("prompts")
+    examples = known.get("examples", ()) if isinstance(known, dict) else ()
+    texts = [text for one in examples for text in (one["clean"], one["corrupted"]) if text]
+    attention.section(picked, texts, slug, None, document["model"])
+
+
+def _runs() -> dict[str, str]:
+    return {str(folder): name for name, folder in load.runs().items()}
 
 
 def _folder() -> Path:
@@ -45,11 +66,8 @@ def _folder() -> Path:
 
 def _curves(document: dict) -> None:
     by_feature = circuit.by_feature(document)
-    if document["heads"]:
-        meaning = "scores; orange helps the task"
-        if by_feature:
-            meaning = "summed |effect| of the features through each"
-        state.show(draw.title("Heads", meaning))
+    if by_feature and document["heads"]:
+        state.show(draw.title("Heads", "summed |effect| of the features through each"))
         st.plotly_chart(charts.heads(document["heads"]), config=QUIET, key="heads")
     kept = "best heads kept, rest resampled"
     if by_feature:
@@ -67,8 +85,7 @@ def _parts(document: dict) -> None:
     if not circuit.by_feature(document):
         _edges(document)
         return
-    names = {str(folder): name for name, folder in load.runs().items()}
-    state.show(circuit.nodes(document, names, 2 * ROWS))
+    state.show(circuit.nodes(document, _runs(), 2 * ROWS))
 
 
 def _edges(document: dict) -> None:

@@ -12,6 +12,7 @@ from saelab.runs import RunFolder
 
 from .. import canvas, graph, load, state
 from ..html import html
+from . import attention
 
 LARGEST = 2000  # nodes drawn
 TOKENS = 3  # strongest ones, by which an unnamed feature is called
@@ -35,9 +36,13 @@ def show() -> None:
         state.show(html('<p class="quiet">{}</p>', note))
     runs = _runs(table["runs"])
     payload = graph.payload(document, runs, _labels(runs), LARGEST)
-    kept = canvas.graph(payload, f"graph-{folder.path.name}-{slug}")
-    if kept and kept["slug"] == slug:
-        _save(folder, document, kept)
+    done = canvas.graph(payload, f"graph-{folder.path.name}-{slug}")
+    if done.kept and done.kept["slug"] == slug:
+        _save(folder, document, done.kept)
+    run = next(iter(runs.values()), None)
+    if run:
+        text = document["metadata"]["prompt"]
+        attention.section(done.picked, [text], f"{folder.path.name}-{slug}", load.runs()[run])
     state.show(graph.faithfulness(table["faithfulness"]))
 
 

@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 EVERY = 1.0  # seconds between two looks
 
 
-def ready(name: str, folder: Path) -> Loading | None:
-    """The run with its model; until it is loaded a line that says how far it is, and None. Where it
-    cannot be loaded: why, a place to say where the model lies now, and None.
+def ready(name: str, folder: Path | None, model_name: str | None = None) -> Loading | None:
+    """The run with its model, or a model alone (folder None, its name given); until it is loaded a
+    line that says how far it is, and None. Where it cannot be loaded: why, a place to say where the
+    model lies now, and None.
 
         if (there := loading.ready(name, folder)) and (read := loading.reading(there, text)):
             values = asking.trace(there.key, text, feature)
     """
+    named = _named(name) or model_name
 
     def look() -> Loading:
-        return model.wanted(folder, _named(name))
+        return model.wanted(folder, named)
 
     there = look()
     if not there.done:
         waiting(look, "Loading the model")
     elif there.problem:
-        _elsewhere(name, folder, there.problem)
+        _elsewhere(name, folder, there.problem, named)
     else:
         return there
     return None
@@ -73,7 +75,7 @@ def _named(name: str) -> str | None:
     return st.session_state.get(f"model_of_{name}") or None
 
 
-def _elsewhere(name: str, folder: Path, problem: str) -> None:
+def _elsewhere(name: str, folder: Path | None, problem: str, named: str | None) -> None:
     """Why there is no model, and what to type."""
     say(f"No model: {problem}")
 
@@ -81,7 +83,7 @@ def _elsewhere(name: str, folder: Path, problem: str) -> None:
         st.session_state[f"model_of_{name}"] = st.session_state["model_place"].strip()
 
     def again() -> None:
-        model.again(folder, _named(name))
+        model.again(folder, named)
 
     left, right = st.columns([4, 1], vertical_alignment="bottom")
     with left:

@@ -9,7 +9,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.outdated import outdated
 from saelab.runs import RunFolder, read
 
-from .. import charts, dark_matter, draw, load, state, supervised, tables
+from .. import charts, dark_matter, draw, heads, load, state, supervised, tables
 
 QUIET = {"displayModeBar": False}
 TRAINING = "over tokens; dead: not fired on the last tokens of training, dead_window of them"
@@ -46,6 +46,8 @@ def _documents(name: str, folder: Path) -> None:
         documents = run.documents()
         for document in documents.get("dark-matter", ()):
             state.show(dark_matter.section(document))
+        for document in documents.get("heads", ()):
+            state.show(heads.section(document, name))
         for document in documents.get("supervise", ()):
             state.show(supervised.section(document))
 

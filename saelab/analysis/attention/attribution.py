@@ -41,7 +41,7 @@ class ByFeature(NamedTuple):
 def head_shares(sae: SAE, n_heads: int) -> Tensor:
     """[F, H]: the norm of each decoder row's slice for a head, divided by the sum of such norms, so
     that a row adds up to 1."""
-    norms_FH = _by_heads(sae.W_dec.detach(), n_heads).norm(dim=2)
+    norms_FH = by_heads(sae.W_dec.detach(), n_heads).norm(dim=2)
     return norms_FH / norms_FH.sum(1, keepdim=True)
 
 
@@ -58,7 +58,7 @@ def by_head(sae: SAE, z_BHE: Tensor, code: Code) -> Tensor:
     """[N, H]: z_h . W_enc[f, slice h] for every pair of the code; with `bias` each row adds up to
     the pair's pre-activation."""
     check_additive(sae.token_norm)
-    W_FHE = _by_heads(sae.W_enc.detach(), z_BHE.shape[1])
+    W_FHE = by_heads(sae.W_enc.detach(), z_BHE.shape[1])
     return _chunked(code, z_BHE[0].numel(), lambda b, f: (z_BHE[b] * W_FHE[f]).sum(2))
 
 
@@ -72,14 +72,22 @@ def by_source(sae: SAE, pattern_CHTS: Tensor, v_CSHE: Tensor, code: Code) -> Ten
     """
     n_heads, length = pattern_CHTS.shape[1:3]
     v_CSHE = v_CSHE.repeat_interleave(n_heads // v_CSHE.shape[2], 2)
-    W_FHE = _by_heads(sae.W_enc.detach(), n_heads)
-    pattern_BHS = pattern_CHTS.transpose(1, 2).flatten(0, 1)
+    W_FHE = by_heads(sae.W_enc.detach(), n_heads)
+    parts = []
+    for context, (pattern_HTS, v_SHE) in enumerate(zip(pattern_CHTS, v_CSHE, strict=True)):
+        mine = code.rows(context * length, (context + 1) * length)
+        parts.append(brought(W_FHE, pattern_HTS, v_SHE, mine.tokens, mine.features))
+    return torch.cat(parts)
 
-    def contributions(b_n: Tensor, f_n: Tensor) -> Tensor:
-        written_nHS = torch.einsum("nshe,nhe->nhs", v_CSHE[b_n // length], W_FHE[f_n])
-        return pattern_BHS[b_n] * written_nHS
 
-    return _chunked(code, v_CSHE[0].numel(), contributions)
+def brought(
+    W_FHE: Tensor, pattern_HTS: Tensor, v_SHE: Tensor, tokens_N: Tensor, features_N: Tensor
+) -> Tensor:
+    """[N, H, S]: what sources bring each encoder row at its position of one context, by head."""
+    # What a source brings is the same at every position that attends to it, but for the attention.
+    features_U, which_N = features_N.unique(return_inverse=True)
+    brought_UHS = torch.einsum("she,uhe->uhs", v_SHE, W_FHE[features_U])
+    return pattern_HTS.transpose(0, 1)[tokens_N] * brought_UHS[which_N]
 
 
 def by_residual_feature(
@@ -109,7 +117,8 @@ def by_residual_feature(
     )
 
 
-def _by_heads(W_FD: Tensor, n_heads: int) -> Tensor:
+def by_heads(W_FD: Tensor, n_heads: int) -> Tensor:
+    """[F, H, E]: rows cut into heads. Raises UsageError for a width that is no multiple of them."""
     if W_FD.shape[1] % n_heads:
         width = f"width {W_FD.shape[1]} is no multiple of {n_heads} heads"
         raise UsageError(f"{width}: this SAE does not stand on concatenated heads")

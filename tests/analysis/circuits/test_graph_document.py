@@ -77,7 +77,9 @@ def test_an_error_and_a_feature_never_share_a_name():
 
 
 def test_every_link_of_a_traced_prompt_is_an_edge_and_joins_kept_nodes(model):
-    traced = report.trace(model, SAES, report.prompt(model, "abcab"), report.Plan(), "p")
+    traced = report.trace(
+        model, SAES, report.prompt(model, "abcab"), report.Plan(n_attended=0), "p"
+    )
     fields = theirs(traced.fields, traced.places)
     names = {node["node_id"] for node in fields["nodes"]}
     assert fields["links"] and set(fields) == {"metadata", "qParams", "nodes", "links"}

@@ -15,7 +15,8 @@ from saelab.analysis.circuits.graphs.influence import Core
 from saelab.errors import UsageError
 
 LAYER = re.compile(r"blocks\.(\d+)\.")
-THEIRS = ("metadata", "qParams", "nodes", "links")  # the fields of their schema
+# The fields of their schema; of the last, Neuronpedia's own, there may be none.
+THEIRS = ("metadata", "qParams", "nodes", "links", "qk_only_nodes")
 
 
 class Words(NamedTuple):
@@ -67,7 +68,7 @@ def document(
             "clickedId": "",
             "sg_pos": "",
         },
-        "nodes": [_node(graph, node, ids[node], shares[node], words) for node in kept],
+        "nodes": [node_fields(graph, node, ids[node], shares[node], words) for node in kept],
         "links": [
             {"source": ids[source], "target": ids[target], "weight": weight}
             for source, target, weight in zip(sources, targets, weights, strict=True)
@@ -86,7 +87,7 @@ def theirs(fields: dict[str, Any], places: Sequence[str]) -> dict[str, Any]:
             f"circuit-tracer's schema knows transcoders of MLPs alone, and this graph has features "
             f"at {', '.join(odd)}: it is written in our own form only"
         )
-    return {name: fields[name] for name in THEIRS}
+    return {name: fields[name] for name in THEIRS if name in fields}
 
 
 def layer_of(hook: str) -> int:
@@ -153,7 +154,8 @@ def _cantor(x: int, y: int) -> int:
     return (x + y) * (x + y + 1) // 2 + y
 
 
-def _node(graph: Graph, node: int, name: str, share: float, words: Words) -> dict[str, Any]:
+def node_fields(graph: Graph, node: int, name: str, share: float, words: Words) -> dict[str, Any]:
+    """A node as the schema has it."""
     nodes = graph.nodes
     kind, place = int(nodes.kind[node]), int(nodes.place[node])
     position, number = int(nodes.position[node]), int(nodes.number[node])

@@ -187,7 +187,7 @@ def _along_decoder(gradient_RTD: Tensor, sae: SAE, code: Code) -> Tensor:
     return torch.cat(written, 1)
 
 
-def _inputs(
+def inputs(
     model: Any, local: Local, read: str, positions_R: Tensor, W_RD: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(edges [R, M - K], biases [R]) into functionals of the activation at `read`, ROWS at a
@@ -229,7 +229,7 @@ def graph(model: Any, local: Local, also: Sequence[int] = ()) -> Graph:
         if place.site and len(mine):
             sae, features_R = place.site.sae, nodes.number[mine].to(local.logits.device)
             W_RD = sae.W_enc.detach()[features_R]
-            edges[mine, :-n_outputs], constants_R = _inputs(
+            edges[mine, :-n_outputs], constants_R = inputs(
                 model, local, place.site.read, nodes.position[mine], W_RD
             )
             biases[mine] = constants_R + bias(sae, features_R).cpu()
@@ -237,7 +237,7 @@ def graph(model: Any, local: Local, also: Sequence[int] = ()) -> Graph:
     outputs_K = nodes.number[-n_outputs:]
     W_KV = torch.nn.functional.one_hot(outputs_K, len(local.logits)) - 1 / len(local.logits)
     W_KV = W_KV.to(local.logits)
-    edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = _inputs(
+    edges[-n_outputs:, :-n_outputs], biases[-n_outputs:] = inputs(
         model, local, frozen.LOGITS, nodes.position[-n_outputs:], W_KV
     )
     totals[-n_outputs:] = (local.logits - local.logits.mean()).cpu()[outputs_K]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.graphs import faithfulness, influence, intervention, supernodes
+from saelab.analysis.circuits.graphs.attended import attend
 from saelab.analysis.circuits.graphs.document import Words, document, layer_of
 from saelab.analysis.circuits.graphs.graph import (
     FEATURE,
@@ -57,6 +58,8 @@ class Plan(NamedTuple):
     """in which ablations are measured"""
     firings: supernodes.Firings | None = None
     """by which features are grouped into supernodes; None: not at all"""
+    n_attended: int = 0
+    """nodes of each graph whose strongest attention edge is split, 0 for none"""
 
 
 class Traced(NamedTuple):
@@ -72,6 +75,8 @@ class Traced(NamedTuple):
     """the prompt taken apart"""
     graph: Graph
     """all of it, not only what is kept"""
+    refusal: str = ""
+    """why no attention score was split, where that cannot be"""
 
 
 def prompt(model: Any, text: str, answers: Sequence[str] = ()) -> Prompt:
@@ -117,8 +122,13 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
     groups = supernodes.Groups([], 0.0, 0.0)
     if plan.firings:
         groups = supernodes.supernodes(drawn, core, plan.firings, plan.seed)
-    fields = {
-        **document(drawn, core, words, plan.node_share, groups.nodes),
+    fields, refusal = document(drawn, core, words, plan.node_share, groups.nodes), ""
+    if plan.n_attended:
+        try:
+            fields = attend(model, local, drawn, core, words, fields, plan.n_attended)
+        except UsageError as error:
+            refusal = f"why heads attend is not told: {error}"
+    fields |= {
         "scores": influence.scores(drawn)._asdict(),
         "n_features": int((drawn.nodes.kind == FEATURE).sum()),
         "n_nodes": len(drawn.nodes.kind),
@@ -129,7 +139,7 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
     }
     if plan.firings:
         fields["grouped"] = {"share": groups.share, "null": groups.null}
-    return Traced(fields, drawn.places, trials, local, drawn)
+    return Traced(fields, drawn.places, trials, local, drawn, refusal)
 
 
 def report(
@@ -145,11 +155,13 @@ def report(
     >>> fields = report(model, transcoders, [prompt(model, "Anna gave it to")], Plan())
     """
     rows, trials, places = [], [], []
+    refusals: list[str] = []
     for number, one in enumerate(prompts):
         traced = trace(model, saes, one, plan, f"prompt-{number}")
         each(traced)
         places = traced.places
         trials += [traced.trials] if traced.trials else []
+        refusals += [traced.refusal] if traced.refusal else []
         rows.append({name: traced.fields[name] for name in ROW if name in traced.fields})
         rows[-1] |= {"slug": traced.fields["metadata"]["slug"], "prompt": one.text}
     return {
@@ -158,7 +170,7 @@ def report(
         **_grouped([row.pop("grouped") for row in rows if "grouped" in row], plan),
         "faithfulness": _columns(trials, plan.seed),
         "places": places,
-        "notes": [*_missing(model, saes), *_unanswered(rows)],
+        "notes": [*_missing(model, saes), *_unanswered(rows), *refusals[:1]],
     }
 
 

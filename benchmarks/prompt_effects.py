@@ -94,6 +94,7 @@ def main() -> None:
         "schema": "saelab/prompt-effects/1",
         "command": " ".join(["python", *sys.argv]),
         "machine": machine.explained(),
+        "run": args.run,
         "dtype": "float32",
         "shape": {"prompts": len(rows), "tokens": args.tokens, "features": bench.sae.n_features},
         "integrated": {"steps": STEPS, "largest": LARGEST, "apart": APART},

@@ -49,6 +49,8 @@ def link(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
 def change(page: str, body: str, classes: str = "", /, **query: Any) -> Markup:
     """A link within a page of the app that changes parts of its address, "" taking one away; the
     rest, such as a long text, stays without every link repeating it."""
+    if _address.get()(page, query) is None:
+        return html('<span class="{}">{}</span>', classes, body)
     merged = urlencode(query)
     return html(
         '<a class="{}" data-page="{}" data-merge="{}" href="{}">{}</a>',

@@ -43,6 +43,7 @@ def show() -> None:
     state.titled(current.title)
     links.follow(pages, current.url_path or "overview")
     state.run_menu()
+    saving.forget()
     try:
         current.run()
         saving.menu(current.url_path or "overview")

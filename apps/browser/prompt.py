@@ -101,19 +101,25 @@ def by(estimate: str) -> Markup:
 
 
 def features(
-    rows: "Table", numbers: Iterable[int], run: str, prompt: "Prompt", known: Known, shown: str
+    rows: "Table",
+    numbers: Iterable[int],
+    run: str,
+    prompt: "Prompt",
+    known: Known,
+    shown: str | None,
 ) -> Markup:
     """A table of pairs of a token and a feature, by their numbers in `rows`. shown: the features
-    whose traces are drawn, as the address has them."""
+    whose traces are drawn, as the address has them; None: no links to traces."""
     heads = [draw.head("feature"), draw.head("token", ""), draw.head("fires most on", "")]
     heads += [draw.head(name, "n", why) for name, why in COLUMNS.values()]
-    heads += [draw.head("", "")]
+    if shown is not None:
+        heads += [draw.head("", "")]
     body = [_pair(rows, number, run, prompt, known, shown) for number in numbers]
     return draw.grid(heads, body)
 
 
 def _pair(
-    rows: "Table", number: int, run: str, prompt: "Prompt", known: Known, shown: str
+    rows: "Table", number: int, run: str, prompt: "Prompt", known: Known, shown: str | None
 ) -> Markup:
     feature, position = int(rows.feature[number]), int(rows.position[number])
     cells = [draw.cell(feature_link(run, feature)), draw.cell(at(prompt.texts, position), "")]
@@ -121,8 +127,10 @@ def _pair(
     for key in COLUMNS:
         column = getattr(rows, key)
         cells.append(draw.cell(numbered(None if column is None else float(column[number]))))
-    trace = draw.change("prompt", "trace", show=with_one(shown, feature))
-    return draw.line(*cells, draw.cell(trace, ""))
+    if shown is not None:
+        trace = draw.change("prompt", "trace", show=with_one(shown, feature))
+        cells.append(draw.cell(trace, ""))
+    return draw.line(*cells)
 
 
 def numbered(value: float | None) -> str:

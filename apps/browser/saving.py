@@ -146,8 +146,20 @@ def of_runs(runs: Mapping[str, Path]) -> list[File]:
     return tables(", ".join(runs), made, ["runs"])
 
 
-def of_page(page: str) -> list[File]:
+def offer(files: Callable[[], Sequence[File]]) -> None:
+    """Have the menu of the page that is shown offer files, which only that page can name."""
+    st.session_state["offered"] = files
+
+
+def forget() -> None:
+    """No page offers any, until one does."""
+    st.session_state.pop("offered", None)
+
+
+def of_page(page: str) -> Sequence[File]:
     """What a page of the app has to save; nothing where it is of nothing that is there."""
+    if offered := st.session_state.get("offered"):
+        return offered()
     if page == "circuits":
         circuits = load.circuits()
         name = st.query_params.get("circuit", next(iter(circuits), ""))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from apps.browser import asking, model
+from apps.browser.exports import prompt_files
 from saelab import models
 from saelab.errors import UsageError
 
@@ -82,6 +83,23 @@ def test_answers_are_kept_and_go_when_their_run_goes(tiny_run: Path, loads: list
     with pytest.raises(UsageError, match="has been put away for other runs meanwhile"):
         asking.reading(key, "alpha")
     assert asking.reading(ready(tiny_run).key, "alpha") is not first
+
+
+def test_a_text_is_saved_with_all_its_pairs_and_as_a_page_by_itself(
+    tiny_run: Path, loads: list[str]
+):
+    key = ready(tiny_run).key
+    reading = asking.reading(key, "alpha <b>", "integrated")
+    tokens, pairs = prompt_files.tables(reading, None)
+    assert (tokens.name, pairs.name) == prompt_files.NAMES
+    assert "".join(row["token"] for row in tokens.rows[1:]) == "alpha <b>"
+    assert tokens.rows[0]["loss"] is None and reading.read.loss is not None
+    assert [row["loss"] for row in tokens.rows[1:]] == reading.read.loss.tolist()
+    assert [row["effect"] for row in pairs.rows] == reading.table.effect.tolist()
+    assert len(pairs.rows) == len(reading.table.feature) > 9
+    page = prompt_files.one("tiny", reading, None, {}, "effect")
+    assert "data-page" not in page and "<b>" not in page.split("<body")[1]
+    assert page.count("<tr>") == 1 + len(pairs.rows)  # head and rows
 
 
 @pytest.mark.parametrize("words", ["x", "3:clamp:a", ","])

@@ -10,6 +10,7 @@ import pytest
 
 from apps.browser import PLACES, graph
 from apps.browser.canvas import SCRIPTS
+from apps.browser.views import graphs
 from saelab.files import read_json
 from saelab.runs import RunFolder
 from tests.apps import toy_graph
@@ -74,6 +75,18 @@ def test_why_a_head_attends_is_told_of_the_node_by_number():
     assert told["edges"] == [[1, 3, 2, 0.75, 2.0]] and told["score"] == 1.25
     (end,) = drawn["others"]
     assert drawn["rows"][end["row"]] == f"layer {gone['layer']}" and "word" in end["text"]
+
+
+def test_a_graph_is_saved_with_all_its_nodes_and_links_and_drawn():
+    document = toy_graph.graph(40, 200)
+    files = graphs._files(document, [], payload())
+    slug = document["metadata"]["slug"]
+    made = {file.name: file.make() for file in files}
+    for part in ("nodes", "links"):
+        rows = json.loads(made[f"graph-{slug}-{part}.json"])["rows"]
+        assert rows == document[part]
+        assert made[f"graph-{slug}-{part}.csv"].count("\n") >= 1 + len(rows)
+    assert "Plotly.newPlot" in made[f"graph-{slug}.html"]
 
 
 def test_every_colour_of_the_canvas_is_one_of_the_style():

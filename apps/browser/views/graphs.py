@@ -10,11 +10,13 @@ from saelab.errors import FailedRun, UsageError
 from saelab.files import write_json
 from saelab.runs import RunFolder
 
-from .. import canvas, graph, load, state
+from .. import canvas, charts_of_graphs, graph, load, saving, state
+from ..exports import figures, records
 from ..html import html
 from . import attention
 
 LARGEST = 2000  # nodes drawn
+LINKS = 3000  # of a saved figure
 TOKENS = 3  # strongest ones, by which an unnamed feature is called
 NONE_YET = html(
     "No graphs here yet: <code>saelab graph --run RUN --prompt TEXT --out graphs/mine</code> makes "
@@ -44,6 +46,25 @@ def show() -> None:
         text = document["metadata"]["prompt"]
         attention.section(done.picked, [text], f"{folder.path.name}-{slug}", load.runs()[run])
     state.show(graph.faithfulness(table["faithfulness"]))
+    saving.offer(lambda: _files(document, table["faithfulness"], payload))
+
+
+def _files(document: Any, faithfulness: Any, payload: Any) -> list[saving.File]:
+    """What of the page may be saved: the graph drawn, its nodes and links, what was measured."""
+    slug = document["metadata"]["slug"]
+
+    def drawn() -> str:
+        return figures.to_html(charts_of_graphs.drawn(payload, LINKS))
+
+    def made() -> list[records.Table]:
+        parts = {name: document[name] for name in ("nodes", "links")}
+        return [
+            *records.within(f"graph-{slug}", parts),
+            *records.within("graph", {"faithfulness": faithfulness}),
+        ]
+
+    files = saving.tables(slug, made, [one.name for one in made()])
+    return [saving.File(f"graph-{slug}.html", drawn), *files]
 
 
 def _folder() -> Path:

@@ -10,7 +10,8 @@ import streamlit as st
 from saelab.errors import UsageError
 from saelab.features.reader import FeatureIndex
 
-from .. import asking, draw, load, prompt, state
+from .. import asking, draw, load, prompt, saving, state
+from ..exports import prompt_files
 from ..html import html
 from . import loading, next_token, steer
 from .shown import Shown
@@ -114,6 +115,7 @@ def _sections(page: Shown) -> None:
     _told(_exact, page)
     state.show(draw.title("Error", "of each token, split into linear and nonlinear"))
     _told(_errors, page)
+    saving.offer(lambda: _files(page, by))
 
 
 def _token(page: Shown) -> int | None:
@@ -188,6 +190,24 @@ def _exact(page: Shown) -> None:
         done = asking.exact(page.key, page.text, page.estimate)
     exact = prompt.exact(page.reading.table, done, page.run, page.reading.prompt)
     state.show(exact + prompt.by(page.estimate))
+
+
+def _files(page: Shown, by: Any) -> list[saving.File]:
+    """What of the page may be saved."""
+    try:
+        split = asking.error_split(page.key, page.text)
+    except UsageError:  # without a map of the errors; the page says so
+        split = None
+    known = page.known(page.reading.table.feature.tolist())
+
+    def whole() -> str:
+        return prompt_files.one(page.run, page.reading, split, known, by)
+
+    def made() -> list[prompt_files.Table]:
+        return prompt_files.tables(page.reading, split)
+
+    files = saving.tables(page.run, made, prompt_files.NAMES)
+    return [saving.File("prompt.html", whole), *files]
 
 
 def _errors(page: Shown) -> None:

@@ -24,12 +24,14 @@ import torch
 import saelab
 from saelab import SAE, digests
 from saelab.activations import Cache
+from saelab.analysis.dark_matter import map_file
 from saelab.errors import FailedRun, UsageError
 from saelab.inspection import inspect
 from saelab.runs import RunFolder
 from tests.conftest import HOOK, make_cache, make_corpus, make_model, make_run
 from training import checkpoint
 
+MAP = "dark-matter.safetensors"
 CUTS = 0.2  # share of the trials that cut the file; the others flip one bit
 ENDS = ("refused", "equal", "different", "unnamed", "crashed")
 
@@ -84,15 +86,26 @@ KINDS = (
 )
 
 
-def _index(place: Path) -> Any:
-    """What a digest on demand says; the facts of an index are not all that it holds."""
-    seen = inspect(place / "run" / "features.db", verify=True)
-    if seen.damaged:
-        raise FailedRun(f"{seen.damaged[0].file}: {seen.damaged[0].problem}")
-    return seen
+def _verified(file: str) -> Callable[[Path], Any]:
+    """What a digest on demand says of a file of the run; its facts are not all that it holds."""
+
+    def read(place: Path) -> Any:
+        seen = inspect(place / "run" / file, verify=True)
+        if seen.damaged:
+            raise FailedRun(f"{seen.damaged[0].file}: {seen.damaged[0].problem}")
+        return seen
+
+    return read
 
 
-ON_DEMAND = Kind("index, its digest asked for", "run/features.db", _index)
+# Files of further verbs; databases are read in parts, and checked as wholes when that is asked for.
+MORE = (
+    Kind("dark-matter map", f"run/{MAP}", lambda place: map_file.read(place / "run" / MAP)),
+    Kind("index, its digest asked for", "run/features.db", _verified("features.db")),
+    Kind(
+        "explanations, their digest asked for", "run/explanations.db", _verified("explanations.db")
+    ),
+)
 
 
 def print_of(value: Any) -> str:
@@ -164,13 +177,14 @@ def write_into(run: Path, verb: str) -> None:
 
 
 def prepare(place: Path) -> None:
-    """A tiny model's cache and a run with a report and an index."""
+    """A tiny model's cache and a run into which every verb has written."""
     model, text = make_model(place / "model"), place / "text"
     text.mkdir()
     cache = make_cache(model, make_corpus(text), place / "cache", n_tokens=6000, hooks=[HOOK])
     run = make_run(cache, place / "run")
     write_into(run, "eval")
-    write_into(run, "index")
+    for verb in ("index", "explain", "dark-matter"):
+        write_into(run, verb)
 
 
 def machine() -> dict[str, str]:
@@ -189,7 +203,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
-        counts = trials(Path(folder), args.n, args.seed, (*KINDS, ON_DEMAND))
+        counts = trials(Path(folder), args.n, args.seed, (*KINDS, *MORE))
     names = ("flip", "cut", *ENDS)
     rows = {kind: {name: row[name] for name in names} for kind, row in counts.items()}
     result = {

@@ -2,10 +2,12 @@
 how much memory, and how quickly a server answers from it.
 
     python benchmarks/index_scale.py --features 100000 --out benchmarks/results/index_MACHINE.json
+    python benchmarks/index_scale.py --features 16384 --k 8 --tokens 100000 400000 1600000
 
 A synthetic SAE of little width over synthetic tokens: what is measured is the index, not the SAE.
 Every token has its own direction, and so does the token before it; features are random directions.
-The parts run in processes of their own, so that each states its own memory.
+Every index is built in a process of its own, and served by another, so that each states its own
+memory; the bare pass is timed in the process that builds.
 """
 
 import argparse
@@ -72,9 +74,9 @@ class Words:
         return [f"▁w{number:x}" if number % 3 else f"x{number:x}" for number in ids]
 
 
-def made(features: int, width: int) -> SAE:
+def made(args: argparse.Namespace) -> SAE:
     """A random SAE of that shape."""
-    sae = SAE(width, features, Choice(32), seed=0)
+    sae = SAE(args.width, args.features, Choice(args.k), seed=0)
     sae.origin = Origin(HOOK, model=Identity("synthetic words"), seed=0, tokens=0)
     return sae
 
@@ -84,26 +86,34 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def encode(args: argparse.Namespace) -> dict:
+def encode(sae: SAE, corpus: Corpus) -> None:
     """One bare encoding pass."""
-    sae = made(args.features, args.width).frozen()
-    before = memory()
-    started = time.process_time()
+    frozen = sae.frozen()
     with torch.no_grad():
-        for chunk in Corpus(args.tokens, args.width).contexts(HOOK, "train"):
-            sae.encode(chunk.acts)
-    return {"cpu_s": time.process_time() - started, "mb_before": before, "mb": memory()}
+        for chunk in corpus.contexts(HOOK, "train"):
+            frozen.encode(chunk.acts)
 
 
-def index(args: argparse.Namespace) -> dict:
-    """Building the index."""
-    sae, corpus = made(args.features, args.width), Corpus(args.tokens, args.width)
-    before = memory()
+def built(args: argparse.Namespace) -> dict:
+    """One bare encoding pass, then building the index, in one process: seconds of each, and what
+    the second takes more memory than the first."""
+    sae, corpus = made(args), Corpus(args.tokens[0], args.width)
+    encode(sae, Corpus(CHUNK * T, args.width))  # what is loaded on first use
     started = time.process_time()
+    encode(sae, corpus)
+    encoded, mb_encoded = time.process_time(), memory()
     build.build(sae, corpus, HOOK, args.path, tokenizer=Words())  # type: ignore[arg-type]
-    cpu = time.process_time() - started
-    size = args.path.stat().st_size / 2**20
-    return {"cpu_s": cpu, "mb_before": before, "mb": memory(), "file_mb": size}
+    ended, mb = time.process_time(), memory()
+    return {
+        "tokens": args.tokens[0],
+        "encode_cpu_s": encoded - started,
+        "build_cpu_s": ended - encoded,
+        "build_over_encode": (ended - encoded) / (encoded - started),
+        "mb_encoded": mb_encoded,
+        "mb": mb,
+        "kb_per_feature": 1024 * (mb - mb_encoded) / args.features,
+        "file_mb": args.path.stat().st_size / 2**20,
+    }
 
 
 def serve(args: argparse.Namespace) -> dict:
@@ -140,7 +150,8 @@ def _spread(ask, arguments) -> dict:
     }
 
 
-PARTS = {"encode": encode, "index": index, "serve": serve}
+PARTS = {"build": built, "serve": serve}
+NUMBERS = ("features", "width", "k")
 
 
 def main() -> None:
@@ -148,9 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--features", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[200_000])
     parser.add_argument("--part", choices=PARTS)
-    parser.add_argument("--path", type=Path)
+    parser.add_argument("--path", type=Path, help="where the last index is kept")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -159,29 +171,30 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = args.path or Path(folder) / "features.db"
-        said = {part: _run(part, args, path) for part in PARTS}
-    shape = {name: getattr(args, name) for name in ("features", "width", "tokens")}
+        builds = [_run("build", args, n_tokens, path) for n_tokens in args.tokens]
+        serving = _run("serve", args, args.tokens[-1], path)
     result = {
         "machine": platform.processor() or platform.machine(),
         "dtype": "float32",
         "threads": 1,
-        "sparsifier": sparsify.word(Choice(32)),
-        **shape,
-        **said,
-        "build_over_encode": said["index"]["cpu_s"] / said["encode"]["cpu_s"],
-        "kb_per_feature": 1024 * (said["index"]["mb"] - said["encode"]["mb"]) / args.features,
+        "command": " ".join(sys.argv),
+        "sparsifier": sparsify.word(Choice(args.k)),
+        **{name: getattr(args, name) for name in NUMBERS},
+        "builds": builds,
+        "serve": serving,
     }
-    print(json.dumps(result, indent=1))
     if args.out:
         write_json(args.out, result)
 
 
-def _run(part: str, args: argparse.Namespace, path: Path) -> dict:
+def _run(part: str, args: argparse.Namespace, n_tokens: int, path: Path) -> dict:
     """A part in a process of its own."""
-    numbers = ("features", "width", "tokens")
-    shape = [word for name in numbers for word in (f"--{name}", str(getattr(args, name)))]
-    command = [sys.executable, __file__, "--part", part, "--path", str(path), *shape]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    shape = [word for name in NUMBERS for word in (f"--{name}", str(getattr(args, name)))]
+    where = ["--part", part, "--path", str(path), "--tokens", str(n_tokens)]
+    command = [sys.executable, __file__, *where, *shape]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    print(said, flush=True)
+    return json.loads(said)
 
 
 if __name__ == "__main__":

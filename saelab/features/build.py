@@ -18,8 +18,10 @@ from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
 from saelab.features import columns, writer
 from saelab.features.collect import Collector, Statistics
-from saelab.features.schema import MORE
+from saelab.features.lists import Lists
+from saelab.features.schema import HOME, LISTS
 from saelab.features.shown import shown
+from saelab.features.strongest import strongest
 from saelab.features.subject import Others, Subject
 from saelab.files import write_atomic
 from saelab.sae import SAE
@@ -71,7 +73,7 @@ def build(
         summary.update(_summary(subject, statistics), sae=digest)
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             writer.create(connection)
-            _write(connection, subject, statistics, summary)
+            _write(connection, subject, statistics, summary, temporary.parent)
             writer.write_meta(connection, **summary)
             connection.commit()
         digests.seal(temporary)
@@ -102,7 +104,7 @@ def _summary(subject: Subject, statistics: Statistics) -> dict:
         "target": origin.target or subject.hook,
         "split": subject.split,
         "seed": subject.seed,
-        "tokens": statistics.strongest is not None,
+        "tokens": statistics.tokens is not None,
     }
     sizes = {
         "n_tokens": statistics.n_tokens,
@@ -110,7 +112,7 @@ def _summary(subject: Subject, statistics: Statistics) -> dict:
         "n_features": sae.n_features,
         "d_model": sae.d_model,
         "context": context,
-        "cofiring_tokens": statistics.cofiring_tokens,
+        "cofiring_tokens": statistics.cofiring.n_tokens,
     }
     fired_F = statistics.fired.reshape(sae.n_features, -1).sum(1)
     return {**facts, **sizes, "unseen": int((fired_F == 0).sum())}
@@ -171,27 +173,42 @@ def _encode(sae: SAE, acts_CTD: torch.Tensor, first_context: int) -> Code:
 
 @torch.no_grad()
 def _write(
-    connection: sqlite3.Connection, subject: Subject, statistics: Statistics, summary: dict
+    connection: sqlite3.Connection,
+    subject: Subject,
+    statistics: Statistics,
+    summary: dict,
+    folder: Path,
 ) -> None:
-    """All tables but `meta`; what they hold goes into the summary too."""
+    """All tables but `meta`; what they hold goes into the summary too. Lists lie in the folder
+    until they are written, and what they are made of is dropped on the way: of many features both
+    would not fit into memory at once."""
     sae, each = subject.sae, 1 + subject.sae.sparsify.signed
-    lists, promoted = columns.directions_of(subject, summary)
-    lists["cofiring"] = writer.Lists(*statistics.cofiring, sae.n_features)
-    lists["histogram"] = writer.histograms(statistics.histogram, each)
-    arrays = columns.numbers(statistics, sae.n_features)
-    if statistics.strongest is not None:
-        strongest = statistics.strongest
-        owners = strongest.strong_pole // each
-        lists["tokens"] = writer.Lists(strongest.strong, owners, sae.n_features)
-        seen_V = statistics.seen if statistics.seen is not None else np.zeros(0, np.int64)
-        writer.write_tokens(connection, subject.words or [], seen_V, strongest, promoted)
-    examples = shown(statistics.top, statistics.sampled, statistics.contexts)
+    words, n_words = subject.words, len(subject.words or ())
+    lists = {
+        name: Lists(folder / f"{name}.list", kind, sae.n_features) for name, kind in LISTS.items()
+    }
+    homes, promoted = (
+        Lists(folder / f"{name}.list", HOME, n_words) for name in ("homes", "promoted")
+    )
+    blocks = shown(statistics.top, statistics.sampled, statistics.contexts)
+    placed_S = writer.add_examples(blocks, each, lists["examples"], lists["pairs"])
+    n_examples_F = np.bincount(placed_S["place"]["feature"], minlength=sae.n_features)
     names = subject.cache.document_names()
-    writer.write_contexts(connection, examples, statistics.contexts, subject.words, names, each)
-    lists["examples"], lists["pairs"] = writer.example_lists(examples, sae.n_features, each)
-    shown_S = examples.examples.pole[examples.band != MORE] // each
-    arrays["examples"] = np.bincount(shown_S, minlength=sae.n_features).astype(np.int32)
-    writer.write_features(connection, sae.n_features, **lists)
+    writer.write_contexts(connection, placed_S, statistics.contexts, words, names)
+    del placed_S
+    for records, feature_N in statistics.cofiring.strongest():
+        lists["cofiring"].add(records, feature_N)
+    writer.add_histograms(statistics.histogram, each, lists["histogram"])
+    columns.directions_of(subject, lists, promoted, summary)
+    by_token = None
+    if statistics.tokens is not None:
+        sums = (statistics.tokens.blocks(), statistics.absolute_sum, statistics.seen)
+        by_token = strongest(*sums, each, lists["tokens"])
+        homes.add(by_token.homes, by_token.home_token)
+        writer.write_tokens(connection, words or (), statistics.seen, homes, promoted)
+    writer.write_features(connection, sae.n_features, lists)
+    arrays = columns.numbers(statistics, by_token, sae.n_features)
+    arrays["examples"] = n_examples_F.astype(np.int32)
     arrays |= columns.in_others(subject, arrays["fired"] > 0, summary)
     arrays |= columns.on_a_map(subject, arrays["fired"] > 0, summary)
     writer.write_arrays(connection, **arrays)

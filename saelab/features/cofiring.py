@@ -3,6 +3,7 @@
 Shapes: F features, B sampled tokens, N firings there, K kept per feature. Arrays are numpy.
 """
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -60,9 +61,9 @@ class Sample:
         """B."""
         return sum(len(count_T) for *_, count_T in self.parts)
 
-    def strongest(self) -> tuple[NDArray, NDArray]:
+    def strongest(self) -> Iterator[tuple[NDArray, NDArray]]:
         """The K features that fire most together with each: (records COFIRING [N] by feature,
-        strongest first; features [N]).
+        strongest first; features [N]), in blocks of features.
 
         Two features that fire on n and m of the B tokens, and on b of them both, have Jaccard
         b / (n + m - b), by which they are ordered (ties: the lower number), and pointwise mutual
@@ -81,12 +82,8 @@ class Sample:
         work_F = fired_FB @ np.diff(starts_B)
         block_F = (np.cumsum(work_F) - work_F) // FLOPS
         edges = np.append(np.flatnonzero(np.diff(block_F, prepend=-1)), self.n_features)
-        parts = [
-            _block(fired_FB[first:last] @ fired_BF, int(first), n_F, self.n_tokens)
-            for first, last in pairwise(edges)
-        ]
-        records, rows = zip(*parts, strict=True)
-        return np.concatenate(records), np.concatenate(rows)
+        for first, last in pairwise(edges.tolist()):
+            yield _block(fired_FB[first:last] @ fired_BF, first, n_F, self.n_tokens)
 
 
 def _block(both: Any, first: int, n_F: NDArray, n_tokens: int) -> tuple[NDArray, NDArray]:

@@ -25,7 +25,6 @@ from saelab.features.examples import (
 from saelab.features.groups import heads
 from saelab.features.schema import HIGHEST, LOWEST, N_BANDS, N_TOP, PER_BAND, PER_OCTAVE
 from saelab.features.spool import Spool
-from saelab.features.strongest import Strongest, strongest
 from saelab.features.token_sums import TokenSums
 
 SPARE = 4  # more contexts of highest peak than are shown, as near-duplicates are merged
@@ -55,18 +54,16 @@ class Statistics(NamedTuple):
     """[P] the largest |value|, 0 if it never fired"""
     histogram: NDArray
     """[P, H] counts of |value|"""
-    seen: NDArray | None
-    """[V] occurrences of every token; None without a vocabulary"""
-    strongest: Strongest | None
-    """tokens by feature, features by token; None without a vocabulary"""
+    seen: NDArray
+    """[V] occurrences of every token; empty without a vocabulary"""
+    tokens: TokenSums | None
+    """sums by pole and token; None without a vocabulary"""
     top: list[Examples]
     """contexts of highest peak, by pole, in blocks"""
     sampled: list[Examples]
     """firings drawn uniformly, by pole, in blocks of the same poles"""
-    cofiring: tuple[NDArray, NDArray]
-    """records COFIRING, and their features"""
-    cofiring_tokens: int
-    """tokens on which those were counted"""
+    cofiring: Sample
+    """what fired on a sample of the contexts"""
     contexts: Contexts
     n_tokens: int
     """tokens counted"""
@@ -139,21 +136,16 @@ class Collector:
 
     def result(self) -> Statistics:
         """The statistics of all chunks so far."""
-        by_token = None
-        if self.tokens is not None:
-            blocks = self.tokens.blocks()
-            by_token = strongest(blocks, self.sum_P, self.seen_V, 1 + self.signed)
         return Statistics(
             fired=self.fired_P,
             absolute_sum=self.sum_P,
             max=self.max_P,
             histogram=self.histogram.reshape(self.n_poles, BINS),
-            seen=self.seen_V if by_token is not None else None,
-            strongest=by_token,
+            seen=self.seen_V,
+            tokens=self.tokens,
             top=self.top.result(),
             sampled=self.sampled.result(),
-            cofiring=self.cofiring.strongest(),
-            cofiring_tokens=self.cofiring.n_tokens,
+            cofiring=self.cofiring,
             contexts=Contexts(*(spool.array() for spool in self.spools)),
             n_tokens=self.n_tokens,
         )

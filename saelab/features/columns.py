@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from saelab import matching
 from saelab.features import directions
 from saelab.features.collect import Statistics
-from saelab.features.groups import best, place_in_group
+from saelab.features.groups import best
 from saelab.features.interest import interest
+from saelab.features.lists import Lists
 from saelab.features.schema import (
     HOME,
-    LOGIT,
     N_FEATURES,
-    N_LISTED,
     N_LOGITS,
     N_NEIGHBOURS,
-    NEIGHBOUR,
 )
+from saelab.features.strongest import Strongest
 from saelab.features.subject import Subject
-from saelab.features.writer import Column, Lists, Rows
 from saelab.sae import SAE
 
 
-def numbers(statistics: Statistics, n_features: int) -> dict[str, NDArray]:
+def numbers(
+    statistics: Statistics, by_token: Strongest | None, n_features: int
+) -> dict[str, NDArray]:
     """One number, or a row of them, per feature: `fired`, `density`, `mean` of |value|, `max` (with
     its sign), `positive` (share of firings), `interest`; of tokens, `entropy` in bits and `listed`
     [F, N_LISTED], the strongest by total (-1: none)."""
@@ -47,10 +47,9 @@ def numbers(statistics: Statistics, n_features: int) -> dict[str, NDArray]:
         "positive": fired_FE[:, 0] / np.maximum(fired_F, 1),
     }
     entropy_F = None
-    if statistics.strongest is not None:
-        entropy_F = _entropy(statistics.strongest.entropy.reshape(n_features, -1), sum_FE)
-        arrays["entropy"] = entropy_F
-        arrays["listed"] = _listed(statistics.strongest, n_features, max_FE.shape[1])
+    if by_token is not None:
+        entropy_F = _entropy(by_token.entropy.reshape(n_features, -1), sum_FE)
+        arrays |= {"entropy": entropy_F, "listed": by_token.listed}
     return arrays | {"interest": interest(fired_F, mean_F, statistics.n_tokens, entropy_F)}
 
 
@@ -61,18 +60,9 @@ def _entropy(entropy_FE: NDArray, sum_FE: NDArray) -> NDArray:
     return (share_FE * entropy_FE + between_FE).sum(1)
 
 
-def _listed(strongest: Any, n_features: int, n_poles_each: int) -> NDArray:
-    """[F, N_LISTED] ids of the tokens strongest by total, of both signs."""
-    feature_N = strongest.strong_pole // n_poles_each
-    kept = best(feature_N, np.abs(strongest.strong["total"]), N_LISTED)
-    listed = np.full((n_features, N_LISTED), -1, np.int32)
-    listed[feature_N[kept], place_in_group(feature_N[kept])] = strongest.strong["token"][kept]
-    return listed
-
-
 def directions_of(
-    subject: Subject, summary: dict[str, Any]
-) -> tuple[dict[str, Column], Lists | None]:
+    subject: Subject, lists: dict[str, Lists], promoted: Lists, summary: dict[str, Any]
+) -> None:
     """Neighbours; output tokens, and by token who promotes it; shares of heads. What there is goes
     into the summary: `outputs`, `heads`."""
     sae = subject.sae
@@ -80,25 +70,24 @@ def directions_of(
     index_FK, cosine_FK = directions.nearest(
         W_FD, W_FD, N_NEIGHBOURS, signed=signed, skip_self=True
     )
-    feature_N, place_N = (index_FK >= 0).nonzero(as_tuple=True)
-    numbers_N, cosine_N = (
-        index_FK[feature_N, place_N].numpy(),
-        cosine_FK[feature_N, place_N].numpy(),
-    )
-    neighbours = _records(NEIGHBOUR, feature=numbers_N, cosine=cosine_N)
-    lists: dict[str, Column] = {"neighbours": Lists(neighbours, feature_N.numpy(), len(W_FD))}
-    promoted = None
+    _add(lists["neighbours"], (index_FK >= 0).numpy(), feature=index_FK, cosine=cosine_FK)
     map_DV = _output_map(subject)
     if map_DV is not None:
         ids_F2K, logit_F2K = directions.output_tokens(W_FD, map_DV, N_LOGITS)
-        flat = (ids_F2K.flatten(1).numpy(), logit_F2K.flatten(1).numpy())
-        lists["logits"] = Rows(_records(LOGIT, token=flat[0], value=flat[1]))
-        promoted = _promoted(ids_F2K.numpy(), logit_F2K.numpy(), signed, map_DV.shape[1])
+        ids_FK, logit_FK = ids_F2K.flatten(1), logit_F2K.flatten(1)
+        _add(lists["logits"], np.ones(ids_FK.shape, bool), token=ids_FK, value=logit_FK)
+        _add_promoted(promoted, ids_F2K.numpy(), logit_F2K.numpy(), signed)
     n_heads = _heads(subject)
     if n_heads:
-        lists["heads"] = Rows(directions.head_shares(W_FD, n_heads).cpu().numpy())
+        share_FH = directions.head_shares(W_FD, n_heads).cpu().numpy()
+        lists["heads"].add(share_FH.reshape(-1), np.arange(len(W_FD)).repeat(n_heads))
     summary.update(outputs=map_DV is not None, heads=n_heads)
-    return lists, promoted
+
+
+def _add(lists: Lists, kept_FK: NDArray, **fields_FK: torch.Tensor) -> None:
+    """Add the records of those fields that are kept, a row for each feature."""
+    columns = {name: field_FK.numpy()[kept_FK] for name, field_FK in fields_FK.items()}
+    lists.add(_records(lists.spool.dtype, **columns), kept_FK.nonzero()[0])
 
 
 def _records(dtype: np.dtype, **fields: NDArray) -> NDArray:
@@ -118,8 +107,8 @@ def _output_map(subject: Subject) -> torch.Tensor | None:
     return directions.output_map(model) if writes else None
 
 
-def _promoted(ids_F2K: NDArray, logit_F2K: NDArray, signed: bool, n_vocabulary: int) -> Lists:
-    """By token the features among whose N_LOGITS most promoted it is (of a signed feature's
+def _add_promoted(promoted: Lists, ids_F2K: NDArray, logit_F2K: NDArray, signed: bool) -> None:
+    """Add by token the features among whose N_LOGITS most promoted it is (of a signed feature's
     negative values: most suppressed); selectivity: its logit over the feature's largest, coverage:
     over that of any such feature."""
     n_sides = 1 + signed
@@ -128,14 +117,14 @@ def _promoted(ids_F2K: NDArray, logit_F2K: NDArray, signed: bool, n_vocabulary: 
     largest = np.abs(logit_F2K[:, :n_sides]).max(2, keepdims=True)
     shape = logit_F2K[:, :n_sides].shape
     feature_N, side_N, _ = (at.reshape(-1) for at in np.indices(shape, np.int32))
-    largest_V = np.zeros(n_vocabulary, np.float32)
+    largest_V = np.zeros(len(promoted.count_G), np.float32)
     np.maximum.at(largest_V, token_N, value_N)
     kind = {"feature": feature_N, "sign": 1 - 2 * side_N}
     selectivity_N = value_N / np.maximum(np.broadcast_to(largest, shape).reshape(-1), 1e-30)
     coverage_N = value_N / np.maximum(largest_V[token_N], 1e-30)
     homes = _records(HOME, **kind, selectivity=selectivity_N, coverage=coverage_N)
     kept = best(token_N, selectivity_N * coverage_N, N_FEATURES)
-    return Lists(homes[kept], token_N[kept], n_vocabulary)
+    promoted.add(homes[kept], token_N[kept])
 
 
 def _heads(subject: Subject) -> int | None:

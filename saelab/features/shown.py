@@ -5,6 +5,7 @@ A pole is a feature, or one sign of a signed feature. Shapes: S examples, P pole
 window. Arrays are numpy.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -27,15 +28,13 @@ class Shown(NamedTuple):
     """[S] TOP; a band, 0 the weakest; MORE: a place alone"""
 
 
-def shown(top: list[Examples], sampled: list[Examples], contexts: Contexts) -> Shown:
+def shown(top: list[Examples], sampled: list[Examples], contexts: Contexts) -> Iterator[Shown]:
     """What is shown of every block of poles; see `of_block`. The blocks are emptied on the way, as
     all of them and what is made of them would be twice as much."""
-    blocks = []
     for number in range(len(top)):
-        blocks.append(of_block(top[number], sampled[number], contexts))
+        block = of_block(top[number], sampled[number], contexts)
         top[number] = sampled[number] = NONE
-    examples, bands = zip(*blocks, strict=True)
-    return Shown(join(examples), np.concatenate(bands))
+        yield block
 
 
 def of_block(top: Examples, sampled: Examples, contexts: Contexts) -> Shown:

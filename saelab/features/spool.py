@@ -1,5 +1,6 @@
 """Arrays that grow on disk instead of in memory while a corpus is read."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ class Spool:
         with self.path.open("ab") as file:
             file.write(np.ascontiguousarray(rows, self.dtype).data)
         self.n_rows += len(rows)
+
+    def rows(self, first: int, last: int) -> NDArray:
+        """Rows first to last, read into memory."""
+        width = self.dtype.itemsize * math.prod(self.row)
+        count = (last - first) * math.prod(self.row)
+        read = np.fromfile(self.path, self.dtype, count, offset=first * width)
+        return read.reshape(last - first, *self.row)
 
     def array(self) -> NDArray:
         """All rows [n_rows, *row], read from the file as they are touched."""

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.features.groups import best, place_in_group
+from saelab.features.lists import Lists
 from saelab.features.schema import (
     HOME,
     MIN_SEEN,
     N_FEATURES,
+    N_LISTED,
     N_TOKENS,
     STRONG,
 )
@@ -25,18 +27,16 @@ BUFFERED = 500_000  # rows held before all but the best of each token are droppe
 
 
 class Strongest(NamedTuple):
-    """What the sums over tokens say."""
+    """What the sums over tokens say, beside the lists of each feature's tokens."""
 
-    strong: NDArray
-    """[N] records STRONG, by feature"""
-    strong_pole: NDArray
-    """[N] their poles"""
     homes: NDArray
     """[N] records HOME, by token, best score first"""
     home_token: NDArray
     """[N] their tokens"""
     entropy: NDArray
     """[P] bits: of the shares of the pole's activation that lie on each token"""
+    listed: NDArray
+    """[F, N_LISTED] tokens strongest by total, of both signs; -1: none"""
 
 
 class _Homes:
@@ -69,13 +69,13 @@ class _Homes:
 
 
 def strongest(
-    blocks: Iterable[NDArray], sums_P: NDArray, seen_V: NDArray, n_poles_each: int
+    blocks: Iterable[NDArray], sums_P: NDArray, seen_V: NDArray, n_poles_each: int, strong: Lists
 ) -> Strongest:
-    """From the rows of `TokenSums.blocks`. sums_P: each pole's sum of |value| over all tokens;
-    seen_V: occurrences of each token; n_poles_each: of a feature, 1 or 2."""
-    homes, strong = _Homes(len(seen_V)), []
-    poles: list[NDArray] = []
-    entropy_P = np.zeros(len(sums_P))
+    """From the rows of `TokenSums.blocks`; each feature's strongest tokens go to `strong`. sums_P:
+    each pole's sum of |value| over all tokens; seen_V: occurrences of each token; n_poles_each: of
+    a feature, 1 or 2."""
+    homes, entropy_P = _Homes(len(seen_V)), np.zeros(len(sums_P))
+    listed_FK = np.full((len(sums_P) // n_poles_each, N_LISTED), -1, np.int32)
     for rows_N in blocks:
         pole_N, token_N = np.divmod(rows_N["key"], len(seen_V))
         share_N = np.abs(rows_N["total"]) / np.maximum(sums_P[pole_N], 1e-300)
@@ -83,15 +83,22 @@ def strongest(
         homes.add(token_N, share_N * coverage_N, pole_N.astype(np.int32), share_N, coverage_N)
         bits_N = -share_N * np.log2(np.maximum(share_N, 1e-300))
         entropy_P += np.bincount(pole_N, bits_N, minlength=len(sums_P))
-        part, part_pole = _strong(rows_N, pole_N, token_N, seen_V, n_poles_each)
-        part["selectivity"], part["coverage"] = share_N[part_pole], coverage_N[part_pole]
-        strong.append(part)
-        poles.append(pole_N[part_pole])
+        records, kept = _strong(rows_N, pole_N, token_N, seen_V, n_poles_each)
+        records["selectivity"], records["coverage"] = share_N[kept], coverage_N[kept]
+        feature_N = pole_N[kept] // n_poles_each
+        strong.add(records, feature_N)
+        _list(listed_FK, records, feature_N)
     token_N, _, pole_N, share_N, coverage_N = homes.result()
     home_N = np.empty(len(token_N), HOME)
     home_N["feature"], sign_N = pole_N // n_poles_each, 1 - 2 * (pole_N % n_poles_each)
     home_N["sign"], home_N["selectivity"], home_N["coverage"] = sign_N, share_N, coverage_N
-    return Strongest(np.concatenate(strong), np.concatenate(poles), home_N, token_N, entropy_P)
+    return Strongest(home_N, token_N, entropy_P, listed_FK)
+
+
+def _list(listed_FK: NDArray, records: NDArray, feature_N: NDArray) -> None:
+    """Write the tokens strongest by total of a block's features into their rows."""
+    kept = best(feature_N, np.abs(records["total"]), N_LISTED)
+    listed_FK[feature_N[kept], place_in_group(feature_N[kept])] = records["token"][kept]
 
 
 def _strong(

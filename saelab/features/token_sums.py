@@ -4,8 +4,10 @@ disk, merged at the end.
 Shapes: P poles, V vocabulary, N rows, each of one pole and token. Arrays are numpy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,19 @@ POLES = 1024  # whose rows are merged at a time
 ROW = np.dtype([("key", "<i8"), ("total", "<f8"), ("fired", "<i4")])  # key: pole x V + token
 
 
+class Run(NamedTuple):
+    """Rows by ascending key, on disk."""
+
+    spool: Spool
+    """the rows"""
+    bounds: NDArray
+    """numbers of the rows at which blocks of POLES poles begin, and the end"""
+
+    def block(self, number: int) -> NDArray:
+        """The rows of a block."""
+        return self.spool.rows(int(self.bounds[number]), int(self.bounds[number + 1]))
+
+
 class TokenSums:
     """Running sums of values and counts of firings per pole and token; runs lie in `folder`.
 
@@ -29,8 +44,11 @@ class TokenSums:
 
     def __init__(self, n_poles: int, n_vocabulary: int, folder: Path) -> None:
         self.n_poles, self.n_vocabulary, self.folder = n_poles, n_vocabulary, folder
+        # The keys at which blocks of POLES poles begin, and the end.
+        first_B = np.append(np.arange(0, n_poles, POLES), n_poles)
+        self.edges = first_B * np.int64(n_vocabulary)
         self.held: list[NDArray] = []
-        self.runs: list[Spool] = []
+        self.runs: list[Run] = []
         self.n_written = 0
 
     def add(self, pole_N: NDArray, token_N: NDArray, value_N: NDArray) -> None:
@@ -42,43 +60,37 @@ class TokenSums:
         rows_N["total"], rows_N["fired"] = value_N[order], 1
         self.held.append(_added(rows_N))
         if sum(map(len, self.held)) > BUFFERED:
-            self._write(iter([_summed(self.held)]))
+            self._write([_summed(self.held)])
             self.held = []
             if len(self.runs) > RUNS:
                 self._merge()
 
-    def _write(self, blocks: Iterator[NDArray]) -> None:
-        run = Spool(self.folder / f"tokens-{self.n_written}", ROW)
-        self.n_written += 1
+    def _write(self, blocks: Iterable[NDArray]) -> None:
+        spool = Spool(self.folder / f"tokens-{self.n_written}", ROW)
+        bounds = np.zeros(len(self.edges), np.int64)
         for rows_N in blocks:
-            run.append(rows_N)
-        self.runs.append(run)
+            spool.append(rows_N)
+            bounds += np.searchsorted(rows_N["key"], self.edges)
+        self.n_written += 1
+        self.runs.append(Run(spool, bounds))
 
     def _merge(self) -> None:
         """One run in the place of all."""
         old = self.runs
         self.runs = []
-        self._write(_merged([run.array() for run in old], self._edges()))
+        self._write(self._merged(old, np.zeros(0, ROW)))
         for run in old:
-            run.remove()
+            run.spool.remove()
 
-    def _edges(self) -> NDArray:
-        """The keys at which blocks of POLES poles begin, and the end."""
-        first_B = np.arange(0, self.n_poles, POLES)
-        return np.append(first_B, self.n_poles) * np.int64(self.n_vocabulary)
+    def _merged(self, runs: list[Run], held_N: NDArray) -> Iterator[NDArray]:
+        """The rows of all runs and those held, summed, in blocks; one of each is in memory."""
+        bounds = np.searchsorted(held_N["key"], self.edges)
+        for number, (first, last) in enumerate(pairwise(bounds.tolist())):
+            yield _summed([*(run.block(number) for run in runs), held_N[first:last]])
 
     def blocks(self) -> Iterator[NDArray]:
         """All rows, summed, by ascending key, in blocks of POLES poles each."""
-        held = [_summed(self.held)] if self.held else []
-        yield from _merged([run.array() for run in self.runs] + held, self._edges())
-
-
-def _merged(runs: list[NDArray], edges: NDArray) -> Iterator[NDArray]:
-    """The rows of sorted runs between each two edges, summed."""
-    bounds = [np.searchsorted(run["key"], edges) for run in runs]
-    for block in range(len(edges) - 1):
-        parts = [run[at[block] : at[block + 1]] for run, at in zip(runs, bounds, strict=True)]
-        yield _summed(parts) if parts else np.zeros(0, ROW)
+        yield from self._merged(self.runs, _summed([np.zeros(0, ROW), *self.held]))
 
 
 def _summed(parts: list[NDArray]) -> NDArray:

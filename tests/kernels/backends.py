@@ -1,6 +1,7 @@
 """Every backend of `kernels.HOMES` for tests to run: on its own device where there is one, Triton
 interpreted where there is no GPU."""
 
+import contextlib
 import importlib
 from types import ModuleType
 
@@ -9,9 +10,13 @@ import torch
 from torch import Tensor
 
 from saelab import Code, kernels
+from tests import native
 from tests.kernels.truth import Case
 
 NAMES = list(kernels.HOMES)
+
+with contextlib.suppress(ModuleNotFoundError):
+    native.patched_once()
 
 
 def module(name: str) -> ModuleType:

@@ -41,9 +41,11 @@ def bundled() -> str:
     return "bundled"
 
 
-def make_model(folder: Path, seed: int = 0) -> Path:
-    """A random 2-layer GPT-2 of width 32, context 32, with a byte-level tokenizer, in Hugging Face
-    layout."""
+def make_model(
+    folder: Path, seed: int = 0, *, n_embd: int = 32, n_layer: int = 2, n_head: int = 4
+) -> Path:
+    """A random 2-layer GPT-2 of width 32 and 4 heads, or another shape, of context 32, with a
+    byte-level tokenizer, in Hugging Face layout."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
@@ -60,9 +62,9 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     config = GPT2Config(
         vocab_size=257,
         n_positions=32,
-        n_embd=32,
-        n_layer=2,
-        n_head=4,
+        n_embd=n_embd,
+        n_layer=n_layer,
+        n_head=n_head,
         bos_token_id=0,
         eos_token_id=0,
     )

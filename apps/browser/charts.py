@@ -136,12 +136,13 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
 
 def heads(rows: Sequence[dict]) -> go.Figure:
     """Scores of heads ({layer, head, score}) as a table of layers (top: the last) by heads, white
-    at 0."""
+    at 0, blank where there is none."""
     layers, columns = (1 + max(row[key] for row in rows) for key in ("layer", "head"))
     scores_LH = np.zeros((layers, columns))
     for row in rows:
-        scores_LH[row["layer"], row["head"]] = row["score"]
-    largest = float(np.abs(scores_LH).max()) or 1.0
+        score = row["score"]
+        scores_LH[row["layer"], row["head"]] = np.nan if score is None else score
+    largest = float(np.nanmax(np.abs(scores_LH))) or 1.0
     colors = [[0, NEGATIVE], [0.5, CLEAR], [1, POSITIVE]]
     hover = "layer %{y}, head %{x}: %{z:.3g}<extra></extra>"
     table = go.Heatmap(

@@ -5,6 +5,8 @@ from pathlib import Path
 from saelab.runs import RunFolder
 
 from ..browser.circuit import by_feature
+from . import own_words
+from .common import cell
 
 SHOWN = 12  # heads, nodes and edges printed; circuit.json has all
 
@@ -20,7 +22,13 @@ def _interval(bounds: list | None) -> str:
 def text(result: dict, out: Path) -> str:
     """The report for people."""
     ranking, curve_of = (_nodes, _node_curve) if by_feature(result) else (_scores, _head_curve)
-    parts = [_head(result) + _missing(result), ranking(result), _truth(result), curve_of(result)]
+    parts = [
+        _head(result) + _missing(result) + _budget(result),
+        ranking(result),
+        _truth(result),
+        *_published(result),
+        curve_of(result),
+    ]
     return "\n\n".join([*parts, f"{RunFolder(out).circuit} written; next: saelab browse {out}"])
 
 
@@ -37,11 +45,25 @@ def _head(result: dict) -> str:
         if by_feature(result)
         else "every head resampled, MLPs kept"
     )
+    left_out = own_words.left_out(prompts.get("left_out", {}))
     return (
         f"{result['task']} in {result['model']} by {result['method']}: {result['seconds']:.1f} s, "
         f"{prompts['scoring']} prompts, mean of "
         f"{prompts['repeats']}\n{result['metric'].replace('_', ' ')} on {prompts['held_out']} "
-        f"held-out prompts: {metrics} (empty: {empty})"
+        f"held-out prompts: {metrics} (empty: {empty}){left_out}"
+    )
+
+
+def _budget(result: dict) -> str:
+    """How much was measured in the time that was given."""
+    budget = result.get("budget")
+    if budget is None:
+        return ""
+    parts = {name: part for name, part in budget.items() if name != "seconds"}
+    told = ", ".join(f"{n['measured']} of {n['of']} {name}" for name, n in parts.items())
+    return (
+        f"\nmeasured in {budget['seconds']:g} s: {told}; the others have no score, and rank last "
+        "below"
     )
 
 
@@ -94,7 +116,9 @@ def _point(point: dict) -> str:
 
 def _scores(result: dict) -> str:
     rows = [
-        f"a{row['layer']}.h{row['head']:<4} {row['score']:10.4f}" for row in result["heads"][:SHOWN]
+        f"a{row['layer']}.h{row['head']:<4} {row['score']:10.4f}"
+        for row in result["heads"][:SHOWN]
+        if row["score"] is not None
     ]
     edges = [
         f"{edge['source']:>6} -> {edge['target']:9} {edge['score']:10.4f}"
@@ -122,12 +146,8 @@ def _truth(result: dict) -> str:
         return f"not compared with a known circuit: {why}"
     lines = [f"{'agreement with the truth':46}{'AUC':>7}{'average precision':>20}"]
     for row in truth["levels"]:
-        kind = (
-            f"effect at least {row['level']:.0%}"
-            if truth["kind"] == "measured"
-            else truth["source"]
-        )
-        name = f"{kind} ({len(row['members'])} heads, {row['undecided']} undecided)"
+        heads = f"{len(row['members'])} heads, {row['undecided']} undecided"
+        name = f"effect at least {row['level']:.0%} ({heads})"
         lines.append(f"{name:46}{_number(row['auc']):>7}{_number(row['average_precision']):>20}")
     lines.append(
         f"AUC {_number(result['auc'])}{_interval(intervals['auc'])}, by layer index "
@@ -137,6 +157,26 @@ def _truth(result: dict) -> str:
     if truth["rank_correlation"] is not None:
         lines.append(f"rank correlation with the measured effect {truth['rank_correlation']:.3f}")
     return "\n".join(lines)
+
+
+def _published(result: dict) -> list[str]:
+    """How well heads and edges agree with a paper's circuit, beside others of the same layers."""
+    paper = result.get("published")
+    if paper is None:
+        return []
+    lines = [f"agreement with {paper['source']} (null: scores dealt out anew within layers)"]
+    for kind in ("heads", "edges"):
+        if held := paper[kind]:
+            lines.append(f"{held['members']} of {held['of']:,} {kind}")
+            lines += [_measure(name, held) for name in ("auc", "precision", "overlap")]
+    roles = (f"{role} {n['among_the_best']} of {n['heads']}" for role, n in paper["roles"].items())
+    return ["\n".join([*lines, f"among the best as many heads: {', '.join(roles)}"])]
+
+
+def _measure(name: str, held: dict) -> str:
+    low, high = held["chance"][name]
+    null = f"null {held[name]['null']:.3f}, 95% of draws {low:.3f} to {high:.3f}"
+    return f"  {name:10} {cell(held[name], '.3f')} ({null})"
 
 
 def _head_curve(result: dict) -> str:

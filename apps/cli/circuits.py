@@ -2,7 +2,7 @@
 the found circuit is.
 
     saelab circuits --task ioi
-    saelab circuits --task ioi --method acdc --json
+    saelab circuits --prompts gifts.csv --method acdc --json
     saelab circuits --heads runs/z
 """
 
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tyro.conf import UseAppendAction
+from tyro.conf import UseAppendAction, arg
 
-from saelab.ranges import Count
+from saelab.errors import UsageError
+from saelab.ranges import Count, Positive
 
-from . import circuit_text, heads
+from . import circuit_text, heads, prompt_source
 from .common import Folder, OfCache, Place, document, keep, show, unsaid
 from .progress import stage
 
@@ -24,9 +25,10 @@ from .progress import stage
 class Args(OfCache):
     """Options of `saelab circuits`."""
 
-    task: str = "ioi"
-    """ioi, greater-than, docstring, induction, agreement, or a file of prompt pairs (CSV, JSON,
-    JSON lines), half of which are held out"""
+    task: prompt_source.Task = None
+    """ioi (the default), greater-than, docstring, induction, agreement"""
+    prompts: prompt_source.Prompts = None
+    """file of prompt pairs instead (CSV, JSON, JSON lines), half of which are held out"""
     method: str = "eap-ig"
     """eap-ig, eap-ig-activations, eap, atp, codes, codes-raw, acdc, patching, random, layer-index;
     feature-circuit"""
@@ -44,8 +46,8 @@ class Args(OfCache):
     """held-out tokens that --heads reads, at most, in whole contexts"""
     out: Folder = None
     """folder for circuit.json (default: circuits/TASK-METHOD)"""
-    prompts: Annotated[Count | None, unsaid] = None
-    """prompts per scoring (default: the method's own)"""
+    n: Annotated[Count | None, unsaid] = None
+    """prompts per scoring, at most (default: the method's own)"""
     repeats: Count = 3
     """scorings on fresh prompts, which give the intervals (feature-circuit: always one)"""
     held_out: Count = 100
@@ -53,8 +55,16 @@ class Args(OfCache):
     points: Literal["left", "midpoint", "right"] = "midpoint"
     """where EAP-IG takes its gradients between the twins; left: as published, without the clean
     run"""
+    edges: bool = False
+    """measure every edge too, with --method patching: a run each"""
+    seconds: Positive | None = None
+    """time that acdc and patching may take, all scorings together: the likeliest edges and nodes
+    (by EAP) come first, and it is said how many were measured"""
     truth: str = "measured"
-    """measured (every head of this model resampled), published (of GPT-2 small), none"""
+    """measured (every head of this model resampled), none"""
+    published: Annotated[str | None, arg(metavar="NAME")] = None
+    """circuit of a paper to compare with as well: ioi, greater-than (of GPT-2 small), docstring (of
+    attn-only-4l), where that model is the one loaded"""
 
 
 def run(args: Args) -> int:
@@ -65,9 +75,13 @@ def run(args: Args) -> int:
     from saelab.analysis.circuits.features import report as feature_report
     from saelab.analysis.circuits.heads import report
 
-    numbers = (args.prompts, args.repeats, args.held_out)
-    plan = report.Plan(args.task, args.method, *numbers, args.truth, args.seed)  # type: ignore[arg-type]
+    source = prompt_source.chosen(args.task, args.prompts, args.published or "ioi")
+    told: dict[str, Any] = {"n": args.n, "repeats": args.repeats, "held_out": args.held_out}
+    told |= {"truth": args.truth, "seconds": args.seconds, "published": args.published}
+    plan = report.Plan(source, args.method, seed=args.seed, **told)
     plan.check()
+    if args.edges and args.method != "patching":
+        raise UsageError(f"--edges is for patching: {args.method} scores what edges it has")
     check_runs(args.method, args.run)
     options = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = opening.open_all(args.run, args.model, needs=("model",), **options)
@@ -87,11 +101,11 @@ def run(args: Args) -> int:
         result = document("feature-circuit", args.seed, **fields, runs=sources)
     else:
         options: dict[str, Any] = {"sae": saes[0]} if saes else {}
-        options["points"] = args.points
+        options |= {"points": args.points, "edges": args.edges}
         result = document(
             "circuits", args.seed, **report.report(model, plan, progress=progress, **options)
         )
-    out = args.out or Path("circuits") / f"{Path(args.task).stem}-{args.method}"
+    out = args.out or Path("circuits") / f"{prompt_source.name(source)}-{args.method}"
     keep(runs.RunFolder(out).circuit, result)
     show(result, args.json, circuit_text.text(result, out))
     return 0
@@ -99,8 +113,6 @@ def run(args: Args) -> int:
 
 def check_runs(method: str, runs: tuple[Path, ...]) -> None:
     """Raise UsageError for runs that a method has no use for."""
-    from saelab.errors import UsageError
-
     if runs and not method.startswith(("codes", "feature-circuit")):
         readers = "codes and codes-raw, which read heads with an SAE, and for feature-circuit"
         raise UsageError(f"--run is for {readers}; {method} needs none")

@@ -9,7 +9,7 @@ from saelab.device import out_of_memory
 
 GIB = 1 << 30
 RANKS = "more ranks (torchrun --nproc-per-node N --no-python saelab train ...)"
-SIZES = ("batch", "features", "context", "prompts", "tests")  # options that memory grows with
+SIZES = ("batch", "features", "context", "n", "tests")  # options that memory grows with
 
 
 def told(error: BaseException, args: Any) -> str:

@@ -15,14 +15,13 @@ from tyro.conf import UseAppendAction, arg
 from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone, Share
 
-from . import graph_text
+from . import graph_text, prompt_source
 from .common import Folder, OfRun, document, show
 from .progress import stage
 
 if TYPE_CHECKING:
     from saelab.analysis.circuits.graphs.report import Prompt
 
-Source = Annotated[str | None, arg(metavar="TASK", help_behavior_hint="")]
 Texts = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT", help_behavior_hint="")]
 
 
@@ -34,9 +33,10 @@ class Args(OfRun):
     """run of a transcoder (or SAE), or a folder of such runs; several make one set"""
     prompt: Texts = ()
     """text whose next token is to be explained; may be repeated"""
-    prompts: Folder = None
-    """file of prompts (CSV, JSON, JSON lines; see README)"""
-    task: Source = None
+    prompts: prompt_source.Prompts = None
+    """file of prompts (CSV, JSON, JSON lines; see README); their answers are logits that are
+    traced"""
+    task: prompt_source.Task = None
     """built-in task whose held-out prompts are traced: ioi, greater-than, docstring, induction,
     agreement"""
     n: Count = 50
@@ -69,6 +69,7 @@ def run(args: Args) -> int:
     from saelab.analysis.circuits.graphs.document import theirs
     from saelab.files import write_json
 
+    prompt_source.check(args.task, args.prompts)
     options = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = sets.open_set(args.run, args.model, needs=("model",), **options)
     model, saes = opened[0].model, [one.sae for one in opened]
@@ -121,13 +122,11 @@ def given(args: Args, model: Any) -> list["Prompt"]:
     from saelab.analysis.circuits.graphs import report
     from saelab.tasks import files
 
-    if args.prompts and not args.prompts.is_file():
-        raise UsageError(f"no file {args.prompts}")
     texts = [report.prompt(model, text) for text in args.prompt]
     if args.prompts:
-        words = files.read_words(args.prompts)
-        for drawn in words.prompts[: args.n]:
-            texts.append(report.prompt(model, drawn.clean, drawn.right))
+        for number, drawn in enumerate(files.read_words(args.prompts, ()).prompts[: args.n], 1):
+            with files.row_of(args.prompts, number):
+                texts.append(report.prompt(model, drawn.clean, drawn.right))
     if args.task:
         texts += of_task(args.task, model, args.n, args.seed)
     if not texts:

@@ -4,32 +4,31 @@ compared.
 
     saelab prompt runs/demo "import numpy as np"
     saelab prompt runs/demo "def f(self" --next "):" --by effect
+    saelab prompt runs/demo --prompts gifts.csv
 
 A special token that the text spells out, such as <|endoftext|>, is text unless --parse-special.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone
 
-from . import prompt_text
+from . import prompt_source, prompt_text
 from .common import Folder, OfCache, document, show, unsaid
+from .prompt_fields import Asked, fields
 
 if TYPE_CHECKING:
-    from saelab.analysis.prompts import Attribution, Table
-    from saelab.prompting import Bench, Reading
+    from saelab.prompting import Bench
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Text = Annotated[Positional[str | None], arg(metavar="[TEXT]")]
 Word = Annotated[str | None, arg(metavar="TOKEN")]
 Numbers = Annotated[str, arg(metavar="NUMBERS")]
-EVERY = 5  # features of each token
-ONE = 20  # of one token, of an attribution, of a comparison
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,13 @@ class Args(OfCache):
     """the text; with --file it is read from there"""
     file: Folder = None
     """file whose text is read"""
+    prompts: prompt_source.Prompts = None
+    """file of prompts (CSV, JSON, JSON lines): of each its answer's logit, less that of its wrong
+    answer, is attributed, and its twin compared, where it has them"""
+    task: prompt_source.Task = None
+    """likewise of held-out prompts of ioi, greater-than, docstring, induction, agreement"""
+    n: Count = 5
+    """prompts taken of a file or task, at most"""
     by: Literal["value", "usual", "effect"] = "value"
     """order of the features: their value, that over the feature's own mean where it fires, or the
     estimated effect on the loss, value x (W_dec . dL/dx)"""
@@ -69,159 +75,58 @@ class Args(OfCache):
 
 
 def run(args: Args) -> int:
-    """Read the text, print what was asked for."""
+    """Read the text, or each prompt, and print what was asked for."""
     from saelab import prompting
+    from saelab.tasks import files
 
-    text = _text(args)
+    one = _one(args)
     dtype = args.model_dtype
     bench = prompting.open(args.run, args.model, args.cache, device=args.place, dtype=dtype)
-    reading = prompting.read(bench, text, args.parse_special, args.estimate)
-    asked = _features(args.features, bench.sae.n_features)
-    fields = {
-        "run": str(args.run),
-        "hook": bench.sae.origin.hook,
-        "target": bench.sae.origin.target,
-        "by": args.by,
-        "estimate": args.estimate,
-        "tokens": _tokens(reading),
-        "features": _listed(args, reading),
-        "traces": _traces(reading, asked),
-        "errors": _errors(bench, reading),
-        "exact": _exact(bench, reading) if args.exact else None,
-        "attribution": _attribution(args, bench, reading),
-        "comparison": _comparison(args, bench, reading),
-    }
-    result = document("prompt", args.seed, **fields)
-    show(result, args.json, prompt_text.text(result, args.token))
+    if one is not None:
+        result = document("prompt", args.seed, **fields(args, bench, one))
+        show(result, args.json, prompt_text.text(result, args.token))
+        return 0
+    texts, several = [], []
+    for number, asked in enumerate(_several(args, bench), start=1):
+        with files.row_of(args.prompts or str(args.task), number):
+            several.append({"text": asked.text, **fields(args, bench, asked)})
+        shown = prompt_text.text(several[-1], args.token)
+        texts.append(f"prompt {number}: {prompt_text.token(asked.text)}\n{shown}")
+    show(document("prompt", args.seed, prompts=several), args.json, "\n\n\n".join(texts))
     return 0
 
 
-def _text(args: Args) -> str:
-    """The text that is named. Raises UsageError for none, and for two."""
-    if (args.text is None) == (args.file is None):
+def _one(args: Args) -> Asked | None:
+    """The text that is named; None where prompts are. Raises UsageError for none, and for two."""
+    prompts = args.prompts is not None or args.task is not None
+    if prompts + (args.text is not None) + (args.file is not None) != 1:
         raise UsageError(
-            'give one text: saelab prompt RUN "text", or saelab prompt RUN --file FILE'
+            'give one text: saelab prompt RUN "text", or saelab prompt RUN --file FILE; or prompts '
+            "with --prompts FILE or --task TASK"
         )
+    if prompts:
+        prompt_source.check(args.task, args.prompts)
+        return None
     if args.against is not None and args.next is None:
         raise UsageError("--against is subtracted from a next token: name that with --next")
+    rest = (args.next, args.against, args.compare)
     if args.file is None:
-        assert args.text is not None
-        return args.text
+        return Asked(str(args.text), *rest)
     try:
-        return args.file.read_text(encoding="utf-8")
+        return Asked(args.file.read_text(encoding="utf-8"), *rest)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{args.file} cannot be read as UTF-8 text: {error}") from None
 
 
-def _features(words: str, n_features: int) -> list[int]:
-    from .explain import numbers
-
-    return numbers(words, n_features)
-
-
-def _tokens(reading: "Reading") -> list[dict[str, Any]]:
-    """Each token with the loss of predicting it, in nats."""
-    prompt, loss = reading.prompt, reading.read.loss
-    losses = [None] * len(prompt.texts) if loss is None else [None, *loss.tolist()]
-    rows = zip(prompt.tokens.tolist(), prompt.texts, losses, strict=True)
-    return [{"id": number, "text": text, "loss": lost} for number, text, lost in rows]
-
-
-def row(table: "Table", number: int) -> dict[str, Any]:
-    """A pair of a token and a feature."""
-    names = ("position", "feature", "value", "usual", "effect")
-    columns = {name: getattr(table, name) for name in names}
-    return {
-        name: None if column is None else column[number].item() for name, column in columns.items()
-    }
-
-
-def _listed(args: Args, reading: "Reading") -> list[dict[str, Any]]:
-    """The strongest features of every token, or of the one asked for, by position."""
-    from saelab.analysis import prompts
-
-    last = len(reading.prompt.texts) - 1
-    if args.token is not None and not 1 <= args.token <= last:
-        raise UsageError(f"--token {args.token}: the text has tokens 1 to {last}")
-    places = range(1, last + 1) if args.token is None else [args.token]
-    n = args.top or (EVERY if args.token is None else ONE)
-    rows = [prompts.on_token(reading.table, place, args.by, n).tolist() for place in places]
-    return [row(reading.table, number) for numbers in rows for number in numbers]
-
-
-def _traces(reading: "Reading", features: list[int]) -> list[dict[str, Any]]:
-    from saelab.analysis import prompts
-
-    values = prompts.traces(reading.table, features, len(reading.prompt.texts)).tolist()
+def _several(args: Args, bench: "Bench") -> list[Asked]:
+    """What is asked of each prompt of a file or task; options that are given hold for all."""
+    drawn = prompt_source.words(args.task, args.prompts, bench.model, args.n, args.seed)
     return [
-        {"feature": feature, "values": its} for feature, its in zip(features, values, strict=True)
+        Asked(
+            one.clean,
+            args.next or next(iter(one.right), None),
+            args.against or next(iter(one.wrong if one.right else ()), None),
+            args.compare or one.corrupted or None,
+        )
+        for one in drawn
     ]
-
-
-def _errors(bench: "Bench", reading: "Reading") -> dict[str, Any]:
-    """The split of each token's error, or why there is none."""
-    from saelab import prompting
-
-    try:
-        parts = prompting.error_split(bench, reading)
-    except UsageError as problem:
-        return {"problem": str(problem), "tokens": []}
-    names = [name for name in parts._fields if getattr(parts, name) is not None]
-    columns = zip(*(getattr(parts, name).tolist() for name in names), strict=True)
-    return {"problem": None, "tokens": [dict(zip(names, one, strict=True)) for one in columns]}
-
-
-def _exact(bench: "Bench", reading: "Reading") -> dict[str, Any]:
-    from saelab.analysis import prompts
-
-    done = prompts.exact(bench.model, reading.read, reading.table)
-    pairs = zip(done.rows.tolist(), done.exact.tolist(), strict=True)
-    rows = [{**row(reading.table, number), "exact": exact} for number, exact in pairs]
-    return {"pairs": rows, "rank_correlation": done.rank_correlation}
-
-
-def _attribution(args: Args, bench: "Bench", reading: "Reading") -> dict[str, Any] | None:
-    if args.next is None:
-        return None
-    from saelab import prompting
-
-    parts = prompting.attribute(bench, reading, args.next, args.against, args.exact)
-    return attribution(bench, reading, parts, args.top or ONE)
-
-
-def attribution(bench: "Bench", reading: "Reading", parts: "Attribution", n: int) -> dict[str, Any]:
-    """The document's part on where a logit comes from, with its n largest contributions."""
-    from saelab.analysis.prompts.text import spelled
-
-    ids = [one for one in (parts.token, parts.against) if one is not None]
-    words = [spelled(bench.model, [one])[0] for one in ids]
-    largest = parts.features.abs().argsort(descending=True, stable=True)[:n].tolist()
-    rows = [
-        {**row(reading.table, number), "contribution": float(parts.features[number])}
-        for number in largest
-    ]
-    sums = {name: float(getattr(parts, name).sum()) for name in ("features", "bias", "error")}
-    return {
-        "token": words[0],
-        "against": words[1] if len(words) > 1 else None,
-        "position": parts.position,
-        "logit": parts.logit,
-        "sums": {**sums, "rest": parts.rest},
-        "frozen": parts.exact,
-        "features": rows,
-    }
-
-
-def _comparison(args: Args, bench: "Bench", reading: "Reading") -> dict[str, Any] | None:
-    if args.compare is None:
-        return None
-    from saelab import prompting
-    from saelab.analysis import prompts
-    from saelab.analysis.prompts.comparing import differing
-
-    other = prompting.read(bench, args.compare, args.parse_special, args.estimate)
-    first = differing(reading.prompt.tokens.tolist(), other.prompt.tokens.tolist())
-    both = prompts.compare(reading.table, other.table, args.by)
-    columns = zip(*(column.tolist() for column in both), strict=True)
-    rows = [dict(zip(both._fields, one, strict=True)) for one in columns][: args.top or ONE]
-    return {"tokens": _tokens(other), "differs_at": first, "features": rows}

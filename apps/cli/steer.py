@@ -3,6 +3,7 @@ original, random directions of the same length and other features that fire abou
 
     saelab steer runs/demo --feature 17 --clamp 40 --text "import "
     saelab steer runs/demo --feature 7,12 --ablate --text "def f(" --loss 10k
+    saelab steer runs/demo --feature 7 --ablate --prompts gifts.csv
 
 The SAE's error stays; each edit moves the activation by (new value - value) x W_dec.
 """
@@ -16,6 +17,7 @@ from tyro.conf import Positional, arg
 from saelab.errors import UsageError
 from saelab.ranges import Count, OrNone, Weight
 
+from . import prompt_source, steer_task
 from .common import OfCache, cell, document, show
 from .prompt_text import token
 
@@ -39,6 +41,13 @@ class Args(OfCache):
     """the feature, or several: 7,12"""
     text: Text = None
     """text to continue"""
+    prompts: prompt_source.Prompts = None
+    """file of prompts with answers (CSV, JSON, JSON lines), on whose metric the effect is measured,
+    beside 20 random directions"""
+    task: prompt_source.Task = None
+    """likewise of held-out prompts of ioi, greater-than, docstring, induction, agreement"""
+    n: Count = 100
+    """prompts taken of a file or task, at most"""
     scale: Numbers = ""
     """times which each activation is taken; one number for all features, or one each: 2,0.5"""
     clamp: Numbers = ""
@@ -68,18 +77,36 @@ def run(args: Args) -> int:
     """Steer, print the continuations and what they cost."""
     from saelab import prompting
 
-    if args.text is None:
+    prompt_source.check(args.task, args.prompts)
+    of_task = args.prompts is not None or args.task is not None
+    if args.text is None and not of_task:
         raise UsageError(
-            'no text to continue: saelab steer RUN --feature N --scale 2 --text "text"'
+            'no text to continue: saelab steer RUN --feature N --scale 2 --text "text"; or measure '
+            "on prompts with --prompts FILE or --task TASK"
         )
     edits = _edits(args)
     dtype = args.model_dtype
     bench = prompting.open(args.run, args.model, args.cache, device=args.place, dtype=dtype)
-    if args.loss and bench.cache is None:
-        raise UsageError(f"--loss is measured on a cache's held-out text: {bench.no_cache}")
-    steered = prompting.steer(
+    if args.loss and (bench.cache is None or args.text is None):
+        why = bench.no_cache if bench.cache is None else "beside a text to continue; give --text"
+        raise UsageError(f"--loss is measured on a cache's held-out text: {why}")
+    fields = {"run": str(args.run), "edits": [edit._asdict() for edit in edits]}
+    if of_task:
+        fields["task"] = steer_task.measured(args, bench, edits)
+    if args.text is not None:
+        fields |= {"text": args.text, **fields_of(bench, _steered(args, bench, edits))}
+    result = document("steer", args.seed, **fields)
+    show(result, args.json, text(result))
+    return 0
+
+
+def _steered(args: Args, bench: "Bench", edits: "list[Edit]") -> "Steering":
+    """The text continued, beside its controls."""
+    from saelab import prompting
+
+    return prompting.steer(
         bench,
-        args.text,
+        str(args.text),
         edits,
         n=args.new,
         positions=_numbers("at", args.at, int) or None,
@@ -90,10 +117,6 @@ def run(args: Args) -> int:
         seed=args.seed,
         parse_special=args.parse_special,
     )
-    fields = {"run": str(args.run), "text": args.text, **fields_of(bench, edits, steered)}
-    result = document("steer", args.seed, **fields)
-    show(result, args.json, text(result))
-    return 0
 
 
 def _edits(args: Args) -> "list[Edit]":
@@ -130,8 +153,8 @@ def _numbers(name: str, words: str, kind: type) -> list[Any]:
         raise UsageError(f"--{name} {words}: give {what}, such as 7,12") from None
 
 
-def fields_of(bench: "Bench", edits: "list[Edit]", steered: "Steering") -> dict[str, Any]:
-    """What the document says of a steering."""
+def fields_of(bench: "Bench", steered: "Steering") -> dict[str, Any]:
+    """What the document says of a text that is steered."""
     from saelab.analysis.prompts.text import spelled
 
     def written(rows: Any) -> list[str]:
@@ -139,7 +162,6 @@ def fields_of(bench: "Bench", edits: "list[Edit]", steered: "Steering") -> dict[
 
     beside, loss = steered.beside, steered.loss
     return {
-        "edits": [edit._asdict() for edit in edits],
         "original": written(beside.original),
         "steered": written(beside.steered),
         "random": [written(rows) for rows in beside.random],
@@ -159,6 +181,11 @@ def fields_of(bench: "Bench", edits: "list[Edit]", steered: "Steering") -> dict[
 
 def text(result: dict[str, Any]) -> str:
     """The result for people."""
+    parts = [steer_task.text(result, _said(result["edits"]))] if "task" in result else []
+    return "\n\n".join([*parts, *([_continued(result)] if "text" in result else [])])
+
+
+def _continued(result: dict[str, Any]) -> str:
     lines = [f"{result['run']}, after {token(result['text'])}"]
     lines += _block("original", result["original"])
     lines += _block(f"steered ({_said(result['edits'])})", result["steered"])

@@ -2,7 +2,7 @@
 interpretability.
 
     saelab supervise runs/a --task ioi
-    saelab supervise runs/a runs/b --task greater-than --changes 3
+    saelab supervise runs/a runs/b --prompts kings.csv --changes 3
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from tyro.conf import UseAppendAction
 from saelab.ranges import Count, Several
 
 from ..browser.supervised import SCORES
+from . import prompt_source
 from .common import OfRun, Runs, cell, document, finished, keep, show
 from .progress import bar
 
@@ -25,16 +26,17 @@ class Args(OfRun):
 
     runs: Runs = ()
     """run folders"""
-    task: str = "ioi"
-    """ioi, greater-than, docstring, or a .jsonl file of labelled prompts: "prompt", "answers",
-    "attributes", optionally "wrong", "positions" (name: character number), "group" (of
-    counterfactuals)"""
+    task: prompt_source.Task = None
+    """ioi (the default), greater-than, docstring"""
+    prompts: prompt_source.Prompts = None
+    """file of labelled prompts instead (CSV, JSON, JSON lines: "clean", "answers", "labels",
+    optionally "wrong", "positions", "group" of counterfactuals), half of which are fitted on"""
     position: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME")] = ()
     """position to edit; may be repeated (default: all that the task names)"""
-    prompts: Several = 2000
-    """prompts to fit on; of a file, half are fitted on and half tested on"""
+    n: Several = 2000
+    """prompts of a task to fit on"""
     tests: Several = 200
-    """prompts to test on, each with a counterfactual per attribute"""
+    """prompts of a task to test on, each with a counterfactual per attribute"""
     changes: Count = 6
     """features an edit may change at each position"""
 
@@ -42,14 +44,18 @@ class Args(OfRun):
 def run(args: Args) -> int:
     """Evaluate each run, write supervise-TASK.json into it, print a table per run."""
     from saelab import models, opening
+    from saelab.tasks import files
 
     folders = finished("supervise", args.runs)
-    fit, test, metric = _rows(args)
-    task, results = Path(args.task).stem, []
+    source = prompt_source.chosen(args.task, args.prompts)
+    fit, test, metric = _rows(args, source)
+    task, results = prompt_source.name(source), []
     options = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = opening.open_all(folders, args.model, needs=("model",), **options)
     for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
-        fields = _compare(args, model, sae, fit, test, metric)
+        if args.prompts:
+            files.check(args.prompts, model)
+        fields = _compare(args, task, model, sae, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
         facts["sae"] = folder.sae_digest()
         results.append(document("supervise", args.seed, task=task, **facts, **fields))
@@ -59,37 +65,35 @@ def run(args: Args) -> int:
     return 0
 
 
-def _rows(args: Args) -> tuple[list, list, Any]:
+def _rows(args: Args, source: str | Path) -> tuple[list, list, Any]:
     """Rows to fit on, rows to test on, and the metric. Raises UsageError for an unknown task."""
     from saelab.errors import UsageError
     from saelab.evaluation import supervised
     from saelab.tasks import files
 
-    if args.task in supervised.TASKS:
-        tests = supervised.rows(args.task, args.tests, 2 * args.seed + 1, twins=True)
-        return (
-            supervised.rows(args.task, args.prompts, 2 * args.seed),
-            tests,
-            supervised.TASKS[args.task].metric,
-        )
-    path = Path(args.task)
-    if not path.is_file():
-        if path.suffix in (".csv", ".json", ".jsonl"):
-            raise UsageError(f"no file {path}")
+    if isinstance(source, Path):
+        words = files.read_words(source, ("answers", "labels"))
+        # Counterfactuals are other prompts of the group: twins are for circuits.
+        alone = [drawn._replace(corrupted="") for drawn in words.prompts]
+        return *supervised.split(alone, args.seed), words.metric
+    if source not in supervised.TASKS:
         known = ", ".join(supervised.TASKS)
         raise UsageError(
-            f"no task {args.task!r}; there are {known}, or name a file of labelled prompts"
+            f"no task {source!r} has labels; there are {known}, or give labelled prompts of your "
+            "own with --prompts FILE"
         )
-    words = files.read_words(path)
-    return *supervised.split(words.prompts, args.seed), words.metric
+    tests = supervised.rows(source, args.tests, 2 * args.seed + 1, twins=True)
+    metric = supervised.TASKS[source].metric
+    return supervised.rows(source, args.n, 2 * args.seed), tests, metric
 
 
-def _compare(args: Args, model: Any, sae: Any, fit: list, test: list, metric: Any) -> dict:
+def _compare(
+    args: Args, name: str, model: Any, sae: Any, fit: list, test: list, metric: Any
+) -> dict:
     """The document's fields for one SAE."""
     from saelab import tasks
     from saelab.evaluation import supervised
 
-    name = Path(args.task).stem
     fit_prompts, test_prompts = (tasks.build(name, model, rows, metric) for rows in (fit, test))
     site = supervised.visit(model, sae.origin.hook, fit_prompts, test_prompts, list(args.position))
     dictionaries = supervised.with_controls(site, sae, args.seed)

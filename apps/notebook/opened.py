@@ -205,7 +205,7 @@ class Run:
 
     def steer(
         self,
-        text: str,
+        text: Any,
         feature: int | Mapping[int, float],
         value: float = 0.0,
         mode: str = "clamp",
@@ -213,14 +213,15 @@ class Run:
         **options: Any,
     ) -> "pandas.DataFrame":
         """A text continued by n tokens while a feature is clamped to a value (mode: clamp, add,
-        scale, ablate), beside the original, random directions and other features of its length.
+        scale, ablate), beside the original, random directions and other features of its length; of
+        prompts with answers (a DataFrame, list or Path) the change of their metric.
 
-        feature: its number, or several with their values. options: as of `prompting.steer`.
-
+        feature: its number, or several with their values. options: as of `prompting.steer`. Of
+        prompts (a DataFrame, a list, a Path) in the place of a text: the change of their metric.
         >>> run.steer("import ", 17, 8.0)
         """
         values = feature if isinstance(feature, Mapping) else {feature: value}
-        return texts.steered(self.bench, text, values, mode, n=n, **options)
+        return texts.steered(self.bench, text, values, mode, n, **options)
 
     def heads(self, n_tokens: int = 20_000, residual: Any = None, seed: int = 0) -> "heads.Heads":
         """Which heads write the features of an attention SAE, and what kinds they are; see

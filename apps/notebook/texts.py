@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas
 
     from saelab.analysis.prompts import Estimated
+    from saelab.analysis.steering import Edit
 
 
 def features(
@@ -103,15 +104,22 @@ def attribution(
 
 
 def steered(
-    bench: prompting.Bench, text: str, values: Mapping[int, float], mode: str, **options: Any
+    bench: prompting.Bench,
+    text: Any,
+    values: Mapping[int, float],
+    mode: str,
+    n: int,
+    **options: Any,
 ) -> "pandas.DataFrame":
-    """One row for each continuation: the original, the steered one, those along random directions
-    and along other features."""
+    """One row for each continuation by n tokens: the original, the steered one, those along random
+    directions and along other features. Of prompts: see `_on_prompts`."""
+    from saelab.analysis import steering
     from saelab.analysis.prompts.text import spelled
-    from saelab.analysis.steering import Edit
 
-    edits = [Edit(feature, mode, value) for feature, value in values.items()]  # type: ignore[arg-type]
-    beside, others = prompting.steer(bench, text, edits, **options)[1:3]
+    edits = [steering.Edit(feature, mode, value) for feature, value in values.items()]  # type: ignore[arg-type]
+    if not isinstance(text, str):
+        return _on_prompts(bench, text, edits, **options)
+    beside, others = prompting.steer(bench, text, edits, n=n, **options)[1:3]
     named = [("original", beside.original), ("steered", beside.steered)]
     named += [(f"random {at}", tokens) for at, tokens in enumerate(beside.random, 1)]
     for features_, tokens in zip(others, beside.others, strict=True):
@@ -119,3 +127,19 @@ def steered(
     rows = [(name, sample) for name, tokens_Sn in named for sample in tokens_Sn.tolist()]
     read = [text + "".join(spelled(bench.model, ids)) for _, ids in rows]
     return frame(None, run=[name for name, _ in rows], text=read)
+
+
+def _on_prompts(
+    bench: prompting.Bench, prompts: Any, edits: "list[Edit]", **options: Any
+) -> "pandas.DataFrame":
+    """Metric, its change and the KL at the end of prompts with answers, each an interval over
+    prompts beside the mean of random directions; options: as of `steering.steer`."""
+    from saelab.analysis import steering
+    from saelab.tasks import files
+
+    given = files.given(prompts, bench.model, needs=("answers",))
+    found = steering.steer(bench.model, given.task, bench.sae, edits, **options).estimates()
+    rows = [{"of": name, **estimate.as_dict()} for name, estimate in found.items()]
+    made = frame(rows).set_index("of")
+    made.attrs |= {"metric": given.task.metric, "left_out": given.left_out}
+    return made

@@ -1,22 +1,20 @@
-"""Ready-made prompts from files: IOI and greater-than tables, agreement pairs, and one's own.
+"""Prompts from tables: IOI and greater-than files, agreement pairs, and one's own.
 
 Answers are derived from the words: token ids that a file may hold belong to the tokenizer it was
 made with.
 """
 
-import csv
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from saelab.bundled.prompts import YEARS, Drawn, spoken
 from saelab.errors import UsageError
+from saelab.tasks import own
 from saelab.tasks.answers import Metric
-from saelab.tasks.tokens import METRICS, Task, collect
-
-Row = dict[str, Any]
-WANTED = '{"prompt": "...", "answers": [" x"], "attributes": {"name": "value"}}'
+from saelab.tasks.reading import Reader, Unfit
+from saelab.tasks.records import Row, Table, name_of, rows, where
+from saelab.tasks.tokens import METRICS, Task, collected
 
 
 def _ioi(row: Row) -> Drawn:
@@ -55,25 +53,6 @@ def _agreement(row: Row) -> Drawn:
     return Drawn(*texts, (row["clean_answer"],), (row["patch_answer"],), marks, labels)
 
 
-def _words(given: str | list[str]) -> tuple[str, ...]:
-    """The answers of a field: a list, or one alone."""
-    words = [given] if isinstance(given, str) else given
-    if not all(isinstance(word, str) for word in words):
-        raise TypeError("answers are texts")
-    return tuple(words)
-
-
-def _own(row: Row) -> Drawn:
-    """One's own prompt; see `read_words`."""
-    right = _words(row["answers"] if "answers" in row else row["answer"])
-    labels = {str(name): str(value) for name, value in row.get("attributes", {}).items()}
-    marks = {str(name): int(at) for name, at in row.get("positions", {}).items()}
-    texts = (str(row["prompt"]), str(row.get("twin", "")))
-    return Drawn(
-        *texts, right, _words(row.get("wrong", [])), marks, labels, str(row.get("group", ""))
-    )
-
-
 class Layout(NamedTuple):
     """A kind of prompt file.
 
@@ -88,7 +67,7 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
-    Layout(frozenset({"prompt"}), "", _own),
+    Layout(frozenset({"clean", "answers"}), "", own.draw),
     Layout(frozenset({"clean", "corrupted", "corrupted_hard"}), "ioi", _ioi),
     Layout(frozenset({"clean", "corrupted", "label"}), "greater-than", _greater_than),
     Layout(
@@ -96,88 +75,115 @@ LAYOUTS = (
         "agreement",
         _agreement,
     ),
+    Layout(frozenset({"clean"}), "", own.draw),
 )
 
 
 class Words(NamedTuple):
-    """The prompts of a file, in words.
-
-    name: of their task.
-    metric: `probability_difference` where some prompt of one's own has no wrong answer.
-    prompts: in the order of the file.
-    """
+    """The prompts of a table, in words."""
 
     name: str
+    """of their task"""
     metric: Metric
+    """`probability_difference` where some prompt of one's own has no wrong answer"""
     prompts: list[Drawn]
+    """in the order of the table"""
+    own: bool
+    """whether they are one's own, of which every row is meant to be used"""
 
 
-def rows(path: Path) -> list[Row]:
-    """The rows of a CSV file with a header, of a JSON array of objects, or of one object per line.
-    Raises UsageError for anything else."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".csv":
-            table: list[Row] = list(csv.DictReader(text.splitlines()))
-        elif text.lstrip().startswith("["):
-            table = json.loads(text)
-        else:
-            table = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except OSError as error:
-        raise UsageError(f"cannot read the prompts {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, csv.Error) as error:
-        raise UsageError(
-            f"{path} is neither a CSV table nor JSON, an array or one object per line: {error}"
-        ) from error
-    if not table or not all(isinstance(row, dict) for row in table):
-        raise UsageError(
-            f"{path} holds no prompts: a CSV table with a header, or JSON objects, are needed"
-        )
-    return table
+class Given(NamedTuple):
+    """A task of prompts that were given, and what became of the others."""
+
+    task: Task
+    left_out: dict[str, Any]
+    """`unusable` pairs in this tokenizer, with an `example`; pairs of `other_lengths`; `repeated`
+    ones"""
 
 
-def _layout(path: Path, fields: Mapping[str, Any]) -> Layout:
-    layout = next((layout for layout in LAYOUTS if layout.columns <= set(fields)), None)
-    if layout is None:
-        known = [f"{one.task or 'own'}: {', '.join(sorted(one.columns))}" for one in LAYOUTS]
-        raise UsageError(
-            f"{path} has the fields {', '.join(map(str, fields))}: known layouts are "
-            f"{'; '.join(known)}"
-        )
-    return layout
+def _layout(source: Table, row: Row) -> Layout:
+    """The layout of a table by its first row: ready-made files have columns of just these names."""
+    for layout in LAYOUTS:
+        fields = set(row) if layout.task else {own.field_of(name) for name in row}
+        if layout.columns <= fields:
+            return layout
+    known = [f"{one.task or 'own'}: {', '.join(sorted(one.columns))}" for one in LAYOUTS[:-1]]
+    raise UsageError(
+        f"{where(source)} has the fields {', '.join(map(str, row))}: known layouts are "
+        f"{'; '.join(known)}"
+    )
 
 
-def read_words(path: Path) -> Words:
-    """The prompts in a file, of any tokenizer.
+def read_words(source: Table, needs: Sequence[str] = ("answers",)) -> Words:
+    """The prompts of a file, a DataFrame or a list of mappings, of any tokenizer.
 
-    One's own are JSON objects with the fields `prompt` and `answers` (or `answer`), and where
-    wanted `twin`, `wrong`, `attributes`, `positions` (name: character number), `group`. Raises
-    UsageError, with the prompt's number, for what is not one.
+    The fields of one's own are those of `saelab.tasks.own`; `needs`: which of them no row may lack.
+    Raises UsageError, with the prompt's number, for what is not one.
 
-    >>> words = read_words(Path("gifts.jsonl"))
+    >>> words = read_words([{"clean": "Anna and Ben sat. Ben gave it to", "answers": " Anna"}])
     >>> gifts = build(words.name, model, words.prompts, words.metric)
     """
-    path = Path(path)
-    table = rows(path)
-    layout, prompts = _layout(path, table[0]), []
+    table = rows(source)
+    layout, prompts = _layout(source, table[0]), []
     for number, row in enumerate(table, start=1):
+        if not layout.task and (lacking := own.lacking(row, needs)):
+            raise UsageError(f"{where(source)}, prompt {number} {lacking}")
         try:
             prompts.append(layout.draw(row))
         except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-            what = f"one of {layout.task}" if layout.task else f"such as {WANTED}"
-            raise UsageError(f"{path}, prompt {number} is not {what}: {error!r}") from error
+            what = f"one of {layout.task}" if layout.task else f"such as {own.WANTED}"
+            problem = f"prompt {number} is not {what}: {error!r}"
+            raise UsageError(f"{where(source)}, {problem}") from error
     answered = all(drawn.wrong for drawn in prompts)
-    own: Metric = "logit_difference" if answered else "probability_difference"
-    return Words(layout.task or path.stem, METRICS.get(layout.task, own), prompts)
+    of_own: Metric = "logit_difference" if answered else "probability_difference"
+    name = layout.task or name_of(source)
+    return Words(name, METRICS.get(layout.task, of_own), prompts, not layout.task)
 
 
-def read(path: Path, model: Any, n: int | None = None) -> Task:
-    """The task in a file of prompt pairs: the first n usable pairs of one length, or (None) all
-    pairs of the commonest length.
+@contextmanager
+def row_of(source: Table, number: int) -> Iterator[None]:
+    """While open, what is wrong with a prompt is said with its number."""
+    try:
+        yield
+    except (Unfit, UsageError) as problem:
+        raise UsageError(f"{where(source)}, prompt {number}: {problem}") from None
 
-    Pairs with answers of several tokens, or twins of unequal length, in this model's tokenizer are
-    left out. Raises UsageError for a file that cannot be read, an unknown layout, and when fewer
-    than n pairs (or none) can be used.
+
+def check(source: Table, model: Any) -> None:
+    """Raise UsageError, with its number, for a prompt of one's own that this model's tokenizer does
+    not read with answers of one token."""
+    words, reader = read_words(source), Reader(model.tokenizer)
+    for number, drawn in enumerate(words.prompts if words.own else [], start=1):
+        with row_of(source, number):
+            reader.encode(drawn._replace(corrupted=""))
+
+
+def given(
+    source: Table, model: Any, n: int | None = None, needs: Sequence[str] = own.PAIR
+) -> Given:
+    """The task in a table of prompt pairs, as `read` has it, and what it leaves out."""
+    words = read_words(source, needs)
+    found = collected(words.name, model, words.prompts, n, words.metric)
+    if words.own and found.unfit:
+        more = f" ({len(found.unfit)} prompts are so)" if len(found.unfit) > 1 else ""
+        raise UsageError(f"{where(source)}, {found.unfit[0]}{more}")
+    left_out: dict[str, Any] = {
+        "unusable": len(found.unfit),
+        "other_lengths": found.other_lengths,
+        "repeated": found.repeated,
+    }
+    if found.unfit:
+        left_out["example"] = found.unfit[0]
+    return Given(found.task, left_out)
+
+
+def read(source: Table, model: Any, n: int | None = None) -> Task:
+    """The task in a file, a DataFrame or a list of prompt pairs: the first n usable pairs of one
+    length, or (None) all pairs of the commonest length.
+
+    Of a ready-made file, pairs with answers of several tokens, or twins of unequal length, in this
+    model's tokenizer are left out. Raises UsageError for what cannot be read, an unknown layout,
+    prompts of one's own that lack a twin or answer or cannot be used, with their number, and when
+    fewer than n pairs (or none) can be used.
     """
-    words = read_words(path)
-    return collect(words.name, model, words.prompts, n, words.metric)
+    return given(source, model, n).task

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from saelab.errors import UsageError
-from saelab.tasks import files
+from saelab.tasks import files, records
 from saelab.tasks.tokens import METRICS, Task, check_twins, task
 
-Given = str | Path | Task  # a built-in task's name, a prompt file, or prompts made by hand
+# A built-in task's name; a file, a DataFrame or a list of prompts; prompts made by hand.
+Given = str | records.Table | Task
 
 
 class Parts(NamedTuple):
@@ -16,22 +17,24 @@ class Parts(NamedTuple):
 
     scoring: one set per repetition, none of them among `held_out`.
     held_out: of templates (built-in tasks) or at least prompts that no scoring sees.
+    left_out: what became of the other prompts of a table, see `files.Given`; empty of others.
     """
 
     scoring: list[Task]
     held_out: Task
+    left_out: dict[str, Any] = {}  # noqa: RUF012
 
 
 def name_of(source: Given) -> str:
     """What reports call the task."""
-    return source.name if isinstance(source, Task) else Path(source).stem
+    return source.name if isinstance(source, Task) else records.name_of(source)
 
 
 def check_source(source: Given) -> None:
     """Raise UsageError for what is no task: neither a known name, nor a file, nor a `Task`."""
-    if isinstance(source, Task) or str(source) in METRICS or Path(source).is_file():
+    if not isinstance(source, str | Path) or str(source) in METRICS or Path(source).is_file():
         return
-    if Path(source).suffix in (".csv", ".json", ".jsonl"):
+    if Path(source).suffix in records.SUFFIXES:
         raise UsageError(f"no file {source}")
     raise UsageError(
         f"unknown task {str(source)!r}: tasks are {', '.join(METRICS)}, or name a file of prompts"
@@ -49,11 +52,12 @@ def parts(
 
     >>> scoring, held_out = parts(Path("gifts.jsonl"), model, n=32, n_held_out=100, repeats=3)
     """
-    if not isinstance(source, Task) and str(source) in METRICS:
-        drawn = [task(str(source), model, n=n, seed=seed + number) for number in range(repeats)]
-        held_out = task(str(source), model, n=n_held_out, seed=seed, split="held-out")
+    if isinstance(source, str) and source in METRICS:
+        drawn = [task(source, model, n=n, seed=seed + number) for number in range(repeats)]
+        held_out = task(source, model, n=n_held_out, seed=seed, split="held-out")
         return Parts(drawn, held_out)
-    given = source if isinstance(source, Task) else files.read(Path(source), model)
+    made = isinstance(source, Task)
+    given, left_out = (source, {}) if made else files.given(source, model)
     check_twins(given)
     order = random.Random(seed).sample(range(len(given.clean)), len(given.clean))
     n_held_out = min(n_held_out, len(order) // 2)
@@ -65,4 +69,4 @@ def parts(
         )
     rest = order[n_held_out:]
     scoring = [given.part(rest[i * each : (i + 1) * each]) for i in range(repeats)]
-    return Parts(scoring, given.part(order[:n_held_out]))
+    return Parts(scoring, given.part(order[:n_held_out]), left_out)

@@ -156,6 +156,53 @@ def build(
     return _stack(name, metric, rows)
 
 
+class Collected(NamedTuple):
+    """Pairs of one length, and what became of the others."""
+
+    task: Task
+    unfit: list[str]
+    """for each pair that this tokenizer does not read as a task needs it, its number and why"""
+    other_lengths: int
+    """pairs of another length"""
+    repeated: int
+    """pairs that came before"""
+
+
+def collected(
+    name: str, model: Any, pairs: Iterable[Drawn], n: int | None, metric: Metric
+) -> Collected:
+    """What `collect` gives, and what it leaves out."""
+    reader, seen = Reader(model.tokenizer), set()
+    by_length: dict[int, list[Encoded]] = {}
+    unfit: list[str] = []
+    repeated = 0
+    most: list[Encoded] = []
+    for number, pair in enumerate(pairs, start=1):
+        try:
+            row = reader.encode(pair)
+        except Unfit as problem:
+            unfit.append(f"prompt {number}: {problem}")
+            continue
+        if (pair.clean, pair.right) in seen:
+            repeated += 1
+            continue
+        seen.add((pair.clean, pair.right))
+        same = by_length.setdefault(len(row.clean), [])
+        same.append(row)
+        if len(same) > len(most):
+            most = same
+        if len(most) == n:
+            break
+    if not most or len(most) < (n or 1):
+        reasons = f"; {len(unfit)} cannot be used, for example: {unfit[0]}" if unfit else ""
+        raise UsageError(
+            f"task {name}: {n or 1} prompts of one length were wanted and this tokenizer gives "
+            f"{len(most)}{reasons}"
+        )
+    others = sum(map(len, by_length.values())) - len(most)
+    return Collected(_stack(name, metric, most), unfit, others, repeated)
+
+
 def collect(
     name: str,
     model: Any,
@@ -169,30 +216,7 @@ def collect(
     Raises UsageError, saying what was wrong with the others, when `pairs` ends before there are n
     (or any) of one length.
     """
-    reader, seen = Reader(model.tokenizer), set()
-    by_length: dict[int, list[Encoded]] = {}
-    problems: list[str] = []
-    for pair in pairs:
-        if (pair.clean, pair.right) in seen:
-            continue
-        try:
-            row = reader.encode(pair)
-        except Unfit as problem:
-            problems.append(str(problem))
-            continue
-        seen.add((pair.clean, pair.right))
-        same = by_length.setdefault(len(row.clean), [])
-        same.append(row)
-        if len(same) == n:
-            return _stack(name, metric, same)
-    most = max(by_length.values(), key=len, default=[])
-    if n is None and most:
-        return _stack(name, metric, most)
-    reasons = f"; {len(problems)} cannot be used, for example: {problems[0]}" if problems else ""
-    raise UsageError(
-        f"task {name}: {n or 1} prompts of one length were wanted and this tokenizer gives "
-        f"{len(most)}{reasons}"
-    )
+    return collected(name, model, pairs, n, metric).task
 
 
 def task(

@@ -9,10 +9,11 @@ import pytest
 from apps.cli import main
 from saelab import SAE, Choice
 from saelab.origin import Origin
+from tests.analysis.circuits.test_hand_made import years
 from tests.apps.pages import opened_page
 from tests.schemas import check
 
-QUICK = ["--prompts", "8", "--held-out", "24", "--repeats", "3"]
+QUICK = ["--n", "8", "--held-out", "24", "--repeats", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -102,28 +103,28 @@ def test_the_schema_tells_the_two_kinds_apart(result: dict):
             check(broken, "circuits")
 
 
-def test_a_layer_without_an_sae_on_its_heads_leaves_heads_without_scores(
+def test_features_of_residual_attention_and_mlp_are_traced_at_once_on_ones_own_prompts(
     bundled: str, by_feature: Path, tmp_path: Path, capsys
 ):
-    command = [
-        "circuits",
-        "--task",
-        "greater-than",
-        "--method",
-        "feature-circuit",
-        "--model",
-        bundled,
-        "--out",
-        str(tmp_path),
-    ]
-    assert main([*command, "--run", str(by_feature / "z3"), *QUICK]) == 0
-    assert (
-        "heads have scores where every layer's head outputs (attn.hook_z) have an SAE"
-        in capsys.readouterr().out
-    )
-    result = json.loads((tmp_path / "circuit.json").read_text())
+    names = ("clean", "corrupted", "answers", "wrong")
+    rows = [dict(zip(names, pair, strict=False)) for pair in years()]
+    (tmp_path / "later.json").write_text(json.dumps(rows))
+    runs = ["--run", str(by_feature / "z3")]
+    for hook in ("blocks.2.hook_resid_post", "blocks.3.hook_mlp_out"):
+        sae = SAE(256, 128, Choice(8), seed=7)
+        sae.origin = Origin(hook)
+        sae.save(tmp_path / hook / "sae")
+        runs += ["--run", str(tmp_path / hook)]
+    out = ["--prompts", str(tmp_path / "later.json"), "--out", str(tmp_path / "out")]
+    command = ["circuits", "--method", "feature-circuit", "--model", bundled, *out]
+    assert main([*command, *runs, *QUICK]) == 0
+    why = "heads have scores where every layer's head outputs (attn.hook_z) have an SAE"
+    assert why in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "circuit.json").read_text())
     check(result, "circuits")
-    assert result["heads"] == [] and result["auc"] is None
+    assert result["task"] == "later" and result["heads"] == [] and result["auc"] is None
+    assert len(result["hooks"]) == 3 == len({row["hook"] for row in result["nodes"]})
+    assert result["prompts"]["left_out"] == {"unusable": 0, "other_lengths": 0, "repeated": 0}
 
 
 def test_the_page_of_a_feature_circuit_links_to_its_features(by_feature: Path, monkeypatch):
@@ -148,7 +149,7 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    assert main([*command, "--prompts", "8", "--held-out", "24", "--repeats", "1"]) == 0
+    assert main([*command, "--n", "8", "--held-out", "24", "--repeats", "1"]) == 0
     assert "exact patching is the truth itself" in capsys.readouterr().out
     result = json.loads((tmp_path / "circuit.json").read_text())
     assert result["auc"] is None and result["truth"] is None
@@ -165,9 +166,9 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
             ["--method", "eapig"],
             "unknown method 'eapig': methods are eap-ig, eap-ig-activations, eap, atp, codes",
         ),
-        (["--truth", "guessed"], "unknown truth 'guessed': there are measured, published, none"),
+        (["--truth", "guessed"], "unknown truth 'guessed': there are measured, none"),
         (["--repeats", "0"], "repeats=0: give a whole number of at least 1"),
-        (["--prompts", "0"], "prompts=0: give a whole number of at least 1"),
+        (["--n", "0"], "n=0: give a whole number of at least 1"),
         (["--held-out", "1"], "held_out=1: at least two are needed for an interval"),
         (
             ["--run", "x", "--method", "eap"],
@@ -187,8 +188,26 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
             "this model does not do the task agreement: its logit difference is",
         ),
         (
-            ["--truth", "published", *QUICK],
-            "no published ioi circuit of bundled: there is that of gpt2",
+            ["--published", "ioi", *QUICK],
+            "the published ioi circuit (Wang et al. 2022) is one of gpt2, and this model",
+        ),
+        (["--published", "sva"], "no published circuit 'sva': there are ioi, greater-than, doc"),
+        (
+            ["--published", "ioi", "--task", "docstring"],
+            "published=ioi: that circuit is of its own task, not docstring",
+        ),
+        (["--task", "own.csv"], "--task is a built-in task's name: give a file as --prompts own"),
+        (["--prompts", "own.csv"], "no file own.csv: --prompts takes a file of prompts"),
+        (
+            ["--task", "ioi", "--prompts", "own.csv"],
+            "--task ioi and --prompts own.csv: give one, a built-in task or a file of prompts",
+        ),
+        (["--seconds", "5"], "seconds=5: eap-ig ends by itself; a budget is for acdc and patching"),
+        (["--seconds", "-1", "--method", "acdc"], "seconds=-1.0: give a number above 0"),
+        (["--edges"], "--edges is for patching: eap-ig scores what edges it has"),
+        (
+            ["--seconds", "1e-9", "--method", "acdc", *QUICK],
+            "the time was over before acdc measured a head: give it more",
         ),
     ],
 )

@@ -80,8 +80,8 @@ def lines(
     train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 2048 --batch 256"
     live = f"--live --model {tiny_model} --text {tiny_corpus} --hook {HOOK} --features 64 --k 4 "
     live += "--tokens 1024 --batch 128 --ring 512 --keep 600"
-    sizes = "--prompts 4 --held-out 12 --repeats 1 --truth none --out out"
-    circuits = f"--model {tiny_model} --task {letters} {sizes} --method"
+    sizes = "--n 4 --held-out 12 --repeats 1 --truth none --out out"
+    circuits = f"--model {tiny_model} --prompts {letters} {sizes} --method"
     return {
         "capture": f"{text} --dtype float32 --hook {SECOND_HOOK}",
         "capture gradients": f"{text} --gradients",
@@ -93,11 +93,12 @@ def lines(
         "index": f"run --cache {tiny_cache} --tokens 2000 --compare run2",
         "explain": f"run --cache {tiny_cache} --tokens 2000 --held-out 300",
         "prompt": f"run alpha --cache {tiny_cache} --exact --next b --compare beta --top 3",
-        "steer": f"run --text al --feature 3 --add 2 --new 3 --loss 200 --cache {tiny_cache}",
+        "steer": f"run --text al --feature 3 --add 2 --new 3 --loss 200 --cache {tiny_cache} "
+        f"--prompts {letters}",
         "export": f"run --to delphi --cache {tiny_cache} --tokens 2000 --out out",
         "dark-matter": f"run run2 --cache {tiny_cache} --tokens 2000 --held-out 300",
         "dark-matter errors": f"run --cache {tiny_cache} --tokens 2000 --held-out 200 --errors out",
-        "supervise": f"run --task {letters} --changes 2",
+        "supervise": f"run --prompts {letters} --changes 2",
         "circuits eap-ig": f"{circuits} eap-ig",
         "circuits codes": f"{circuits} codes",
         "circuits patching": f"{circuits} patching",

@@ -76,7 +76,7 @@ def test_supervise(run: Path, tmp_path: Path):
         for n, a, b in product("123456", "abcd", "efg")
     ]
     (tmp_path / "letters.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-    assert main(["supervise", str(run), "--task", str(tmp_path / "letters.jsonl")]) == 0
+    assert main(["supervise", str(run), "--prompts", str(tmp_path / "letters.jsonl")]) == 0
     assert (run / "supervise-letters.json").is_file()
 
 

@@ -187,6 +187,15 @@ def test_an_attribution_adds_up_to_the_logit(run: saelab.Run):
     assert left_out != pytest.approx(float(logits_V.max()), abs=1e-3)
 
 
+def test_steering_is_measured_on_a_frame_of_prompts(run: saelab.Run):
+    rows = [{"clean": text, "answer": "b", "wrong": "g"} for text in ("alpha ", "beta a")]
+    table = run.steer(pandas.DataFrame(rows), 3, 2.0, "add", n_random=4)
+    assert table.index.tolist() == ["metric", "change", "kl"] and table.attrs["left_out"]
+    assert table.low["kl"] <= table.value["kl"] <= table.high["kl"] and table.null["kl"] >= 0
+    with pytest.raises(UsageError, match="prompt 2 has no answer"):
+        run.steer([rows[0], {"clean": "beta a", "wrong": "g"}], 3, 2.0)
+
+
 def test_steering_stands_beside_original_and_controls(run: saelab.Run):
     table = run.steer(TEXT, 3, 40.0, n=4)
     assert table.run[:4].tolist() == ["original", "steered", "random 1", "random 2"]

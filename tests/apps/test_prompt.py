@@ -10,8 +10,9 @@ import torch
 
 from apps.cli import main
 from saelab import prompting
-from saelab.analysis import prompts
+from saelab.analysis import prompts, steering
 from saelab.analysis.dark_matter import fit, map_file
+from saelab.tasks import files
 from tests.conftest import HOOK
 from tests.schemas import check
 
@@ -91,6 +92,58 @@ def test_steering_says_what_each_kind_writes_and_what_it_costs(run, capsys):
     assert json.loads(printed(capsys, *line, "--json"))["steered"] == document["steered"]
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prompts of one's own: a pair, and two that have only what they need."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [
+        {"clean": "alpha ", "corrupted": "gamma ", "answer": "b", "wrong": "g"},
+        {"clean": "beta a", "answer": "b", "wrong": "g"},
+        {"clean": "al", "answer": "b", "wrong": "g"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def test_of_prompts_of_ones_own_answers_are_attributed_and_twins_compared(run, pairs, capsys):
+    folder, *cache = run
+    line = ["prompt", folder, "--prompts", str(pairs), *cache, "--n", "2"]
+    document = json.loads(printed(capsys, *line, "--json"))
+    check(document, "prompt")
+    first, second = document["prompts"]
+    asked = ["prompt", folder, "alpha ", "--next", "b", "--against", "g", "--compare", "gamma "]
+    alone = json.loads(printed(capsys, *asked, *cache, "--json"))
+    assert {**first, "text": None} == {name: alone.get(name) for name in first}
+    assert second["attribution"]["against"] == "g" and second["comparison"] is None
+    with pytest.raises(jsonschema.ValidationError):
+        check({**document, "prompts": [{**first, "tokens": 3}]}, "prompt")
+    text = printed(capsys, *line)
+    assert "prompt 1: alpha·" in text and text.count("logit of b less that of g") == 2
+    gone = pairs.with_name("gone.csv")
+    gone.write_text("clean,answer\nab,c\nab,cd\n")
+    assert main(["prompt", folder, "--prompts", str(gone), *cache]) == 2
+    assert "gone.csv, prompt 2: 'cd' cannot be the next token" in capsys.readouterr().err
+
+
+def test_steering_is_measured_on_prompts_beside_random_directions(run, pairs, capsys):
+    folder, *cache = run
+    line = ["steer", folder, "--feature", "3", "--add", "2", "--prompts", str(pairs), *cache]
+    document = json.loads(printed(capsys, *line, "--json"))
+    check(document, "steer")
+    task = document["task"]
+    assert task["prompts"] == 2 and task["left_out"]["other_lengths"] == 1
+    bench = prompting.open(folder, cache=cache[1])
+    given = files.given(pairs, bench.model, needs=("answers",)).task
+    edits = [steering.Edit(3, "add", 2.0)]
+    found = steering.steer(bench.model, given, bench.sae, edits)
+    assert task["change"]["value"] == pytest.approx(found.change.value)
+    assert task["change"]["null"] == pytest.approx(float(found.random_change.mean()))
+    with pytest.raises(jsonschema.ValidationError):
+        check({name: document[name] for name in document if name != "task"}, "steer")
+    text = printed(capsys, *line)
+    assert "add 3 2, on 2 prompts of pairs" in text and "left out: 1 of another length" in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -102,6 +155,17 @@ def test_steering_says_what_each_kind_writes_and_what_it_costs(run, capsys):
             "the text has 50 tokens, the model's context has room for 31",
         ),
         (["prompt", "RUN", "ab", "--token", "3"], "--token 3: the text has tokens 1 to 2"),
+        (["prompt", "RUN", "a", "--task", "ioi"], "give one text"),
+        (["prompt", "RUN", "--task", "x.csv"], "give a file as --prompts x.csv"),
+        (["prompt", "RUN", "--prompts", "x.csv"], "no file x.csv: --prompts takes a file of"),
+        (
+            ["steer", "RUN", "--feature", "1", "--ablate", "--task", "ioi", "--at", "3"],
+            "--at: on prompts of a task every token but the first is edited",
+        ),
+        (
+            ["steer", "RUN", "--feature", "1", "--ablate", "--task", "add"],
+            "unknown task 'add': tasks are ioi",
+        ),
         (["prompt", "RUN", "a", "--next", "bc"], "'bc' cannot be the next token"),
         (["prompt", "RUN", "a", "--against", "b"], "name that with --next"),
         (

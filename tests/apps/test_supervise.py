@@ -35,7 +35,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
 
 
 def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFixture):
-    assert main(["supervise", str(run), "--task", str(prompts), "--json"]) == 0
+    assert main(["supervise", str(run), "--prompts", str(prompts), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     check(shown, "supervise")
     assert shown == json.loads((run / "supervise-letters.json").read_text())
@@ -47,7 +47,9 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
     with pytest.raises(jsonschema.ValidationError):
         check({**shown, "sufficiency": {"sae": shown["sufficiency"]["sae"]}}, "supervise")
     twin = shutil.copytree(run, run.with_name("twin"))
-    assert main(["supervise", str(run), str(twin), "--task", str(prompts), "--changes", "3"]) == 0
+    assert (
+        main(["supervise", str(run), str(twin), "--prompts", str(prompts), "--changes", "3"]) == 0
+    )
     text = capsys.readouterr().out
     documents = [
         json.loads((folder / "supervise-letters.json").read_text()) for folder in (run, twin)
@@ -77,7 +79,7 @@ def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFix
 def test_the_overview_shows_what_was_compared(
     run: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    assert main(["supervise", str(run), "--task", str(prompts)]) == 0
+    assert main(["supervise", str(run), "--prompts", str(prompts)]) == 0
     found = json.loads((run / "supervise-letters.json").read_text())
     shown = section.section(found)
     assert (
@@ -105,14 +107,16 @@ def test_the_overview_shows_what_was_compared(
         ([], "no run named: saelab supervise RUN"),
         (
             ["{run}", "--task", "addition"],
-            "no task 'addition'; there are ioi, greater-than, docstring",
+            "no task 'addition' has labels; there are ioi, greater-than, docstring",
         ),
-        (["{run}", "--task", "letters.jsonl"], "no file letters.jsonl"),
+        (["{run}", "--prompts", "letters.jsonl"], "no file letters.jsonl"),
+        (["{run}", "--task", "x.csv"], "give a file as --prompts x.csv"),
+        (["{run}", "--task", "ioi", "--prompts", "{prompts}"], "give one, a built-in task or a"),
         (
-            ["{run}", "--task", "{prompts}", "--position", "middle"],
+            ["{run}", "--prompts", "{prompts}", "--position", "middle"],
             "no position 'middle'; these prompts have end",
         ),
-        (["{run}", "--task", "{prompts}", "--changes", "0"], "changes=0"),
+        (["{run}", "--prompts", "{prompts}", "--changes", "0"], "changes=0"),
         (["{run}", "--tests", "1"], "tests=1: give a whole number of at least 2"),
         (["{run}", "--task", "ioi"], "tokens after '"),
         (["nowhere"], "nowhere holds no SAE"),

@@ -61,7 +61,7 @@ VERBS = (
         True,
         True,
     ),
-    Verb("supervise", "supervise run --task ../prompts.jsonl --changes 2", True),
+    Verb("supervise", "supervise run --prompts ../prompts.jsonl --changes 2", True),
 )
 
 

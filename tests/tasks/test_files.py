@@ -44,32 +44,123 @@ def test_own_prompts_are_lines_or_an_array_with_twins_where_wanted(tmp_path: Pat
         Drawn("ab", "", ("c",), (), {}, {"x": "2"}),
     ]
     for path in (lines, table):
-        assert files.read_words(path) == ("set", "probability_difference", expected)
+        assert files.read_words(path)[:3] == ("set", "probability_difference", expected)
     table.write_text(json.dumps([twin]))
-    name, metric, (drawn,) = files.read_words(table)
+    name, metric, (drawn,), _ = files.read_words(table)
     assert (name, metric) == ("set", "logit_difference")
     assert drawn == Drawn("ab", "bb", ("c",), ("d",))
 
 
+TABLE = [
+    {
+        "clean": "Ann, Bob, Bob to",
+        "corrupted": "Ann, Bob, Tom to",
+        "answers": [" Ann", " Anna"],
+        "wrong": " Bob",
+        "labels": {"io": "Ann"},
+        "positions": {"io": 2, "end of it": "to"},
+    },
+    {
+        "clean": "Bob, Ann, Ann to",
+        "corrupted": "Bob, Ann,\nTom to",
+        "answers": " Bob",
+        "wrong": [" Ann"],
+        "labels": {"io": "Bob"},
+        "positions": {"io": "Bob", "end of it": 15},
+    },
+]
+SAME = [
+    Drawn(
+        "Ann, Bob, Bob to",
+        "Ann, Bob, Tom to",
+        (" Ann", " Anna"),
+        (" Bob",),
+        {"io": 2, "end of it": 15},
+        {"io": "Ann"},
+    ),
+    Drawn(
+        "Bob, Ann, Ann to",
+        "Bob, Ann,\nTom to",
+        (" Bob",),
+        (" Ann",),
+        {"io": 2, "end of it": 15},
+        {"io": "Bob"},
+    ),
+]
+CSV = (
+    "Clean,corrupted,answer,wrong answer,labels.io,positions,group\n"
+    '"Ann, Bob, Bob to","Ann, Bob, Tom to","["" Ann"", "" Anna""]", Bob,Ann,'
+    '"{""io"": 2, ""end of it"": ""to""}",\n'
+    '"Bob, Ann, Ann to","Bob, Ann,\nTom to", Bob, Ann,Bob,'
+    '"{""io"": 2, ""end of it"": 15}",\n'
+)
+
+
+def test_a_table_says_the_same_as_csv_json_lines_frame_or_list(tmp_path: Path):
+    pandas = pytest.importorskip("pandas")
+    (tmp_path / "set.csv").write_text(CSV)
+    (tmp_path / "set.json").write_text(json.dumps(TABLE))
+    (tmp_path / "set.jsonl").write_text("\n".join(map(json.dumps, TABLE)))
+    frame = pandas.DataFrame(TABLE).assign(group=[float("nan"), None])
+    paths = [tmp_path / name for name in ("set.csv", "set.json", "set.jsonl")]
+    for source in (*paths, frame, TABLE, pandas.read_csv(tmp_path / "set.csv")):
+        words = files.read_words(source, ("answers", "corrupted", "labels"))
+        assert words.prompts == SAME and words.metric == "logit_difference" and words.own
+    assert files.read_words(frame).name == "prompts" and files.read_words(paths[0]).name == "set"
+    (tmp_path / "set.csv").write_text(CSV.replace(",group\n", "\n"))
+    with pytest.raises(UsageError, match="prompt 1 has more cells than the header"):
+        files.read_words(tmp_path / "set.csv")
+
+
+GOOD = {"clean": "Ann sat. He saw", "corrupted": "Bob sat. He saw", "answer": " the", "wrong": "."}
+
+
 @pytest.mark.parametrize(
-    "bad",
+    ("change", "message"),
     [
-        '{"prompt": "ab"}',
-        '{"prompt": "ab", "answer": "c", "attributes": 3}',
-        '{"prompt": "ab", "answers": [3]}',
-        '{"answer": "c"}',
+        ({"clean": ""}, "prompt 2 has no clean text; its fields are clean, corrupted, answer"),
+        ({"answer": None}, "prompt 2 has no answer; its fields are clean, corrupted, wrong, give"),
+        ({"answer": []}, "prompt 2 has no answer"),
+        ({"corrupted": float("nan")}, "prompt 2 has no corrupted twin: a circuit is what changes"),
+        ({"corrupted": "Bob sat."}, r"prompt 2: 'Ann sat. He saw' has \d+ tokens, its twin \d"),
+        ({"answer": " Solomonic"}, r"prompt 2: the answer ' Solomonic' is \d+ tokens after 'Ann"),
+        ({"wrong": [" a", 3]}, "prompt 2 is not such as .*answers are texts"),
+        ({"positions": {"he": "sat. sat."}}, "stands 0 times in 'Ann sat. He saw', not once"),
+        ({"twin": "Bob sat. He saw"}, "'twin' gives 'corrupted' a second time"),
+        ({"labels": 3}, "prompt 2 is not such as"),
     ],
 )
-def test_a_row_that_is_no_prompt_is_named(tmp_path: Path, bad: str):
+def test_a_pair_that_cannot_be_used_is_refused_with_its_row(bridge, change: dict, message: str):
+    pandas = pytest.importorskip("pandas")
+    good = [GOOD, GOOD | {"clean": "Ann sat. She saw", "corrupted": "Bob sat. She saw"}]
+    assert len(files.read(good, bridge).clean) == 2
+    with pytest.raises(UsageError, match=message):
+        files.read(pandas.DataFrame([GOOD, GOOD | change]), bridge)
+
+
+def test_what_is_left_out_of_given_prompts_is_counted(bridge):
+    longer = [{**GOOD, "clean": f"So {GOOD['clean']}", "corrupted": f"So {GOOD['corrupted']}"}]
+    other = GOOD | {"answer": " a"}
+    found = files.given([GOOD, *longer, other, GOOD], bridge)
+    assert len(found.task.clean) == 2
+    assert found.left_out == {"unusable": 0, "other_lengths": 1, "repeated": 1}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ('{"prompt": "ab"}', "prompt 2 has no answer; its fields are prompt, give 'answers'"),
+        ('{"prompt": "ab", "answer": "c", "attributes": 3}', "prompt 2 is not such as {"),
+        ('{"prompt": "ab", "answers": [3]}', "prompt 2 is not such as {"),
+        ('{"answer": "c"}', "prompt 2 has no clean text"),
+        ("not json", "is neither a CSV table nor JSON"),
+        ("[1]", "holds no prompts"),
+    ],
+)
+def test_a_row_that_is_no_prompt_is_named(tmp_path: Path, bad: str, message: str):
     path = tmp_path / "set.jsonl"
     path.write_text(json.dumps(OWN) + "\n" + bad + "\n")
-    with pytest.raises(UsageError, match=r'prompt 2 is not such as {"prompt": "...", "answers"'):
-        files.read_words(path)
-    path.write_text(json.dumps(OWN) + "\nnot json\n")
-    with pytest.raises(UsageError, match="is neither a CSV table nor JSON"):
-        files.read_words(path)
-    path.write_text(json.dumps(OWN) + "\n[1]\n")
-    with pytest.raises(UsageError, match="holds no prompts"):
+    with pytest.raises(UsageError, match=message):
         files.read_words(path)
 
 
@@ -131,8 +222,9 @@ def test_real_prompt_files_are_read_with_gpt2s_tokenizer(gpt2, assets: Path):
     [
         (
             "clean,other\na,b\n",
-            "has the fields clean, other: known layouts are own: prompt; ioi: clean, corrupted",
+            "prompt 1 has no answer; its fields are clean, other, give 'answers'",
         ),
+        ("text,other\na,b\n", "has the fields text, other: known layouts are own: answers, clean"),
         ("clean,corrupted,label\n", "holds no prompts"),
         (
             "clean,corrupted,label\nfrom 1732 to 17,from 1701 to 17,soon\n",
@@ -140,7 +232,7 @@ def test_real_prompt_files_are_read_with_gpt2s_tokenizer(gpt2, assets: Path):
         ),
         (
             "clean,corrupted,label\nfrom 1732 to 17,in 1701 to 17 or so,32\n",
-            "1 cannot be used, for example: .from 1732 to 17. has 8 tokens, its twin 10",
+            "1 cannot be used, for example: prompt 1: .from 1732 to 17. has 8 tokens, its twin 10",
         ),
     ],
 )

@@ -35,6 +35,14 @@ class Steered(NamedTuple):
     length: float
     """mean length of the edit"""
 
+    def estimates(self) -> dict[str, Estimate]:
+        """Metric, change and KL by name; null: the mean over the random directions."""
+        return {
+            "metric": self.metric,
+            "change": self.change._replace(null=float(self.random_change.mean())),
+            "kl": self.kl._replace(null=float(self.random_kl.mean())),
+        }
+
 
 @torch.no_grad()
 def steer(

@@ -11,9 +11,10 @@ from saelab.analysis import frozen
 from saelab.analysis.circuits import measure
 from saelab.analysis.circuits.features import curve, edges, effects
 from saelab.analysis.circuits.features.circuit import feature_circuit, head_scores
-from saelab.analysis.parts import sites
+from saelab.analysis.parts import sites, split
 from saelab.code import Code
 from saelab.errors import UsageError
+from saelab.kernels import sddmm
 from saelab.models import running
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task, transcoder
 
@@ -152,6 +153,29 @@ def test_an_edge_is_the_direct_effect_that_finite_differences_find(model, places
     assert float(table[-1, up]) == pytest.approx(
         (metric_high - metric_low) / (2 * step) / 6, rel=0.03, abs=1e-4
     )
+
+
+def test_what_passes_through_residual_attention_and_mlp_adds_up_to_each_effect(model):
+    """The chain rule over all nodes of three kinds of place at once: what a node passes straight to
+    later nodes and to the metric is all of its effect. Without the error nodes some is missing."""
+    mlp = dictionary("blocks.1.hook_mlp_out", seed=2)
+    places = sites(model, [dictionary(RESIDUAL), dictionary(Z, seed=1), mlp])
+    clean, corrupted = (effects.record(model, t, places) for t in (TASK.clean, TASK.corrupted))
+    changes, found = [], []
+    for site, before, after in zip(places, clean, corrupted, strict=True):
+        moved = effects.change(split(site.sae, *before), split(site.sae, *after))
+        slope_PTD = effects.path_gradient(model, TASK, site.write, before[1], before[1], 1)
+        slopes_N = sddmm(slope_PTD.flatten(0, 1), site.sae.W_dec.detach(), moved.code)
+        features = moved.code.with_values(moved.code.values * slopes_N)
+        changes.append(moved)
+        found.append(effects.Effects(features, (slope_PTD * moved.error).sum(2), slope_PTD))
+    nodes = effects.rank(found)
+    assert set(nodes.site.tolist()) == {0, 1, 2}
+    table = edges.edges(model, TASK, places, nodes, changes, found)
+    largest = float(nodes.effect.abs().max())
+    torch.testing.assert_close(table.sum(0), nodes.effect, rtol=1e-3, atol=1e-4 * largest)
+    kept = torch.cat([nodes.feature != effects.ERROR, torch.tensor([True])])
+    assert float((table[kept].sum(0) - nodes.effect).abs().max()) > 0.05 * largest
 
 
 def test_nothing_acts_backwards(model, places):

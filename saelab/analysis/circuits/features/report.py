@@ -40,7 +40,7 @@ def feature_report(
     plan.check()
     if not saes:
         raise UsageError(f"{FEATURES} needs SAEs of this model: name each run with --run")
-    drawn = parts(plan.task, model, plan.prompts or PROMPTS, plan.held_out, seed=plan.seed)
+    drawn = parts(plan.task, model, plan.n or PROMPTS, plan.held_out, seed=plan.seed)
     held_out = ablation.setting(model, drawn.held_out)
     progress(f"tracing {len(saes)} hook points")
     started = time.perf_counter()

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab.analysis.circuits.heads.patching import entering
+from saelab.analysis.circuits.heads import attribution_patching
+from saelab.analysis.circuits.heads.links import Link, Stop, blank, likely_first, links, until
+from saelab.analysis.circuits.heads.patching import Entering
 from saelab.analysis.circuits.heads.stream import (
     Hook,
     Site,
@@ -31,13 +33,15 @@ THRESHOLD = 0.01
 
 
 class Search(NamedTuple):
-    """What a search found. scores [U, R]: nats that dropping the edge cost when it was tried, 0 for
-    those dropped untried because nothing read their reader any more. kept [U, R]: the edges of the
-    circuit. divergence: of the circuit, in nats."""
+    """What a search found."""
 
     scores: Tensor
+    """[U, R] nats that dropping the edge cost when it was tried; 0 for those dropped untried
+    because nothing read their reader any more; NaN for those that the time did not reach"""
     kept: Tensor
+    """[U, R] the edges of the circuit, among them those not reached"""
     divergence: float
+    """of the circuit, in nats"""
 
 
 class _State:
@@ -102,29 +106,41 @@ def _below(n_writers: int, site: Site) -> Tensor:
 
 
 @torch.no_grad()
-def search(model: Any, task: Task, threshold: float = THRESHOLD) -> Search:
+def search(
+    model: Any, task: Task, threshold: float = THRESHOLD, stop: Stop | None = None
+) -> Search:
     """Walk the readers from the logits down, and each one's writers from the last to the input.
 
-    threshold: nats below which an edge is dropped.
+    threshold: nats below which an edge is dropped. stop: a budget, under which the edges are tried
+    by falling attribution (EAP) instead, so that the time goes to the likeliest ones.
     """
     state, now = _State(model, task), 0.0
-    scores = torch.zeros(state.kept.shape)  # set one by one: on the CPU
+    every = links(model)
+    scores = blank(every, len(state.kept))  # set one by one: on the CPU
+    streams, lowest = Entering(model, task), model.cfg.n_layers
     with split_inputs(model):
-        for site, first in zip(reversed(state.sites), reversed(state.first), strict=True):
-            stream_PTD = entering(model, task, site.layer)
-            for reader in range(first, first + site.width):
-                if not _is_read(state, site, reader - first):
-                    state.kept[:, reader] = False
-                    continue
-                for writer in reversed(range(site.n_writers)):
-                    state.kept[writer, reader] = False
-                    new = state.divergence(site.layer, stream_PTD)
-                    scores[writer, reader] = new - now
-                    if new - now < threshold:
-                        now = new
-                    else:
-                        state.kept[writer, reader] = True
+        for site, reader, column, writer in until(stop, _order(model, task, every, stop)):
+            state.kept[writer, column] = False
+            if not _is_read(state, site, reader):
+                scores[writer, column] = 0
+                continue
+            # Before the first layer with a dropped edge everything is as in the clean run.
+            enter = min(lowest, site.layer)
+            new = state.divergence(enter, streams[enter])
+            scores[writer, column] = new - now
+            if new - now < threshold:
+                now, lowest = new, enter
+            else:
+                state.kept[writer, column] = True
     return Search(scores, state.kept, now)
+
+
+def _order(model: Any, task: Task, every: list[Link], stop: Stop | None) -> list[Link]:
+    if stop is not None:
+        return likely_first(every, attribution_patching.edge_scores(model, task).mean(0))
+    # Sites from the last, told by their first column; their readers as they come; their writers
+    # from the last.
+    return sorted(every, key=lambda link: (link.reader - link.column, link.column, -link.writer))
 
 
 def _is_read(state: _State, site: Site, number: int) -> bool:

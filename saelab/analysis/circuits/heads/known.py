@@ -1,4 +1,4 @@
-"""A circuit to compare scores with: measured on this model, or published.
+"""A circuit to compare scores with, measured on this model.
 
 Shapes: L layers, H heads.
 """
@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from saelab import models
 from saelab.analysis.circuits.heads import agreement, truth
 from saelab.analysis.circuits.heads.ablation import Setting
-from saelab.analysis.circuits.heads.published import PUBLISHED
-from saelab.errors import UsageError
 from saelab.statistics import Estimate, over_seeds
 
 LEVEL = 0.05  # of m(model) - m(empty): the effect from which on a head belongs to the circuit
@@ -45,21 +42,6 @@ def measured(held_out: Setting) -> Known:
         "effects": rounded,
     }
     return Known(levels, effects.heads[..., 0], about)
-
-
-def published(model: Any, name: str) -> Known:
-    """The published circuit of a task. Raises UsageError for a model it does not belong to."""
-    paper, here = PUBLISHED.get(name), models.name_of(model)
-    if paper is None or here.rsplit("/", 1)[-1] != paper.model:
-        whose = f"that of {paper.model}" if paper else f"only those of {', '.join(PUBLISHED)}"
-        raise UsageError(
-            f"no published {name} circuit of {here}: there is {whose}; truth `measured` finds "
-            "this model's own"
-        )
-    members_LH = torch.zeros(model.cfg.n_layers, model.cfg.n_heads, dtype=torch.bool)
-    for layer, head in paper.heads():
-        members_LH[layer, head] = True
-    return Known({LEVEL: (members_LH, 0)}, None, {"kind": "published", "source": paper.source})
 
 
 def compared(

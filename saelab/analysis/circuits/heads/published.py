@@ -9,19 +9,26 @@ differ from the original papers in single heads.
 from itertools import product
 from typing import NamedTuple
 
+from saelab.errors import UsageError
+
 Edge = tuple[str, str]
 Head = tuple[int, int]
 
 
 class Published(NamedTuple):
-    """A published circuit. model: its name. groups: role -> heads. mlps: layers. edges: see the
-    module."""
+    """A published circuit."""
 
-    model: str
+    models: tuple[str, ...]
+    """what its model is called, without its owner, in small letters"""
+    shape: tuple[int, int]
+    """layers of that model, and heads of each"""
     source: str
     groups: dict[str, tuple[Head, ...]]
+    """role -> heads"""
     mlps: tuple[int, ...]
+    """their layers"""
     edges: tuple[Edge, ...]
+    """see the module"""
 
     def heads(self) -> list[Head]:
         """Every head of the circuit, sorted."""
@@ -115,17 +122,19 @@ def _docstring_edges() -> tuple[Edge, ...]:
     return tuple(edges)
 
 
+_GPT2_SMALL = (("gpt2", "gpt2-small"), (12, 12))
 PUBLISHED = {
-    "ioi": Published("gpt2", "Wang et al. 2022", _IOI, tuple(range(12)), _ioi_edges()),
+    "ioi": Published(*_GPT2_SMALL, "Wang et al. 2022", _IOI, tuple(range(12)), _ioi_edges()),
     "greater-than": Published(
-        "gpt2",
+        *_GPT2_SMALL,
         "Hanna et al. 2023",
         {"start": _START, "early": ((0, 1),), "year": _AMID},
         (*_EARLY, *_LATE),
         _greater_than_edges(),
     ),
     "docstring": Published(
-        "attn-only-4l",
+        ("attn-only-4l", "attn_only_4l512w_c4_code"),
+        (4, 8),
         "Heimersheim and Janiak 2023",
         {
             "duplicate and previous token": ((0, 5), (1, 2), (1, 4)),
@@ -136,3 +145,10 @@ PUBLISHED = {
         _docstring_edges(),
     ),
 }
+
+
+def named(name: str) -> Published:
+    """A row of PUBLISHED. Raises UsageError, listing them, for an unknown name."""
+    if name not in PUBLISHED:
+        raise UsageError(f"no published circuit {name!r}: there are {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]

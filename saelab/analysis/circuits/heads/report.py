@@ -9,7 +9,8 @@ Shapes: L layers, H heads, S repetitions.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from math import isnan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,56 +18,23 @@ from torch import Tensor
 from saelab import models
 from saelab.analysis.circuits.heads import ablation, curves
 from saelab.analysis.circuits.heads.ablation import Setting
+from saelab.analysis.circuits.heads.against import against, published
 from saelab.analysis.circuits.heads.attribution_patching import quadrature
-from saelab.analysis.circuits.heads.known import Known, compared, measured, published
-from saelab.analysis.circuits.heads.score import FEATURES, Options, Scores, method, score
+from saelab.analysis.circuits.heads.known import Known, compared, measured
+from saelab.analysis.circuits.heads.links import within
+from saelab.analysis.circuits.heads.plan import Plan
+from saelab.analysis.circuits.heads.score import (
+    Options,
+    Scores,
+    method,
+    score,
+)
 from saelab.analysis.circuits.heads.stream import Edge
-from saelab.errors import UsageError
 from saelab.statistics import Estimate
-from saelab.tasks.parts import Given, Parts, check_source, parts
+from saelab.tasks.parts import Parts, parts
 from saelab.tasks.written import written
 
-TruthKind = Literal["measured", "published", "none"]
-TRUTHS: tuple[TruthKind, ...] = ("measured", "published", "none")
 Progress = Callable[[str], None]
-
-
-class Plan(NamedTuple):
-    """What to do.
-
-    task: a built-in task's name, a file of prompt pairs, or a `Task` made by hand.
-    method: of METHODS, or FEATURES.
-    prompts: per repetition (None: the method's default); at most, of prompts that are given.
-    repeats: scorings on fresh prompts.
-    held_out: prompts for truth and faithfulness; at most, of prompts that are given.
-    truth: `measured` (every head of this model resampled by itself), `published` (of GPT-2 small
-        and attn-only-4l) or `none`.
-    seed: of every draw.
-    """
-
-    task: Given
-    method: str
-    prompts: int | None = None
-    repeats: int = 3
-    held_out: int = 100
-    truth: TruthKind = "measured"
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise UsageError, listing what there is, for an unknown task, method or truth."""
-        if self.method != FEATURES:
-            method(self.method)
-        check_source(self.task)
-        if self.truth not in TRUTHS:
-            raise UsageError(f"unknown truth {self.truth!r}: there are {', '.join(TRUTHS)}")
-        if self.repeats < 1:
-            raise UsageError(
-                f"repeats={self.repeats}: at least one is needed, and three for an interval"
-            )
-        if self.prompts is not None and self.prompts < 1:
-            raise UsageError(f"prompts={self.prompts}: at least one is needed")
-        if self.held_out < 2:
-            raise UsageError(f"held_out={self.held_out}: at least two are needed for an interval")
 
 
 def report(
@@ -78,7 +46,8 @@ def report(
     this model does not do.
     """
     plan.check()
-    n = plan.prompts or method(plan.method).prompts
+    paper = None if plan.published is None else published(model, plan.published)
+    n = plan.n or method(plan.method).prompts
     drawn = parts(plan.task, model, n, plan.held_out, plan.repeats, plan.seed)
     held_out = ablation.setting(model, drawn.held_out)
     progress(f"scoring by {plan.method}")
@@ -87,16 +56,20 @@ def report(
     progress("measuring the truth" if plan.truth == "measured" else "comparing")
     true = known(held_out, plan)
     progress("faithfulness")
-    fields, intervals = compared([one.heads for one in each], true, plan.seed)
+    # What was not measured ranks last.
+    ranked = [one.heads.nan_to_num(0) for one in each]
+    fields, intervals = compared(ranked, true, plan.seed)
     fields |= _quadrature(model, plan, drawn, options)
     means = {name: ablation.mean(values_P) for name, values_P in held_out.base._asdict().items()}
     return {
         **heading(plan, held_out, means, drawn),
         "heads": head_rows(scores.heads),
-        "mlps": None if scores.mlps is None else scores.mlps.tolist(),
+        "mlps": None if scores.mlps is None else _plain(scores.mlps),
         "edges": [edge._asdict() for edge in scores.edges or []],
         **fields,
-        **_curves(held_out, scores.heads),
+        **_curves(held_out, scores.heads.nan_to_num(0)),
+        **_measured(plan, scores),
+        **({} if paper is None else {"published": against(each, paper, plan.seed)}),
         "intervals": intervals | metric_intervals(means),
         "seconds": scores.seconds,
     }
@@ -128,6 +101,7 @@ def heading(plan: Plan, setting: Setting, means: Means, drawn: Parts) -> dict[st
         "prompts": {
             **n_prompts,
             "held_out": len(held_out.clean),
+            **({"left_out": drawn.left_out} if drawn.left_out else {}),
             "examples": written(held_out, setting.model.tokenizer),
         },
     }
@@ -139,45 +113,68 @@ def metric_intervals(means: Means) -> dict[str, list[float | None]]:
 
 
 def _scored(model: Any, plan: Plan, drawn: Parts, options: dict[str, Any]) -> list[Scores]:
-    """The scores of each repetition."""
-    seeds = range(plan.seed, plan.seed + plan.repeats)
-    return [
-        score(model, some, plan.method, **{"seed": seed, **options})
-        for seed, some in zip(seeds, drawn.scoring, strict=True)
-    ]
+    """The scores of each repetition, each with its share of the time."""
+    each: list[Scores] = []
+    for number, some in enumerate(drawn.scoring):
+        own: dict[str, Any] = {"seed": plan.seed + number, **options}
+        if plan.seconds is not None:
+            own["stop"] = within(plan.seconds / plan.repeats)
+        each.append(score(model, some, plan.method, **own))
+    return each
 
 
 def mean(repeated: Sequence[Scores]) -> Scores:
-    """Scores averaged over repetitions; seconds of one of them."""
+    """Scores averaged over the repetitions that measured them; seconds of one of them."""
     first = repeated[0]
-    heads_LH = torch.stack([one.heads for one in repeated]).mean(0)
-    mlps_L = (
-        None
-        if first.mlps is None
-        else torch.stack([one.mlps for one in repeated if one.mlps is not None]).mean(0)
-    )
-    edges = None
-    if first.edges is not None:
-        sums: dict[tuple[str, str], float] = {}
-        for edge in [edge for one in repeated for edge in one.edges or []]:
-            sums[edge[:2]] = sums.get(edge[:2], 0.0) + edge.score / len(repeated)
-        edges = sorted(
-            (Edge(*ends, value) for ends, value in sums.items()), key=lambda edge: -abs(edge.score)
-        )
+    heads_LH = torch.stack([one.heads for one in repeated]).nanmean(0)
+    mlps = [one.mlps for one in repeated if one.mlps is not None]
+    seconds = sum(one.seconds for one in repeated) / len(repeated)
     return Scores(
-        first.method, heads_LH, mlps_L, edges, sum(one.seconds for one in repeated) / len(repeated)
+        first.method,
+        heads_LH,
+        torch.stack(mlps).nanmean(0) if mlps else None,
+        None if first.edges is None else _mean_edges(repeated),
+        seconds,
+        first.n_edges,
     )
+
+
+def _mean_edges(repeated: Sequence[Scores]) -> list[Edge]:
+    values: dict[tuple[str, str], list[float]] = {}
+    for edge in [edge for one in repeated for edge in one.edges or []]:
+        values.setdefault(edge[:2], []).append(edge.score)
+    edges = [Edge(*ends, sum(found) / len(found)) for ends, found in values.items()]
+    return sorted(edges, key=lambda edge: -abs(edge.score))
+
+
+def _measured(plan: Plan, scores: Scores) -> dict[str, Any]:
+    """What a budget let be measured of all that there is; nothing without a budget."""
+    if plan.seconds is None:
+        return {}
+    parts = {"heads": scores.heads, "mlps": scores.mlps}
+    share = {
+        name: {"measured": int((~values.isnan()).sum()), "of": values.numel()}
+        for name, values in parts.items()
+        if values is not None
+    }
+    if scores.edges is not None:
+        share["edges"] = {"measured": len(scores.edges), "of": scores.n_edges}
+    return {"budget": {"seconds": plan.seconds, **share}}
+
+
+def _plain(values: Tensor) -> list[float | None]:
+    return [None if isnan(value) else value for value in values.tolist()]
 
 
 def head_rows(scores_LH: Tensor) -> list[dict[str, Any]]:
-    """Heads as plain values, largest |score| first."""
+    """Heads as plain values, largest |score| first, those without a score last."""
     table = scores_LH.tolist()
     rows = [
-        {"layer": layer, "head": head, "score": value}
+        {"layer": layer, "head": head, "score": None if isnan(value) else value}
         for layer, row in enumerate(table)
         for head, value in enumerate(row)
     ]
-    return sorted(rows, key=lambda row: -abs(row["score"]))
+    return sorted(rows, key=lambda row: -(-1 if row["score"] is None else abs(row["score"])))
 
 
 def known(held_out: Setting, plan: Plan) -> Known | None:
@@ -185,9 +182,7 @@ def known(held_out: Setting, plan: Plan) -> Known | None:
     # Exact patching is the truth: nothing is left to compare it with.
     if plan.truth == "none" or plan.method == "patching":
         return None
-    if plan.truth == "measured":
-        return measured(held_out)
-    return published(held_out.model, held_out.task.name)
+    return measured(held_out)
 
 
 def _curves(held_out: Setting, scores_LH: Tensor) -> dict[str, Any]:

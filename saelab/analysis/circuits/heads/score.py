@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.heads import acdc, attribution_patching, codes, patching
+from saelab.analysis.circuits.heads.links import Stop, blank, links
 from saelab.analysis.circuits.heads.stream import Edge, by_layer, check_sum, named
 from saelab.errors import UsageError
 from saelab.sae import SAE
@@ -35,15 +36,18 @@ class Options(NamedTuple):
     """the SAE that codes are read with, instead of a small one trained on the spot"""
     edges: bool = False
     """whether exact patching measures edges too (one run each)"""
+    stop: Stop | None = None
+    """when ACDC and exact patching stop; see `links.within`"""
 
 
 class Scores(NamedTuple):
     """What a method found, in the order of computation; larger size means more likely in the
     circuit.
 
-    heads [L, H], mlps [L] or None. edges: largest size first, or None. Of patching methods a score
-    estimates or measures m(clean) - m(resampled): above 0 it helps, below 0 it works against the
-    task. seconds: time taken.
+    heads [L, H], mlps [L] or None; NaN of what the time did not reach. edges: largest size first,
+    without those, or None. Of patching methods a score estimates or measures m(clean) -
+    m(resampled): above 0 it helps, below 0 it works against the task. seconds: time taken. n_edges:
+    of the model, where there are edges.
     """
 
     method: str
@@ -51,6 +55,7 @@ class Scores(NamedTuple):
     mlps: Tensor | None
     edges: list[Edge] | None
     seconds: float
+    n_edges: int = 0
 
 
 Found = tuple[Tensor, Tensor | None, list[Edge] | None]
@@ -99,14 +104,21 @@ def _patching(model: Any, task: Task, options: Options) -> Found:
     edges = None
     if options.edges:
         check_sum(model, task)
-        edges = named(model, patching.edge_scores(model, task))
-    return *patching.node_scores(model, task), edges
+    # Nodes come first: there are fewer of them.
+    heads_LH, mlps_L = patching.node_scores(model, task, options.stop)
+    if options.edges:
+        edges = named(model, patching.edge_scores(model, task, options.stop))
+    return heads_LH, mlps_L, edges
 
 
 def _acdc(model: Any, task: Task, options: Options) -> Found:
     check_sum(model, task)
-    scores_UR = acdc.search(model, task, options.threshold).scores
-    return *by_layer(scores_UR.amax(1), model.cfg.n_layers), named(model, scores_UR)
+    scores_UR = acdc.search(model, task, options.threshold, options.stop).scores
+    tried_UR = blank(links(model), len(scores_UR)).isnan() & ~scores_UR.isnan()
+    # An edge that costs less than nothing is as good as none; no score where none was tried.
+    best_U = scores_UR.masked_fill(~tried_UR, 0).amax(1)
+    best_U[~tried_UR.any(1)] = torch.nan
+    return *by_layer(best_U, model.cfg.n_layers), named(model, scores_UR)
 
 
 def _codes(model: Any, task: Task, options: Options, centred: bool = True) -> Found:
@@ -161,6 +173,7 @@ METHODS: dict[str, Method] = {
 }
 
 
+STOPPING = ("acdc", "patching")  # by one run for each edge or node: what a budget is for
 FEATURES = "feature-circuit"  # scores features instead of heads: see feature_report
 
 
@@ -187,6 +200,14 @@ def score(model: Any, task: Task, method_name: str = "eap-ig", **options: Any) -
     """
     started, row = time.perf_counter(), method(method_name)
     check_twins(task)
-    heads_LH, mlps_L, edges = row.run(model, task, Options(**options))
-    mlps_L = None if mlps_L is None else mlps_L.cpu()
-    return Scores(method_name, heads_LH.cpu(), mlps_L, edges, time.perf_counter() - started)
+    told = Options(**options)
+    if told.stop is not None and method_name not in STOPPING:
+        raise UsageError(f"{method_name} ends by itself: a budget is for {' and '.join(STOPPING)}")
+    heads_LH, mlps_L, edges = row.run(model, task, told)
+    if bool(heads_LH.isnan().all()):
+        raise UsageError(f"the time was over before {method_name} measured a head: give it more")
+    mlps_L, n_edges = None if mlps_L is None else mlps_L.cpu(), 0
+    if edges is not None:
+        n_edges = len(links(model)) if told.stop else len(edges)
+    seconds = time.perf_counter() - started
+    return Scores(method_name, heads_LH.cpu(), mlps_L, edges, seconds, n_edges)

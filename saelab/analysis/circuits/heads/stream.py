@@ -11,6 +11,7 @@ embedding, heads of layer 0, MLP 0, heads of layer 1 and so on; readers run q, k
 0, q of layer 1 and so on, then the logits.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def writers(model: Any) -> list[str]:
 
 
 def named(model: Any, scores_UR: Tensor) -> list[Edge]:
-    """The edges of a model with their scores, largest size first."""
+    """The edges of a model with their scores, largest size first; those that are NaN left out."""
     sources, places = writers(model), sites(model)
     targets = [(name, site.n_writers) for site in places for name in site.readers()]
     table = scores_UR.tolist()
@@ -73,6 +74,7 @@ def named(model: Any, scores_UR: Tensor) -> list[Edge]:
         Edge(sources[u], name, table[u][r])
         for r, (name, n_writers) in enumerate(targets)
         for u in range(n_writers)
+        if not math.isnan(table[u][r])
     ]
     return sorted(edges, key=lambda edge: -abs(edge.score))
 

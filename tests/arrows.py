@@ -115,7 +115,7 @@ apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.
 apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
     saelab.files saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets
-    training
+    saelab.tasks training
 apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.comparison
     saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer

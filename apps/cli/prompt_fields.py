@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from saelab.analysis.prompts import Attribution, Table
     from saelab.prompting import Bench, Reading
 
-    from .prompt import Args
-
 EVERY = 5  # features of each token
 ONE = 20  # of one token, of an attribution, of a comparison
 
@@ -26,7 +24,7 @@ class Asked(NamedTuple):
     """another text"""
 
 
-def fields(args: "Args", bench: "Bench", asked: Asked) -> dict[str, Any]:
+def fields(args: Any, bench: "Bench", asked: Asked) -> dict[str, Any]:
     """What the document says of one text."""
     from saelab import prompting
 
@@ -71,7 +69,7 @@ def row(table: "Table", number: int) -> dict[str, Any]:
     }
 
 
-def _listed(args: "Args", reading: "Reading") -> list[dict[str, Any]]:
+def _listed(args: Any, reading: "Reading") -> list[dict[str, Any]]:
     """The strongest features of every token, or of the one asked for, by position."""
     from saelab.analysis import prompts
 
@@ -116,7 +114,7 @@ def _exact(bench: "Bench", reading: "Reading") -> dict[str, Any]:
 
 
 def _attribution(
-    args: "Args", asked: Asked, bench: "Bench", reading: "Reading"
+    args: Any, asked: Asked, bench: "Bench", reading: "Reading"
 ) -> dict[str, Any] | None:
     if asked.next is None:
         return None
@@ -150,7 +148,7 @@ def attribution(bench: "Bench", reading: "Reading", parts: "Attribution", n: int
 
 
 def _comparison(
-    args: "Args", asked: Asked, bench: "Bench", reading: "Reading"
+    args: Any, asked: Asked, bench: "Bench", reading: "Reading"
 ) -> dict[str, Any] | None:
     if asked.compare is None:
         return None

@@ -212,12 +212,11 @@ class Run:
         n: int = 30,
         **options: Any,
     ) -> "pandas.DataFrame":
-        """A text continued by n tokens while a feature is clamped to a value (mode: clamp, add,
-        scale, ablate), beside the original, random directions and other features of its length; of
-        prompts with answers (a DataFrame, list or Path) the change of their metric.
+        """A text continued by n tokens while a feature is clamped (mode: clamp, add, scale, ablate)
+        beside controls of its length; of prompts (DataFrame, list, Path) the change of the metric.
 
-        feature: its number, or several with their values. options: as of `prompting.steer`. Of
-        prompts (a DataFrame, a list, a Path) in the place of a text: the change of their metric.
+        feature: its number, or several with their values. options: as of `prompting.steer`.
+
         >>> run.steer("import ", 17, 8.0)
         """
         values = feature if isinstance(feature, Mapping) else {feature: value}

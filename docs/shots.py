@@ -28,6 +28,9 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 FLAGS = ["--no-sandbox", "--disable-background-networking"]
 THEMES, WIDTHS = ("light", "dark"), {1440: 1000, 820: 1200}  # width: height
 SHOWN = {("light", 1440): "light", ("dark", 820): "dark"}  # those that the documentation shows
+# No chart is waited for, and nothing runs.
+DRAWN = """() => !document.querySelector(
+    '[data-testid="stSkeleton"], [data-testid="stStatusWidget"], [role="status"]')"""
 SLOWEST = 300_000  # ms until a page is there
 COLOURS, QUALITY = 128, 55  # of the PNG files that are shown, of the others' WebP
 # name: the page's address, and what stands there once it is drawn
@@ -85,6 +88,7 @@ def take(browser: Browser, pages: dict[str, tuple[str, str]], pause: int) -> Non
         for name, (where, drawn) in pages.items():
             page.goto(ADDRESS + where, wait_until="commit")
             page.wait_for_selector(drawn)
+            page.wait_for_function(DRAWN)
             page.wait_for_timeout(pause)  # charts draw themselves in
             keep(page.screenshot(), name, theme, width)
         context.close()

@@ -160,7 +160,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
       strokes(pen, some);
     }
     pen.globalAlpha = 1;
-    nodes.forEach((node, i) => visible[i] && mark(pen, node, i));
+    if (!resting) squares(pen);
+    nodes.forEach((node, i) => visible[i] && (resting || state.pinned.has(node.id)) && mark(pen, node, i));
     show();
   }
 
@@ -190,11 +191,23 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
 
   const INKS = { error: "--soft", feature: "--yes", head: "--yes" };
+  const inkOf = nodes.map((node) => INKS[node.kind] ?? "--link");
+
+  // While something moves nodes are squares, those of one colour together.
+  function squares(pen) {
+    for (const ink of new Set(inkOf)) {
+      pen.fillStyle = colour(ink);
+      nodes.forEach((node, i) => {
+        if (!visible[i] || inkOf[i] !== ink) return;
+        const [x, y] = at(i), r = radius(node);
+        pen.fillRect(x - r, y - r, 2 * r, 2 * r);
+      });
+    }
+  }
 
   function mark(pen, node, i) {
     const [x, y] = at(i), r = radius(node);
-    pen.fillStyle = colour(INKS[node.kind] ?? "--link");
-    if (!resting && !state.pinned.has(node.id)) { pen.fillRect(x - r, y - r, 2 * r, 2 * r); return; }
+    pen.fillStyle = colour(inkOf[i]);
     pen.beginPath();
     if (node.kind === "feature" || node.kind === "head") pen.arc(x, y, r, 0, 7);
     else if (node.kind === "error") { pen.moveTo(x, y - r); pen.lineTo(x + r, y); pen.lineTo(x, y + r); pen.lineTo(x - r, y); }

@@ -14,8 +14,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from apps.cli import bench, graph, main
 from saelab import sets
 from saelab.analysis.circuits.graphs import intervention, report
@@ -55,18 +53,17 @@ def losses(opened: Any, model: Any, n_tokens: int) -> dict[str, Any]:
     return {"target": opened.sae.origin.target, **numbers}
 
 
-def measure(out: Path, n: int, n_tokens: int, results: Path) -> None:
-    """Each set's losses, then its graphs of each task; written as each is known, and what is
-    written is not measured again."""
+def measure(out: Path, names: list[str], n: int, n_tokens: int, results: Path) -> None:
+    """The losses of the sets in these folders of `out`, then their graphs of each task; written as
+    each is known, and what is written is not measured again."""
     table = read_json(results) if results.is_file() else {}
-    head = {"prompts": n, "model": "bundled", "dtype": "float32", "k": 32}
-    table |= {"machine": bench.explained(), "threads": torch.get_num_threads(), **head}
-    for name in SETS:
+    table |= {"machine": bench.explained(), "model": "bundled", "dtype": "float32"}
+    for name in names:
         opened = sets.open_set([out / name], dtype="float32")
         model, saes = opened[0].model, [one.sae for one in opened]
-        rows = table.setdefault(
-            name, {"tokens": saes[0].origin.tokens, "features": saes[0].n_features}
-        )
+        origin = saes[0].origin
+        about = {"features": saes[0].n_features, "k": origin.k, "tokens": origin.tokens}
+        rows = table.setdefault(name, about)
         if "dictionaries" not in rows:
             rows["dictionaries"] = [losses(one, model, n_tokens) for one in opened]
             write_json(results, table)
@@ -78,6 +75,7 @@ def measure(out: Path, n: int, n_tokens: int, results: Path) -> None:
             fields = report.report(model, saes, prompts, report.Plan(conditions=conditions))
             answered = sum(bool(row["answered"]) for row in fields["prompts"])
             rows[task] = {
+                "prompts": len(prompts),
                 "answered": answered,
                 **{key: fields[key] for key in ("scores", "faithfulness")},
             }
@@ -91,6 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/table"))
     parser.add_argument("--tokens", default="1M")
     parser.add_argument("--features", default="4096")
+    parser.add_argument("--sets", nargs="+", default=list(SETS))
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--eval-tokens", type=int, default=50_000)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -98,4 +97,4 @@ if __name__ == "__main__":
     if given.what == "train":
         train(given.out, given.tokens, given.features)
     else:
-        measure(given.out, given.n, given.eval_tokens, given.results)
+        measure(given.out, given.sets, given.n, given.eval_tokens, given.results)

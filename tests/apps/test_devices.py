@@ -104,7 +104,8 @@ def lines(
         "circuits patching": f"{circuits} patching",
         "circuits feature-circuit": f"{circuits} feature-circuit --run run --run z",
         "circuits heads": f"--model {tiny_model} --heads z --cache {tiny_cache} --tokens 300",
-        "graph": f"--model {tiny_model} --run run --run z --prompt abcabc --ablated 3 --out out",
+        "graph": f"--model {tiny_model} --run run --run z --prompt abcabc --ablated 3 --apart "
+        "--out out",
         "bench": "--width 16 --features 64 --k 4 --batch 32 --repeats 2 --only topk",
         "reproduce": "g-sae --quick --out out",
     }

@@ -21,6 +21,7 @@ from .draw import (
 from .html import EMPTY, Markup, html, joined
 
 SIZE = 25  # rows at once
+SIDES = (("first", "A"), ("second", "B"))
 MARKS = {"better": "yes", "not told apart": "no", "–": "no"}
 
 
@@ -38,6 +39,50 @@ def differences(document: Mapping[str, Any]) -> Markup:
     ]
     rows = [_difference(each) for each in document["differences"]]
     return title("Paired differences", _how(document)) + grid(heads, rows, "report")
+
+
+def answers(document: Mapping[str, Any]) -> Markup:
+    """The two questions, a sentence each; and whether the two share their start."""
+    told = [html("<p>{}</p>", said) for said in document.get("sentences", {}).values()]
+    start = document.get("start")
+    if start and start["same"]:
+        shared = "Both started from the same random rows: what they share may be that start."
+        told.append(html('<p class="empty">{}</p>', shared))
+    if start and start["first"]["value"] is not None:
+        stayed = " and ".join(
+            f"{_share(start[side])} of {letter}'s" for side, letter in SIDES if start[side]["value"]
+        )
+        if stayed:
+            words = f"Live features still above cosine {start['threshold']} with their random start"
+            told.append(html('<p class="quiet">{}: {}.</p>', words, stayed))
+    return joined(told)
+
+
+def over_seeds(document: Mapping[str, Any]) -> Markup:
+    """The configurations of the two, over their seeds; nothing where no metric has an interval."""
+    compared = document.get("configurations") or {}
+    known = [each for each in compared.get("differences", ()) if each["pairing"] != "unknown"]
+    if not known:
+        return EMPTY
+    names = ("", "better", "n", "B − A", "95% interval", "least", "B is")
+    heads = [head(name, "" if name in ("", "better", "B is") else "n") for name in names]
+    about = f"Student's t over seeds; A {len(compared['first'])} runs, B {len(compared['second'])}"
+    rows = [_over_seeds(each) for each in known]
+    return title("Configurations, over seeds", about) + grid(heads, rows, "report")
+
+
+def _over_seeds(each: Mapping[str, Any]) -> Markup:
+    verdict = each["verdict"] or "–"
+    mark = html('<span class="mark {}">{}</span>', MARKS.get(verdict, ""), verdict)
+    return line(
+        side(text(each["label"])),
+        cell("–" if each["better"] == "none" else each["better"], ""),
+        cell(str(each["n"])),
+        cell(number(each["value"])),
+        cell(f"{number(each['low'])} to {number(each['high'])}"),
+        cell(number(each["least"])),
+        cell(mark, ""),
+    )
 
 
 def _difference(each: Mapping[str, Any]) -> Markup:

@@ -16,11 +16,16 @@ def tail(path: Path) -> Tail:
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)
-def _verdicts(stamp: Stamp) -> dict[str, str]:
-    rows = readable(Path(stamp[0])).get("differences", ())
-    return {row["metric"]: row["verdict"] for row in rows if row.get("verdict")}
+def _verdicts(stamp: Stamp, *, over_seeds: bool) -> dict[str, str]:
+    document = readable(Path(stamp[0]))
+    if over_seeds and "configurations" in document and document["configurations"] is None:
+        # One configuration: its runs differ by their seeds alone.
+        return {row["metric"]: "not told apart" for row in document["differences"]}
+    part = document.get("configurations") or {} if over_seeds else document
+    return {row["metric"]: row["verdict"] for row in part.get("differences", ()) if row["verdict"]}
 
 
-def verdicts(path: Path) -> dict[str, str]:
-    """What a comparison says of its second run, by metric; nothing where it is damaged."""
-    return _verdicts(stamped(path))
+def verdicts(path: Path, *, over_seeds: bool = False) -> dict[str, str]:
+    """What a comparison says of its second run, or of that one's configuration, by metric; nothing
+    where it is damaged."""
+    return _verdicts(stamped(path), over_seeds=over_seeds)

@@ -64,23 +64,27 @@ def choices(query: Mapping[str, Any], n_chosen: int, n_runs: int) -> Markup:
 
 def leaderboard(
     placed: Sequence[Place],
+    over_seeds: Mapping[str, Place],
     standings: Mapping[str, Standing],
     by: str,
     query: Mapping[str, Any],
     commands: Sequence[str],
 ) -> Markup:
-    """The places that paired intervals allow by a metric."""
+    """The places that paired intervals allow by a metric; and those that the spread over seeds
+    allows a run's configuration."""
     rated = [row for row in metrics.headline() if row.better != "none"]
     steps = joined(
         link("runs", row.label, "step on" if row.key == by else "step", **{**query, "by": row.key})
         for row in rated
     )
     metric = metrics.table()[by]
-    heads = [head("place", ""), head("run", ""), head(metric.short), head("not compared with", "")]
-    rows = [_place(place, standings[place.name], by) for place in placed]
+    heads = [head("place", "", "of this run, on the same documents")]
+    heads += [head("over seeds", "", "of its configuration, by three seeds of each")]
+    heads += [head("run", ""), head(metric.short), head("not compared with", "")]
+    rows = [_place(place, over_seeds[place.name], standings[place.name], by) for place in placed]
     meaning = (
         f"{metric.label}, {metric.better} is better; places that are not told apart by paired "
-        "intervals are shared"
+        "intervals are shared; over seeds: those that other seeds of the configurations would allow"
     )
     told = [html("<code>{}</code>", command) for command in commands]
     missing = html('<p class="quiet">Not all are compared: {}</p>', joined(told, " "))
@@ -94,8 +98,12 @@ def leaderboard(
     )
 
 
-def _place(place: Place, each: Standing, by: str) -> Markup:
-    span = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+def _span(place: Place) -> str:
+    return str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+
+
+def _place(place: Place, over_seeds: Place, each: Standing, by: str) -> Markup:
     value = estimate(each.report[by]) if by in each.report else "–"
     name = link("overview", text(each.name), run=each.name)
-    return line(cell(span, ""), side(name), cell(value), cell(", ".join(place.unknown), ""))
+    spans = (cell(_span(place), ""), cell(_span(over_seeds), ""))
+    return line(*spans, side(name), cell(value), cell(", ".join(place.unknown), ""))

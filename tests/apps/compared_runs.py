@@ -12,6 +12,17 @@ from saelab.runs import RunFolder
 from tests import toy_index as toy
 
 FVU = {"metric": "fvu", "label": "FVU", "better": "lower", "null": 0.0}
+OVER_SEEDS = {
+    **FVU,
+    "value": -0.02,
+    "low": -0.03,
+    "high": -0.01,
+    "least": 0.01,
+    "n": 3,
+    "pairing": "matched",
+    "verdict": "better",
+}
+STAYED = {"value": 0.25, "low": None, "high": None, "null": 0.0}
 DIFFERENCES = [
     {
         **FVU,
@@ -57,7 +68,10 @@ def compare(first: Path, second: Path) -> Path:
         "tokens": 500,
         "documents": 9,
         "interval": "student",
+        "sentences": {"runs": "B is worse in FVU.", "configurations": "B is better in FVU."},
         "differences": DIFFERENCES,
+        "configurations": {"first": ["a"], "second": ["b"], "differences": [OVER_SEEDS]},
+        "start": {"same": True, "threshold": 0.7, "first": STAYED, "second": STAYED},
         **features.shared(*saes, *map(codes, saes)),
     }
     path = RunFolder(first).compared(second)

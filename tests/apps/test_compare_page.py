@@ -34,6 +34,8 @@ def test_both_stand_side_by_side_with_what_intervals_say(app, runs):
     shown = app(run="a", other="b")
     assert "fewer than 30 documents: Student&#39;s t" in shown
     assert "0.0500 to 0.150" in shown and ">worse<" in shown and ">not told apart<" in shown
+    assert "B is better in FVU." in shown and "Configurations, over seeds" in shown
+    assert "started from the same random rows" in shown and "25.0% of A&#39;s" in shown
     assert 'href="/feature?run=a&amp;feature=0"' in shown
     assert 'href="/feature?run=b&amp;feature=0"' in shown
     assert f"<code>saelab index {runs / 'b'}</code>" in shown

@@ -49,6 +49,9 @@ def test_the_address_chooses_sorts_and_rates(app):
     shown = body(app(chosen="a,b", sort="name", descending="1"))
     assert shown.index(">half<") < shown.index(">a<") and "run ↓" in shown
     assert "Places" in shown and ">1<" in shown and ">2<" in shown
+    rows = shown[shown.index(">over seeds<") :]  # the run a is better, and b's configuration
+    spans = [rows.index(f"<td>{one}</td><td>{two}</td>") for one, two in ((1, 2), (2, 1))]
+    assert spans[0] < spans[1]
     assert "step on" in body(app(chosen="a,b", by="nonsense"))
 
 

@@ -30,7 +30,8 @@ def show() -> None:
     document, names = _document((name, other), runs)
     state.show(_head(names) + _outdated(document, names, runs))
     differences = comparison.differences(document) + comparison.absorption(document)
-    state.show(differences + comparison.shares(document))
+    state.show(comparison.answers(document) + differences + comparison.over_seeds(document))
+    state.show(comparison.shares(document))
     _listed(document, names, runs, {"run": name, "other": other})
 
 

@@ -116,15 +116,16 @@ def _places(
     by = by if by in rated else "fvu"
     if len(names) < 2:
         return
-    verdicts = {}
+    verdicts, over_seeds = ({}, {})
     for first, second in itertools.permutations(names, 2):
         path = RunFolder(runs[first]).compared(runs[second])
-        if path.is_file() and (said := load_runs.verdicts(path).get(by)):
-            verdicts[first, second] = said
+        for said, seeds in ((verdicts, False), (over_seeds, True)) if path.is_file() else ():
+            if word := load_runs.verdicts(path, over_seeds=seeds).get(by):
+                said[first, second] = word
     placed = standing.places(names, verdicts)
-    state.show(
-        runs_table.leaderboard(placed, picked, by, query, _commands(names, verdicts, picked, runs))
-    )
+    by_seeds = {place.name: place for place in standing.places(names, over_seeds)}
+    commands = _commands(names, verdicts, picked, runs)
+    state.show(runs_table.leaderboard(placed, by_seeds, picked, by, query, commands))
 
 
 def _commands(

@@ -16,7 +16,7 @@ manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_componen
 
 def opened_page(page: str = "overview", /, **query: str) -> AppTest:
     """The page at an address. Raises AssertionError if the page raised anything."""
-    tester = AppTest.from_file(str(APP), default_timeout=30)
+    tester = AppTest.from_file(str(APP), default_timeout=120)
     for key, value in query.items():
         tester.query_params[key] = value
     # AppTest.switch_page knows pages that are files only; Streamlit knows them by their address.

@@ -85,8 +85,7 @@ class CrossLayerTranscoder(nn.Module):
         has them, levels; b_dec [L E]. Raises UsageError for shapes that do not fit: a feature of
         layer i writes to L - i outputs, none of them before its own.
         """
-        clt = cls.__new__(cls)
-        nn.Module.__init__(clt)
+        nn.Module.__init__(clt := cls.__new__(cls))
         clt._hold(layers, b_dec, sparsify)
         return clt
 
@@ -151,7 +150,7 @@ class CrossLayerTranscoder(nn.Module):
     def codes(self, xs: Sequence[Tensor], choose: Choose | None = None) -> list[Code]:
         """Each layer's code of its input [B, D]; values are differentiable in the inputs and the
         parameters. choose: what picks a layer's pairs."""
-        codes = picked(xs, self.sparsify, choose or self._choose, len(self.layers[0].b_enc))
+        codes = picked(xs, self.sparsify, choose or self.choose, len(self.layers[0].b_enc))
         if not torch.is_grad_enabled():
             return codes
         return [
@@ -159,7 +158,8 @@ class CrossLayerTranscoder(nn.Module):
             for code, x_BD, layer in zip(codes, xs, self.layers, strict=True)
         ]
 
-    def _choose(self, x_BD: Tensor, i: int, form: BuiltIn) -> Code:
+    def choose(self, x_BD: Tensor, i: int, form: BuiltIn) -> Code:
+        """The code of layer i alone, of its input [B, D], without gradient."""
         layer = self.layers[i]
         weights = (layer.W_enc.detach(), layer.b_enc.detach())
         return kernels.choose(x_BD.detach(), *weights, form, level=layer.levels)

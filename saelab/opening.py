@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from saelab import joint
 from saelab.device import chosen
 from saelab.digests import sha256
 from saelab.errors import UsageError
@@ -40,6 +41,7 @@ def open(
     device: str = "cpu",
     dtype: str | None = None,
     load: Callable[..., Any] | None = None,
+    any_kind: bool = False,
 ) -> Opened:
     """The SAE of a run with its model and cache, which are those of its record or are refused.
 
@@ -48,7 +50,7 @@ def open(
     IF_ANY: both, but no model of a run on arrays from elsewhere, whose record names none.
     device: where the SAE and a model that is loaded go. dtype: of such a model (default: that of
     the model that filled the cache; float32 without one). load: what loads it (default:
-    `models.load`).
+    `models.load`). any_kind: whether it may be a cross-layer transcoder, which else is refused.
 
     Raises UsageError for a folder without an SAE, for a model or cache that is gone, for
     another one (naming the field that differs), and for a hook that either lacks.
@@ -58,7 +60,7 @@ def open(
     from saelab import formats, models
 
     folder = RunFolder(path)
-    sae = formats.load(folder.path).to(chosen(device))
+    sae = (formats.load_any if any_kind else formats.load)(folder.path).to(chosen(device))
     wants_model = "model" in needs
     if "model if any" in needs:
         wants_model = model is not None or _made_by(sae) != ARRAYS
@@ -90,11 +92,13 @@ def open_all(
     needs: Sequence[str] = ("model", "cache"),
     device: str = "cpu",
     dtype: str | None = None,
+    any_kind: bool = False,
 ) -> list[Opened]:
     """Several runs, each model of which is loaded once; see `open`."""
     from saelab import models
 
     options: dict[str, Any] = {"needs": needs, "device": device, "dtype": dtype}
+    options["any_kind"] = any_kind
     load = functools.cache(models.load)
     return [open(path, model, cache, **options, load=load) for path in paths]
 
@@ -216,11 +220,12 @@ def _check(opened: Opened) -> None:
     for what, record in records.items():
         if record is not None and record.name != ARRAYS and not told:
             told = models.check(model, record, what)
-    for hook in dict.fromkeys(sae.origin.hooks):
+    for hook in dict.fromkeys(part for name in sae.origin.hooks for part in joint.parts(name)):
         # A part of an activation, such as another SAE's error, is no hook of the model.
         models.resolve_hook(model, (cache and cache.whole(hook)) or hook)
     if cache is not None and not told:
-        _check_activations(model, cache, sae.origin.hook)
+        for hook in joint.parts(sae.origin.hook):
+            _check_activations(model, cache, hook)
 
 
 def _check_activations(model: Any, cache: Any, hook: str) -> None:

@@ -39,7 +39,7 @@ saelab.jump: saelab.code
 saelab.layer_codes: saelab.code saelab.sparsify
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify
-saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.origin
+saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.origin
 saelab.tasks: saelab.bundled saelab.errors saelab.models
 saelab.textfiles: saelab.documents saelab.errors
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
@@ -57,13 +57,13 @@ saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial 
 saelab.scaling: saelab.cross_layer saelab.sae
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
     saelab.token_norm
-saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.documents saelab.errors
-    saelab.matching saelab.models saelab.origin saelab.sae saelab.scaling saelab.sparsify
-    saelab.statistics saelab.tasks saelab.token_norm
+saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.cross_layer saelab.documents
+    saelab.errors saelab.joint saelab.kernels saelab.matching saelab.models saelab.origin saelab.sae
+    saelab.scaling saelab.sparsify saelab.statistics saelab.tasks saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
-    saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
+    saelab.joint saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
 saelab.formats: saelab.activations saelab.cross_layer saelab.digests saelab.errors saelab.features
     saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
     saelab.token_norm
@@ -88,7 +88,7 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
     saelab.files saelab.foreign saelab.formats saelab.looking saelab.origin saelab.outdated
     saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
-    saelab.models saelab.origin saelab.runs
+    saelab.joint saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
     saelab.analysis.parts saelab.code saelab.errors saelab.kernels saelab.models saelab.sae
     saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
@@ -108,22 +108,21 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
     saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
-    saelab.digests saelab.errors
-    saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.models
-    saelab.opening saelab.outdated saelab.prompting saelab.runs saelab.sparsify saelab.spelling
-    saelab.statistics
+    saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
+    saelab.folders saelab.models saelab.opening saelab.outdated saelab.prompting saelab.runs
+    saelab.sparsify saelab.spelling saelab.statistics
 apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
     saelab.files saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets
     saelab.tasks training
 apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
-    saelab.analysis.comparison
-    saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer
-    saelab.device saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features
-    saelab.files saelab.folders saelab.formats saelab.inspection saelab.kernels saelab.locks
-    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
-    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics
-    saelab.tasks saelab.textfiles training training.recipes training.reproduce
+    saelab.analysis.comparison saelab.analysis.dark_matter saelab.analysis.prompts
+    saelab.analysis.steering saelab.cross_layer saelab.device saelab.digests saelab.errors
+    saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.formats
+    saelab.inspection saelab.joint saelab.kernels saelab.locks saelab.matching saelab.models
+    saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges saelab.ranks
+    saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics saelab.tasks
+    saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saelab.features import words
 from saelab.features.records import Feature, Token
 
 from . import draw, facts
@@ -27,7 +28,10 @@ def facts_of(feature: Feature, run: str, **query: Any) -> Markup:
         parts += [facts.strong_tokens(few(feature.by_total), "total")]
     if feature.heads:
         parts += [draw.title("Heads", "of the attention output it writes")]
-        parts += [facts.heads(feature.heads)]
+        parts += [facts.heads(dict(enumerate(feature.heads)))]
+    if feature.hooks:
+        parts += [draw.title("Hooks", "of what it writes")]
+        parts += [facts.heads(dict(feature.hooks), "hook", words.HOOKS)]
     parts += [draw.title("Nearest features", "by their decoder rows")]
     parts += [facts.neighbours(feature.neighbours[:NEAR], run, **query)]
     if feature.cofiring:

@@ -166,14 +166,14 @@ def _tokens(strongest: Sequence[str]) -> Markup:
     return cell(tokens(strongest[:SHOWN]) or "–", "tokens")
 
 
-def heads(shares: Sequence[float]) -> Markup:
-    """The share of the decoder row per attention head, with bars."""
-    largest = max(shares, default=0.0) or 1.0
+def heads(shares: Mapping[Any, float], of: str = "head", help_: str = words.HEADS) -> Markup:
+    """The share of the decoder row per attention head, or per hook, with bars."""
+    largest = max(shares.values(), default=0.0) or 1.0
     rows = []
-    for number_, share in enumerate(shares):
+    for number_, share in shares.items():
         bar = html('<i style="width:{:.0f}%"></i>', 100 * share / largest)
         rows.append(line(side(str(number_), "n"), cell(percent(share)), cell(bar, "bar")))
-    return grid((head("head"), head("share", "n", words.HEADS), head("")), rows)
+    return grid((head(of), head("share", "n", help_), head("")), rows)
 
 
 def output_tokens(promoted: Sequence[Logit], suppressed: Sequence[Logit]) -> Markup:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from saelab import joint
 from saelab.errors import UsageError
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 from saelab.runs import RunFolder, read
@@ -67,8 +68,10 @@ def _hooks(run: RunFolder, origin: Origin, named: Sequence[str]) -> tuple[str, .
     """What the SAE reads, what it explains if that is another place, and what else is asked for.
     Of an SAE that was trained here the first two are known, and stay. Raises UsageError for an
     imported transcoder of which one is unknown."""
-    known = tuple(hook for hook in dict.fromkeys(origin.hooks) if hook)
-    if not origin.source:
+    known = tuple(
+        dict.fromkeys(part for hook in origin.hooks if hook for part in joint.parts(hook))
+    )
+    if not origin.source or joint.SIGN in origin.hook:
         return tuple(dict.fromkeys((*known, *named)))
     if not read(run.header).get("transcoder"):
         return tuple(named) or known[:1]
@@ -133,7 +136,7 @@ def check(run: RunFolder, hooks: Sequence[str], plan: "Plan") -> None:
 
 def _pair(origin: Origin, hooks: Sequence[str], header: Mapping[str, Any]) -> tuple[str, str]:
     """What the SAE reads and explains, of what is captured."""
-    if not origin.source:
+    if not origin.source or joint.SIGN in origin.hook:
         return origin.hooks
     return hooks[0], hooks[1] if header.get("transcoder") and len(hooks) > 1 else hooks[0]
 
@@ -144,7 +147,7 @@ def _width(plan: "Plan", hook: str) -> int:
         for asked, entry in plan.hooks.items()
         for name in (asked, *entry["aliases"])
     }
-    return by_name[hook]
+    return sum(by_name[part] for part in joint.parts(hook))
 
 
 def record(run: RunFolder, hooks: Sequence[str], cache: "Cache") -> None:

@@ -54,6 +54,7 @@ def run(args: Args) -> int:
     if args.probe:
         _check_text(folders, args.cache)
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
+    options["any_kind"] = not args.probe  # which probes the features of one place
     opened = opening.open_all(folders, args.model, args.cache, **options)
     results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}
@@ -101,7 +102,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             controls=beside_,
             progress=shown.to,
         )
-    if sae.origin.source:
+    if sae.origin.source and hasattr(sae, "W_dec"):  # not of several layers
         from saelab.evaluation import plausibility
 
         probed["check"] = plausibility.on_cache(sae, cache_)._asdict()
@@ -119,6 +120,10 @@ def _controls(opened: "Opened", args: Args) -> tuple[dict[str, Any], dict[str, A
     here = {
         "random_init": controls.untrained(sae, cache_, args.seed),
         "permuted_decoder": controls.permuted_decoder(sae, args.seed),
+    }
+    if not hasattr(sae, "W_dec"):
+        return here, {"no_frozen_decoder": "a cross-layer transcoder has none"}
+    here |= {
         "random_directions": controls.random_directions(sae, args.seed),
         "shuffled_code": controls.shuffled_code(sae, args.seed),
     }
@@ -170,6 +175,10 @@ def _text(result: dict) -> str:
         from saelab.evaluation import plausibility
 
         parts.append(f"\nas an imported SAE: {plausibility.sentence(result['check'])}")
+    if "hooks" in result:
+        parts.append(beside("one hook replaced", result["hooks"]))
+    if "replaced" in result:
+        parts.append(beside("all layers replaced", {"each reads its own run": result["replaced"]}))
     if "controls" in result:
         parts.append(beside("controls", result["controls"]))
         parts.append(separated(result))
@@ -195,7 +204,8 @@ def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
     from saelab.evaluation import rows
 
     named = {str(folder): folder for folder in saes}
-    grouped = configurations.groups({str(folder): sae for folder, sae in saes.items()})
+    of_one_place = {str(folder): sae for folder, sae in saes.items() if hasattr(sae, "W_dec")}
+    grouped = configurations.groups(of_one_place)
     several = [[named[name] for name in group] for group in grouped if len(group) > 1]
     return [
         {

@@ -35,16 +35,17 @@ def _losses(result: dict) -> str:
 
 
 def beside(title: str, others: Mapping[str, dict]) -> str:
-    """Reconstructions to stand under the report: references whose results are known, or controls:
-    what an SAE that learned nothing, or writes the wrong thing, gets."""
+    """Reconstructions to stand under the report: references whose results are known; controls,
+    what an SAE that learned nothing, or writes the wrong thing, gets; each of several hooks."""
     from saelab.evaluation import rows
 
     known = [row for row in rows.headline() if row.source in rows.SPLICED]
     columns = [row for row in known if all(row.key in fields for fields in others.values())]
-    lines = [f"\n{title:18}" + "".join(f"{row.short:>15}" for row in columns)]
+    width = max(18, *(len(name) + 1 for name in others))
+    lines = [f"\n{title:{width}}" + "".join(f"{row.short:>15}" for row in columns)]
     for name, fields in others.items():
         values = "".join(f"{told(fields[row.key]['value']):>15}" for row in columns)
-        lines.append(f"{name.replace('_', ' '):18}{values}")
+        lines.append(f"{name if '.' in name else name.replace('_', ' '):{width}}{values}")
     return "\n".join(lines)
 
 

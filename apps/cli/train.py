@@ -4,13 +4,15 @@ a model that runs meanwhile.
 `saelab train RECIPE.yaml ...` takes the defaults of these options from a YAML file. A field that it
 gives as a list makes a run of each value, several lists make their product; each run gets a folder
 in --out. An option given here replaces the recipe's. --hook may be given several times, which makes
-a run of each; a `*` in it stands for every hook of the cache that it matches, in --target for the
-hook's layer.
+a run of each (with --crosscoder or --clt one run of all); a `*` in it stands for every hook of the
+cache that it matches, in --target for the hook's layer.
 
     saelab train --cache caches/a --out runs/a --k 32
     saelab train RECIPE.yaml --cache caches/a
     saelab train --cache caches/a --hook 'blocks.*.mlp.hook_in' --target 'blocks.*.hook_mlp_out' \
         --out runs/transcoders
+    saelab train --cache caches/a --hook 'blocks.*.mlp.hook_in' --target 'blocks.*.hook_mlp_out' \
+        --clt --out runs/clt
     saelab train --live --model bundled --text stdlib --hook blocks.1.hook_resid_post --out runs/b
     torchrun --nproc-per-node 8 --no-python saelab train --cache caches/a --out runs/a --k 32
 """

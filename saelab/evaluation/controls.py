@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelab import scaling
 from saelab.activations import Cache
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.evaluation.references import Reconstruct
 from saelab.evaluation.synthetic import World
@@ -22,27 +23,28 @@ from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
 
+Coder = SAE | CrossLayerTranscoder
 L0_TOKENS = 4096  # on which the L0 is measured
 BISECTIONS = 24  # of the number that levels are moved by
 ORACLE_LEVEL = 0.2
 
 
 @torch.no_grad()
-def l0(sae: SAE, x_BD: Tensor) -> float:
+def l0(sae: Coder, x_BD: Tensor) -> float:
     """Pairs per token with non-zero value that the SAE spends on activations."""
     return float((sae.encode(x_BD).values != 0).sum()) / len(x_BD)
 
 
-def measured_l0(sae: SAE, cache: Cache, seed: int = 0) -> float:
+def measured_l0(sae: Coder, cache: Cache, seed: int = 0) -> float:
     """L0 on a sample of the training tokens of the SAE's hook: what its references and controls may
     spend."""
     return l0(sae, sample(sae, cache, seed))
 
 
-def sample(sae: SAE, cache: Cache, seed: int = 0) -> Tensor:
+def sample(sae: Coder, cache: Cache, seed: int = 0) -> Tensor:
     """[B, D]: the training tokens of the SAE's hook on which its L0 is measured."""
     n_tokens = min(L0_TOKENS, cache.n_tokens())
-    return next(cache.batches(sae.origin.hook, n_tokens, seed)).to(sae.W_enc)
+    return next(cache.batches(sae.origin.hook, n_tokens, seed)).to(sae.b_dec)
 
 
 def random_init(sae: SAE, seed: int, l0: float) -> SAE:
@@ -67,18 +69,32 @@ def random_init(sae: SAE, seed: int, l0: float) -> SAE:
     return twin
 
 
-def untrained(sae: SAE, cache: Cache, seed: int = 0) -> SAE:
+def untrained(sae: Coder, cache: Cache, seed: int = 0) -> Coder:
     """`random_init` at the SAE's L0 on its cache, of a seed that the SAE itself was not made
     from."""
-    return random_init(sae, seed + 12345, measured_l0(sae, cache, seed))
+    make = random_layers if isinstance(sae, CrossLayerTranscoder) else random_init
+    return make(sae, seed + 12345, measured_l0(sae, cache, seed))  # type: ignore[arg-type]
 
 
-def permuted_decoder(sae: SAE, seed: int = 0) -> SAE:
+def random_layers(clt: CrossLayerTranscoder, seed: int, l0: float) -> CrossLayerTranscoder:
+    """`random_init` of a cross-layer transcoder, the L0 shared out among its layers."""
+    n_layers = clt.n_layers
+    form = Choice(max(1, round(l0 / n_layers)), signed=clt.sparsify.signed)
+    sizes = (n_layers, clt.width, clt.n_features // n_layers)
+    twin = CrossLayerTranscoder(*sizes, form, d_out=clt.d_out // n_layers, seed=seed)
+    twin.b_dec.data.copy_(clt.b_dec)
+    twin.origin = clt.origin
+    return twin.to(clt.b_dec)
+
+
+def permuted_decoder(sae: Coder, seed: int = 0) -> Coder:
     """The SAE with its decoder rows in random order: the same code, each latent writing what
     another one means."""
     twin = copy.deepcopy(sae)
-    order_F = torch.randperm(sae.n_features, generator=torch.Generator().manual_seed(seed))
-    twin.W_dec.data.copy_(sae.W_dec.data[order_F])
+    draw = torch.Generator().manual_seed(seed)
+    for layer in twin.layers:
+        order_F = torch.randperm(len(layer.W_dec), generator=draw)
+        layer.W_dec.data.copy_(layer.W_dec.data[order_F])
     return twin
 
 

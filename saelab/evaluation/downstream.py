@@ -24,11 +24,14 @@ def predicting(counted_CT: Tensor) -> Tensor:
 
 
 def spliced(
-    splice: Splice, replacements: Mapping[str, Tensor], counted_CT: Tensor
+    splice: Splice,
+    replacements: Mapping[str, Tensor],
+    counted_CT: Tensor,
+    at: str | None = None,
 ) -> dict[str, Compared]:
     """Loss and KL, in nats, of the predictions made where `predicting` says: of the model as it is
     (`clean`), and with each activation [C, T, D] in place at the positions that count; the others
-    pass untouched."""
+    pass untouched. at: the one of several hooks that is replaced (default: all are)."""
     before_CTD = splice.acts[splice.hook]
     counted_CT = counted_CT.to(before_CTD.device)
     predicting_CT = predicting(counted_CT)
@@ -40,6 +43,6 @@ def spliced(
         for name in group:
             replaced_CTD = replacements[name].to(before_CTD)
             replaced_CTD = torch.where(counted_CT[..., None], replaced_CTD, before_CTD)
-            endings[name] = splice.ending(replaced_CTD)
+            endings[name] = splice.ending(replaced_CTD, at)
         compared |= compare(splice.model, endings, splice.tokens_CT, predicting_CT)
     return compared

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from saelab.activations import Cache
 from saelab.code import Code
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Own, Threshold
 
@@ -49,17 +50,19 @@ class Firings:
 
 
 @torch.no_grad()
-def silent(sae: SAE, pieces: Iterable[Tensor]) -> Tensor:
+def silent(sae: SAE | CrossLayerTranscoder, pieces: Iterable[Tensor]) -> Tensor:
     """[F] bool: features of an SAE in inference form that fire on no token of the pieces [B, D].
 
     Only tokens on which a feature that has not fired yet may do so are coded.
     """
-    fired_F = sae.W_enc.new_zeros(sae.n_features, dtype=torch.int64)
+    fired_F = sae.b_dec.new_zeros(sae.n_features, dtype=torch.int64)
     for piece_BD in pieces:
         if bool(fired_F.all()):
             break
-        x_BD = piece_BD.to(sae.W_enc)
-        code = sae.encode(x_BD[_may_fire(sae, x_BD, fired_F)])
+        x_BD = piece_BD.to(sae.b_dec)
+        if isinstance(sae, SAE):
+            x_BD = x_BD[_may_fire(sae, x_BD, fired_F)]
+        code = sae.encode(x_BD)
         on = code.values != 0
         fired_F += torch.bincount(code.features[on], minlength=sae.n_features)
     return fired_F == 0

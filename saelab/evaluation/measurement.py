@@ -4,16 +4,19 @@ on the same tokens.
 Shapes: C contexts, T positions, D width, N tokens, P predictions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from saelab import joint
 from saelab.activations import Cache, Contexts
 from saelab.code import Code
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
+from saelab.evaluation import in_turn
 from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import Firings
 from saelab.evaluation.references import Reconstruct, coded
@@ -23,6 +26,7 @@ from saelab.statistics import DocumentSums
 
 CONTEXTS = 16  # measured at once, at most
 NO_MODEL = "there is no model, its activations were given"
+Coder = SAE | CrossLayerTranscoder
 FLOATS = 1 << 28  # of activations of all rows together, at once: 1 GB
 
 
@@ -52,6 +56,8 @@ class Measurement:
     hooks: what the SAEs read and what they explain; whole: the hook of whose activation they
     explain a part that the model has no hook for, such as another SAE's error (None: they explain
     all of it). untrained: counted by its firing alone (None: there is none).
+    widths: of several hooks (`a+b`) that are explained, each of which is then measured by itself
+    too, for the SAE called `sae`; of a cross-layer transcoder so is the model that it makes.
     watch: called with name and code of every SAE, piece by piece, in the order of the tokens.
     Without a model (None) it is the cached activations that are measured, and there are no losses.
     """
@@ -61,10 +67,11 @@ class Measurement:
         model: Any,
         hooks: tuple[str, str],
         whole: str | None,
-        saes: dict[str, SAE],
+        saes: Mapping[str, Coder],
         known: dict[str, Reconstruct],
-        untrained: SAE | None = None,
+        untrained: Coder | None = None,
         watch: Callable[[str, Code], object] | None = None,
+        widths: Sequence[int] = (),
     ) -> None:
         if model is None and hooks[0] != hooks[1]:
             raise UsageError(
@@ -74,9 +81,16 @@ class Measurement:
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded
         self.untrained, self.watch = untrained, watch
-        self.weights = next(iter(saes.values())).W_enc  # their device and dtype
+        self.first = next(iter(saes.values()))
+        self.weights = self.first.b_dec  # their device and dtype
         self.sums = {name: DocumentSums() for name in self.rows}
-        counted = saes | ({"untrained": untrained} if untrained else {})
+        several = joint.parts(hooks[1]) if len(widths) > 1 else []
+        self.at_hook = {hook: DocumentSums() for hook in several}
+        self.widths = widths
+        clt = saes.get("sae") if several else None
+        self.clt = clt if isinstance(clt, CrossLayerTranscoder) else None
+        self.replaced = DocumentSums()
+        counted = {**saes, **({"untrained": untrained} if untrained else {})}
         self.fired = {name: Firings(sae.n_features) for name, sae in counted.items()}
 
     @cached_property
@@ -110,6 +124,8 @@ class Measurement:
                 self._watched(name, code)
         for name, (x_hat_ND, l0_N) in measured.items():
             self.sums[name].add(owner_N, per_token(target_ND, x_hat_ND, l0_N))
+        if self.at_hook:
+            self._add_hooks(owner_N, target_ND, *measured["sae"])
         if self.untrained:
             self.fired["untrained"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
         if splice is None:
@@ -118,6 +134,23 @@ class Measurement:
         losses = {name: each.loss for name, each in compared.items()}
         for name in measured:
             self.sums[name].add(owner_P, _per_prediction(losses, name, compared[name].kl))
+        for hook in self.at_hook:
+            alone = {name: replacements[name] for name in ("sae", "zero", "mean")}
+            one = spliced(splice, alone, counted_CT, hook)
+            losses = {name: each.loss for name, each in one.items()}
+            self.at_hook[hook].add(owner_P, _per_prediction(losses, "sae", one["sae"].kl))
+        if self.clt is not None:
+            alone = in_turn.compared(splice, self.clt, counted_CT)
+            losses = {name: each.loss for name, each in (compared | {"sae": alone}).items()}
+            self.replaced.add(owner_P, _per_prediction(losses, "sae", alone.kl))
+
+    def _add_hooks(
+        self, owner_N: Tensor, target_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor
+    ) -> None:
+        """What is missed at each of several hooks."""
+        pairs = zip(*(t.split([*self.widths], 1) for t in (target_ND, x_hat_ND)), strict=True)
+        for sums, (x_ND, made_ND) in zip(self.at_hook.values(), pairs, strict=True):
+            sums.add(owner_N, per_token(x_ND, made_ND, l0_N))
 
     def read(
         self, cache: Cache, n_tokens: int, progress: Callable[[int], None] | None = None
@@ -151,17 +184,20 @@ class Measurement:
         """The clean run, ready to be spliced at the hook unless there are no losses, and its
         activations; without a model the cached ones."""
         names = dict.fromkeys([hook, *(() if self.whole else self.hooks)])
+        points = [part for name in names for part in joint.parts(name)]
         if self.model is None:
             return None, {name: cached_CTD for name in names}
         if not self.no_losses:
             splice = Splice(self.model, tokens_CT, hook, [*names])
             return splice, splice.acts
-        acts = running.read(self.model, tokens_CT, [*names])
-        return None, {name: acts[name].flatten(2) for name in names}
+        acts = running.read(self.model, tokens_CT, points)
+        flat = {name: acts[name].flatten(2) for name in points}
+        beside = joint.beside
+        return None, {name: beside([flat[part] for part in joint.parts(name)]) for name in names}
 
     def at_once(self, context: int) -> int:
         """How many contexts are measured at once."""
-        return at_once(self.model, context, len(self.rows), self.weights.shape[1])
+        return at_once(self.model, context, len(self.rows), self.first.d_model)
 
 
 def at_once(model: Any, context: int, n_rows: int, width: int = 0) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor, Code | None]]
@@ -42,7 +43,7 @@ def _reference(x_hat: Callable[[Tensor], Tensor], l0: int) -> Reconstruct:
     return lambda x_ND: (x_hat(x_ND), x_ND.new_full((len(x_ND),), l0), None)
 
 
-def coded(sae: SAE) -> Reconstruct:
+def coded(sae: SAE | CrossLayerTranscoder) -> Reconstruct:
     """An SAE's reconstructions."""
 
     def reconstruct(x_ND: Tensor) -> tuple[Tensor, Tensor, Code | None]:

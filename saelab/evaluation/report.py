@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from saelab.activations import Cache
+from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
@@ -20,7 +21,7 @@ from saelab.evaluation.references import Reconstruct, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
 from saelab.sae import SAE
-from saelab.statistics import Estimate, over_documents, share_over_documents, weights
+from saelab.statistics import DocumentSums, Estimate, over_documents, share_over_documents, weights
 from saelab.statistics.bootstrap import total
 
 Progress = Callable[[int], None]
@@ -29,13 +30,13 @@ CE = {"clean": "clean", "spliced": "spliced", "ablated": "zero", "mean_ablated":
 
 @torch.no_grad()
 def evaluate(
-    sae: SAE,
+    sae: SAE | CrossLayerTranscoder,
     cache: Cache,
     model: Any = None,
     *,
     n_tokens: int = 200_000,
     seed: int = 0,
-    controls: Mapping[str, SAE | Reconstruct] | None = None,
+    controls: Mapping[str, SAE | CrossLayerTranscoder | Reconstruct] | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
@@ -43,12 +44,15 @@ def evaluate(
 
     Each metric of `rows` is an Estimate, interval over documents; null is what an SAE that learned
     nothing gets. Of an SAE on a part of an activation (another SAE's error), the
-    rest of the activation stays as the model has it. Of a model that predicts no tokens, and
-    without one, the rows of predictions are absent and `no_losses` says why. controls: further SAEs
-    at the same hook, or reconstructions, by name, measured on the same tokens (fields `controls`
-    and `separation`, only if there are any). Raises UsageError if the SAE's width is not the
-    cache's, the cache has no held-out document, or the SAE is a transcoder without a model or from
-    a part of an activation.
+    rest of the activation stays as the model has it. Of several hooks (a crosscoder, a cross-layer
+    transcoder) all are replaced at once by what is made of the clean run's activations, and
+    `hooks` has the same rows for each, replaced alone; `replaced` has those of the model in which
+    every layer's output is a cross-layer transcoder's, of that run's own inputs. Of a model that
+    predicts no tokens, and without one, the rows of predictions are absent and `no_losses` says
+    why. controls: further SAEs at the same hook, or reconstructions, by name, measured on the same
+    tokens (fields `controls` and `separation`, only if there are any). Raises UsageError if the
+    SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder
+    without a model or from a part of an activation.
 
     >>> _, sae, cache, model = saelab.open("runs/demo")
     >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]
@@ -64,15 +68,16 @@ def evaluate(
         (source, target),
         cache.whole(source),
         {**others, "sae": sae},
-        references(cache.moments(target, "train"), l0, sae.W_dec.device) | known,
+        references(cache.moments(target, "train"), l0, sae.b_dec.device) | known,
         untrained_,
+        widths=cache.widths(target),
     )
     run.read(cache, n_tokens, progress)
     fields = _report(run, sae, untrained_, cache, [*(controls or {})], seed)
     return fields | (_separation(run, [*(controls or {})], seed) if controls else {})
 
 
-def check_place(sae: SAE, cache: Cache) -> None:
+def check_place(sae: SAE | CrossLayerTranscoder, cache: Cache) -> None:
     """Raise UsageError if the SAE's width is not the cache's, or its place is none in a model."""
     source, target = sae.origin.hooks
     if cache.width(source) != sae.d_model:
@@ -102,7 +107,7 @@ def _separation(run: Measurement, controls: list[str], seed: int) -> dict[str, A
 
 
 def _report(
-    run: Measurement, sae: SAE, untrained_: SAE, cache: Any, named: list[str], seed: int
+    run: Measurement, sae: Any, untrained_: Any, cache: Any, named: list[str], seed: int
 ) -> dict:
     """All fields from the sums."""
     documents = run.sums["sae"].documents
@@ -131,7 +136,30 @@ def _report(
         "n_features": sae.n_features,
         "references": beside,
         **({"controls": controls} if controls else {}),
+        **_several(run, by_row, documents, weights_RG),
     }
+
+
+def _several(
+    run: Measurement, by_row: list[Metric], documents: list[int], weights_RG: np.ndarray
+) -> dict[str, dict]:
+    """Of several hooks the rows of each, replaced alone; of a cross-layer transcoder those of the
+    model that it makes."""
+
+    def stated(sums: DocumentSums, sources: tuple[str, ...]) -> dict[str, dict]:
+        table = sums.table(documents)
+        return {
+            row.key: over_documents(table, row.statistic, weights_RG).as_dict()
+            for row in by_row
+            if row.source in sources and row.key != "l0"
+        }
+
+    fields: dict[str, dict] = {}
+    if run.at_hook:
+        fields["hooks"] = {hook: stated(sums, SPLICED) for hook, sums in run.at_hook.items()}
+    if run.clt is not None and not run.no_losses:
+        fields["replaced"] = stated(run.replaced, ("prediction",))
+    return fields
 
 
 def _losses(no_losses: str, whole: Mapping[str, np.ndarray]) -> dict[str, float | str]:
@@ -152,7 +180,11 @@ def _estimate(row: Metric, tables: dict, fired: dict, weights_RG: np.ndarray) ->
 
 
 def _firing(
-    run: Measurement, saes: Mapping[str, SAE], cache: Any, sums_G: dict, seed: int
+    run: Measurement,
+    saes: Mapping[str, SAE | CrossLayerTranscoder],
+    cache: Any,
+    sums_G: dict,
+    seed: int,
 ) -> dict[str, dict]:
     """The sums of rows about features, by source and then by SAE."""
     documents, tokens_G = run.sums["sae"].documents, sums_G["tokens"]
@@ -165,6 +197,6 @@ def _firing(
     return {"firing": firing, "training": training}
 
 
-def fires(sae: SAE, cache: Any, seed: int) -> np.ndarray:
+def fires(sae: SAE | CrossLayerTranscoder, cache: Any, seed: int) -> np.ndarray:
     """[F] bool: whether each feature fires in training."""
     return ~silent(sae, training_tokens(cache, sae.origin.hook, seed)).cpu().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saelab import matching
+from saelab import joint, matching
 from saelab.features import directions
 from saelab.features.collect import Statistics
 from saelab.features.groups import best
@@ -63,8 +63,9 @@ def _entropy(entropy_FE: NDArray, sum_FE: NDArray) -> NDArray:
 def directions_of(
     subject: Subject, lists: dict[str, Lists], promoted: Lists, summary: dict[str, Any]
 ) -> None:
-    """Neighbours; output tokens, and by token who promotes it; shares of heads. What there is goes
-    into the summary: `outputs`, `heads`."""
+    """Neighbours; output tokens, and by token who promotes it; shares of heads, or of the hooks
+    that a crosscoder writes to. What there is goes into the summary: `outputs`, `heads`,
+    `hooks`."""
     sae = subject.sae
     W_FD, signed = sae.W_dec.detach(), sae.sparsify.signed
     index_FK, cosine_FK = directions.nearest(
@@ -81,6 +82,12 @@ def directions_of(
     if n_heads:
         share_FH = directions.head_shares(W_FD, n_heads).cpu().numpy()
         lists["heads"].add(share_FH.reshape(-1), np.arange(len(W_FD)).repeat(n_heads))
+    hooks = joint.parts(sae.origin.target or subject.hook)
+    if len(hooks) > 1:
+        widths = subject.cache.widths(joint.joined(hooks))
+        share_FH = directions.shares(W_FD, widths).cpu().numpy()
+        lists["heads"].add(share_FH.reshape(-1), np.arange(len(W_FD)).repeat(len(hooks)))
+        summary.update(hooks=hooks)
     summary.update(outputs=map_DV is not None, heads=n_heads)
 
 

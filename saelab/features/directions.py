@@ -5,6 +5,7 @@ Shapes: F features, G features of another SAE, D width, V vocabulary, K kept per
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -124,7 +125,14 @@ def _pairs(parts: list[Tensor]) -> Tensor:
 def head_shares(W_dec_FD: Tensor, n_heads: int) -> Tensor:
     """[F, H]: the share of each decoder row's squared norm in each head's part of attention's z,
     which is stored head after head; 0 for a row of norm 0."""
-    square_FH = W_dec_FD.float().square().unflatten(1, (n_heads, -1)).sum(2)
+    return shares(W_dec_FD, [W_dec_FD.shape[1] // n_heads] * n_heads)
+
+
+def shares(W_dec_FD: Tensor, widths: Sequence[int]) -> Tensor:
+    """[F, H]: the share of each decoder row's squared norm in each of H parts of these widths; 0
+    for a row of norm 0."""
+    parts = W_dec_FD.float().square().split([*widths], 1)
+    square_FH = torch.stack([part.sum(1) for part in parts], 1)
     return square_FH / square_FH.sum(1, keepdim=True).clamp_min(1e-30)
 
 

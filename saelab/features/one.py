@@ -32,6 +32,7 @@ def feature(stored: Stored, feature: int) -> Feature:
     # The promoted tokens are stored first, then as many suppressed ones.
     pushed = [Logit(stored.vocabulary.text(token), value) for token, value in logits.tolist()]
     half = len(pushed) // 2
+    hooks = stored.summary.get("hooks", [])  # whose shares lie where others have those of heads
     return Feature(
         row=stored.row(feature),
         by_total=_strongest(stored, strong, "by_total"),
@@ -47,7 +48,8 @@ def feature(stored: Stored, feature: int) -> Feature:
         ],
         matches=matches(stored, feature),
         histogram=_bins(bars),
-        heads=heads.tolist(),
+        heads=[] if hooks else heads.tolist(),
+        hooks=[*zip(hooks, heads.tolist(), strict=True)] if hooks else [],
     )
 
 

@@ -1,5 +1,6 @@
 """What reading an index returns. Shapes: T positions of a context."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -172,6 +173,8 @@ class Feature(NamedTuple):
     """occupied bins, ascending; negative ones first"""
     heads: list[float]
     """share of the decoder row's squared norm per head; [] unless attention's z is written"""
+    hooks: Sequence[tuple[str, float]] = ()
+    """(hook, share of the decoder row's squared norm) of each that a crosscoder writes to"""
 
 
 class Example(NamedTuple):

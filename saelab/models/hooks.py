@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from saelab import joint
 from saelab.errors import UsageError
 from saelab.models.families import other_names
 from saelab.models.model import Model
@@ -72,6 +73,8 @@ def resolve_hook(model: Any, name: str) -> str:
     """
     if isinstance(model, Model) and name in model.names:
         return model.names[name]
+    if len(joint.parts(name)) > 1:
+        raise UsageError(f"{name} is several hook points, and this takes an SAE of one of them")
     names = hook_points(model)
     known = next((other for other in (name, *other_names(name)) if other in names), None)
     if known is None:

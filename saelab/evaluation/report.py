@@ -16,7 +16,7 @@ from saelab.errors import UsageError
 from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
-from saelab.evaluation.measurement import Measurement
+from saelab.evaluation.measurement import Coder, Measurement
 from saelab.evaluation.references import Reconstruct, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
@@ -61,8 +61,9 @@ def evaluate(
     source, target = sae.origin.hooks
     l0 = measured_l0(sae, cache, seed)
     untrained_ = untrained(sae, cache, seed)
-    others = {name: each for name, each in (controls or {}).items() if isinstance(each, SAE)}
-    known = {name: each for name, each in (controls or {}).items() if not isinstance(each, SAE)}
+    given = (controls or {}).items()
+    others = {name: each for name, each in given if isinstance(each, Coder)}
+    known = {name: each for name, each in given if not isinstance(each, Coder)}
     run = Measurement(
         model,
         (source, target),

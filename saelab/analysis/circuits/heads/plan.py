@@ -40,6 +40,8 @@ class Plan(NamedTuple):
         """Raise UsageError, listing what there is, for an unknown task, method or truth."""
         if self.method != FEATURES:
             method(self.method)
+        if self.published is not None:
+            self._check_published(self.published)
         check_source(self.task)
         if self.truth not in TRUTHS:
             raise UsageError(f"unknown truth {self.truth!r}: there are {', '.join(TRUTHS)}")
@@ -49,8 +51,6 @@ class Plan(NamedTuple):
             )
         if self.n is not None and self.n < 1:
             raise UsageError(f"n={self.n}: at least one prompt is needed")
-        if self.published is not None:
-            self._check_published(self.published)
         if self.seconds is not None and self.method not in STOPPING:
             raise UsageError(
                 f"seconds={self.seconds:g}: {self.method} ends by itself; a budget is for "

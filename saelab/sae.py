@@ -175,8 +175,7 @@ class SAE(nn.Module):
         return x_hat_BD.reshape(*x.shape[:-1], -1), code
 
     def base(self, x_BD: Tensor) -> Tensor:
-        """What an empty code decodes to: b_dec [D_out], plus the skip of x if there is one [B,
-        D_out]."""
+        """What an empty code decodes to: b_dec [D_out]; with a skip, plus that of x [B, D_out]."""
         return self.b_dec if self.W_skip is None else self.b_dec + x_BD @ self.W_skip.T
 
     def forward(self, x: Tensor, grad: Tensor | None = None) -> Tensor:
@@ -206,7 +205,8 @@ class SAE(nn.Module):
         if not isinstance(self.sparsify, Choice) or self.sparsify.over == "token":
             return
         shift = 0 if self.transcoder else self.b_dec
-        centred = [x_BD.to(self.W_enc) - shift for x_BD in first_tokens(batches, n_tokens)]
+        pieces = (x_BD.to(self.W_enc) for x_BD in first_tokens(batches, n_tokens))
+        centred = [normalised(x_BD, self.token_norm).x - shift for x_BD in pieces]
         self.levels = levels(centred, self.W_enc, self.b_enc, self.sparsify, share)
 
     def frozen(self) -> "SAE":

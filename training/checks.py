@@ -41,8 +41,23 @@ def problems(config: Config) -> Iterator[str]:
     yield from _of_loss(config)
     yield from _of_adam(config)
     yield from _of_several_hooks(config)
+    yield from _of_tokens_and_rows(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
+
+
+def _of_tokens_and_rows(config: Config) -> Iterator[str]:
+    """What standardised tokens and new rows do not go with."""
+    if config.normalise == "token" and config.target is not None:
+        yield (
+            "normalise=token gives a reconstruction its input's own mean and size, and a "
+            "transcoder predicts another hook: leave it out"
+        )
+    if config.normalise == "token" and len(joint.parts(config.hook or "")) > 1:
+        yield "normalise=token is for one hook: several side by side have a scale each"
+    if config.revive and (config.clt or config.freeze == "decoder"):
+        what = "a cross-layer transcoder" if config.clt else "freeze=decoder"
+        yield f"revive gives features new decoder rows, and {what} has none to give: leave it out"
 
 
 def _of_data(config: Config) -> Iterator[str]:

@@ -59,6 +59,9 @@ class Config:
     keep: Count = 1_000_000
     """positions, from the text's beginning, of the cache that is kept in the run's folder for later
     verbs, and for the levels of batch and feature budgets"""
+    normalise: Literal["none", "token"] = "none"
+    """token: subtract each token's mean and divide by its standard deviation, which the saved SAE
+    then does too (not for transcoders); none: all tokens are divided by one number"""
     sparsify: str = "topk"
     """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu;
     or, with signed or gradient scores, signed-, gradient- or signed-gradient- before topk,
@@ -127,6 +130,9 @@ class Config:
     dead ones only)"""
     k_aux: Count | None = None
     """dead features per token in AuxK (default: D / 2)"""
+    revive: bool = False
+    """once per window give dead features that no gradient of AuxK reaches new rows, towards tokens
+    with a high error"""
     dead_window: Count | None = None
     """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the
     run if that is shorter)"""

@@ -3,7 +3,8 @@
 Shapes: B tokens, F features of the layer, A of them that are considered, D width in, E width out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,14 @@ from .layout import Layout
 from .updates import Extra, unread
 
 
+def idle(rows: Sequence[dict]) -> float:
+    """The mean AuxK loss over the later half of a run's rows in which features were dead, if it is
+    1 or more, which doing nothing would reach as well; else 0."""
+    late = [row["aux"] for row in rows[len(rows) // 2 :] if row["dead"] and row.get("aux")]
+    mean = fmean(late) if late else 0.0
+    return mean if mean >= 1 else 0.0
+
+
 class Tools(NamedTuple):
     """What all layers of a run have in common."""
 
@@ -24,6 +33,8 @@ class Tools(NamedTuple):
     """whether values are"""
     share: float
     """of a layer in the loss, 1 over their number"""
+    dtype: torch.dtype
+    """what the products are made in"""
 
 
 def extra(
@@ -40,19 +51,17 @@ def extra(
     layer: its W_enc, b_enc, W_dec [F, E]. error: gives target - x_hat, whose last E numbers are
     those that the layer writes to.
     """
-    config, n_rare = tools.config, int(rare_F.sum())
-    if not n_rare or not config.aux:
+    config = tools.config
+    if not bool(rare_F.any()) or not config.aux:
         return None
     k_aux = config.k_aux or centred_BD.shape[1] // 2
-    silent_F = torch.where(rare_F, silent_F, -1)
-    rows_A = silent_F.topk(min(n_rare, max(1024, 4 * k_aux))).indices.sort().values
-    rows_A = tools.layout.mine(rows_A)
+    rows_A = tools.layout.mine(silent_longest(silent_F, rare_F, k_aux))
     W_enc, b_enc, W_dec = weights = [
         _at_least_float32(w.detach()[rows_A]).requires_grad_()
         for w in (layer.W_enc, layer.b_enc, layer.W_dec)
     ]
     error_BE = error()[:, -W_dec.shape[1] :]
-    with fused.quick_products(config, layer.W_enc.device):
+    with fused.products(tools.dtype, layer.W_enc.device):
         loss = losses.aux_k(
             centred_BD.to(W_enc.dtype),
             error_BE.to(W_enc.dtype),
@@ -66,6 +75,12 @@ def extra(
     loss = loss * tools.share
     dW_enc, db_enc, dW_dec = torch.autograd.grad(config.aux * loss, weights)
     return Extra(unread(loss), rows_A, dW_enc, db_enc, dW_dec)
+
+
+def silent_longest(silent_F: Tensor, rare_F: Tensor, k_aux: int) -> Tensor:
+    """[A], ascending: of the rare features those silent longest, a bounded number."""
+    most = min(int(rare_F.sum()), max(1024, 4 * k_aux))
+    return torch.where(rare_F, silent_F, -1).topk(most).indices.sort().values
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

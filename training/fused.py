@@ -52,17 +52,24 @@ def backend_of(config: Config, device: torch.device) -> str | None:
     return None
 
 
-def quick_products(config: Config, device: torch.device) -> AbstractContextManager:
-    """Products of an auxiliary loss in bfloat16: on a GPU, and on a CPU where the probe found it
-    fast and adding up in float32; else as they are.
+def aux_dtype(config: Config, device: torch.device) -> torch.dtype:
+    """What an auxiliary loss is multiplied out in: bfloat16 on a GPU, and on a CPU where the probe
+    found it fast and adding up in float32; else float32.
 
-    Their relative error is 2^-8, in a gradient of weight 1/32; in float32 they would cost as much
-    as the rest of the step.
+    Its relative error is 2^-8, in a gradient of weight 1/32; in float32 the products would cost as
+    much as the rest of the step.
     """
     if device.type == "cuda" and config.backend in (None, "triton"):
-        return torch.autocast("cuda", torch.bfloat16)
+        return torch.bfloat16
     if device.type != "cpu" or config.backend not in (None, "cpu"):
-        return contextlib.nullcontext()
+        return torch.float32
     from saelab.kernels.cpu.probe import screen_dtype
 
-    return torch.autocast("cpu", torch.bfloat16, enabled=screen_dtype() == torch.bfloat16)
+    return torch.bfloat16 if screen_dtype() == torch.bfloat16 else torch.float32
+
+
+def products(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:
+    """Within the block products are made in bfloat16, or as they are."""
+    if dtype != torch.bfloat16:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

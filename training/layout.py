@@ -45,6 +45,10 @@ class Layout(Protocol):
         """The mean over all tokens, of that over this rank's."""
         ...
 
+    def every_token(self, mine_BD: Tensor) -> Tensor:
+        """The rows of all tokens of the batch, in order, of those of this rank's tokens."""
+        ...
+
     def once(self, whole: Tensor) -> Tensor:
         """A summand of `over_features` that every rank holds."""
         ...
@@ -94,6 +98,9 @@ class Alone:
 
     def over_tokens(self, mean: Tensor) -> Tensor:
         return mean
+
+    def every_token(self, mine_BD: Tensor) -> Tensor:
+        return mine_BD
 
     def once(self, whole: Tensor) -> Tensor:
         return whole

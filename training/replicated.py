@@ -44,6 +44,9 @@ class Replicated:
     def over_tokens(self, mean: Tensor) -> Tensor:
         return collectives.total(mean, "means") / ranks.world()
 
+    def every_token(self, mine_BD: Tensor) -> Tensor:
+        return collectives.gathered(mine_BD, "new rows").flatten(0, 1)
+
     def once(self, whole: Tensor) -> Tensor:
         return whole
 

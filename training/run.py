@@ -6,31 +6,30 @@ Shapes: B tokens, F features, D width.
 
 import contextlib
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from saelab import joint, ranks, scaling
-from saelab.budgets import Zipf, fit_zipf, whole
+from saelab import ranks, scaling
+from saelab.budgets import Zipf, fit_zipf
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import FailedRun
 from saelab.kernels import backend
 from saelab.sae import SAE
 from saelab.sparsify import Choice
+from saelab.token_norm import TokenNorm, normalised
 
-from . import dead, distributed, fused, start, updates, updating
+from . import dead, distributed, fused, revival, updates, updating
+from .begin import Widths, budget, measured, new_sae
 from .config import Config
 from .counters import Counters
-from .scale import Scale, geometric_median, scale_of
+from .scale import Scale
 from .step import Step
 
-GEOMETRIC_MEDIAN_TOKENS = 32_768
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
-EVERYTHING = slice(None)
-Widths = tuple[Sequence[int], Sequence[int]]
+NORMS: dict[str, TokenNorm] = {"none": "", "token": "layer_norm"}
 
 
 class Run:
@@ -49,14 +48,17 @@ class Run:
         widths: Widths = ((), ()),
     ) -> None:
         self.config, self.layout = config, distributed.of(config)
+        raw_BD, same = first_BD, first_target_BD is first_BD
+        first_BD = self._normalised(raw_BD)
+        first_target_BD = first_BD if same else first_target_BD
         sizes = (first_BD.shape[1], first_target_BD.shape[1])
-        measured = ranks.at_first(lambda: _measured(first_BD, first_target_BD, widths))
-        self.scale, median_D = measured[0].to(config.place), measured[1]
+        sample = ranks.at_first(lambda: measured(first_BD, first_target_BD, widths))
+        self.scale, median_D = sample[0].to(config.place), sample[1]
         self.sae = new_sae(config, *sizes, self.layout.part).to(config.place)
         self.sae.b_dec.data.copy_(median_D)
         if self.sae.learns_levels:
             self._start_levels(first_BD[:LEVEL_TOKENS].to(config.place) / self.scale.input)
-        self.probe = first_BD[:PROBE_TOKENS].clone()
+        self.probe = raw_BD[:PROBE_TOKENS].clone()
         self.optimiser = updating.for_run(config, self.sae, self.layout)
         self.average = (
             {name: p.detach().float().clone() for name, p in self.sae.named_parameters()}
@@ -65,7 +67,12 @@ class Run:
         )
         self.counters = Counters(config, len(self.sae.layers))
         self.budget_F = budget(config, Zipf(), self.counters.density())
-        self.n_done = 0
+        self.aux_dtype = fused.aux_dtype(config, self.sae.b_dec.device)
+        self.n_done = self.n_revived = 0
+
+    def _normalised(self, x_BD: Tensor) -> Tensor:
+        """Activations as the SAE is trained on them, but for the scale."""
+        return normalised(x_BD, NORMS[self.config.normalise]).x
 
     @torch.no_grad()
     def _start_levels(self, x_BD: Tensor) -> None:
@@ -90,7 +97,7 @@ class Run:
         any weight has changed."""
         with backend(self.config.backend) if self.config.backend else contextlib.nullcontext():
             device, rows = self.sae.b_dec.device, self.layout.rows
-            scaled_BD = rows(x_BD, device) / self.scale.input
+            scaled_BD = self._normalised(rows(x_BD, device)) / self.scale.input
             same = target_BD is x_BD
             target_BD = scaled_BD if same else rows(target_BD, device) / self.scale.target
             grad_BD = None if grad_BD is None else rows(grad_BD, device)
@@ -116,9 +123,11 @@ class Run:
         fired_F = self.layout.fired(forward.fired)
         self.counters.count(fired_F, config.batch)
         self._average()
+        if revival.due(config, self.n_done + 1):
+            self.n_revived += revival.revive(self, batch.x, forward.error())
         self.n_done += 1
         l0 = fired_F.sum().double() / config.batch
-        return Step(total, terms, l0, dead, dense, certified, rate)
+        return Step(total, terms, l0, dead, dense, self.n_revived, certified, rate)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's
@@ -142,7 +151,8 @@ class Run:
         """AuxK of each layer, see `dead.extra`."""
         sae, layers = self.sae, self.sae.layers
         centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec.detach()
-        tools = dead.Tools(self.config, self.layout, sae.sparsify.signed, 1 / len(layers))
+        share = 1 / len(layers)
+        tools = dead.Tools(self.config, self.layout, sae.sparsify.signed, share, self.aux_dtype)
         columns = [t.chunk(len(layers)) for t in (self.counters.silent_F, rare_F)]
         inputs = centred_BD.chunk(len(layers), 1)
         return [
@@ -167,6 +177,8 @@ class Run:
         sae.load_state_dict(weights)
         sae.normalise_decoder()
         scaling.fold(sae, self.scale.input, self.scale.target)
+        if isinstance(sae, SAE):
+            sae.token_norm = NORMS[self.config.normalise]
         return sae
 
     def state(self) -> dict[str, Tensor]:
@@ -179,6 +191,8 @@ class Run:
         tensors |= {} if self.budget_F is None else {"budget": self.budget_F}
         numbers = {
             "n_done": torch.tensor(self.n_done),
+            "n_revived": torch.tensor(self.n_revived),
+            "aux_bfloat16": torch.tensor(self.aux_dtype == torch.bfloat16),
             "scale": self.scale.flat(),
         }
         return tensors | self.counters.state() | {"probe": self.probe} | numbers
@@ -200,42 +214,7 @@ class Run:
         self.counters.load_state(tensors)
         self.budget_F = tensors.get("budget")
         self.probe, self.n_done = probe, int(tensors["n_done"])
+        self.n_revived = int(tensors.get("n_revived", 0))
+        if "aux_bfloat16" in tensors:  # what this machine's probe finds may differ
+            self.aux_dtype = torch.bfloat16 if tensors["aux_bfloat16"] else torch.float32
         self.scale = Scale.of(tensors["scale"], self.sae.d_model)
-
-
-def new_sae(
-    config: Config, d_model: int, d_out: int, part: slice = EVERYTHING
-) -> SAE | CrossLayerTranscoder:
-    """The untrained SAE of a configuration, or some of its features; its cross-layer transcoder,
-    for the widths of all layers together."""
-    if config.clt:
-        n_layers = len(joint.parts(config.hook or ""))
-        sizes = (n_layers, d_model // n_layers, config.features, config.form)
-        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=start.seed_of(config))
-        return clt.to(getattr(torch, config.dtype))
-    shape = {
-        "d_out": d_out,
-        "transcoder": config.target is not None,
-        "skip": config.skip,
-        "seed": start.seed_of(config),
-        "part": part,
-    }
-    form = config.form  # whose k may be more than the features of a part
-    held = replace(form, k=1) if isinstance(form, Choice) else form
-    sae = SAE(d_model, config.features, held, **shape).to(getattr(torch, config.dtype))
-    sae.sparsify = form
-    return sae
-
-
-def _measured(x_BD: Tensor, target_BD: Tensor, widths: Widths) -> tuple[Scale, Tensor]:
-    """The scale of a sample of tokens, and the target's geometric median so scaled."""
-    scale = scale_of(x_BD, target_BD, widths)
-    return scale, geometric_median(target_BD[:GEOMETRIC_MEDIAN_TOKENS] / scale.target)
-
-
-def budget(config: Config, law: Zipf, density_F: Tensor) -> Tensor | None:
-    """[F] int64: pairs per feature of a batch by the law at each feature's rank; None for the
-    default, equal shares."""
-    if config.shares == "equal":
-        return None
-    return whole(law.expected(density_F), config.k * config.batch, config.batch)

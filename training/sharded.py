@@ -64,6 +64,9 @@ class Sharded:
     def over_tokens(self, mean: Tensor) -> Tensor:
         return mean
 
+    def every_token(self, mine_BD: Tensor) -> Tensor:
+        return mine_BD
+
     def once(self, whole: Tensor) -> Tensor:
         return whole * (ranks.rank() == 0)
 

@@ -20,6 +20,8 @@ class Step(NamedTuple):
     """share of F"""
     dense: Number
     """share of F"""
+    revived: int
+    """dead features that were given new rows, since the first step"""
     certified: float | None
     """share of the choices that the first screen certified (None: not screened)"""
     lr: float
@@ -34,5 +36,6 @@ class Step(NamedTuple):
         """Everything by name, flat."""
         shares = {"l0": self.l0, "dead": self.dead, "dense": self.dense}
         numbers = {"loss": self.loss, **self.terms, **shares}
+        numbers |= {"revived": self.revived} if self.revived else {}
         numbers |= {} if self.certified is None else {"certified_fraction": self.certified}
         return {name: round(float(value), 8) for name, value in {**numbers, "lr": self.lr}.items()}

@@ -155,14 +155,23 @@ def summary(config: Config) -> tuple[dict, str]:
 
 
 def warn(config: Config) -> None:
-    """Say on stderr, with what to do, that the loss was still falling as the rate began to."""
-    rate = beside("training.rate")
-    fell = rate.fall(rate.rows(Path(config.out)), config.n_steps, config.decay)
-    if fell <= rate.FELL:
-        return
-    higher = "" if config.lr is None else f", or a higher --lr than {config.lr:.2g},"
-    print(
-        f"{config.out}: the loss was still falling when the decay began ({fell:.0%} over the fifth "
-        f"of the steps before it): more --tokens than {config.tokens:,}{higher} would lower it",
-        file=sys.stderr,
-    )
+    """Say on stderr, with what to do, that the loss was still falling as the rate began to, and
+    that AuxK brought no dead feature back."""
+    rate, rows = beside("training.rate"), beside("training.rate").rows(Path(config.out))
+    fell = rate.fall(rows, config.n_steps, config.decay)
+    if fell > rate.FELL:
+        higher = "" if config.lr is None else f", or a higher --lr than {config.lr:.2g},"
+        print(
+            f"{config.out}: the loss was still falling when the decay began ({fell:.0%} over the "
+            f"fifth of the steps before it): more --tokens than {config.tokens:,}{higher} would "
+            "lower it",
+            file=sys.stderr,
+        )
+    if loss := beside("training.dead").idle(rows):
+        remedy = "a lower --lr" if config.revive else "--revive, or a lower --lr,"
+        print(
+            f"{config.out}: AuxK has brought no dead feature back, its loss stayed at {loss:.2f} "
+            f"and doing nothing gives 1; {rows[-1]['dead']:.1%} of the features are dead: {remedy} "
+            "would leave fewer",
+            file=sys.stderr,
+        )

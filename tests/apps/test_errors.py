@@ -109,6 +109,11 @@ def test_k_above_the_features_is_refused_with_the_numbers(tiny_cache: Path, tmp_
             "relu has none: give l1 or tanh",
         ),
         (["--hook", HOOK, "--skip"], 2, "skip needs a transcoder: name a --target"),
+        (
+            ["--hook", HOOK, "--target", HOOK, "--normalise", "token"],
+            2,
+            "a transcoder predicts another hook: leave it out",
+        ),
         (["--hook", HOOK, "--clip", "0"], 2, "clip=0.0: give a number above 0"),
         (["--hook", HOOK, "--ema", "1"], 2, "ema=1.0: give a number between 0 and 1"),
         (["--hook", HOOK, "--colour", "red"], 2, "--colour"),

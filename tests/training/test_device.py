@@ -133,11 +133,8 @@ def test_what_serves_a_device_and_how_precise_the_products_beside_it_are(
     assert fused.backend_of(config, torch.device("cpu")) == "cpu"
     assert fused.backend_of(config, torch.device("meta")) is None
     assert fused.backend_of(replace(config, backend="reference"), card) is None
-    asked = []
-    monkeypatch.setattr(torch, "autocast", lambda *words, **_: asked.append(words))
-    fused.quick_products(config, card)
-    fused.quick_products(replace(config, backend="reference"), card)
-    assert asked == [("cuda", torch.bfloat16)]
+    assert fused.aux_dtype(config, card) == torch.bfloat16
+    assert fused.aux_dtype(replace(config, backend="reference"), card) == torch.float32
 
 
 def test_what_two_backends_have_screened_is_read_at_once():

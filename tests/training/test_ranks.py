@@ -49,10 +49,10 @@ def off(config: training.Config, n: int, *patch: Any) -> float:
 
 
 RUNS = [
-    {"sparsify": "batchtopk", "ema": 0.9, "clip": 0.5},
+    {"sparsify": "batchtopk", "ema": 0.9, "clip": 0.5, "revive": True},
     {"sparsify": "feature-choice", "shares": "zipf", "mutual": 0.3},
     {"sparsify": "jumprelu"},
-    {"sparsify": "abstopk", "loss": "matryoshka", "layout": "replicated"},
+    {"sparsify": "abstopk", "loss": "matryoshka", "layout": "replicated", "revive": True},
     {"sparsify": "topk", "loss": "matryoshka", "clip": 0.5},
 ]
 

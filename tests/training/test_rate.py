@@ -79,6 +79,22 @@ def test_a_run_without_rows_before_its_decay_is_not(tmp_path: Path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_auxk_that_brings_nothing_back_is_told_and_one_that_does_is_not(tmp_path: Path, capsys):
+    config = run(tmp_path, LEVEL)
+    rows = rate.rows(tmp_path)
+
+    def told(aux: float, dead: float) -> str:
+        changed = [{**row, "aux": aux, "dead": dead} for row in rows]
+        (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
+        warn(config)
+        return capsys.readouterr().err
+
+    assert "stayed at 1.02" in told(1.02, 0.3) and "30.0% of the features are dead" in told(
+        1.02, 0.3
+    )
+    assert told(0.98, 0.3) == told(0.0, 0.0) == ""
+
+
 def test_the_summary_names_the_peak_rate(tmp_path: Path):
     numbers, text = summary(run(tmp_path, LEVEL))
     assert numbers["learning_rate"] == 0.0021 and text.endswith("at rate 0.0021")

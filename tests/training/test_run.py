@@ -1,9 +1,11 @@
 """A training step: fused and autograd agree, decoder rows keep unit norm, dead features come back,
 several runs share a pass."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from saelab import SAE
 from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.kernels.cpu import probe
+from saelab.token_norm import normalised
 from tests.conftest import HOOK, SECOND_HOOK
+from training import revival
 from training.run import Run
 from training.scale import geometric_median, scale_of
 from training.updates import Autograd, Batch, Fused
@@ -92,6 +96,61 @@ def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: t
         return float((run.sae.W_enc[:64] - before).detach().norm())
 
     assert moved(0.0) < 1e-3 < 0.1 < moved(1 / 32)
+
+
+@pytest.mark.parametrize("sparsify", ["topk", "jumprelu"])
+def test_a_feature_that_no_gradient_reaches_gets_a_new_row_and_fires(
+    config: training.Config, sparsify: str
+):
+    def fired(revive: bool) -> torch.Tensor:
+        config_ = replace(config, sparsify=sparsify, dead_window=512, revive=revive)
+        run, _ = stepped(config_, 0)
+        run.sae.b_enc.data[:8] = -100.0  # below 0 at every token, so that AuxK's gradient is 0
+        stream = Cache(config.cache).batches(HOOK, config.batch)
+        n_fired_F = torch.zeros(128)
+        for _ in range(20):
+            x = next(stream)
+            run.step(x, x)
+            n_fired_F += run.counters.silent_F == 0
+        assert (run.n_revived >= 8) == revive
+        return n_fired_F[:8] > 1  # once is counted for the new row itself
+
+    assert fired(True).all() and not fired(False).any()
+
+
+def test_new_rows_point_towards_the_errors_of_tokens_with_high_ones():
+    error = torch.diag(torch.tensor([1e-3, 5.0, 1e-3, 4.0]))
+    centred = torch.ones(4, 4)
+    fresh = revival.fresh_rows(centred, error, 2, seed=0)
+    assert sorted(fresh.W_dec.argmax(1).tolist()) == [1, 3]
+    assert torch.equal(fresh.W_enc, revival.SHORT * fresh.W_dec)
+    assert fresh.levels.tolist() == pytest.approx([revival.SHORT / 2] * 2)
+    torch.testing.assert_close(fresh.W_dec.norm(dim=1), torch.ones(2))
+    other = revival.fresh_rows(centred, error, 2, seed=0, transcoder=True)
+    torch.testing.assert_close(other.W_enc, torch.full((2, 4), revival.SHORT / 2))
+
+
+def test_normalised_tokens_train_what_standardised_activations_do(config: training.Config):
+    def trained(x: torch.Tensor, normalise: Literal["none", "token"]) -> tuple[Run, SAE]:
+        run = Run(replace(config, normalise=normalise, sparsify="batchtopk"), x, x)
+        run.sae.load_state_dict(start)
+        for rows in x.split(config.batch):
+            run.step(rows, rows)
+        sae = run.final()
+        assert isinstance(sae, SAE)
+        sae.calibrate([x])
+        return run, sae.frozen()
+
+    stream = Cache(config.cache).batches(HOOK, config.batch)
+    x = torch.cat([next(stream) for _ in range(8)])
+    given = normalised(x, "layer_norm")
+    start = copy.deepcopy(Run(config, given.x, given.x).sae.state_dict())
+    (one, mine), (other, theirs) = trained(x, "token"), trained(given.x, "none")
+    assert isinstance(one.sae, SAE) and isinstance(other.sae, SAE)
+    assert torch.equal(one.sae.W_enc, other.sae.W_enc) and torch.equal(one.probe, x[:16])
+    torch.testing.assert_close(mine(x), given.undo(theirs(given.x)))
+    assert not torch.allclose(mine(x), theirs(x)) and mine.token_norm == "layer_norm"
+    assert torch.equal(mine.levels, theirs.levels) and theirs.levels.min() > 0
 
 
 def test_training_lowers_the_error_and_saves_an_sae_of_raw_activations(

@@ -101,7 +101,7 @@ training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.fil
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.cross_layer
     saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.jump saelab.kernels
     saelab.layer_codes saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
-    saelab.runs saelab.sae saelab.scaling saelab.sparsify
+    saelab.runs saelab.sae saelab.scaling saelab.sparsify saelab.token_norm
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

@@ -14,10 +14,7 @@ said, and the others go on. `ms` is CPU time per step, on one thread.
 """
 
 import argparse
-import contextlib
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +30,7 @@ from torch import Tensor
 from benchmarks.trained import job as jobs
 from benchmarks.trained import measured
 from benchmarks.trained.job import Job
+from benchmarks.trained.worker import Worker, WorkerEnded
 from saelab import SAE, models
 from saelab.activations import Cache
 from saelab.sparsify import Choice, Threshold
@@ -83,7 +81,7 @@ class Bench:
         np.save(folder / "x.npy", self.x_ND.numpy())
         self.held_out_ND = tokens(cache, self.hook, "held_out", HELD_OUT)
 
-    def row(self, worker: "Worker", job: Job) -> dict[str, Any]:
+    def row(self, worker: Worker, job: Job) -> dict[str, Any]:
         """A worker's SAE of a job and its numbers. Raises WorkerEnded where it fails."""
         place = Path(tempfile.mkdtemp(dir=self.folder))
         (place / "job.json").write_text(json.dumps(job._asdict()))
@@ -108,42 +106,6 @@ class Bench:
         both = [spliced, SAE.of(zeros, Choice(form.k))]
         kept, ablated = added_loss(both, self.cache, self.model, self.hook, SPLICED)
         return 1 - kept / ablated
-
-
-class WorkerEnded(Exception):
-    """A package's process ended before its job was done; the last line that it wrote."""
-
-
-class Worker:
-    """A package's process, in its own environment, that trains one job after another."""
-
-    def __init__(self, package: str, python: str, folder: Path) -> None:
-        self.package, self.log = package, folder / f"{package}.log"
-        root = str(HERE.parent)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [python, "-m", "benchmarks.trained", package],
-                cwd=root,
-                env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-
-    def train(self, place: Path) -> None:
-        """Have the job of a folder trained."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(f"{place}\n")
-            self.process.stdin.flush()
-        if not any(line == "done\n" for line in iter(self.process.stdout.readline, "")):
-            raise WorkerEnded(self.log.read_text().strip().splitlines()[-1])
-
-    def close(self) -> None:
-        """End it."""
-        self.process.kill()
-        self.process.wait()
 
 
 def rows_of(path: Path) -> list[dict]:

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import training
+from saelab import SAE
+from saelab.kernels.cpu import probe
 from tests.conftest import HOOK, ROOT
+from training import checkpoint
 
 rng = random.Random(11)
 POINTS = sorted(rng.randint(2, 118) for _ in range(5))
@@ -85,3 +88,30 @@ def test_a_killed_run_resumes_to_the_same_weights(
 def test_another_data_order_would_be_caught(config: training.Config, whole: Path, tmp_path: Path):
     other = training.train(replace(config, out=str(tmp_path / "run"), order_seed=1))
     assert not same(final_state(other), final_state(whole))
+
+
+def test_auxk_is_resumed_in_the_dtype_it_was_begun_in(
+    config: training.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = str(tmp_path / "run")
+    config = replace(config, out=out, checkpoint_every=10, tokens=20 * 256)
+
+    def resumed(name: str) -> dict[str, torch.Tensor]:
+        def interrupt(step: int, *_: object) -> None:
+            if step == 12:
+                raise KeyboardInterrupt
+
+        again = replace(config, out=f"{config.out}-{name}")
+        with probe.screening(torch.bfloat16), pytest.raises(KeyboardInterrupt):
+            training.train(again, progress=interrupt)
+        with probe.screening(torch.float32):  # as the probe may find another time
+            training.train(again, resume=True)
+        return SAE.load(again.out).state_dict()
+
+    with probe.screening(torch.bfloat16):
+        whole = SAE.load(training.train(config)).state_dict()
+    assert torch.equal(resumed("kept")["W_dec"], whole["W_dec"])
+    load = checkpoint.load
+    unrecorded = lambda *a: {k: v for k, v in load(*a).items() if k != "aux_bfloat16"}  # noqa: E731
+    monkeypatch.setattr(checkpoint, "load", unrecorded)
+    assert not torch.equal(resumed("forgotten")["W_dec"], whole["W_dec"])

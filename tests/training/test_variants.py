@@ -13,10 +13,9 @@ from saelab import SAE
 from saelab.activations import Cache
 from saelab.errors import UsageError
 from saelab.kernels import column_sums
-from saelab.kernels.cpu import probe
 from saelab.sparsify import Choice, Threshold
 from tests.conftest import HOOK, SECOND_HOOK, make_cache
-from training import checkpoint, start
+from training import start
 from training.run import Run
 from training.updates import Autograd, Fused
 
@@ -291,27 +290,3 @@ def test_an_interrupted_run_resumes_to_the_same_bits(config, options, stop):
     again = training.train(config, resume=True)
     files = ["sae/sae.safetensors", "checkpoints/step-00000040.safetensors"]
     assert all((again / name).read_bytes() == (whole / name).read_bytes() for name in files)
-
-
-def test_auxk_is_resumed_in_the_dtype_it_was_begun_in(config, monkeypatch: pytest.MonkeyPatch):
-    config = replace(config, dead_window=512, checkpoint_every=10, tokens=20 * 256)
-
-    def resumed(name: str) -> dict[str, torch.Tensor]:
-        def interrupt(step: int, *_: object) -> None:
-            if step == 12:
-                raise KeyboardInterrupt
-
-        again = replace(config, out=f"{config.out}-{name}")
-        with probe.screening(torch.bfloat16), pytest.raises(KeyboardInterrupt):
-            training.train(again, progress=interrupt)
-        with probe.screening(torch.float32):  # as the probe may find another time
-            training.train(again, resume=True)
-        return SAE.load(again.out).state_dict()
-
-    with probe.screening(torch.bfloat16):
-        whole = SAE.load(training.train(config)).state_dict()
-    assert torch.equal(resumed("kept")["W_dec"], whole["W_dec"])
-    load = checkpoint.load
-    unrecorded = lambda *a: {k: v for k, v in load(*a).items() if k != "aux_bfloat16"}  # noqa: E731
-    monkeypatch.setattr(checkpoint, "load", unrecorded)
-    assert not torch.equal(resumed("forgotten")["W_dec"], whole["W_dec"])

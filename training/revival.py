@@ -10,7 +10,7 @@ rate, throw the new rows off the data as the old ones were, and others with them
 Shapes: B tokens, F features, A of them, D width in, E width out.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,10 +19,6 @@ from saelab.sae import SAE
 
 from .config import Config
 from .dead import silent_longest
-
-if TYPE_CHECKING:
-    from .run import Run
-
 
 SHORT = 0.2  # length of a new encoder row, Bricken et al. 2023's share of the usual one
 
@@ -46,7 +42,7 @@ class Fresh(NamedTuple):
 
 
 @torch.no_grad()
-def revive(run: "Run", x_BD: Tensor, error_BE: Tensor) -> int:
+def revive(run: Any, x_BD: Tensor, error_BE: Tensor) -> int:
     """Give new rows to the dead features that have a positive pre-activation at no token of the
     batch, where AuxK's gradient is 0: towards the errors of tokens drawn in proportion to their
     squared error; biases of 0, and a whole window to fire in. Returns their number."""
@@ -88,7 +84,7 @@ def fresh_rows(
     return Fresh(W_enc_AD, W_dec_AE, levels_A)
 
 
-def _put(run: "Run", features_A: Tensor, fresh: Fresh) -> None:
+def _put(run: Any, features_A: Tensor, fresh: Fresh) -> None:
     """The rows that this rank holds of these features, in place; their silence begins anew."""
     mine_A = run.layout.mine(features_A)
     place_A = torch.searchsorted(features_A, mine_A + run.layout.part.start)

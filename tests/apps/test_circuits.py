@@ -149,7 +149,7 @@ def test_exact_patching_is_not_compared_with_itself(bundled: str, tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    assert main([*command, "--n", "8", "--held-out", "24", "--repeats", "1"]) == 0
+    assert main([*command, "--n", "2", "--held-out", "4", "--repeats", "1"]) == 0
     assert "exact patching is the truth itself" in capsys.readouterr().out
     result = json.loads((tmp_path / "circuit.json").read_text())
     assert result["auc"] is None and result["truth"] is None

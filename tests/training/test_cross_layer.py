@@ -89,6 +89,13 @@ def test_the_loss_is_of_one_residual(config: training.Config):
     assert float(measured.loss) == pytest.approx(float(due.detach()), rel=1e-5)
 
 
+@pytest.fixture
+def same_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of other configurations start from other weights: here from the same."""
+    monkeypatch.setattr("training.start.seed_of", lambda config: config.seed)
+
+
+@pytest.mark.usefixtures("same_start")
 def test_of_one_layer_it_is_the_transcoder_of_that_seed(config: training.Config):
     one = replace(config, hook=READS[1], target=WRITES[1])
     clt, transcoder = stepped(one)[0].final(), stepped(replace(one, clt=False))[0].final()
@@ -148,6 +155,7 @@ def test_interrupted_and_resumed_it_is_the_same_bits(config: training.Config, ki
     assert load(whole).origin.hook == "+".join(READS)
 
 
+@pytest.mark.usefixtures("same_start")
 def test_a_crosscoder_of_one_hook_is_an_sae_bit_for_bit(config: training.Config):
     base = replace(config, clt=False, hook=READS[0], target=None)
     plain, crossed = (stepped(replace(base, crosscoder=one))[0] for one in (False, True))

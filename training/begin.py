@@ -15,9 +15,9 @@ from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
+from . import start
 from .config import Config
 from .scale import Scale, geometric_median, scale_of
-from .start import seed_of
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
 EVERYTHING = slice(None)
@@ -32,13 +32,13 @@ def new_sae(
     if config.clt:
         n_layers = len(joint.parts(config.hook or ""))
         sizes = (n_layers, d_model // n_layers, config.features, config.form)
-        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=seed_of(config))
+        clt = CrossLayerTranscoder(*sizes, d_out=d_out // n_layers, seed=start.seed_of(config))
         return clt.to(getattr(torch, config.dtype))
     shape = {
         "d_out": d_out,
         "transcoder": config.target is not None,
         "skip": config.skip,
-        "seed": seed_of(config),
+        "seed": start.seed_of(config),
         "part": part,
     }
     form = config.form  # whose k may be more than the features of a part

@@ -140,7 +140,7 @@ def test_recipes_with_unknown_fields_or_no_file_are_refused(tmp_path: Path, caps
     assert "no field learning_rate; there are cache, out, hook" in last_line(capsys)
     assert main(["train", "no-such-recipe"]) == 2
     assert (
-        "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, "
+        "no recipe 'no-such-recipe': neither a file nor one of abstopk, demo, g-sae, matryoshka, "
         "mutual-feature-choice" in last_line(capsys)
     )
 

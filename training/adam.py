@@ -97,8 +97,9 @@ class Thrifty:
             name: (torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype))
             for name, p in sae.named_parameters()
         }
-        waits = config.lazy and isinstance(sae, SAE)
-        self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64) if waits else None
+        self.last_F = None
+        if config.lazy and isinstance(sae, SAE):
+            self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64)
 
     @torch.no_grad()
     def step(self, rate: float, number: int) -> Tensor | None:

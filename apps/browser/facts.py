@@ -95,7 +95,8 @@ def stability(known: Stable | None, feature: int) -> Markup:
     of = {name: column[feature] for name, column in known.columns.items() if len(column)}
     pairs = []
     for name, said in (("cosine", "writes alike"), ("cofiring", "fires alike")):
-        chance = "" if known.nulls[name] is None else f"; by chance {percent(known.nulls[name])}"
+        null = known.nulls[name]
+        chance = "" if null is None else f"; by chance {percent(null)}"
         pairs.append((said, f"in {round(of[name] * n)} of {n} seeds", words.STABLE + chance))
     if not math.isnan(of["subspace"]):
         chance = number(known.nulls["subspace"], 2)

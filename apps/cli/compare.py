@@ -71,7 +71,11 @@ def compared(args: Args) -> tuple[list[dict], list[dict]]:
 
     of = measured(args)
     sides = _sides(args, of.saes)
-    pairs = groups.matched(*sides, of.saes) if args.against else list(combinations(of.saes, 2))
+    if args.against:
+        first_side, second_side = sides
+        pairs = groups.matched(first_side, second_side, of.saes)
+    else:
+        pairs = list(combinations(of.saes, 2))
     values = {name: differences.values(of.together, name) for name in of.saes}
     grouped = sides if args.against else configurations.groups(of.saes)
     results = []
@@ -148,12 +152,14 @@ def _pair(names: tuple[str, str], of: Measured, over_seeds: dict | None, args: A
     first, second = names
     stage(f"features of {first} and {second}")
     here, there = RunFolder(of.folders[first]), RunFolder(of.folders[second])
-    together, saes = of.together, [of.saes[name] for name in names]
-    codes = [together.codes[name] for name in names]
-    rows = [each.as_dict() for each in differences.differences(together, *names, args.seed)]
+    together, one, other = of.together, of.saes[first], of.saes[second]
+    measured = differences.differences(together, first, second, args.seed)
+    rows = [each.as_dict() for each in measured]
     n_documents = len(together.documents)
-    shared = features.shared(*saes, *codes, args.seed)
-    fired = [np.array(shared["fired"][side]) for side in ("first", "second")]
+    codes = together.codes
+    shared = features.shared(one, other, codes[first], codes[second], args.seed)
+    one_fired_F = np.array(shared["fired"]["first"])
+    other_fired_F = np.array(shared["fired"]["second"])
     result = document(
         "compare",
         args.seed,
@@ -172,9 +178,9 @@ def _pair(names: tuple[str, str], of: Measured, over_seeds: dict | None, args: A
         },
         differences=rows,
         configurations=over_seeds,
-        start=starts.beside(*saes, *fired, args.seed),
+        start=starts.beside(one, other, one_fired_F, other_fired_F, args.seed),
         **shared,
-        **compare_labels.absorbed(*saes, of.known, args),
+        **compare_labels.absorbed(one, other, of.known, args),
     )
     keep(here.compared(there.path), result)
     return result

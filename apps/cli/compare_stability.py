@@ -61,7 +61,7 @@ def _fields(name: str, each: "Stability", of: "Measured") -> dict[str, Any]:
         "run": name,
         "others": [other for other in of.saes if other != name],
         "sae": RunFolder(of.folders[name]).sae_digest(),
-        "tokens": of.together.codes[name].shape[0],
+        "tokens": int(of.together.tables[name]["tokens"].sum()),
         "threshold": matching.FOUND,
         "means": {
             key: {"value": each.mean(key), "low": None, "high": None, "null": each.nulls[key]}

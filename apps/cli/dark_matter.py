@@ -7,7 +7,7 @@ what each costs the model.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
 from saelab.ranges import Count, Weight
@@ -59,7 +59,7 @@ def run(args: Args) -> int:
     folders = finished("dark-matter", args.runs)
     if args.errors and len(folders) > 1:
         raise UsageError(f"--errors writes the error of one run, {len(folders)} are named")
-    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = opening.open_all(folders, args.model, args.cache, **options)
     _check_common(opened)
     saes = {str(folder): run.sae for folder, run in zip(folders, opened, strict=True)}

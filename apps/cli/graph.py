@@ -70,7 +70,7 @@ def run(args: Args) -> int:
     from saelab.files import write_json
 
     prompt_source.check(args.task, args.prompts)
-    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = sets.open_set(args.run, args.model, needs=("model",), **options)
     model, saes = opened[0].model, [one.sae for one in opened]
     prompts = given(args, model)

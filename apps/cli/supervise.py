@@ -50,7 +50,7 @@ def run(args: Args) -> int:
     source = prompt_source.chosen(args.task, args.prompts)
     fit, test, metric = _rows(args, source)
     task, results = prompt_source.name(source), []
-    options = {"device": args.place, "dtype": args.model_dtype or "float32"}
+    options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = opening.open_all(folders, args.model, needs=("model",), **options)
     for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
         if args.prompts:

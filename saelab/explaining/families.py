@@ -16,8 +16,14 @@ from saelab.explaining import kinds
 from saelab.explaining.corpus import Corpus
 from saelab.spelling import Piece, alone, spell
 
-OF_TOKENS = ("token", "bigram", "trigram", "previous token", "token before the previous")
-OF_TEXT = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
+OF_TOKENS: Sequence[str] = (
+    "token",
+    "bigram",
+    "trigram",
+    "previous token",
+    "token before the previous",
+)
+OF_TEXT: Sequence[str] = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
 LONGEST = 64  # of the places in a line and the indents that are told apart
 
 
@@ -78,7 +84,7 @@ def absent(
     corpus: Corpus, pieces: Sequence[Piece] | None, promoted_UJ: NDArray | None = None
 ) -> dict[str, str]:
     """The families that cannot be had of a corpus, by name, each with the reason."""
-    why = {}
+    why: dict[str, str] = {}
     if pieces is None:
         why = dict.fromkeys(OF_TEXT, "there is no tokenizer: what tokens read is not known")
         if _numbers_rows(corpus):

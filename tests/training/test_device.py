@@ -71,8 +71,8 @@ def test_a_run_goes_on_where_it_was_interrupted_on_another_device(
 def test_a_tensor_that_stays_on_the_cpu_is_caught(
     config: training.Config, monkeypatch: pytest.MonkeyPatch
 ):
-    def astray(config: training.Config) -> Counters:
-        return Counters(replace(config, device="cpu"))
+    def astray(config: training.Config, layers: int) -> Counters:
+        return Counters(replace(config, device="cpu"), layers)
 
     monkeypatch.setattr(run_, "Counters", astray)
     with pretend_accelerator(), pytest.raises(RuntimeError, match="same device"):

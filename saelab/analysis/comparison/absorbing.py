@@ -28,12 +28,13 @@ def compared(first: SAE, second: SAE, known: Labelled, seed: int = 0) -> dict[st
         if reason := too_few(train, test, label):
             left_out[label] = reason
             continue
-        sides = [absorption(sae, train, test, label, seed) for sae in (first, second)]
-        if sides[0].rate.value is None:
-            f1 = f"{sides[0].probe_f1:.2f}"
+        one = absorption(first, train, test, label, seed)
+        if one.rate.value is None:
+            f1 = f"{one.probe_f1:.2f}"
             left_out[label] = f"a linear probe finds it with F1 {f1}, too seldom to be absorbed"
             continue
-        rows.append(_row(label, *sides, seed))
+        other = absorption(second, train, test, label, seed)
+        rows.append(_row(label, one, other, seed))
     return {"texts": len(known.groups), "properties": rows, "left_out": left_out}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.decomposition import Map
+from saelab.evaluation.controls import Coder
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums
 
@@ -30,7 +31,7 @@ class Subject:
     """One SAE under study: its reconstructions, the sums its maps are fitted from, and what its
     scored tokens add up to."""
 
-    def __init__(self, sae: SAE, untrained: SAE, hook: str, seed: int) -> None:
+    def __init__(self, sae: SAE, untrained: Coder, hook: str, seed: int) -> None:
         self.sae, self.hook = sae, hook
         self.random = torch.Generator().manual_seed(seed)
         self.untrained = untrained

@@ -82,7 +82,7 @@ def shifted(fired_BS: "csc_matrix", seed: int) -> "csc_matrix":
     """Each feature's firings moved round the corpus by a random number of tokens of its own."""
     from scipy.sparse import csc_matrix
 
-    n_tokens, n_features = fired_BS.shape
+    n_tokens, n_features = fired_BS.shape  # type: ignore[misc] # as typed, a matrix may have none
     move_S = np.random.default_rng(seed).integers(n_tokens, size=n_features)
     column_N = np.repeat(np.arange(n_features), np.diff(fired_BS.indptr))
     at_N = (fired_BS.indices + move_S[column_N]) % n_tokens

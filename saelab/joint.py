@@ -1,9 +1,10 @@
 """Several hook points as one: the name `a+b` stands for the activations at a and b side by side."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIGN = "+"
 
@@ -22,6 +23,10 @@ def parts(hook: str) -> list[str]:
     return hook.split(SIGN)
 
 
-def beside(pieces: Sequence[Tensor]) -> Tensor:
+def beside(pieces: Sequence["Tensor"]) -> "Tensor":
     """[..., D1 + D2 + ...] of activations [..., D1], [..., D2], ...; a single one is not copied."""
-    return pieces[0] if len(pieces) == 1 else torch.cat([*pieces], -1)
+    if len(pieces) == 1:
+        return pieces[0]
+    import torch  # the command line asks for names before it loads torch
+
+    return torch.cat([*pieces], -1)

@@ -166,10 +166,10 @@ def test_a_model_that_does_not_fit_is_not_blamed_on_its_files(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     monkeypatch.setattr(loading, "_plain", exhausted)
-    line = ["circuits", "--model", str(tiny_model), "--prompts", "8", "--device", "cpu"]
+    line = ["circuits", "--model", str(tiny_model), "--n", "8", "--device", "cpu"]
     assert main(line) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "out of memory on cuda:0" in said and "--prompts 4 (not 8)" in said
+    assert "out of memory on cuda:0" in said and "--n 4 (not 8)" in said
     assert said.endswith("--model-dtype bfloat16")
 
 

@@ -39,12 +39,12 @@ def drawn(payload: Mapping[str, Any], n_links: int) -> go.Figure:
         marker={
             "color": [COLOURS[node["kind"]] for node in nodes],
             "symbol": [SYMBOLS[node["kind"]] for node in nodes],
-            "size": [6 + 60 * node["own"] ** 0.5 for node in nodes],
+            "size": [6 + 60 * (node["own"] or 0) ** 0.5 for node in nodes],
         },
         text=[escape(f"{node['id']} {node['text']} {node['value'] or ''}") for node in nodes],
         hoverinfo="text",
     )
-    labels = [escape(token) for token in payload["tokens"]]
+    labels = [escape(token) for token in payload["columns"]]
     figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, tickangle=-60)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[escape(row) for row in rows])
     return styled(figure, 80 + ROW * len(rows))

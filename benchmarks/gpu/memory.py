@@ -61,7 +61,7 @@ class ThroughAutograd(NamedTuple):
         self.number[0] += 1
         with kernels.backend("triton"):
             self.optimiser.forward(updates.Batch(self.x, self.x), float(self.x.shape[1]))
-            self.optimiser.update(1e-4, self.number[0], None)
+            self.optimiser.update(1e-4, self.number[0], [None])
 
 
 def through_autograd(card: Card, shape: Shape, form: Choice) -> ThroughAutograd:

@@ -231,7 +231,7 @@ def test_the_page_shows_a_circuit_and_says_what_to_type_where_there_is_none(
         body = "".join(element.proto.body for element in page.get("html"))
         assert ("a3.h6" in body and "greater-than" in body) == (place == written)
         assert ("saelab circuits --task" in body) == (place == tmp_path)
-        assert len(page.get("plotly_chart")) == (2 if place == written else 0)
+        assert len(page.get("plotly_chart")) == (1 if place == written else 0)
     assert browse.check_places((written,)) == {}
 
 

@@ -10,7 +10,7 @@ import pytest
 from apps.cli import VERBS, module_of
 from tests.fuzz.mutate import Ends
 
-N = 40  # command lines of each verb
+N = 80  # command lines of each verb
 VALUES = ["", "-", "--", "=", "0", "-1", "1", "7", "5k", "1e3", "1e400", "nan", "inf", "None", "x"]
 VALUES += [
     "true",

@@ -118,7 +118,7 @@ def of_model(
                 "side by side"
             )
         chunks = list(cache.counted(hook, "held_out", n_tokens))
-        codes = [sae.encode(chunk.x) for chunk in chunks]
+        codes = [sae.encode(chunk.x.to(sae.b_dec)).to("cpu") for chunk in chunks]
         tokens = [chunk.tokens for chunk in chunks]
         heads[hook] = report(sae, Code.concatenate(codes), torch.cat(tokens), shape[0], seed)
     return heads

@@ -83,7 +83,7 @@ def test_a_file_of_pairs_gets_the_same_from_the_command_and_a_page(
     monkeypatch.setenv(PLACES, json.dumps([str(tmp_path / "circuits")]))
     page = opened_page("circuits")
     body = "".join(element.proto.body for element in page.get("html"))
-    assert "<h1>later</h1>" in body and len(page.get("plotly_chart")) == 2
+    assert "<h1>later</h1>" in body and len(page.get("plotly_chart")) == 1
 
 
 def test_parts_of_given_prompts_share_none(bridge, own, file: Path):

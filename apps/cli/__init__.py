@@ -1,6 +1,7 @@
 """The `saelab` command: one module per verb, imported only when its verb is typed."""
 
 import contextlib
+import errno
 import io
 import signal
 import sys
@@ -84,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
 
         from .exhausted import told
 
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            error = UsageError("a file's name is too long for this disk: give a shorter --out")
         if exhausted := told(error, args):
             print(f"saelab {argv[0]}: {exhausted}", file=sys.stderr)
             return 1

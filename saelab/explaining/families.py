@@ -16,14 +16,9 @@ from saelab.explaining import kinds
 from saelab.explaining.corpus import Corpus
 from saelab.spelling import Piece, alone, spell
 
-OF_TOKENS: Sequence[str] = (
-    "token",
-    "bigram",
-    "trigram",
-    "previous token",
-    "token before the previous",
-)
-OF_TEXT: Sequence[str] = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
+Names = Sequence[str]
+OF_TOKENS: Names = ("token", "bigram", "trigram", "previous token", "token before the previous")
+OF_TEXT: Names = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
 LONGEST = 64  # of the places in a line and the indents that are told apart
 
 
@@ -60,8 +55,8 @@ def every(
 ) -> Iterator[Family]:
     """The families, the plainest first, one at a time; those that `absent` names are not there.
 
-    pieces: what every token reads; None where there is no tokenizer: rules then name tokens by
-    their ids. promoted_UJ: the output tokens that each unit promotes.
+    pieces: what every token reads; None without a tokenizer: rules name ids. promoted_UJ: the
+    output tokens that each unit promotes.
     """
     now, words = _tokens(corpus, pieces)
     before, earlier, after = _shifted(now, 1), _shifted(now, 2), _shifted(now, -1)

@@ -87,7 +87,7 @@ def report(sae: SAE, code: Code, tokens_B: Tensor, n_heads: int, seed: int = 0) 
     )
     null_R = themes(similarity_GG[sets_RK[:, :, None], sets_RK[:, None]])
     low, high = (float(null_R.quantile(q)) for q in (0.025, 0.975))
-    shares_GH = head_shares(sae, n_heads)[live_G]
+    shares_GH = head_shares(sae, n_heads).cpu()[live_G]
     rows = []
     for head in range(n_heads):
         top = shares_GH[:, head].topk(FEATURES)

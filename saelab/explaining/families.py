@@ -16,9 +16,8 @@ from saelab.explaining import kinds
 from saelab.explaining.corpus import Corpus
 from saelab.spelling import Piece, alone, spell
 
-Names = Sequence[str]
-OF_TOKENS: Names = ("token", "bigram", "trigram", "previous token", "token before the previous")
-OF_TEXT: Names = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
+OF_TOKENS = ("token", "bigram", "trigram", "previous token", "token before the previous")
+OF_TEXT = ("kind", "kinds", "region", "kind in region", "place in line", "indent")
 LONGEST = 64  # of the places in a line and the indents that are told apart
 
 
@@ -81,9 +80,9 @@ def absent(
     """The families that cannot be had of a corpus, by name, each with the reason."""
     why: dict[str, str] = {}
     if pieces is None:
-        why = dict.fromkeys(OF_TEXT, "there is no tokenizer: what tokens read is not known")
+        why |= {name: "there is no tokenizer: what tokens read is not known" for name in OF_TEXT}
         if _numbers_rows(corpus):
-            why |= dict.fromkeys(OF_TOKENS, "tokens are not known: each row has its own number")
+            why |= {name: "tokens are not known: each row has its number" for name in OF_TOKENS}
     if promoted_UJ is None:
         why["output token"] = "which output tokens it promotes is not known"
     return why

@@ -82,7 +82,7 @@ def absent(
     if pieces is None:
         why |= {name: "there is no tokenizer: what tokens read is not known" for name in OF_TEXT}
         if _numbers_rows(corpus):
-            why |= {name: "tokens are not known: each row has its number" for name in OF_TOKENS}
+            why |= {name: "tokens are unknown: each row has its own number" for name in OF_TOKENS}
     if promoted_UJ is None:
         why["output token"] = "which output tokens it promotes is not known"
     return why

@@ -132,7 +132,7 @@ class Config:
     """dead features per token in AuxK (default: D / 2)"""
     revive: bool = False
     """once per window give dead features that no gradient of AuxK reaches new rows, towards tokens
-    with a high error; at twice the default rate it left 4% dead instead of 38% (one seed)"""
+    with a high error; whether that lowers the FVU is not measured"""
     dead_window: Count | None = None
     """tokens without firing after which a feature counts as dead (default: 10M, or a tenth of the
     run if that is shorter)"""

@@ -6,14 +6,13 @@ Shapes: D width of the inputs, E of the outputs; of several hooks side by side a
 import torch
 from torch import Tensor
 
-from saelab.cross_layer import CrossLayerTranscoder
-from saelab.sae import SAE
+from saelab.coder import Coder
 
 Scale = float | Tensor
 
 
 @torch.no_grad()
-def fold(sae: SAE | CrossLayerTranscoder, scale: Scale, scale_out: Scale | None = None) -> None:
+def fold(sae: Coder, scale: Scale, scale_out: Scale | None = None) -> None:
     """Make an SAE of inputs divided by `scale` (and targets by `scale_out`) one of raw ones; values
     grow by the target's.
 

@@ -54,27 +54,29 @@ saelab.sae: saelab.calibration saelab.code saelab.errors saelab.initial saelab.j
     saelab.origin saelab.sparsify saelab.token_norm
 saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial saelab.kernels
     saelab.layer_codes saelab.origin saelab.sae saelab.sparsify
-saelab.scaling: saelab.cross_layer saelab.sae
+saelab.coder: saelab.cross_layer saelab.sae
+saelab.scaling: saelab.coder
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
     saelab.token_norm
-saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.cross_layer saelab.documents
-    saelab.errors saelab.joint saelab.kernels saelab.matching saelab.models saelab.origin saelab.sae
-    saelab.scaling saelab.sparsify saelab.statistics saelab.tasks saelab.token_norm
+saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.coder saelab.cross_layer
+    saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching saelab.models
+    saelab.origin saelab.sae saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
+    saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.joint saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
-saelab.formats: saelab.activations saelab.cross_layer saelab.digests saelab.errors saelab.features
-    saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
+saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.digests saelab.errors
+    saelab.features saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
     saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.statistics
     saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
     saelab.initial saelab.matching saelab.sae saelab.statistics
-saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.digests saelab.errors
-    saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae saelab.statistics
-    saelab.token_norm
+saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.coder saelab.digests
+    saelab.errors saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae
+    saelab.statistics saelab.token_norm
 saelab.analysis.prompts: saelab.activations saelab.analysis.dark_matter saelab.analysis.frozen
     saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.spelling
     saelab.statistics saelab.tasks saelab.token_norm
@@ -98,10 +100,11 @@ saelab.folders: saelab.runs
 saelab.sets: saelab.errors saelab.folders saelab.models saelab.opening saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.tasks
-training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.cross_layer
-    saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.jump saelab.kernels
-    saelab.layer_codes saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
-    saelab.runs saelab.sae saelab.scaling saelab.sparsify saelab.token_norm
+training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.coder
+    saelab.cross_layer saelab.device saelab.digests saelab.errors saelab.files saelab.joint
+    saelab.jump saelab.kernels saelab.layer_codes saelab.locks saelab.models saelab.origin
+    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
+    saelab.token_norm
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
     saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics

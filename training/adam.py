@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from saelab.cross_layer import CrossLayerTranscoder
+from saelab.coder import Coder
 from saelab.sae import SAE
 
 from .config import Config
@@ -34,7 +34,7 @@ class Adam(Protocol):
     def more(self) -> dict[str, Tensor]: ...
 
 
-def for_run(config: Config, sae: SAE | CrossLayerTranscoder) -> Adam:
+def for_run(config: Config, sae: Coder) -> Adam:
     """torch's Adam, unless the configuration asks for bfloat16 moments or for waiting rows."""
     thrifty = config.moments != "float32" or config.lazy
     return Thrifty(config, sae) if thrifty else Torch(config, sae)
@@ -43,7 +43,7 @@ def for_run(config: Config, sae: SAE | CrossLayerTranscoder) -> Adam:
 class Torch:
     """torch's fused Adam; moments have the parameters' dtype."""
 
-    def __init__(self, config: Config, sae: SAE | CrossLayerTranscoder) -> None:
+    def __init__(self, config: Config, sae: Coder) -> None:
         self.sae = sae
         groups = [{"params": [p]} for p in sae.parameters()]
         self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
@@ -89,7 +89,7 @@ class Thrifty:
     alone.
     """
 
-    def __init__(self, config: Config, sae: SAE | CrossLayerTranscoder) -> None:
+    def __init__(self, config: Config, sae: Coder) -> None:
         self.sae: Any = sae
         self.betas, self.seed = (config.beta1, config.beta2), config.seed
         dtype = getattr(torch, config.moments)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saelab import joint
 from saelab.budgets import Zipf, whole
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 from saelab.sparsify import Choice
@@ -24,9 +25,7 @@ EVERYTHING = slice(None)
 Widths = tuple[Sequence[int], Sequence[int]]
 
 
-def new_sae(
-    config: Config, d_model: int, d_out: int, part: slice = EVERYTHING
-) -> SAE | CrossLayerTranscoder:
+def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) -> Coder:
     """The untrained SAE of a configuration, or some of its features; its cross-layer transcoder,
     for the widths of all layers together."""
     if config.clt:

@@ -3,21 +3,20 @@
 import torch
 from torch import Tensor
 
-from saelab.cross_layer import CrossLayerTranscoder
-from saelab.sae import SAE
+from saelab.coder import Coder
 
 from . import collectives
 from .layout import Layout
 
 
-def share(sae: SAE | CrossLayerTranscoder, layout: Layout) -> None:
+def share(sae: Coder, layout: Layout) -> None:
     """Add up what the ranks have of the gradients of parameters that all of them hold."""
     for name, parameter in sae.named_parameters():
         if layout.shares(name) and parameter.grad is not None:
             parameter.grad.copy_(collectives.summed(parameter.grad, "gradients"))
 
 
-def norm(sae: SAE | CrossLayerTranscoder, layout: Layout) -> Tensor:
+def norm(sae: Coder, layout: Layout) -> Tensor:
     """The norm of the gradient of all parameters."""
     owned = held = torch.zeros((), device=sae.b_dec.device)
     for name, parameter in sae.named_parameters():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab import ranks, scaling
 from saelab.budgets import Zipf, fit_zipf
-from saelab.cross_layer import CrossLayerTranscoder
+from saelab.coder import Coder
 from saelab.errors import FailedRun
 from saelab.kernels import backend
 from saelab.sae import SAE
@@ -167,7 +167,7 @@ class Run:
         for name, average in self.average.items():
             average.lerp_(self.sae.get_parameter(name).detach().float(), 1 - decay)
 
-    def final(self) -> SAE | CrossLayerTranscoder | None:
+    def final(self) -> Coder | None:
         """The SAE to save, in float32 and in training form, on raw activations: the average of the
         weights if there is one. Of several ranks the first one has it, the others None."""
         weights = self.layout.whole({**self.sae.state_dict(), **self.average})

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelab import jump, kernels
 from saelab.code import Code
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.kernels import autograd, stepping
 from saelab.sae import SAE, unit_gradient
@@ -79,9 +80,7 @@ class Autograd:
     """torch's autograd and an Adam, with materialised gradients: any backend, device, dtype, loss
     and sparsifier."""
 
-    def __init__(
-        self, config: Config, sae: SAE | CrossLayerTranscoder, layout: Layout = ALONE
-    ) -> None:
+    def __init__(self, config: Config, sae: Coder, layout: Layout = ALONE) -> None:
         self.config, self.sae, self.layout = config, sae, layout
         self.nest = losses.nest(config.loss, config.k, config.features, config.prefixes)
         self.adam = adam.for_run(config, sae)
@@ -174,7 +173,7 @@ def _add(layer: Any, extra: Extra | None) -> None:
         gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
 
 
-def _to_unit(sae: SAE | CrossLayerTranscoder, rows_R: Tensor | None) -> None:
+def _to_unit(sae: Coder, rows_R: Tensor | None) -> None:
     """Unit norm for these rows of W_dec, or for all; a row that waits keeps its bits."""
     if rows_R is None or isinstance(sae, CrossLayerTranscoder):
         return sae.normalise_decoder()

@@ -1,7 +1,7 @@
 """Which way of updating serves a run: a backend's passes where they do, else autograd."""
 
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
-from saelab.sae import SAE
 from saelab.sparsify import Choice
 
 from . import fused
@@ -11,7 +11,7 @@ from .layout import ALONE, Layout
 from .updates import Autograd, Fused, Updates
 
 
-def for_run(config: Config, sae: SAE | CrossLayerTranscoder, layout: Layout = ALONE) -> Updates:
+def for_run(config: Config, sae: Coder, layout: Layout = ALONE) -> Updates:
     """Fused where a backend's step serves the plain loss of a budget in one process, else
     autograd."""
     plain = (

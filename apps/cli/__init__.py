@@ -20,6 +20,16 @@ LONG = 1000  # characters of a message
 COMPLETION = ("--tyro-print-completion", "--tyro-write-completion")
 
 
+def _named(error: Exception) -> Exception:
+    """A name that the disk does not take is the command line's fault; other errors as they are."""
+    if not isinstance(error, OSError) or error.errno != errno.ENAMETOOLONG:
+        return error
+    from saelab.errors import UsageError
+
+    name = _short(str(error.filename))
+    return UsageError(f"no name on this disk is as long as {name}: give a shorter --out or path")
+
+
 def _short(text: str) -> str:
     """The text without its middle, where a file has put a page into it."""
     return text if len(text) <= LONG else f"{text[: LONG // 2]} ... {text[-LONG // 4 :]}"
@@ -85,8 +95,7 @@ def main(argv: list[str] | None = None) -> int:
 
         from .exhausted import told
 
-        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            error = UsageError("a file's name is too long for this disk: give a shorter --out")
+        error = _named(error)
         if exhausted := told(error, args):
             print(f"saelab {argv[0]}: {exhausted}", file=sys.stderr)
             return 1

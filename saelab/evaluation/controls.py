@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saelab import scaling
 from saelab.activations import Cache
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.evaluation.references import Reconstruct
@@ -23,7 +24,6 @@ from saelab.origin import Origin
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
 
-Coder = SAE | CrossLayerTranscoder
 L0_TOKENS = 4096  # on which the L0 is measured
 BISECTIONS = 24  # of the number that levels are moved by
 ORACLE_LEVEL = 0.2

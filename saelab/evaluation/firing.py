@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saelab.activations import Cache
 from saelab.code import Code
-from saelab.cross_layer import CrossLayerTranscoder
+from saelab.coder import Coder
 from saelab.sae import SAE
 from saelab.sparsify import Choice, Own, Threshold
 
@@ -50,7 +50,7 @@ class Firings:
 
 
 @torch.no_grad()
-def silent(sae: SAE | CrossLayerTranscoder, pieces: Iterable[Tensor]) -> Tensor:
+def silent(sae: Coder, pieces: Iterable[Tensor]) -> Tensor:
     """[F] bool: features of an SAE in inference form that fire on no token of the pieces [B, D].
 
     Only tokens on which a feature that has not fired yet may do so are coded.

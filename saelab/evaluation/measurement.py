@@ -14,6 +14,7 @@ from torch import Tensor
 from saelab import joint
 from saelab.activations import Cache, Contexts
 from saelab.code import Code
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.evaluation import in_turn
@@ -21,12 +22,10 @@ from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import Firings
 from saelab.evaluation.references import Reconstruct, coded
 from saelab.models import heads, running
-from saelab.sae import SAE
 from saelab.statistics import DocumentSums
 
 CONTEXTS = 16  # measured at once, at most
 NO_MODEL = "there is no model, its activations were given"
-Coder = SAE | CrossLayerTranscoder
 FLOATS = 1 << 28  # of activations of all rows together, at once: 1 GB
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
-from saelab.cross_layer import CrossLayerTranscoder
-from saelab.sae import SAE
+from saelab.coder import Coder
 
 Reconstruct = Callable[[Tensor], tuple[Tensor, Tensor, Code | None]]
 # x [N, D] to x_hat [N, D], how many numbers it keeps of each token [N], and the code, if any.
@@ -43,7 +42,7 @@ def _reference(x_hat: Callable[[Tensor], Tensor], l0: int) -> Reconstruct:
     return lambda x_ND: (x_hat(x_ND), x_ND.new_full((len(x_ND),), l0), None)
 
 
-def coded(sae: SAE | CrossLayerTranscoder) -> Reconstruct:
+def coded(sae: Coder) -> Reconstruct:
     """An SAE's reconstructions."""
 
     def reconstruct(x_ND: Tensor) -> tuple[Tensor, Tensor, Code | None]:

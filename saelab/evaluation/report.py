@@ -11,16 +11,15 @@ import numpy as np
 import torch
 
 from saelab.activations import Cache
-from saelab.cross_layer import CrossLayerTranscoder
+from saelab.coder import Coder
 from saelab.errors import UsageError
 from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
-from saelab.evaluation.measurement import Coder, Measurement
+from saelab.evaluation.measurement import Measurement
 from saelab.evaluation.references import Reconstruct, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
-from saelab.sae import SAE
 from saelab.statistics import DocumentSums, Estimate, over_documents, share_over_documents, weights
 from saelab.statistics.bootstrap import total
 
@@ -30,13 +29,13 @@ CE = {"clean": "clean", "spliced": "spliced", "ablated": "zero", "mean_ablated":
 
 @torch.no_grad()
 def evaluate(
-    sae: SAE | CrossLayerTranscoder,
+    sae: Coder,
     cache: Cache,
     model: Any = None,
     *,
     n_tokens: int = 200_000,
     seed: int = 0,
-    controls: Mapping[str, SAE | CrossLayerTranscoder | Reconstruct] | None = None,
+    controls: Mapping[str, Coder | Reconstruct] | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
@@ -78,7 +77,7 @@ def evaluate(
     return fields | (_separation(run, [*(controls or {})], seed) if controls else {})
 
 
-def check_place(sae: SAE | CrossLayerTranscoder, cache: Cache) -> None:
+def check_place(sae: Coder, cache: Cache) -> None:
     """Raise UsageError if the SAE's width is not the cache's, or its place is none in a model."""
     source, target = sae.origin.hooks
     if cache.width(source) != sae.d_model:
@@ -182,7 +181,7 @@ def _estimate(row: Metric, tables: dict, fired: dict, weights_RG: np.ndarray) ->
 
 def _firing(
     run: Measurement,
-    saes: Mapping[str, SAE | CrossLayerTranscoder],
+    saes: Mapping[str, Coder],
     cache: Any,
     sums_G: dict,
     seed: int,
@@ -198,6 +197,6 @@ def _firing(
     return {"firing": firing, "training": training}
 
 
-def fires(sae: SAE | CrossLayerTranscoder, cache: Any, seed: int) -> np.ndarray:
+def fires(sae: Coder, cache: Any, seed: int) -> np.ndarray:
     """[F] bool: whether each feature fires in training."""
     return ~silent(sae, training_tokens(cache, sae.origin.hook, seed)).cpu().numpy()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import UsageError
 from saelab.formats import (
@@ -47,7 +48,7 @@ class Format(NamedTuple):
     """what it is known by, in words"""
     recognise: Callable[[Path], bool]
     """whether a folder or file is of this form, told without reading weights"""
-    read: "Callable[[Path], SAE | CrossLayerTranscoder | Published]"
+    read: "Callable[[Path], Coder | Published]"
     """the SAE of a folder or file, or what its conventions are, of which `load` makes one"""
     write: Callable[..., None] | None = None
     """write(sae, path, **options); None if this form can only be read"""

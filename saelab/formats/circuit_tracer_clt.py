@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from saelab import joint
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import FailedRun, UsageError
 from saelab.files import write_atomic
@@ -19,7 +20,6 @@ from saelab.formats import circuit_tracer, tensors
 from saelab.formats.circuit_tracer import CONFIG
 from saelab.formats.hooks import INSIDE
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 from saelab.sparsify import Choice, Threshold
 
 KIND = "cross_layer_transcoder"
@@ -83,7 +83,7 @@ def _origin(path: Path, said: dict[str, Any], n_layers: int, trained: str) -> Or
     )
 
 
-def write(clt: SAE | CrossLayerTranscoder, path: Path) -> None:
+def write(clt: Coder, path: Path) -> None:
     """Write a cross-layer transcoder in inference form. Raises UsageError for what its loader does
     not take.
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from saelab import formats
-from saelab.cross_layer import CrossLayerTranscoder
+from saelab.coder import Coder
 from saelab.digests import sha256
 from saelab.errors import UsageError
 from saelab.formats import hub
 from saelab.formats.processed import may_be_mean_free
 from saelab.formats.published import Published, made
 from saelab.origin import Identity, Origin
-from saelab.sae import SAE
 
 LAYER = re.compile(r"^blocks\.\d+\.")
 FACTS = ("prepend_bos", "context_size")
@@ -30,7 +29,7 @@ def imported(
     model: str | None = None,
     hook: str | None = None,
     target: str | None = None,
-) -> SAE | CrossLayerTranscoder:
+) -> Coder:
     """The SAE of a folder, a file or a hub name (`hub:org/repo/path`), with the digest of what it
     was read from; model, hook and target replace what it says.
 
@@ -102,7 +101,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def unknown(sae: SAE | CrossLayerTranscoder | Published) -> Iterator[str]:
+def unknown(sae: Coder | Published) -> Iterator[str]:
     """What its files do not say, and somebody has to."""
     origin = sae.origin
     if origin.model is None:

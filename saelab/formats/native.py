@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from saelab import digests, sparsify
+from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
 from saelab.errors import FailedRun, UsageError
 from saelab.files import meant, read_object, write_atomic, write_json
@@ -42,7 +43,7 @@ def recognise(path: Path) -> bool:
     return (path / HEADER).is_file()
 
 
-def write(sae: SAE | CrossLayerTranscoder, path: Path, probe: Tensor | None = None) -> None:
+def write(sae: Coder, path: Path, probe: Tensor | None = None) -> None:
     """Write an SAE into a folder, each file atomically; see `SAE.save`."""
     if probe is None:
         generator = torch.Generator().manual_seed(0)
@@ -75,7 +76,7 @@ def rewrite_origin(path: Path, origin: Origin) -> None:
     write_json(path / HEADER, {**known, "schema": schema, "origin": origin.to_dict()})
 
 
-def read(path: Path) -> SAE | CrossLayerTranscoder:
+def read(path: Path) -> Coder:
     """What a folder holds: its bytes checked by their digest, where there is one, its meaning on
     its probe.
 
@@ -90,9 +91,7 @@ def read(path: Path) -> SAE | CrossLayerTranscoder:
     return sae
 
 
-def _made(
-    header: dict[str, Any], tensors: dict[str, Tensor]
-) -> tuple[SAE | CrossLayerTranscoder, Tensor, Tensor]:
+def _made(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Coder, Tensor, Tensor]:
     """The SAE that a header describes, with its probe and the probe's error."""
     form = sparsify.from_dict(header["sparsify"])
     probe, expected = tensors.pop("probe"), tensors.pop("probe_error")
@@ -189,7 +188,7 @@ def _tensors(path: Path, entry: dict[str, Any] | None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _probe_error(sae: SAE | CrossLayerTranscoder, probe_BD: Tensor) -> Tensor:
+def _probe_error(sae: Coder, probe_BD: Tensor) -> Tensor:
     """Per row ||x_hat(x)|| and ||x - x_hat(x)|| (a transcoder: the first twice), [B, 2]: together
     they pin the function down."""
     needs_gradient = isinstance(sae.sparsify, Choice) and sae.sparsify.beta
@@ -198,9 +197,7 @@ def _probe_error(sae: SAE | CrossLayerTranscoder, probe_BD: Tensor) -> Tensor:
     return torch.stack([x_hat_BD.norm(dim=1), error_BD.norm(dim=1)], dim=1)
 
 
-def _check_probe(
-    sae: SAE | CrossLayerTranscoder, probe_BD: Tensor, expected_B2: Tensor, path: Path
-) -> None:
+def _check_probe(sae: Coder, probe_BD: Tensor, expected_B2: Tensor, path: Path) -> None:
     difference_B2 = (_probe_error(sae, probe_BD) - expected_B2).abs()
     worst = (difference_B2 / expected_B2.abs().clamp_min(1e-6)).max().item()
     tolerance = TOLERANCE[probe_BD.dtype]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saelab.analysis.dark_matter import decomposition, linear
 from saelab.analysis.dark_matter.decomposition import Map
-from saelab.evaluation.controls import Coder
+from saelab.coder import Coder
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums
 

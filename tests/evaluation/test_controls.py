@@ -125,3 +125,20 @@ def test_a_metric_that_a_control_equals_is_marked():
     rows = separation(sums, ["worse", "equal", "sae"], [row], 40)
     marked = not_separated({"separation": rows})
     assert marked == {"fvu": ["equal", "sae"]}
+
+
+def test_a_control_is_asked_only_what_it_can_answer():
+    """One with the SAE's own code fires as it does, and the oracle need not be beaten."""
+    fvu_row = Metric("fvu", "FVU", "FVU", "", "lower", lambda s: s["error"])
+    dense = Metric("dense", "", "", "", "lower", lambda s: s["n"][..., 0], source="firing")
+    sums = {
+        name: {"reconstruction": {"error": np.ones(40)}, "firing": {"n": np.ones((40, 1))}}
+        for name in ("sae", "permuted_decoder", "random_init", "oracle")
+    }
+    rows = separation(sums, [name for name in sums if name != "sae"], [fvu_row, dense], 40)
+    pairs = {(row["metric"], row["control"]) for row in rows}
+    assert pairs == {
+        ("fvu", "permuted_decoder"),
+        ("fvu", "random_init"),
+        ("dense", "random_init"),
+    }

@@ -122,6 +122,20 @@ def test_a_feature_that_no_gradient_reaches_gets_a_new_row_and_fires(
     assert batches_fired_in(True).min() > 5 and not batches_fired_in(False).any()
 
 
+def test_new_rows_begin_with_the_moments_of_a_usual_feature(config: training.Config):
+    """Moments of 0 would make their first steps three times the rate."""
+    x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+    run = Run(replace(config, revive=True, dead_window=512, backend="reference"), x, x)
+    run.step(x, x)
+    run.sae.b_enc.data[:8] = -100.0
+    run.counters.silent_F[:8] = 512
+    first, second = run.optimiser.moments()["W_enc"]
+    usual = second.mean(0)
+    assert revival.revive(run, x, x) == 8
+    torch.testing.assert_close(second[:8], usual.expand(8, -1))
+    assert usual.min() > 0 and not first[:8].any() and first[8:].any()
+
+
 def test_new_rows_point_towards_the_errors_of_tokens_with_high_ones():
     error = torch.diag(torch.tensor([1e-3, 5.0, 1e-3, 4.0]))
     centred = torch.ones(4, 4)

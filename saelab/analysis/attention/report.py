@@ -185,8 +185,8 @@ def _agreement(sae: SAE, written: writers.Written, n_heads: int, seed: int) -> E
 def _traced(
     model: Any, sae: SAE, residual: SAE, cache: Cache, written: writers.Written
 ) -> list[dict[str, Any]]:
-    """The strongest firing, in the first contexts, of the features that fire most often, split
-    over the residual SAE's features."""
+    """The strongest firing, in the first context, of the features that fire most often, split over
+    the residual SAE's features."""
     rows, wanted = [], written.n_pairs_F.argsort(descending=True, stable=True)[:TRACED].tolist()
     one = next(iter(writers.contexts(model, sae, cache, 1)))
     held = frozen.freeze(model, one.tokens[None].to(model.cfg.device))

@@ -27,6 +27,7 @@ saelab.ranges:
 saelab.spelling:
 saelab.statistics:
 saelab.origin: saelab.ranges
+saelab.scenes: saelab.errors
 saelab.sparsify: saelab.errors saelab.ranges
 saelab.bundled: saelab.documents
 saelab.digests: saelab.errors
@@ -99,7 +100,7 @@ saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.ana
 saelab.folders: saelab.runs
 saelab.sets: saelab.errors saelab.folders saelab.models saelab.opening saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
-    saelab.tasks
+    saelab.scenes saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.coder
     saelab.cross_layer saelab.device saelab.digests saelab.errors saelab.files saelab.joint
     saelab.jump saelab.kernels saelab.layer_codes saelab.locks saelab.models saelab.origin

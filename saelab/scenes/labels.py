@@ -57,8 +57,9 @@ def of_pixels(
     shape = (height // patch, patch, width // patch, patch, n_kinds)
     cells = labels_HWK.reshape(shape).transpose(0, 2, 4, 1, 3).reshape(-1, patch * patch)
     # NOTHING counts as a label of its own, in front of the others.
-    counts = np.zeros((len(cells), n_concepts + 1), np.int32)
-    np.add.at(counts, (np.arange(len(cells))[:, None], cells - NOTHING), 1)
+    n_cells, n_labels = len(cells), n_concepts + 1
+    place = np.arange(n_cells)[:, None] * n_labels + (cells - NOTHING)
+    counts = np.bincount(place.ravel(), minlength=n_cells * n_labels).reshape(n_cells, n_labels)
     winners_PK = counts.argmax(1).reshape(-1, n_kinds) + NOTHING
     said_PC = np.zeros((len(winners_PK), n_concepts + 1), bool)
     np.put_along_axis(said_PC, winners_PK + 1, True, axis=1)

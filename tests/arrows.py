@@ -41,8 +41,8 @@ saelab.layer_codes: saelab.code saelab.sparsify
 saelab.matching: saelab.statistics
 saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify
 saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.origin
-saelab.tasks: saelab.bundled saelab.errors saelab.models
 saelab.textfiles: saelab.documents saelab.errors
+saelab.tasks: saelab.bundled saelab.errors saelab.models saelab.textfiles
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
     saelab.joint saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
     saelab.textfiles

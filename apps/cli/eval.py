@@ -3,6 +3,7 @@ spliced in.
 
     saelab eval runs/demo
     saelab eval runs/a runs/b --controls
+    saelab eval runs/demo --labels sentiment.csv
 """
 
 from dataclasses import dataclass
@@ -10,22 +11,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saelab.door import beside as beside_package
-from saelab.errors import UsageError
 from saelab.ranges import Count
-from saelab.runs import RunFolder
 
-from .common import OfCache, Runs, document, finished, keep, show
+from . import eval_controls, eval_probes
+from .common import Folder, OfCache, Runs, document, finished, keep, show
 from .progress import bar, stage
 from .report_tables import beside, probes, separated, side_by_side, table
 
 if TYPE_CHECKING:
     from saelab import SAE
-    from saelab.activations import Cache
     from saelab.opening import Opened
-
-PROBE_TOKENS = {"train": 60_000, "held_out": 30_000}
-PROBE_PROMPTS = 1000
 
 
 @dataclass(frozen=True)
@@ -44,6 +39,10 @@ class Args(OfCache):
     probe: bool = False
     """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2
     and 5 latents"""
+    labels: Folder = None
+    """CSV file with the columns text and label (start and end: of a part of the text), or a folder
+    of them: tell every label from 1, 2 and 5 latents, beside neurons, principal components, a dense
+    probe and shuffled labels"""
 
 
 def run(args: Args) -> int:
@@ -51,10 +50,12 @@ def run(args: Args) -> int:
     from saelab import opening
 
     folders = finished("eval", args.runs)
+    if args.labels:
+        eval_probes.check_labels(args.labels)
     if args.probe:
-        _check_text(folders, args.cache)
+        eval_probes.check_text(folders, args.cache)
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
-    options["any_kind"] = not args.probe  # which probes the features of one place
+    options["any_kind"] = not (args.probe or args.labels)  # which probes the features of one place
     opened = opening.open_all(folders, args.model, args.cache, **options)
     results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}
@@ -68,15 +69,6 @@ def run(args: Args) -> int:
     return 0
 
 
-def _check_text(folders: list[Path], cache: Path | None) -> None:
-    """Raise UsageError, before a model is loaded, for a cache without Python files."""
-    from saelab import opening
-    from saelab.evaluation import labelled
-
-    for run in opening.open_all(folders, cache=cache, needs=("cache",)):
-        labelled.check_python(run.cache)
-
-
 def _evaluate(opened: "Opened", args: Args) -> dict:
     """One run's report, written into it."""
     from saelab.evaluation import controls, evaluate
@@ -85,13 +77,12 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     probed: dict[str, Any] = {}
     beside_: dict[str, Any] = {}
     if args.controls:
-        beside_, probed = _controls(opened, args)
-    if args.probe:
-        stage(f"probing {folder.path}")
+        beside_, probed = eval_controls.controls_of(opened, args.seed, args.place)
+    if args.probe or args.labels:
         named = {"sae": sae, "random_init": controls.untrained(sae, cache_, args.seed)}
         if "frozen_decoder" in beside_:
             named["frozen_decoder"] = beside_["frozen_decoder"]
-        probed["probing"] = _probing(named, cache_, model, args.seed)
+        probed |= _probed(named, opened, args)
     with bar(min(args.tokens, cache_.n_tokens("held_out")), "token", str(folder.path)) as shown:
         fields = evaluate(
             sae,
@@ -111,62 +102,16 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     return result
 
 
-def _controls(opened: "Opened", args: Args) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Controls by name; and why there is no frozen decoder, if there is none."""
-    from saelab.evaluation import controls
-    from saelab.evaluation.synthetic_cache import world_of
-
-    folder, sae, cache_, _ = opened
-    here = {
-        "random_init": controls.untrained(sae, cache_, args.seed),
-        "permuted_decoder": controls.permuted_decoder(sae, args.seed),
-    }
-    if not hasattr(sae, "W_dec"):
-        return here, {"no_frozen_decoder": "a cross-layer transcoder has none"}
-    here |= {
-        "random_directions": controls.random_directions(sae, args.seed),
-        "shuffled_code": controls.shuffled_code(sae, args.seed),
-    }
-    if cache_.plan.model.get("spec"):
-        here["oracle"] = controls.oracle(world_of(cache_), sae.origin).to(sae.W_enc)
-    try:
-        twin = _frozen_decoder(folder, cache_, args)
-    except UsageError as error:
-        return here, {"no_frozen_decoder": str(error)}
-    l0, sample = controls.measured_l0(sae, cache_, args.seed), controls.sample(sae, cache_)
-    return {**here, "frozen_decoder": controls.matched(twin.to(sae.W_enc), l0, sample)}, {}
-
-
-def _frozen_decoder(folder: RunFolder, cache_: "Cache", args: Args) -> "SAE":
-    """The run's twin with a frozen decoder, trained now unless the run holds it."""
-    from .train import train_showing_progress
-
-    here = beside_package("training.controls")
-    config = here.frozen_config(folder, cache_.path, args.place)
-    stage(f"{folder.path}: a frozen decoder is trained as long, kept in {config.out}")
-    return here.frozen_decoder(config, lambda each: train_showing_progress([each], resume=True))
-
-
-def _probing(saes: dict[str, "SAE"], cache_: "Cache", model: Any, seed: int) -> list[dict]:
-    """Rows of sparse probes: kinds of Python tokens; for the bundled model, attributes of
-    indirect-object prompts too."""
-    from saelab import models
-    from saelab.evaluation import labelled, probing
-
-    hook = saes["sae"].origin.hook
-    splits = [
-        labelled.python_tokens(cache_, hook, model.tokenizer, split, n)
-        for split, n in PROBE_TOKENS.items()
-    ]
-    rows = probing.table(saes, splits[0], splits[1], seed=seed)
-    here, bundled = (models.identity(each, weights=False) for each in (model, "bundled"))
-    if here.revision == bundled.revision:
-        prompts = [
-            labelled.indirect_objects(model, hook, PROBE_PROMPTS, held_out=held_out)
-            for held_out in (False, True)
-        ]
-        rows += probing.table(saes, prompts[0], prompts[1], seed=seed)
-    return rows
+def _probed(named: dict[str, "SAE"], opened: "Opened", args: Args) -> dict[str, Any]:
+    """The report's parts on probes."""
+    parts: dict[str, Any] = {}
+    if args.labels:
+        parts["labelled"] = eval_probes.own_labels(args.labels, opened, named, args.seed)
+    if args.probe:
+        stage(f"probing {opened.folder.path}")
+        kinds = eval_probes.python_kinds(named, opened.cache, opened.model, args.seed)
+        parts["probing"] = kinds
+    return parts
 
 
 def _text(result: dict) -> str:
@@ -184,6 +129,8 @@ def _text(result: dict) -> str:
         parts.append(separated(result))
     if "probing" in result:
         parts.append(probes(result["probing"]))
+    if "labelled" in result:
+        parts.append(eval_probes.text(result["labelled"]))
     return "\n".join(parts)
 
 

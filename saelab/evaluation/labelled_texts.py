@@ -1,19 +1,15 @@
-"""Activations of one's own labelled texts: each at the last token of its text.
+"""Activations of one's own labelled texts: each at the last token of its text, or of its span.
 
-Shapes: N texts, D width, T positions.
+Shapes: N texts, D width.
 """
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from saelab.errors import UsageError
-from saelab.evaluation import probing
+from saelab.evaluation import probing, stretches
 from saelab.evaluation.labelled import Labelled
-from saelab.models import running
-from saelab.models.tokens import Encoder, bounds
 from saelab.tasks.labelled_texts import LabelledTexts
 
 
@@ -28,35 +24,21 @@ def at_last_token(
 
     >>> at_last_token(model, "blocks.1.hook_resid_post", read(Path("sentiment.csv"))).x.shape
     """
-    first = bounds(model.tokenizer, bos).bos
-    start = [] if first is None else [first]
-    ids = [[*start, *one] for one in Encoder(model.tokenizer).ids(rows.texts)]
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for number, tokens in enumerate(ids):
-        if not len(start) < len(tokens) <= model.cfg.n_ctx:
-            raise UsageError(
-                f"text {number + 1} has {len(tokens) - len(start):,} tokens: give from 1 to "
-                f"{model.cfg.n_ctx - len(start):,}"
-            )
-        by_length[len(tokens)].append(number)
-    x_by_number: dict[int, torch.Tensor] = {}
-    for length, numbers in by_length.items():
-        size = running.contexts_per_pass(model, length)
-        for at in range(0, len(numbers), size):
-            part = numbers[at : at + size]
-            acts = running.read(model, torch.tensor([ids[n] for n in part]), [hook])[hook]
-            x_by_number.update(zip(part, acts[:, -1].flatten(1).float().cpu(), strict=True))
-    _, groups_N = np.unique(rows.texts, return_inverse=True)
-    labels_N = np.array(rows.labels)
-    labels = {name: labels_N == name for name in rows.properties}
-    return Labelled(torch.stack([x_by_number[n] for n in range(len(ids))]), labels, groups_N)
+    known = stretches.contexts(model, rows, bos, cut=False)
+    last = stretches.of_rows(known, rows)["last"]
+    x_ND = stretches.averaged(model, hook, known.ids, {}, last)["neurons"]
+    return Labelled(torch.from_numpy(x_ND).float(), last.labels, known.rows)
+
+
+def in_first(groups_N: np.ndarray, seed: int = 0) -> np.ndarray:
+    """[N] bool: whether each is in the first of two parts that share no group, drawn by a seed."""
+    groups = np.unique(groups_N)
+    return np.isin(groups_N, np.random.default_rng(seed).permutation(groups)[: len(groups) // 2])
 
 
 def halves(known: Labelled, seed: int = 0) -> tuple[Labelled, Labelled]:
     """Two parts that share no text, drawn by a seed: to choose latents on, and to score."""
-    groups = np.unique(known.groups)
-    chosen = np.random.default_rng(seed).permutation(groups)[: len(groups) // 2]
-    first_N = np.isin(known.groups, chosen)
+    first_N = in_first(known.groups, seed)
     parts = []
     for rows_N in (first_N, ~first_N):
         labels = {name: labels_N[rows_N] for name, labels_N in known.labels.items()}
@@ -65,10 +47,12 @@ def halves(known: Labelled, seed: int = 0) -> tuple[Labelled, Labelled]:
     return parts[0], parts[1]
 
 
-def too_few(train: Labelled, test: Labelled, label: str) -> str:
-    """Why a label cannot be probed, "" where it can."""
+def too_few(labels_N: np.ndarray, first_N: np.ndarray) -> str:
+    """Why a label cannot be probed on two parts, "" where it can."""
     counts = [
-        int((part.labels[label] == side).sum()) for part in (train, test) for side in (True, False)
+        int((labels_N[part] == side).sum())
+        for part in (first_N, ~first_N)
+        for side in (True, False)
     ]
     if min(counts) >= probing.LEAST:
         return ""

@@ -8,9 +8,10 @@ import jsonschema
 import pytest
 
 import training
-from apps.cli import main
+from apps.cli import eval_probes, main
 from saelab import SAE
 from saelab.analysis.comparison.starts import from_start
+from saelab.evaluation import text_probes
 from tests.conftest import HOOK
 from tests.evaluation.test_probing import make_python_cache
 from tests.schemas import check
@@ -110,6 +111,30 @@ def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
     assert main(["eval", str(run), "--tokens", "600", "--probe"]) == 0
     printed = capsys.readouterr().out
     assert "sparse probes" in printed and f"{rows['name', 'sae', 5]['value']:.2f}" in printed
+
+
+def test_ones_own_labels_are_probed_and_kept(
+    runs: list[Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(text_probes, "CS", (0.1, 1.0))  # fewer strengths take less time
+    monkeypatch.setattr(text_probes, "KS", (5,))
+    file = tmp_path / "spans.csv"
+    rows = [f"{word} {n},{word},0,{len(word)}" for n in range(60) for word in ("alpha", "beta")]
+    file.write_text("\n".join(["text,label,start,end", *rows]))
+    line = ["eval", str(runs[3]), "--tokens", "300", "--labels", str(file)]
+    assert main([*line, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "report")
+    assert result == json.loads((runs[3] / "report.json").read_text())
+    rows = result["labelled"]["rows"]
+    assert {row["level"] for row in rows} == {"last", "pooled", "token"}
+    with pytest.raises(jsonschema.ValidationError):
+        check({**result, "labelled": {**result["labelled"], "rows": []}}, "report")
+    printed = eval_probes.text(result["labelled"])
+    dense = next(row for row in rows if row["dictionary"] == "dense")
+    assert f"{dense['accuracy']['value']:.2f}" in printed and "spans last beta" in printed
+    file.write_text("text,label\na,\n")
+    assert main(line) == 2 and "line 2 does not fit its head" in last_line(capsys)
 
 
 def test_probes_need_python_source(runs: list[Path], capsys):

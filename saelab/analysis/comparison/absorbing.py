@@ -8,7 +8,7 @@ from typing import Any
 from saelab.evaluation import probing
 from saelab.evaluation.absorption import Absorption, absorption
 from saelab.evaluation.labelled import Labelled
-from saelab.evaluation.labelled_texts import halves, too_few
+from saelab.evaluation.labelled_texts import halves, in_first, too_few
 from saelab.sae import SAE
 from saelab.statistics import least, paired, verdict
 
@@ -25,7 +25,7 @@ def compared(first: SAE, second: SAE, known: Labelled, seed: int = 0) -> dict[st
     train, test = halves(known, seed)
     rows, left_out = [], {}
     for label in known.labels:
-        if reason := too_few(train, test, label):
+        if reason := too_few(known.labels[label], in_first(known.groups, seed)):
             left_out[label] = reason
             continue
         one = absorption(first, train, test, label, seed)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
+from saelab.features import stable
 from saelab.features.annotations import Annotations, identity
 from saelab.features.listing import Keep
 from saelab.features.records import Row
@@ -28,7 +29,7 @@ def listed(
 ) -> "pandas.DataFrame":
     """The first n features of an order; see `Run.top`."""
     rows = index.table(by, by != "feature", _keep(kept), n).rows
-    return _table(rows, _labels(folder, index))
+    return _table(rows, _labels(folder, index), **_stability(folder, index, rows))
 
 
 def found(
@@ -44,7 +45,21 @@ def found(
     labels = _labels(folder, index)
     hits = index.search(search, where, whole, {"labels": labels}, _keep(kept))[:n]
     about = {name: [getattr(hit, name) for hit in hits] for name in ("score", "where", "text")}
-    return _table(index.rows([hit.feature for hit in hits]), labels, **about)
+    rows = index.rows([hit.feature for hit in hits])
+    return _table(rows, labels, **about, **_stability(folder, index, rows))
+
+
+def _stability(folder: RunFolder, index: "FeatureIndex", rows: Sequence[Row]) -> dict[str, list]:
+    """In which share of the other seeds each feature comes again: by either, by writing alike, by
+    firing alike; nothing where `saelab compare --stability` has not told it of this SAE."""
+    known = stable.read(folder.stability, folder.sae_digest(), index.n_features)
+    if known is None:
+        return {}
+    shares = {"stability": known.share, **{by: known.columns[by] for by in ("cosine", "cofiring")}}
+    named = {"stability": "stability", "cosine": "writes_alike", "cofiring": "fires_alike"}
+    return {
+        named[by]: [float(share_F[row.feature]) for row in rows] for by, share_F in shares.items()
+    }
 
 
 def _table(rows: Sequence[Row], labels: Mapping[int, str], **about: list) -> "pandas.DataFrame":

@@ -1,6 +1,7 @@
 """What `saelab eval` and `saelab index` do, from a notebook."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import saelab
@@ -39,12 +40,17 @@ def with_model(opened: Opened) -> Opened:
     return opened
 
 
-def evaluate(opened: Opened, n_tokens: int, seed: int) -> None:
+def evaluate(opened: Opened, n_tokens: int, seed: int, labels: Path | str | None) -> None:
     """Write the run's report.json."""
-    from saelab.evaluation import evaluate
+    from saelab.evaluation import controls, evaluate, own_labels
 
     folder, sae, cache, model = opened
-    fields = evaluate(sae, cache, model, n_tokens=n_tokens, seed=seed)
+    fields = {}
+    if labels is not None:
+        saes = {"sae": sae, "random_init": controls.untrained(sae, cache, seed)}
+        bos, model = cache.plan.asked_bos, with_model(opened).model
+        fields["labelled"] = own_labels.measure(Path(labels), model, saes, bos=bos, seed=seed)
+    fields |= evaluate(sae, cache, model, n_tokens=n_tokens, seed=seed)
     head = {"schema": "saelab/report/1", "saelab_version": saelab.__version__, "seed": seed}
     result = {**head, "command": "run.evaluate()", **fields, "sae": folder.sae_digest()}
     write_json(folder.report, result)
@@ -60,6 +66,23 @@ def report(folder: RunFolder) -> "pandas.DataFrame":
         raise UsageError(f"{folder.path} is not evaluated yet: {how}")
     metrics = [{"metric": row.label, **document[row.key]} for row in rows.of(document)]
     return frame([{name: one.get(name) for name in ("metric", *SHOWN)} for one in metrics])
+
+
+def probes(folder: RunFolder) -> "pandas.DataFrame":
+    """See `Run.probes`."""
+    part = read(folder.report).get("labelled")
+    if not part:
+        raise UsageError(
+            f"{folder.path} has no probes of labels yet: run.evaluate(labels=FILE), or "
+            f"`saelab eval {folder.path} --labels FILE`"
+        )
+    named = ("task", "level", "label", "dictionary", "k", "features")
+    rows = []
+    for row in part["rows"]:
+        scores = {name: row[name]["value"] for name in ("accuracy", "auc", "loss")}
+        rest = {name: row["accuracy"][name] for name in ("low", "high", "null")}
+        rows.append({**{name: row[name] for name in named}, **scores, **rest})
+    return frame(rows)
 
 
 def build_index(

@@ -64,8 +64,7 @@ class Run:
 
     @property
     def cache(self) -> Any:
-        """The activations that it was trained on, a `Cache`. Raises UsageError where they are
-        gone."""
+        """The activations it was trained on, a `Cache`. Raises UsageError where they are gone."""
         cache, why_none = self._cache
         if cache is None:
             raise UsageError(why_none)
@@ -115,8 +114,6 @@ class Run:
         report = tables.report(read(self.folder.report), str(self.folder.path))
         return Shown(about + report, repr(self))._repr_html_()
 
-    # --- its features ----------------------------------------------------------------------------
-
     def top(
         self,
         n: int = 50,
@@ -127,7 +124,7 @@ class Run:
         **keep: Any,
     ) -> "pandas.DataFrame":
         """Features as a table, by falling `by` (interest, density, mean, max, cosine, feature), or
-        those that a search finds, best first.
+        those that a search finds, best first; with `stability`, where that was compared.
 
         where: what is searched, of tokens, contexts, outputs, labels. whole: a token must be the
         text, not only hold it. keep: fields of `saelab.features.listing.Keep`, such as density=(0,
@@ -141,8 +138,7 @@ class Run:
         return features.listed(self.folder, self.index, n, by, keep)
 
     def feature(self, number: int) -> "features.View":
-        """One feature: displayed as the browser's page of it; its parts are DataFrames, such as
-        `run.feature(7).examples`."""
+        """One feature: the browser's page of it; parts are DataFrames, as `.examples`."""
         return features.View(self.folder.path, self.index, number)
 
     def examples(self, number: int, n: int = 10) -> "pandas.DataFrame":
@@ -159,8 +155,6 @@ class Run:
         if reason := self.sae.origin.elsewhere(other.sae.origin):
             raise UsageError(f"{other.name} cannot be compared with {self.name}: {reason}")
         return features.compared(self.sae, other.sae)
-
-    # --- texts and activations -------------------------------------------------------------------
 
     def tokens(self, text: str) -> list[str]:
         """What the tokens of a text read, from what begins a context on."""
@@ -228,10 +222,17 @@ class Run:
         other = self._other(residual).sae if residual else None
         return heads.heads(opening.Opened(*self), n_tokens, other, seed)
 
-    def evaluate(self, n_tokens: int = 200_000, seed: int = 0) -> "pandas.DataFrame":
-        """Measure it on held-out tokens as `saelab eval` does; the report is kept in the run."""
-        measuring.evaluate(opening.Opened(*self), n_tokens, seed)
+    def evaluate(
+        self, n_tokens: int = 200_000, seed: int = 0, labels: Path | str | None = None
+    ) -> "pandas.DataFrame":
+        """As `saelab eval` does, into the run's report. labels: a CSV file; see `probes`."""
+        measuring.evaluate(opening.Opened(*self), n_tokens, seed, labels)
         return self.report
+
+    @property
+    def probes(self) -> "pandas.DataFrame":
+        """What a few latents tell of one's own labels; low, high and null are accuracy's."""
+        return measuring.probes(self.folder)
 
     @property
     def report(self) -> "pandas.DataFrame":

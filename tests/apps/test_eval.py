@@ -7,7 +7,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import saelab
 import training
+from apps.browser import tables
 from apps.cli import eval_probes, main
 from saelab import SAE
 from saelab.analysis.comparison.starts import from_start
@@ -133,6 +135,10 @@ def test_ones_own_labels_are_probed_and_kept(
     printed = eval_probes.text(result["labelled"])
     dense = next(row for row in rows if row["dictionary"] == "dense")
     assert f"{dense['accuracy']['value']:.2f}" in printed and "spans last beta" in printed
+    page = tables.report(result, "run")
+    assert "Own labels" in page and "each token" in page
+    frame = saelab.open(runs[3]).probes
+    assert len(frame) == len(rows) and set(frame.level) == {"last", "pooled", "token"}
     file.write_text("text,label\na,\n")
     assert main(line) == 2 and "line 2 does not fit its head" in last_line(capsys)
 

@@ -20,6 +20,7 @@ from saelab import prompting
 from saelab.errors import UsageError
 from saelab.features.annotations import Annotations, identity
 from saelab.features.reader import FeatureIndex
+from saelab.files import write_json
 from saelab.runs import read
 from tests.apps.pages import opened_page
 from tests.conftest import HOOK
@@ -110,6 +111,25 @@ def test_labels_are_listed_and_found(run: saelab.Run):
     assert table.label[7] == "greek letters" and table.label[8] == ""
     assert run.top(search="greek").feature.tolist() == [7]
     assert "greek letters" in run.feature(7)._repr_html_()
+
+
+def test_how_often_features_come_again_stands_beside_them(run: saelab.Run):
+    columns = {name: [0.5] * 64 for name in ("cosine", "cofiring", "subspace", "start")}
+    columns["cofiring"][9] = 1.0
+    document = {
+        "schema": "saelab/stability/1",
+        "sae": run.folder.sae_digest(),
+        "others": ["a", "b"],
+        "means": {name: {"null": 0.1} for name in ("cosine", "cofiring", "subspace")},
+        "features": {"fired": [1] * 64, **columns},
+    }
+    assert "stability" not in run.top(3)
+    write_json(run.folder.stability, document)
+    table = run.top(64, "feature")
+    assert table.stability[9] == table.fires_alike[9] == 1 and table.writes_alike[9] == 0.5
+    assert table.stability[8] == 0.5 and "stability" in run.top(search="alpha")
+    write_json(run.folder.stability, {**document, "sae": "0" * 64})
+    assert "stability" not in run.top(3)  # of another SAE
 
 
 class Loads(HTMLParser):

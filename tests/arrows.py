@@ -93,8 +93,8 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.joint saelab.models saelab.origin saelab.runs
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
-    saelab.analysis.parts saelab.code saelab.errors saelab.kernels saelab.models saelab.sae
-    saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
+    saelab.analysis.parts saelab.code saelab.errors saelab.evaluation saelab.kernels saelab.models
+    saelab.sae saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
 saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering
     saelab.errors saelab.features saelab.models saelab.opening saelab.runs
 saelab.folders: saelab.runs

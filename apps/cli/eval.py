@@ -9,11 +9,12 @@ spliced in.
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from saelab.ranges import Count
 
-from . import eval_controls, eval_probes
+from . import eval_controls, eval_probes, eval_suite
 from .common import Folder, OfCache, Runs, document, finished, keep, show
 from .progress import bar, stage
 from .report_tables import beside, probes, separated, side_by_side, table
@@ -43,6 +44,14 @@ class Args(OfCache):
     """CSV file with the columns text and label (start and end: of a part of the text), or a folder
     of them: tell every label from 1, 2 and 5 latents, beside neurons, principal components, a dense
     probe and shuffled labels"""
+    suite: bool = False
+    """SAEBench's evaluations beside, corrected: shrinkage, absorption, structure of decoder rows,
+    ground truth of a synthetic world, interchange in a compiled program; of controls too"""
+    absorption: bool = False
+    """of them absorption alone: of kinds of Python tokens, or of the labels of --labels, where
+    `keyword/for` is below `keyword`"""
+    world: Folder = None
+    """JSON file of a synthetic world's fields: measure an SAE of that world on new samples of it"""
 
 
 def run(args: Args) -> int:
@@ -55,8 +64,21 @@ def run(args: Args) -> int:
     if args.probe:
         eval_probes.check_text(folders, args.cache)
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
-    options["any_kind"] = not (args.probe or args.labels)  # which probes the features of one place
-    opened = opening.open_all(folders, args.model, args.cache, **options)
+    options["any_kind"] = not (
+        args.probe or args.labels or args.suite or args.absorption
+    )  # which probes the features of one place
+    if args.world or eval_suite.is_synthetic(folders):
+        options["needs"] = ("cache",)
+    with TemporaryDirectory() as place:
+        cache_ = args.cache
+        if args.world:
+            cache_ = eval_suite.world_cache(args.world, Path(place) / "world", args.seed)
+        opened = opening.open_all(folders, args.model, cache_, **options)
+        return _run(folders, opened, args)
+
+
+def _run(folders: list[Path], opened: list["Opened"], args: Args) -> int:
+    """Evaluate runs that are open."""
     results = {folder: _evaluate(run, args) for folder, run in zip(folders, opened, strict=True)}
     saes = {folder: run.sae for folder, run in zip(folders, opened, strict=True)}
     if len(results) == 1:
@@ -78,11 +100,13 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     beside_: dict[str, Any] = {}
     if args.controls:
         beside_, probed = eval_controls.controls_of(opened, args.seed, args.place)
-    if args.probe or args.labels:
+    if args.probe or args.labels or args.suite or args.absorption:
         named = {"sae": sae, "random_init": controls.untrained(sae, cache_, args.seed)}
         if "frozen_decoder" in beside_:
             named["frozen_decoder"] = beside_["frozen_decoder"]
         probed |= _probed(named, opened, args)
+        if args.suite or args.absorption:
+            probed["suite"] = _suite(named, beside_, opened, args)
     with bar(min(args.tokens, cache_.n_tokens("held_out")), "token", str(folder.path)) as shown:
         fields = evaluate(
             sae,
@@ -114,6 +138,15 @@ def _probed(named: dict[str, "SAE"], opened: "Opened", args: Args) -> dict[str, 
     return parts
 
 
+def _suite(
+    named: dict[str, "SAE"], beside_: dict[str, Any], opened: "Opened", args: Args
+) -> dict[str, Any]:
+    """The report's part on the suite."""
+    others = {name: each for name, each in beside_.items() if hasattr(each, "W_dec")}
+    known = {name: each for name, each in beside_.items() if not hasattr(each, "W_dec")}
+    return eval_suite.suite(opened, named | others, known, args)
+
+
 def _text(result: dict) -> str:
     parts = [table(result)]
     if "check" in result:
@@ -131,6 +164,8 @@ def _text(result: dict) -> str:
         parts.append(probes(result["probing"]))
     if "labelled" in result:
         parts.append(eval_probes.text(result["labelled"]))
+    if "suite" in result:
+        parts.append(eval_suite.text(result["suite"]))
     return "\n".join(parts)
 
 

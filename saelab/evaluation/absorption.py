@@ -18,10 +18,10 @@ from saelab.statistics import Estimate
 
 PROBE_F1 = 0.6  # a property that a dense probe tells less well than this is not in the activations
 JUMP, MOST = 0.03, 10  # a further main latent must raise F1 by JUMP; there are at most MOST
-COSINE, SHARE = (
-    0.025,
-    0.4,
-)  # of an absorbing latent: with the probe's direction, and of the activation's projection on it
+# Of an absorbing latent: its cosine with the probe's direction, its share of the activation's
+# projection on it; of latents that absorb a part: their cosine, and how many are counted.
+COSINE, SHARE = 0.025, 0.4
+PARTLY, COUNTED = 0.1, 3
 
 
 class Absorption(NamedTuple):
@@ -36,12 +36,20 @@ class Absorption(NamedTuple):
     """[K]: the property's latents"""
     main_f1: float
     """theirs"""
+    main_sums: np.ndarray
+    """[G, 2] by document: twice the examples that they find rightly; those found, and those there
+    are, whose ratio of totals main_f1 is"""
     absorbers: dict[int, int]
     """latent -> tokens that it absorbs"""
     absorbed: np.ndarray
     """[M] bool: which of the M tokens of the rate are absorbed"""
     groups: np.ndarray
     """[M]: their documents"""
+    fraction: Estimate
+    """mean over those tokens of the part that other latents carry of the property, interval over
+    documents; None where the probe's F1 is too low"""
+    fractions: np.ndarray
+    """[M] that part, from 0 to 1"""
 
 
 def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int = 0) -> Absorption:
@@ -63,21 +71,27 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
     even = probing.balanced(y_test, probing.PER_CLASS, seed)
     probe_f1 = _f1(found_N[even], y_test[even])
     if probe_f1 < PROBE_F1:
-        return Absorption(Estimate(None), probe_f1, [], 0.0, {}, np.zeros(0, bool), np.zeros(0))
-    z_train, z_test = probing.latents(sae, x_train), probing.latents(sae, test.x)
-    main, main_f1 = _main_latents(z_train, y_train)
+        unknown, none = Estimate(None), np.zeros(0)
+        sums = np.zeros((0, 2))
+        return Absorption(unknown, probe_f1, [], 0.0, sums, {}, none > 0, none, unknown, none)
+    main, told_N = _main_latents(probing.latents(sae, x_train), y_train)
     rows = np.flatnonzero(found_N & y_test)
-    by_N = _absorbers(sae, z_test[rows], test.x[torch.from_numpy(rows)], dense.direction, main)
+    x_test = test.x[torch.from_numpy(rows)]
+    added = _Added.of(sae, probing.latents(sae, x_test), x_test, dense.direction, main)
+    by_N, part_N = _absorbers(added), _fractions(added)
     rate = probing.share(by_N >= 0, test.groups[rows], seed)
     latents, counts = np.unique(by_N[by_N >= 0], return_counts=True)
     return Absorption(
         rate,
         probe_f1,
         main,
-        main_f1,
+        _f1(told_N, y_train),
+        _f1_sums(told_N, y_train, train.groups[picked]),
         dict(zip(latents.tolist(), counts.tolist(), strict=True)),
         by_N >= 0,
         test.groups[rows],
+        probing.share(part_N, test.groups[rows], seed),
+        part_N,
     )
 
 
@@ -109,35 +123,86 @@ def _f1(found_N: np.ndarray, y_N: np.ndarray) -> float:
     return float(2 * (found_N & y_N).sum() / max(1, found_N.sum() + y_N.sum()))
 
 
-def _main_latents(z_train: probing.Inputs, y_train: np.ndarray) -> tuple[list[int], float]:
+def _f1_sums(found_N: np.ndarray, y_N: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
+    """[G, 2]: by document what F1 is the ratio of."""
+    _, group_N = np.unique(groups_N, return_inverse=True)
+    counts = (2.0 * (found_N & y_N), found_N.astype(float) + y_N)
+    return np.stack([np.bincount(group_N, each) for each in counts], 1)
+
+
+def _main_latents(z_train: probing.Inputs, y_train: np.ndarray) -> tuple[list[int], np.ndarray]:
     """The latents that a sparse probe uses while each further one raises its F1 by JUMP, best
-    first; and the last F1."""
+    first; and [N] bool, which examples it then finds."""
     from sklearn.linear_model import LogisticRegression
 
     order = probing.rank(probing.Examples(z_train, y_train, y_train))
-    best = 0.0
+    best, told_N = 0.0, np.zeros(len(y_train), dtype=bool)
     for k in range(1, MOST + 1):
         z_NK = z_train[:, order[:k]].toarray()
         scale_K = np.sqrt(np.square(z_NK).mean(0))
         z_NK = z_NK / np.where(scale_K > 0, scale_K, 1)
-        f1 = _f1(LogisticRegression(max_iter=1000).fit(z_NK, y_train).predict(z_NK), y_train)
-        if k > 1 and f1 < best + JUMP:
-            return order[: k - 1].tolist(), best
-        best = f1
-    return order[:MOST].tolist(), best
+        found_N = LogisticRegression(max_iter=1000).fit(z_NK, y_train).predict(z_NK)
+        if k > 1 and _f1(found_N, y_train) < best + JUMP:
+            return order[: k - 1].tolist(), told_N
+        best, told_N = _f1(found_N, y_train), found_N
+    return order[:MOST].tolist(), told_N
 
 
-def _absorbers(
-    sae: SAE, z_NF: probing.Inputs, x_ND: torch.Tensor, direction_D: torch.Tensor, main: list[int]
-) -> np.ndarray:
+class _Added(NamedTuple):
+    """What latents add along a unit direction."""
+
+    by_NF: probing.Inputs
+    """[N, F] sparse: each latent on each token"""
+    cosine_F: np.ndarray
+    """[F] of each decoder row with the direction"""
+    main: list[int]
+    """the property's latents"""
+    silent_N: np.ndarray
+    """[N] bool: none of them fires"""
+    whole_N: np.ndarray
+    """[N] the activation's own part along the direction, from b_dec on"""
+
+    @classmethod
+    def of(
+        cls,
+        sae: SAE,
+        z_NF: probing.Inputs,
+        x_ND: torch.Tensor,
+        direction_D: torch.Tensor,
+        main: list[int],
+    ) -> "_Added":
+        """Of codes z and activations x."""
+        W_dec_FD, b_dec_D = (w.detach().float().cpu() for w in (sae.W_dec, sae.b_dec))
+        unit_D = direction_D / direction_D.norm()
+        along_F = (W_dec_FD @ unit_D).double().numpy()
+        cosine_F = cosine_similarity(W_dec_FD, unit_D[None]).numpy()
+        silent_N = np.asarray(abs(z_NF[:, main]).sum(axis=1)).ravel() == 0
+        whole_N = ((x_ND - b_dec_D) @ unit_D).double().numpy()
+        return cls(z_NF.multiply(along_F[None]).tocsr(), cosine_F, main, silent_N, whole_N)
+
+
+def _absorbers(added: _Added) -> np.ndarray:
     """[N]: the latent that absorbs each token, -1 where none does."""
-    W_dec_FD, b_dec_D = (w.detach().float().cpu() for w in (sae.W_dec, sae.b_dec))
-    along_F = (W_dec_FD @ direction_D).double().numpy()
-    cosine_F = cosine_similarity(W_dec_FD, direction_D[None]).numpy()
-    added_NF = z_NF.multiply(along_F[None]).tocsr()
-    top_N = np.asarray(added_NF.argmax(axis=1)).ravel()
-    most_N = np.asarray(added_NF[np.arange(len(top_N)), top_N]).ravel()
-    silent_N = np.asarray(abs(z_NF[:, main]).sum(axis=1)).ravel() == 0
-    whole_N = ((x_ND - b_dec_D) @ direction_D).double().numpy()
-    absorbed_N = silent_N & (most_N > 0) & (cosine_F[top_N] >= COSINE) & (most_N >= SHARE * whole_N)
+    top_N = np.asarray(added.by_NF.argmax(axis=1)).ravel()
+    most_N = np.asarray(added.by_NF[np.arange(len(top_N)), top_N]).ravel()
+    much_N = (most_N > 0) & (most_N >= SHARE * added.whole_N)
+    absorbed_N = added.silent_N & much_N & (added.cosine_F[top_N] >= COSINE)
     return np.where(absorbed_N, top_N, -1)
+
+
+def _fractions(added: _Added) -> np.ndarray:
+    """[N]: the part of the property that other latents carry: m / (m + M) of what the main latents
+    add, M, and the COUNTED best others of cosine PARTLY, A; m = min(A, whole - M). 0 where M is the
+    whole or A below SHARE of it, 1 where M is not positive."""
+    main_N = np.asarray(added.by_NF[:, added.main].sum(axis=1)).ravel()
+    others = np.flatnonzero(added.cosine_F >= PARTLY)
+    others = others[~np.isin(others, added.main)]
+    rest_NO = np.maximum(added.by_NF[:, others].toarray(), 0)
+    best_NO = np.sort(rest_NO, axis=1)[:, -COUNTED:]
+    absorbing_N = best_NO.sum(1)
+    lacks_N = np.minimum(absorbing_N, added.whole_N - main_N)
+    both_N = lacks_N + main_N
+    part_N = np.divide(lacks_N, both_N, out=np.ones(len(both_N)), where=both_N > 0)
+    part_N = np.where(main_N <= 0, 1.0, part_N.clip(0, 1))
+    little_N = (main_N >= added.whole_N) | (absorbing_N < SHARE * added.whole_N)
+    return np.where(little_N, 0.0, part_N)

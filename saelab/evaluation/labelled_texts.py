@@ -57,3 +57,14 @@ def too_few(labels_N: np.ndarray, first_N: np.ndarray) -> str:
     if min(counts) >= probing.LEAST:
         return ""
     return f"{min(counts)} texts of a kind in one half, {probing.LEAST} are needed"
+
+
+def with_parents(known: Labelled) -> Labelled:
+    """The same, with a label for every parent: that of `keyword/for` is `keyword`, which a text has
+    that has some label below it."""
+    labels = dict(known.labels)
+    for name, on_N in known.labels.items():
+        steps = name.split("/")
+        for parent in ("/".join(steps[:n]) for n in range(1, len(steps))):
+            labels[parent] = labels.get(parent, False) | on_N
+    return known._replace(labels=labels)

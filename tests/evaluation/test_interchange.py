@@ -1,0 +1,92 @@
+"""Interchange on a compiled program with two attributes at one position: the SAE that knows it
+moves one and leaves the other, all latents move both, none moves neither."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from saelab import SAE, Choice, models
+from saelab.analysis.circuits import planted
+from saelab.analysis.circuits.planted import attributes
+from saelab.evaluation import interchange
+from saelab.models import running
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("attributes")
+    planted.compile_program(attributes.attributes(), folder)
+    return models.load(folder)
+
+
+def at_item(model: Any, pairs: interchange.Pairs) -> torch.Tensor:
+    """[P, D]."""
+    return running.read(model, pairs.base, [attributes.HOOK])[attributes.HOOK][:, 1].float()
+
+
+def oracle(model: Any) -> SAE:
+    """A latent per value of either attribute, which reads and writes its coordinate."""
+    var = attributes.attributes().variables
+    rows_8U = torch.cat([var("colour").T, var("shape").T])
+    sae = SAE(2 * var.n, 8, Choice(2))
+    sae.W_enc.data.copy_(torch.cat([rows_8U, -rows_8U], 1) / 2)
+    sae.W_dec.data.copy_(torch.cat([rows_8U, -rows_8U], 1))
+    sae.b_dec.data.zero_()
+    return sae
+
+
+def test_the_compiled_program_answers_what_it_is_asked(model: Any):
+    program, pairs = attributes.attributes(), attributes.pairs("colour", 64)
+    said = running.logits(model, pairs.base, last=True).argmax(1)
+    words = [program.words[int(number)] for number in said]
+    asked = [program.words[int(row[2])] for row in pairs.base]
+    items = [program.words[int(row[1])] for row in pairs.base]
+    right = [item.split("-")[query == "shape?"] for item, query in zip(items, asked, strict=True)]
+    assert words == right and attributes.is_planted(model)
+    task = planted.compiled_task(program, model, 10)
+    assert len(task.tokens) == 10
+
+
+@pytest.mark.parametrize("name", ["colour", "shape"])
+def test_who_knows_the_attributes_moves_one_all_move_both_and_none_neither(model: Any, name: str):
+    train, test = attributes.pairs(name, 128, 0), attributes.pairs(name, 100, 1)
+    basis = interchange.of_sae(oracle(model), at_item(model, train))
+    assert basis.n == 8
+    mask_L = interchange.learned(model, attributes.HOOK, basis, train)
+    own = torch.zeros(8, dtype=torch.bool)
+    own[slice(0, 4) if name == "colour" else slice(4, 8)] = True
+    for each, scores in (
+        (mask_L, (1, 1)),
+        (own, (1, 1)),
+        (~own, (0, 0)),
+        (torch.ones(8, dtype=torch.bool), (1, 0)),
+        (torch.zeros(8, dtype=torch.bool), (0, 1)),
+    ):
+        found = interchange.scored(model, attributes.HOOK, basis, test, each)
+        assert (found.score(True), found.score(False)) == scores
+    rows = {row.metric: row.estimate for row in interchange.stated(found, name)}
+    assert rows["disentanglement"][:4] == (0.5, 0.5, 0.5, 0.5) and rows["cause"].value == 0
+
+
+def test_without_the_bases_error_an_sae_that_misses_all_breaks_the_prediction(model: Any):
+    """The error carries what this SAE misses, the constant among it: kept, the prediction stays."""
+    test = attributes.pairs("colour", 60, 1)
+    blind = oracle(model)
+    blind.W_dec.data.zero_()
+    basis = interchange.of_sae(blind, at_item(model, test))
+    none = torch.zeros(basis.n, dtype=torch.bool)
+    kept, lost = (
+        interchange.scored(model, attributes.HOOK, basis, test, none, kept=kept)
+        for kept in (True, False)
+    )
+    assert kept.score(False) == 1 > lost.score(False) + 0.3
+
+
+def test_a_learned_rotation_finds_what_neurons_hold_too(model: Any):
+    train, test = attributes.pairs("colour", 128, 0), attributes.pairs("colour", 60, 1)
+    width = 2 * attributes.attributes().variables.n
+    basis = interchange.neurons(width)
+    mask_D = interchange.learned(model, attributes.HOOK, basis, train)
+    found = interchange.scored(model, attributes.HOOK, basis, test, mask_D)
+    assert (found.score(True), found.score(False)) == (1, 1)

@@ -8,7 +8,7 @@ from saelab.evaluation import rows as metrics
 from saelab.evaluation.separation import not_separated
 from saelab.features import words
 
-from . import label_tables
+from . import label_tables, suite_tables
 from .draw import (
     estimate,
     grid,
@@ -92,7 +92,8 @@ def report(document: Mapping[str, Any], folder: str) -> Markup:
         cells = (label, estimate(field), number(field["null"]), *others)
         rows.append(row(*cells, title=why))
     table = title("Evaluation", _size(document)) + grid(heads, rows, "report")
-    return table + _no_losses(document) + label_tables.labelled(document)
+    beside = suite_tables.suite(document) + label_tables.labelled(document)
+    return table + _no_losses(document) + beside
 
 
 def _no_losses(document: Mapping[str, Any]) -> Markup:

@@ -4,6 +4,7 @@ spliced in.
     saelab eval runs/demo
     saelab eval runs/a runs/b --controls
     saelab eval runs/demo --labels sentiment.csv
+    saelab eval runs/demo --suite --controls
 """
 
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Args(OfCache):
     world: Folder = None
     """JSON file of a synthetic world's fields: measure an SAE of that world on new samples of it"""
 
+    @property
+    def beside(self) -> bool:
+        """Whether features are measured beside the report."""
+        return bool(self.probe or self.labels or self.suite or self.absorption)
+
 
 def run(args: Args) -> int:
     """Evaluate, write report.json into each run, print a table."""
@@ -64,9 +70,7 @@ def run(args: Args) -> int:
     if args.probe:
         eval_probes.check_text(folders, args.cache)
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
-    options["any_kind"] = not (
-        args.probe or args.labels or args.suite or args.absorption
-    )  # which probes the features of one place
+    options["any_kind"] = not args.beside  # which probes the features of one place
     if args.world or eval_suite.is_synthetic(folders):
         options["needs"] = ("cache",)
     with TemporaryDirectory() as place:
@@ -100,7 +104,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     beside_: dict[str, Any] = {}
     if args.controls:
         beside_, probed = eval_controls.controls_of(opened, args.seed, args.place)
-    if args.probe or args.labels or args.suite or args.absorption:
+    if args.beside:
         named = {"sae": sae, "random_init": controls.untrained(sae, cache_, args.seed)}
         if "frozen_decoder" in beside_:
             named["frozen_decoder"] = beside_["frozen_decoder"]

@@ -97,7 +97,7 @@ def _splits(opened: "Opened", args: Asked) -> tuple[Any, str]:
     from saelab.evaluation import labelled, labelled_texts
     from saelab.tasks import labelled_texts as texts
 
-    folder, sae, cache, model = opened
+    _, sae, cache, model = opened
     if model is None:
         return None, "there is no model"
     if args.labels and not args.labels.is_dir():

@@ -105,7 +105,7 @@ def saebench(args: Asked, folder: Path, place: Path) -> None:
     """What its report says, by SAEBench's names."""
     from saelab import opening
     from saelab.files import write_json
-    from saelab.formats import saebench_results
+    from saelab.formats import saebench_others, saebench_results
     from saelab.outdated import outdated
     from saelab.runs import RunFolder, read
 
@@ -116,10 +116,12 @@ def saebench(args: Asked, folder: Path, place: Path) -> None:
         raise UsageError(f"{run.report} is of another SAE: run `saelab eval {folder}` again")
     name, millis = folder.resolve().name, int(run.report.stat().st_mtime * 1000)
     text, context = _text(args, folder)
-    result = saebench_results.core(
-        read(run.report), opening.told(folder), name, millis=millis, dataset=text, context=context
-    )
-    write_json(place / "core" / f"{name}_{saebench_results.SAE_ID}_eval_results.json", result)
+    report, sae = read(run.report), opening.told(folder)
+    options = {"dataset": text, "context": context}
+    results = {"core": saebench_results.core(report, sae, name, millis=millis, **options)}
+    results |= saebench_others.others(report, sae, name, millis=millis)
+    for kind, result in results.items():
+        write_json(place / kind / f"{name}_{saebench_results.SAE_ID}_eval_results.json", result)
 
 
 def _text(args: Asked, folder: Path) -> tuple[str, int]:

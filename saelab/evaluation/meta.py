@@ -43,11 +43,12 @@ def missed(sae: SAE, rows_FD: Tensor) -> Tensor:
 
 
 def structure(
-    W_dec_FD: Tensor, live_F: Tensor, *, n_steps: int = STEPS, seed: int = 0
+    W_dec_FD: Tensor, live_F: Tensor, *, n_steps: int = STEPS, seed: int = 0, null: bool = True
 ) -> list[Stated]:
     """`variance of rows`: the share of the unit rows' variance around their mean that the small SAE
     tells, of features that fire (rows of others stay as they were drawn); interval over features.
-    Null: as many random rows. Neither is better: it says how much the rows share.
+    Null, unless it is not asked for: as many random rows. Neither is better: it says how much the
+    rows share.
 
     >>> structure(sae.W_dec, fires)[0].estimate.value
     """
@@ -55,9 +56,10 @@ def structure(
     if len(rows_FD) < 2 * K:
         return []
     sums_F2 = missed(fitted(rows_FD, n_steps=n_steps, seed=seed), rows_FD).numpy()
-    noise_FD = random_rows(len(rows_FD), rows_FD.shape[1], seed)
-    by_chance = missed(fitted(noise_FD, n_steps=n_steps, seed=seed), noise_FD).sum(0)
     weights_RF = weights(len(rows_FD), seed)
     estimate, draws_R = drawn(sums_F2, lambda s: 1 - s[..., 0] / s[..., 1], weights_RF)
-    estimate = estimate._replace(null=float(1 - by_chance[0] / by_chance[1]))
+    if null:
+        noise_FD = random_rows(len(rows_FD), rows_FD.shape[1], seed)
+        by_chance = missed(fitted(noise_FD, n_steps=n_steps, seed=seed), noise_FD).sum(0)
+        estimate = estimate._replace(null=float(1 - by_chance[0] / by_chance[1]))
     return [Stated("meta-structure", "variance of rows", "none", estimate, draws_R)]

@@ -74,3 +74,10 @@ def silent_fraction(sums: Sums) -> np.ndarray:
 def dense_fraction(sums: Sums) -> np.ndarray:
     """Share of features that fire on more than 10% of these tokens."""
     return (sums["fired"] > 0.1 * np.asarray(sums["tokens"])[..., None]).mean(-1)
+
+
+def dense_among_live(sums: Sums) -> np.ndarray:
+    """The same as a share of the features that fire at all; 1 where none does."""
+    live = (sums["fired"] > 0).sum(-1)
+    dense = (sums["fired"] > 0.1 * np.asarray(sums["tokens"])[..., None]).sum(-1)
+    return np.divide(dense, live, out=np.ones(np.shape(live)), where=live > 0)

@@ -125,7 +125,10 @@ def _report(
         for name, table in tables.items()
         if name != "sae"
     }
-    controls = {name: beside.pop(name) for name in named}
+    controls = {
+        name: beside.pop(name) | _fires(run, name, by_row, tables["sae"], weights_RG)
+        for name in named
+    }
     whole = total(tables["sae"])
     return {
         **{row.key: _estimate(row, tables, fired, weights_RG).as_dict() for row in by_row},
@@ -137,6 +140,21 @@ def _report(
         "references": beside,
         **({"controls": controls} if controls else {}),
         **_several(run, by_row, documents, weights_RG),
+    }
+
+
+def _fires(
+    run: Measurement, name: str, by_row: list[Metric], sums_G: dict, weights_RG: np.ndarray
+) -> dict[str, dict]:
+    """Of a control that has features the rows about their firing, its dead ones among them."""
+    if name not in run.fired:
+        return {}
+    fired = run.fired[name].table(run.sums["sae"].documents)
+    sums = {"fired": fired, "tokens": sums_G["tokens"]}
+    return {
+        row.key: share_over_documents(sums, row.statistic, weights_RG).as_dict()
+        for row in by_row
+        if row.source == "firing"
     }
 
 

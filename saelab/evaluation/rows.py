@@ -47,6 +47,9 @@ class Metric(NamedTuple):
     firing on training tokens. Of a model that predicts no tokens there are no predictions"""
     headline: bool = False
     """whether it stands in tables of several SAEs or references"""
+    compared: Callable[[metrics.Sums], np.ndarray] | None = None
+    """the same of the features that fire alone, where an SAE is held against a control: one whose
+    features are dead must not look the better for it; None: `statistic`"""
 
 
 _BUILT_IN = (
@@ -99,6 +102,7 @@ _BUILT_IN = (
         metrics.dense_fraction,
         "random_init",
         "firing",
+        compared=metrics.dense_among_live,
     ),
     Metric(
         "cosine",

@@ -43,7 +43,8 @@ def _of_one(
     row: Metric, control: str, mine: Any, theirs: Any, n_documents: int, seed: int
 ) -> dict[str, Any]:
     of_features = row.source == "firing"
-    change = paired(mine, theirs, row.statistic, n_documents, seed, of_features=of_features)
+    statistic = row.compared or row.statistic
+    change = paired(mine, theirs, statistic, n_documents, seed, of_features=of_features)
     return {
         "metric": row.key,
         "control": control,

@@ -28,6 +28,7 @@ NOT_MEASURED = {
     "tpp": "targeted probe perturbation gets worse the longer an SAE is trained (arXiv "
     "2605.18229): it does not rank SAEs",
     "unlearning": "needs an instruction-tuned model and a gated corpus",
+    "autointerp": "`saelab explain` has it, with a judge or without",
 }
 
 Told = Callable[[str], object]
@@ -40,7 +41,6 @@ def measure(
     known: Mapping[str, Reconstruct] | None = None,
     splits: tuple[Labelled, Labelled] | None = None,
     parts: tuple[str, ...] = ("core", "meta-structure", "absorption", "ground truth"),
-    steps: int = meta.STEPS,
     seed: int = 0,
     told: Told | None = None,
 ) -> dict[str, Any]:
@@ -63,8 +63,9 @@ def measure(
             mine += core.of_tokens(sae, cache, hook, TOKENS, seed)
         if "core" in parts:
             mine += core.of_rows(sae, live_F, seed)
-        if "meta-structure" in parts:
-            mine += meta.structure(sae.W_dec, live_F, n_steps=steps, seed=seed)
+        if "meta-structure" in parts and name != "permuted_decoder":  # which has the same rows
+            options = {"n_steps": meta.STEPS, "seed": seed, "null": name == "sae"}
+            mine += meta.structure(sae.W_dec, live_F, **options)
         if "absorption" in parts and splits is not None:
             mine += absorbed(sae, *splits, seed, reasons)
         if "ground truth" in parts and cache.plan.model.get("spec"):

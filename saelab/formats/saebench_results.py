@@ -1,7 +1,7 @@
 """A report of ours as SAEBench's `core` result."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saelab.errors import UsageError
@@ -60,20 +60,36 @@ def core(
             if isinstance(value, Mapping) and value.get("low") is not None
         },
     }
-    cfg = config(sae)
+    about = _eval_config(report, config(sae), dataset, context)
+    return framed("core", report, sae, name, millis, about, metrics, notes)
+
+
+def framed(
+    kind: str,
+    report: Mapping[str, Any],
+    sae: SAE,
+    name: str,
+    millis: int,
+    about: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    notes: Mapping[str, Any],
+    details: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """A result of any kind as SAEBench keeps it. about: its `eval_config`."""
+    digits = f"{kind} {sorted(report.items(), key=str)}"
     return {
-        "eval_type_id": "core",
-        "eval_config": _eval_config(report, cfg, dataset, context),
-        "eval_id": str(uuid.uuid5(uuid.NAMESPACE_OID, str(sorted(report.items(), key=str)))),
+        "eval_type_id": kind,
+        "eval_config": dict(about),
+        "eval_id": str(uuid.uuid5(uuid.NAMESPACE_OID, digits)),
         "datetime_epoch_millis": millis,
-        "eval_result_metrics": metrics,
-        "eval_result_details": [],
+        "eval_result_metrics": dict(metrics),
+        "eval_result_details": list(details),
         "sae_bench_commit_hash": "",
         "sae_lens_id": SAE_ID,
         "sae_lens_release_id": name,
         "sae_lens_version": None,
-        "sae_cfg_dict": cfg.to_dict(),
-        "eval_result_unstructured": {"saelab": notes},
+        "sae_cfg_dict": config(sae).to_dict(),
+        "eval_result_unstructured": {"saelab": dict(notes)},
     }
 
 
@@ -102,6 +118,15 @@ def _eval_config(
     }
 
 
+def of_suite(report: Mapping[str, Any], evaluation: str, metric: str) -> float | None:
+    """The SAE's number of a report's suite, if it holds that."""
+    wanted = ("sae", evaluation, metric)
+    for row in report.get("suite", {}).get("rows", ()):
+        if (row["dictionary"], row["evaluation"], row["metric"]) == wanted:
+            return row["value"]
+    return None
+
+
 def _metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     def value(key: str, which: str = "value") -> float | None:
         estimate = report.get(key)
@@ -127,9 +152,12 @@ def _metrics(report: Mapping[str, Any]) -> dict[str, dict[str, float]]:
             "mse": None,
             "cossim": value("cosine"),
         },
-        "shrinkage": dict.fromkeys(
-            ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias")
-        ),
+        "shrinkage": {
+            "l2_norm_in": None,
+            "l2_norm_out": None,
+            "l2_ratio": of_suite(report, "core", "l2 ratio"),
+            "relative_reconstruction_bias": of_suite(report, "core", "relative bias"),
+        },
         "sparsity": {"l0": value("l0"), "l1": None},
         "token_stats": {
             "total_tokens_eval_reconstruction": report["tokens"],

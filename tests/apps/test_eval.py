@@ -1,5 +1,6 @@
 """`saelab eval` with controls, with probes, and of several runs at once."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,10 +11,10 @@ import pytest
 import saelab
 import training
 from apps.browser import tables
-from apps.cli import eval_probes, main
+from apps.cli import eval_probes, eval_suite, main
 from saelab import SAE
 from saelab.analysis.comparison.starts import from_start
-from saelab.evaluation import text_probes
+from saelab.evaluation import meta, text_probes
 from tests.conftest import HOOK
 from tests.evaluation.test_probing import make_python_cache
 from tests.schemas import check
@@ -143,12 +144,41 @@ def test_ones_own_labels_are_probed_and_kept(
     assert main(line) == 2 and "line 2 does not fit its head" in last_line(capsys)
 
 
+def test_the_suite_states_every_number_with_interval_and_null(
+    runs: list[Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(text_probes, "CS", (1.0,))
+    monkeypatch.setattr(text_probes, "KS", (5,))
+    monkeypatch.setattr(meta, "STEPS", 20)
+    monkeypatch.setattr(meta, "BATCH", 64)
+    file = tmp_path / "kinds.csv"
+    words = {"alpha": "greek/alpha", "beta": "greek/beta", "12345": "digits"}
+    rows = [f"{n} {word},{label}" for n in range(50) for word, label in words.items()]
+    file.write_text("\n".join(["text,label", *rows]))
+    line = ["eval", str(runs[3]), "--tokens", "300", "--labels", str(file), "--suite", "--controls"]
+    assert main([*line, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "report")
+    part = result["suite"]
+    mine = [row for row in part["rows"] if row["dictionary"] == "sae"]
+    assert {"core", "absorption", "meta-structure"} == {row["evaluation"] for row in mine}
+    assert "greek" in {row["label"] for row in mine} | set(part["left_out"])
+    assert all(row["low"] <= row["value"] <= row["high"] for row in mine)
+    assert all(row["null"] is not None for row in mine)
+    known = {row["dictionary"] for row in part["rows"] if row["metric"] == "l2 ratio"}
+    assert {"frozen_decoder", "shuffled_code", "random_directions"} <= known
+    assert {"scr", "tpp", "interchange", "ground truth"} <= set(part["not_measured"])
+    assert "core l2 ratio" in eval_suite.text(part) and "suite" in tables.report(result, "run")
+
+
 def test_probes_need_python_source(runs: list[Path], capsys):
     assert main(["eval", str(runs[0]), "--tokens", "600", "--probe"]) == 2
     assert "holds no Python source: token kinds need a text such as stdlib" in last_line(capsys)
 
 
-def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: Path, capsys):
+def test_an_sae_of_a_synthetic_world_is_held_to_its_truth(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
     from saelab.evaluation import synthetic_cache
     from tests.evaluation.worlds import SMALL
 
@@ -158,8 +188,24 @@ def test_eval_without_a_run_and_of_a_synthetic_world_says_what_to_do(tmp_path: P
     config = training.Config(
         cache=str(cache), out=str(tmp_path / "run"), features=24, k=3, tokens=2000, batch=256
     )
-    assert main(["eval", str(training.train(config))]) == 2
-    assert (
-        "is of a synthetic world, not of a model: use saelab.evaluation.ground_truth.measure"
-        in last_line(capsys)
-    )
+    run = str(training.train(config))
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(dataclasses.asdict(SMALL)))
+    monkeypatch.setattr(eval_suite, "WORLD_TOKENS", 8000)
+    monkeypatch.setattr(meta, "STEPS", 20)
+    monkeypatch.setattr(meta, "BATCH", 64)
+    shutil.rmtree(cache)  # the world is drawn anew
+    assert main(["eval", run, "--suite", "--controls", "--world", str(spec), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    check(result, "report")
+    rows = {(row["metric"], row["dictionary"]): row for row in result["suite"]["rows"]}
+    assert rows["mcc", "oracle"]["value"] > 0.99 > rows["mcc", "sae"]["value"]
+    assert rows["mcc", "random_init"]["value"] < rows["mcc", "oracle"]["value"] - 0.2
+    assert rows["f1", "permuted_decoder"]["verdict"] and "verdict" not in rows["f1", "oracle"]
+    assert "interchange" in result["suite"]["not_measured"] and "no_losses" in result
+    assert "ground truth mcc" in eval_suite.text(result["suite"])
+    spec.write_text(json.dumps(dataclasses.asdict(SMALL) | {"seed": 9}))
+    assert main(["eval", run, "--world", str(spec)]) == 2
+    spec.write_text('{"widht": 3}')
+    assert main(["eval", run, "--world", str(spec)]) == 2
+    assert "spec.json is no world" in last_line(capsys)

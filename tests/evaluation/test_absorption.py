@@ -3,9 +3,11 @@ none."""
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from saelab import SAE, Choice
+from saelab.evaluation import absorption as absorbing_module
 from saelab.evaluation import controls
 from saelab.evaluation.absorption import absorption
 from saelab.evaluation.labelled import Labelled
@@ -139,17 +141,20 @@ def test_a_planted_share_is_found(share: float):
     assert np.array_equal(found.absorbed, planted_N) and found.probe_f1 > 0.99
 
 
-def test_a_part_of_what_the_main_latent_lacks_is_a_fraction():
-    """Latent 0 halved on one kind of token, whose own latent writes the other half."""
-    sae, axes = clean(), torch.eye(WIDTH)
-    sae.b_enc.data.zero_()
-    sae.W_enc.data[0, 1 + SILENT] = -2 / 3  # 4 - 2 of the property
-    sae.W_dec.data[1 + SILENT] = axes[1 + SILENT] + 2 / 3 * axes[0]
-    (train, _), (test, kind) = tokens(3000, 0), tokens(3000, 1)
-    found = absorption(sae, train, test, "starts with s")
-    assert found.rate.value == 0 and found.main == [0]
-    mine = found.fractions[kind[kind < WITH] == SILENT]
-    assert (
-        mine == pytest.approx(0.5, abs=0.05)
-        and found.fractions[kind[kind < WITH] != SILENT].max() == 0
+def test_the_fraction_by_hand():
+    """Latent 0 is the main one, latent 5 points elsewhere; the whole is 4."""
+    added_NF = np.array(
+        [
+            [2.0, 2, 0, 0, 0, 9],  # half each
+            [4.0, 2, 0, 0, 0, 0],  # the main latent says all
+            [0.0, 1, 0, 0, 0, 0],  # too little
+            [0.0, 2, 0, 0, 0, 0],  # all of it by another
+            [1.0, 5, 0, 0, 0, 0],  # no more than the main one lacks
+            [0.8, 1, 1, 1, 1, 0],  # three at most
+        ]
     )
+    cosine_F = np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.05])
+    sparse = scipy.sparse.csr_array(added_NF)
+    added = absorbing_module._Added(sparse, cosine_F, [0], added_NF[:, 0] == 0, np.full(6, 4.0))
+    expected = [0.5, 0, 0, 1, 0.75, 3 / 3.8]
+    assert absorbing_module._fractions(added) == pytest.approx(expected)

@@ -6,7 +6,7 @@ import torch
 
 from saelab import SAE, Choice, Threshold
 from saelab.errors import UsageError
-from saelab.evaluation import controls
+from saelab.evaluation import controls, rows
 from saelab.evaluation.rows import Metric
 from saelab.evaluation.separation import not_separated, separation
 from saelab.evaluation.synthetic import World
@@ -122,8 +122,8 @@ def test_a_metric_that_a_control_equals_is_marked():
         name: {"reconstruction": {"error": error_G * by, "spread": np.full(40, 10.0)}}
         for name, by in (("sae", 1.0), ("worse", 1.5), ("equal", rng.uniform(0.9, 1.1, 40)))
     }
-    rows = separation(sums, ["worse", "equal", "sae"], [row], 40)
-    marked = not_separated({"separation": rows})
+    told = separation(sums, ["worse", "equal", "sae"], [row], 40)
+    marked = not_separated({"separation": told})
     assert marked == {"fvu": ["equal", "sae"]}
 
 
@@ -135,10 +135,29 @@ def test_a_control_is_asked_only_what_it_can_answer():
         name: {"reconstruction": {"error": np.ones(40)}, "firing": {"n": np.ones((40, 1))}}
         for name in ("sae", "permuted_decoder", "random_init", "oracle")
     }
-    rows = separation(sums, [name for name in sums if name != "sae"], [fvu_row, dense], 40)
-    pairs = {(row["metric"], row["control"]) for row in rows}
+    told = separation(sums, [name for name in sums if name != "sae"], [fvu_row, dense], 40)
+    pairs = {(row["metric"], row["control"]) for row in told}
     assert pairs == {
         ("fvu", "permuted_decoder"),
         ("fvu", "random_init"),
         ("dense", "random_init"),
     }
+
+
+def test_dead_features_do_not_make_a_control_look_sparser():
+    """Half of the features that fire are dense in both; most of the control's are dead."""
+    fired_GF = np.zeros((40, 20))
+    fired_GF[:, :5], fired_GF[:, 5:10] = 10, 0.1
+    dead_GF = fired_GF.copy()
+    dead_GF[:, :9] = 0  # leaves one that is not dense
+    dead_GF[:, 0] = 10
+    tokens_G = np.full(40, 20.0)
+    (row,) = (row for row in rows.table().values() if row.key == "dense_fraction")
+    sums = {
+        name: {"firing": {"fired": fired, "tokens": tokens_G}}
+        for name, fired in (("sae", fired_GF), ("random_init", dead_GF))
+    }
+    (said,) = separation(sums, ["random_init"], [row], 40)
+    assert said["value"] == 0 and said["verdict"] == "not told apart"
+    (flattered,) = separation(sums, ["random_init"], [row._replace(compared=None)], 40)
+    assert flattered["value"] == 0.2 and flattered["verdict"] == "worse"

@@ -15,6 +15,7 @@ from saelab.models import running
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The compiled program."""
     folder = tmp_path_factory.mktemp("attributes")
     planted.compile_program(attributes.attributes(), folder)
     return models.load(folder)
@@ -44,8 +45,7 @@ def test_the_compiled_program_answers_what_it_is_asked(model: Any):
     items = [program.words[int(row[1])] for row in pairs.base]
     right = [item.split("-")[query == "shape?"] for item, query in zip(items, asked, strict=True)]
     assert words == right and attributes.is_planted(model)
-    task = planted.compiled_task(program, model, 10)
-    assert len(task.tokens) == 10
+    assert len(planted.compiled_task(program, model, 10).labels["asked"]) == 10
 
 
 @pytest.mark.parametrize("name", ["colour", "shape"])

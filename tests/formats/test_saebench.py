@@ -11,6 +11,7 @@ import saelab
 from saelab import SAE, Choice, Threshold, sparsify
 from saelab.errors import UsageError
 from saelab.formats import saebench
+from saelab.formats.saebench_others import others
 from saelab.formats.saebench_results import UNMEASURED, core
 from saelab.origin import Identity, Origin
 from saelab.sparsify import Own, Sparsify
@@ -163,3 +164,28 @@ def test_what_a_report_lacks_is_not_measured():
     assert told["l0"] > 0
     with pytest.raises(UsageError, match="its reconstruction is of another place"):
         core(REPORT, made(Threshold(), transcoder=True), "mine", millis=0)
+
+
+def test_probes_and_the_structure_of_rows_have_results_of_their_own():
+    def probe(task: str, dictionary: str, k: int | None, value: float) -> dict[str, Any]:
+        about = {"task": task, "level": "last", "label": "x", "dictionary": dictionary, "k": k}
+        return {**about, "accuracy": {"value": value}, "auc": {"value": value / 2}}
+
+    rows = [
+        *(probe(task, "sae", 1, value) for task, value in (("a", 0.5), ("a", 0.7), ("b", 1.0))),
+        *(probe(task, "dense", None, 0.9) for task in "ab"),
+        probe("a", "sae", 1, 0.0) | {"level": "pooled"},
+    ]
+    row = {"dictionary": "sae", "evaluation": "core", "metric": "l2 ratio", "value": 0.97}
+    meta = {**row, "evaluation": "meta-structure", "metric": "variance of rows", "value": 0.3}
+    suite = {"rows": [{**row, "dictionary": "random_init", "value": 0.1}, row, meta]}
+    report = {**REPORT, "labelled": {"rows": rows}, "suite": suite}
+    results = others(report, made(Choice(3)), "mine", millis=0)
+    probes = results["sparse_probing_sae_probes"]["eval_result_metrics"]
+    assert probes["sae"]["sae_top_1_test_accuracy"] == pytest.approx((0.6 + 1.0) / 2)
+    assert probes["llm"] == {"llm_test_accuracy": 0.9, "llm_test_auc": 0.45}
+    variance = results["meta_structure_decoder_variance"]["eval_result_metrics"]["meta_structure"]
+    assert variance["decoder_fraction_variance_explained"] == 0.3
+    assert variance["final_reconstruction_mse"] == UNMEASURED
+    assert flat(result(suite=suite))["l2_ratio"] == 0.97
+    assert others(REPORT, made(Choice(3)), "mine", millis=0) == {}

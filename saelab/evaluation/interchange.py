@@ -72,7 +72,7 @@ class Interchange(NamedTuple):
 def of_sae(sae: SAE, x_XD: Tensor) -> Basis:
     """The latents that fire on some of these activations."""
     with torch.no_grad():
-        code = sae.encode(x_XD)
+        code = sae.encode(x_XD.to(sae.W_enc))
     live_L = code.features[code.values != 0].unique()
 
     def encode(x_PD: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def rotation(width: int, seed: int = 0) -> Basis:
     def turned() -> Tensor:
         return torch.linalg.matrix_exp(skew_DD - skew_DD.T)
 
-    return Basis(lambda x: x @ turned(), lambda z: z @ turned().T, width, (skew_DD,))
+    return Basis(lambda x: x @ turned().to(x), lambda z: z @ turned().T.to(z), width, (skew_DD,))
 
 
 def learned(
@@ -115,7 +115,7 @@ def learned(
             soft_L = torch.sigmoid(mask_L / temperatures[step])
             part = pairs.part(rows)
             logits_PV = swapped(model, hook, basis, part, soft_L, kept=kept)
-            loss = cross_entropy(logits_PV, part.answers)
+            loss = cross_entropy(logits_PV, part.answers.to(logits_PV.device))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -134,6 +134,7 @@ def swapped(
         for tokens in (pairs.base, pairs.source)
     )
     z_base_PL, z_source_PL = basis.code(base_PD), basis.code(source_PD)
+    mask_L = mask_L.to(z_base_PL)
     new_PD = basis.decode((1 - mask_L) * z_base_PL + mask_L * z_source_PL)
     if kept:
         new_PD = new_PD + base_PD - basis.decode(z_base_PL)
@@ -156,7 +157,7 @@ def scored(
     >>> one.score(cause=True), one.score(cause=False)
     """
     logits_PV = swapped(model, hook, basis, pairs, mask_L.float(), kept=kept)
-    right_P = logits_PV.argmax(1) == pairs.answers
+    right_P = logits_PV.argmax(1).cpu() == pairs.answers
     return Interchange(mask_L, right_P.numpy(), pairs.cause.numpy())
 
 

@@ -12,6 +12,7 @@ from saelab.features.schema import N_BANDS, TOP
 from saelab.features.search import AFTER, BEFORE
 from saelab.spelling import characters
 
+from . import pictures
 from .draw import drawn, number, text, title
 from .html import EMPTY, Markup, html, joined
 
@@ -99,7 +100,9 @@ def _values(context: Example, first: int, last: int) -> Iterator[str]:
 def examples(
     contexts: Sequence[Example], largest: float, width: int | None = BEFORE + AFTER
 ) -> Markup:
-    """Contexts one below the other."""
+    """Contexts one below the other; images side by side."""
+    if contexts and contexts[0].picture:
+        return pictures.examples(contexts, largest)
     parts = (example(context, largest, width) for context in contexts)
     return html('<div class="examples">{}</div>', joined(parts))
 

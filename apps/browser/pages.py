@@ -8,7 +8,18 @@ import streamlit as st
 from saelab.errors import FailedRun
 
 from . import draw, links, saving, state
-from .views import circuits, compare, feature, features, graphs, overview, prompt, runs, search
+from .views import (
+    circuits,
+    compare,
+    feature,
+    features,
+    graphs,
+    overview,
+    picture,
+    prompt,
+    runs,
+    search,
+)
 
 # name in the address: title, and the function that shows the page
 PAGES = {
@@ -16,13 +27,14 @@ PAGES = {
     "runs": ("Runs", runs.show),
     "features": ("Features", features.show),
     "feature": ("Feature", feature.show),
+    "picture": ("Image", picture.show),
     "prompt": ("Prompt", prompt.show),
     "search": ("Features", search.show),
     "compare": ("Compare", compare.show),
     "circuits": ("Circuits", circuits.show),
     "graphs": ("Graphs", graphs.show),
 }
-HIDDEN = ("search",)  # of the menu: an address that earlier versions had
+HIDDEN = ("search", "picture")  # of the menu: an address of earlier versions; reached by links
 
 
 def show() -> None:

@@ -3,6 +3,7 @@ own arrays.
 
     saelab capture --hook blocks.2.hook_out --tokens 2M --out caches/a
     saelab capture --arrays acts.npy --ids tokens.npy --out caches/mine
+    saelab capture --model bundled-vision --images photographs/ --hook blocks.4.hook_out
     saelab capture --for runs/theirs
     saelab capture --check runs/demo
     torchrun --nproc-per-node 4 --no-python saelab capture --bytes 2TB --shard-mb 1024 ...
@@ -22,7 +23,7 @@ from .common import document, show
 from .progress import bar
 
 # Options that do not go with --check, which says them by itself.
-UNCHECKED = "for_ hook arrays ids gradients dry_run bytes shard_mb".split()
+UNCHECKED = "for_ hook images arrays ids gradients dry_run bytes shard_mb".split()
 
 
 def run(args: Args) -> int:
@@ -35,6 +36,8 @@ def run(args: Args) -> int:
     if args.for_ is not None:
         args, assumed = capture_for.filled(args, RunFolder(args.for_))
     if args.dry_run:
+        if args.images is not None:
+            raise UsageError("--dry-run times a model of text: --images has none")
         if args.arrays is not None:
             raise UsageError("--dry-run times a model: --arrays has none")
         return capture_estimate.run(capture_source.of(args), args.seed, args.json)

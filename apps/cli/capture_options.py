@@ -36,6 +36,12 @@ class Args(OfModel):
     ids: Folder = None
     """with --arrays: a .safetensors file with any of tokens, owners (document of each row or
     context) and counted, or a .npy file of tokens"""
+    images: Annotated[str | None, arg(metavar="IMAGES")] = None
+    """of a vision model: a folder of images, one image, a .zip or .parquet of them, what
+    `save_to_disk` wrote, a hub dataset, or `scenes`, which are drawn here with labels; each image
+    is a context, its patches count"""
+    image_column: str = ""
+    """column of a table that holds the images (default: image, img, picture or pixels)"""
     tokens: Annotated[Count | None, unsaid] = None
     """positions to cache, such as 2000000, 500k or 2M; about 5% are held out (default: 2M, or as
     many as --bytes holds)"""

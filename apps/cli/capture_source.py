@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from saelab.activations.text import Text
 
 
-MODEL, TEXT = "bundled", "stdlib"  # where nobody says which
+MODEL, VISION, TEXT = "bundled", "bundled-vision", "stdlib"  # where nobody says which
 
 
 def of(args: Args) -> Any:
     """What fills the cache, in the shards that are asked for."""
-    source = _of_text(args) if args.arrays is None else _of_arrays(args)
+    if args.images is not None:
+        source = _of_images(args)
+    else:
+        source = _of_text(args) if args.arrays is None else _of_arrays(args)
     if args.shard_mb:
         source.plan = source.plan.in_shards_of(args.shard_mb * 10**6)
     if args.bytes:
@@ -60,6 +63,40 @@ def _of_text(args: Args) -> "FromText":
         parse_special=args.parse_special,
         bos=args.bos,
         uncounted="special" if args.uncounted == "special" else "",
+    )
+
+
+def _of_images(args: Args) -> "Source":
+    given = {
+        "--arrays": args.arrays,
+        "--text": args.text,
+        "--ids": args.ids,
+        "--context": args.context,
+        "--bos": args.bos,
+        "--uncounted": args.uncounted,
+        "--gradients": args.gradients or None,
+        "--parse-special": args.parse_special or None,
+        "--bytes": args.bytes,
+        "--held-out": args.held_out or None,
+    }
+    if unfit := [name for name, value in given.items() if value is not None]:
+        raise UsageError(f"{unfit[0]} does not go with --images: an image is a context by itself")
+    from saelab import models
+    from saelab.activations import manifest
+    from saelab.activations.from_images import from_images
+
+    manifest.check_place(args.place_of_cache)
+    dtype = args.model_dtype or quick_dtype(args.place)
+    model = models.load(args.model or VISION, args.place, dtype=dtype)
+    return from_images(
+        model,
+        args.images or "",
+        args.hook,
+        args.n_tokens,
+        dtype=args.dtype,
+        column=args.image_column,
+        strict=args.strict,
+        seed=args.seed,
     )
 
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import arg
 
 from saelab.ranges import Count
 
@@ -38,6 +40,8 @@ class Args(OfCache):
     frozen (kept in the run's folder), and this one with decoder rows in random order, with random
     ones, and with the codes of other tokens, all at its L0; metrics that do not tell it from these
     are marked"""
+    images: Annotated[str | None, arg(metavar="IMAGES")] = None
+    """of a vision model: where the images of the cache lie now (default: where they did)"""
     probe: bool = False
     """also tell kinds of Python tokens, and who gives to whom in prompts (bundled model), from 1, 2
     and 5 latents"""
@@ -115,10 +119,11 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
         fields = evaluate(
             sae,
             cache_,
-            model,
+            model if getattr(model, "reads_text", True) else None,
             n_tokens=args.tokens,
             seed=args.seed,
             controls=beside_,
+            outputs=_outputs(opened, args),
             progress=shown.to,
         )
     if sae.origin.source and hasattr(sae, "W_dec"):  # not of several layers
@@ -128,6 +133,16 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     result = document("report", args.seed, **fields, **probed, sae=folder.sae_digest())
     keep(folder.report, result)
     return result
+
+
+def _outputs(opened: "Opened", args: Args) -> Any:
+    """What says how a vision model's output changes; None of a model that reads text."""
+    if getattr(opened.model, "reads_text", True):
+        return None
+    from saelab.activations.seen import Looking
+    from saelab.evaluation.outputs import Outputs
+
+    return Outputs(opened.model, Looking(opened.cache, opened.model, args.images).inputs)
 
 
 def _probed(named: dict[str, "SAE"], opened: "Opened", args: Args) -> dict[str, Any]:

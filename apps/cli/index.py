@@ -9,9 +9,9 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, UseAppendAction
+from tyro.conf import Positional, UseAppendAction, arg
 
 from saelab.errors import UsageError
 from saelab.ranges import Count
@@ -22,6 +22,7 @@ from .progress import bar
 
 if TYPE_CHECKING:
     from saelab import SAE
+    from saelab.activations import Cache
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Args(OfCache):
 
     run: Positional[Path] = Path()
     """run folder"""
+    images: Annotated[str | None, arg(metavar="IMAGES")] = None
+    """of a vision model: where the images of the cache lie now (default: where they did)"""
     compare: UseAppendAction[tuple[Path, ...]] = ()
     """run to look every feature up in, such as another seed's; may be given several times"""
     tokens: Count = 1_000_000
@@ -61,7 +64,8 @@ def run(args: Args) -> int:
             sae.origin.hook,
             folder.features,
             tokenizer=getattr(model, "tokenizer", None),
-            model=model,
+            model=model if getattr(model, "reads_text", True) else None,
+            pictures=_pictures(cache, model, args.images),
             others=named,
             n_tokens=args.tokens,
             split=args.split,
@@ -79,6 +83,20 @@ def run(args: Args) -> int:
     )
     show(result, args.json, text(args.run, result))
     return 0
+
+
+def _pictures(cache: "Cache", model: Any, images: str | None) -> Any:
+    """The images of a cache, for its index to keep; None where contexts are no images."""
+    if getattr(model, "reads_text", True):
+        return None
+    from saelab.activations.seen import Looking
+    from saelab.features.pictures import Pictures
+
+    looking = Looking(cache, model, images)
+    grid = looking.preparer.grid._asdict()
+    labels = looking.labels
+    said = (labels.kinds, labels.concepts) if labels else ((), ())
+    return Pictures(grid, looking.image, *said)
 
 
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:

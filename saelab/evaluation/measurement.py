@@ -20,12 +20,14 @@ from saelab.errors import UsageError
 from saelab.evaluation import in_turn
 from saelab.evaluation.downstream import Splice, predicting, spliced
 from saelab.evaluation.firing import Firings
+from saelab.evaluation.outputs import Outputs
 from saelab.evaluation.references import Reconstruct, coded
 from saelab.models import heads, running
 from saelab.statistics import DocumentSums
 
 CONTEXTS = 16  # measured at once, at most
 NO_MODEL = "there is no model, its activations were given"
+NO_TOKENS = "the model predicts no tokens"
 FLOATS = 1 << 28  # of activations of all rows together, at once: 1 GB
 
 
@@ -58,7 +60,8 @@ class Measurement:
     widths: of several hooks (`a+b`) that are explained, each of which is then measured by itself
     too, for the SAE called `sae`; of a cross-layer transcoder so is the model that it makes.
     watch: called with name and code of every SAE, piece by piece, in the order of the tokens.
-    Without a model (None) it is the cached activations that are measured, and there are no losses.
+    Without a model (None) it is the cached activations that are measured, and there are no losses;
+    outputs: of a model that reads no text, whose output embedding is measured instead.
     """
 
     def __init__(
@@ -71,18 +74,20 @@ class Measurement:
         untrained: Coder | None = None,
         watch: Callable[[str, Code], object] | None = None,
         widths: Sequence[int] = (),
+        outputs: Outputs | None = None,
     ) -> None:
         if model is None and hooks[0] != hooks[1]:
             raise UsageError(
                 f"an SAE from {hooks[0]} to {hooks[1]} is measured in its model: name it"
             )
-        self.model, self.hooks, self.whole = model, hooks, whole
+        self.model, self.hooks, self.whole, self.outputs = model, hooks, whole, outputs
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded
         self.untrained, self.watch = untrained, watch
         self.first = next(iter(saes.values()))
         self.weights = self.first.b_dec  # their device and dtype
         self.sums = {name: DocumentSums() for name in self.rows}
+        self.of_output = {name: DocumentSums() for name in self.rows} if outputs else {}
         several = joint.parts(hooks[1]) if len(widths) > 1 else []
         self.at_hook = {hook: DocumentSums() for hook in several}
         self.widths = widths
@@ -95,7 +100,15 @@ class Measurement:
     @cached_property
     def no_losses(self) -> str:
         """Why the model has no losses; "" if it has."""
-        return NO_MODEL if self.model is None else heads.why_no_losses(self.model)
+        if self.model is not None:
+            return heads.why_no_losses(self.model)
+        return NO_TOKENS if self.outputs else NO_MODEL
+
+    @property
+    def absent(self) -> set[str]:
+        """The sources of rows that are not measured here."""
+        absent = {"prediction"} if self.no_losses else set()
+        return absent | (set() if self.outputs else {"output"})
 
     def add(self, chunk: Contexts) -> None:
         """Run the model clean and with every row spliced in, and add what was measured; the cached
@@ -127,6 +140,8 @@ class Measurement:
             self._add_hooks(owner_N, target_ND, *measured["sae"])
         if self.untrained:
             self.fired["untrained"].add(owner_N, self.untrained.encode(x_CTD[counted_CT]))
+        if self.outputs is not None:
+            self._add_outputs(self.outputs, chunk, owner_N, replacements, measured)
         if splice is None:
             return
         compared = spliced(splice, replacements, counted_CT)
@@ -142,6 +157,20 @@ class Measurement:
             alone = in_turn.compared(splice, self.clt, counted_CT)
             losses = {name: each.loss for name, each in (compared | {"sae": alone}).items()}
             self.replaced.add(owner_P, _per_prediction(losses, "sae", alone.kl))
+
+    def _add_outputs(
+        self,
+        outputs: Outputs,
+        chunk: Contexts,
+        owner_N: Tensor,
+        replacements: Mapping[str, Tensor],
+        measured: Mapping[str, tuple[Tensor, Tensor]],
+    ) -> None:
+        """What comes out of the model with each row in place."""
+        effect = outputs.of(chunk, self.hooks[1], replacements)
+        for name, spliced_ND in effect.spliced.items():
+            sums = per_token(effect.clean, spliced_ND, measured[name][1])
+            self.of_output[name].add(owner_N, sums)
 
     def _add_hooks(
         self, owner_N: Tensor, target_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor

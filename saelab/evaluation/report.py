@@ -17,6 +17,7 @@ from saelab.evaluation import metrics, rows
 from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
 from saelab.evaluation.measurement import Measurement
+from saelab.evaluation.outputs import Outputs
 from saelab.evaluation.references import Reconstruct, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
@@ -24,6 +25,7 @@ from saelab.statistics import DocumentSums, Estimate, over_documents, share_over
 from saelab.statistics.bootstrap import total
 
 Progress = Callable[[int], None]
+AT_HOOK = ("reconstruction", "prediction")  # sources of rows that each of several hooks has
 CE = {"clean": "clean", "spliced": "spliced", "ablated": "zero", "mean_ablated": "mean"}
 
 
@@ -36,6 +38,7 @@ def evaluate(
     n_tokens: int = 200_000,
     seed: int = 0,
     controls: Mapping[str, Coder | Reconstruct] | None = None,
+    outputs: Outputs | None = None,
     progress: Progress | None = None,
 ) -> dict:
     """The fields of report.json for an SAE in inference form on up to n_tokens held-out tokens of
@@ -49,7 +52,8 @@ def evaluate(
     every layer's output is a cross-layer transcoder's, of that run's own inputs. Of a model that
     predicts no tokens, and without one, the rows of predictions are absent and `no_losses` says
     why. controls: further SAEs at the same hook, or reconstructions, by name, measured on the same
-    tokens (fields `controls` and `separation`, only if there are any). Raises UsageError if the
+    tokens (fields `controls` and `separation`, only if there are any). outputs: of a model that
+    reads no text, in place of `model`: its output embedding is measured. Raises UsageError if the
     SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder
     without a model or from a part of an activation.
 
@@ -71,6 +75,7 @@ def evaluate(
         references(cache.moments(target, "train"), l0, sae.b_dec.device) | known,
         untrained_,
         widths=cache.widths(target),
+        outputs=outputs,
     )
     run.read(cache, n_tokens, progress)
     fields = _report(run, sae, untrained_, cache, [*(controls or {})], seed)
@@ -94,15 +99,16 @@ def check_place(sae: Coder, cache: Cache) -> None:
 def _separation(run: Measurement, controls: list[str], seed: int) -> dict[str, Any]:
     """Whether metrics tell the SAE from its controls."""
     documents = run.sums["sae"].documents
-    absent = "prediction" if run.no_losses else None
     sums: dict[str, dict[str, Any]] = {}
     for name in ("sae", *controls):
         table = run.sums[name].table(documents)
         sums[name] = dict.fromkeys(SPLICED, table)
+        if run.of_output:
+            sums[name]["output"] = run.of_output[name].table(documents)
         if name in run.fired:
             fired = run.fired[name].table(documents)
             sums[name]["firing"] = {"fired": fired, "tokens": table["tokens"]}
-    measured = [row for row in rows.table().values() if row.source not in (absent, "training")]
+    measured = [row for row in rows.table().values() if row.source not in run.absent | {"training"}]
     return {"separation": separation(sums, controls, measured, len(documents), seed)}
 
 
@@ -113,16 +119,18 @@ def _report(
     documents = run.sums["sae"].documents
     tables = {name: sums.table(documents) for name, sums in run.sums.items()}
     fired = _firing(run, {"sae": sae, "random_init": untrained_}, cache, tables["sae"], seed)
-    absent = "prediction" if run.no_losses else None
-    by_row = [row for row in rows.table().values() if row.source != absent]
+    outs = {name: sums.table(documents) for name, sums in run.of_output.items()}
+    by_row = [row for row in rows.table().values() if row.source not in run.absent]
     weights_RG = weights(len(documents), seed)
     beside = {
         name: {
-            row.key: over_documents(table, row.statistic, weights_RG).as_dict()
+            row.key: over_documents(
+                (outs if row.source == "output" else tables)[name], row.statistic, weights_RG
+            ).as_dict()
             for row in by_row
             if row.source in SPLICED
         }
-        for name, table in tables.items()
+        for name in tables
         if name != "sae"
     }
     controls = {
@@ -131,7 +139,10 @@ def _report(
     }
     whole = total(tables["sae"])
     return {
-        **{row.key: _estimate(row, tables, fired, weights_RG).as_dict() for row in by_row},
+        **{
+            row.key: _estimate(row, tables, {**fired, "output": outs}, weights_RG).as_dict()
+            for row in by_row
+        },
         **_losses(run.no_losses, whole),
         "tokens": int(whole["tokens"]),
         "documents": len(documents),
@@ -174,7 +185,7 @@ def _several(
 
     fields: dict[str, dict] = {}
     if run.at_hook:
-        fields["hooks"] = {hook: stated(sums, SPLICED) for hook, sums in run.at_hook.items()}
+        fields["hooks"] = {hook: stated(sums, AT_HOOK) for hook, sums in run.at_hook.items()}
     if run.clt is not None and not run.no_losses:
         fields["replaced"] = stated(run.replaced, ("prediction",))
     return fields
@@ -187,9 +198,9 @@ def _losses(no_losses: str, whole: Mapping[str, np.ndarray]) -> dict[str, float 
     return {f"ce_{key}": float(metrics.cross_entropy(whole, name)) for key, name in CE.items()}
 
 
-def _estimate(row: Metric, tables: dict, fired: dict, weights_RG: np.ndarray) -> Estimate:
+def _estimate(row: Metric, tables: dict, others: dict, weights_RG: np.ndarray) -> Estimate:
     """A metric of the SAE, with the null that its row names."""
-    by_name = tables if row.source in SPLICED else fired[row.source]
+    by_name = others.get(row.source, tables)
     null = None if row.null is None else float(row.statistic(total(by_name[row.null])))
     if row.source == "training":
         return Estimate(float(row.statistic(total(by_name["sae"]))), null=null)

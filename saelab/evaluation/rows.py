@@ -13,8 +13,12 @@ import numpy as np
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 
-Measured = Literal["reconstruction", "prediction", "firing", "training"]
-SPLICED = ("reconstruction", "prediction")  # sources that references and controls have too
+Measured = Literal["reconstruction", "prediction", "output", "firing", "training"]
+SPLICED = (
+    "reconstruction",
+    "prediction",
+    "output",
+)  # sources that references and controls have too
 SHORT = 16  # characters of a column head
 OTHER_FIELDS = (  # of report.json, by which no metric may be called
     *("schema", "saelab_version", "seed", "command", "sha256", "tokens", "documents"),
@@ -44,7 +48,8 @@ class Metric(NamedTuple):
     source: Measured = "reconstruction"
     """whose sums: of reconstructions or of the predictions made with them spliced in (references
     and controls have both too), of features' firing on the same held-out tokens, or of their
-    firing on training tokens. Of a model that predicts no tokens there are no predictions"""
+    firing on training tokens. Of a model that predicts no tokens there are no predictions; the
+    output embedding is that of a model that reads no text"""
     headline: bool = False
     """whether it stands in tables of several SAEs or references"""
     compared: Callable[[metrics.Sums], np.ndarray] | None = None
@@ -143,6 +148,17 @@ _BUILT_IN = (
         metrics.kl,
         "zero",
         "prediction",
+        headline=True,
+    ),
+    Metric(
+        "output_error",
+        "output error",
+        "output error",
+        "||out - spliced||^2 / ||out - mean||^2 of the model's output embedding",
+        "lower",
+        metrics.fvu,
+        "mean",
+        "output",
         headline=True,
     ),
 )

@@ -19,6 +19,7 @@ from saelab.errors import FailedRun, UsageError
 from saelab.features import columns, writer
 from saelab.features.collect import Collector, Statistics
 from saelab.features.lists import Lists
+from saelab.features.pictures import Patches, Pictures
 from saelab.features.schema import HOME, LISTS
 from saelab.features.shown import shown
 from saelab.features.strongest import strongest
@@ -44,6 +45,7 @@ def build(
     split: str = "train",
     seed: int = 0,
     plane: bool = False,
+    pictures: Pictures | None = None,
     digest: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> dict:
@@ -54,7 +56,8 @@ def build(
     (None, as for one's own arrays: no columns of tokens). n_tokens: stop after that many (None:
     all). model: gives promoted and suppressed tokens where the decoder writes to the residual
     stream. others: (name, SAE) pairs to look every feature up in. plane: whether to lay the
-    directions out in a plane, which takes longer than all the rest. digest: the SHA-256 of the
+    directions out in a plane, which takes longer than all the rest. pictures: of contexts that are
+    images. digest: the SHA-256 of the
     SAE's weights, by which the index says of which SAE it is. progress: called with the number of
     tokens counted so far. What grows with the corpus lies on disk beside `path` meanwhile. Raises
     UsageError for an SAE of another width, FailedRun for activations that are not finite.
@@ -65,15 +68,17 @@ def build(
     words = None
     if tokenizer is not None:
         words = pieces(tokenizer, max(len(tokenizer), 0 if model is None else model.W_U.shape[1]))
-    subject = Subject(sae.frozen(), cache, hook, split, words, model, others, seed, plane)
+    subject = Subject(sae.frozen(), cache, hook, split, words, model, others, seed, plane, pictures)
     summary: dict[str, Any] = {}
 
     def write(temporary: Path) -> None:
-        statistics = _read(subject, n_tokens, progress, temporary.parent)
+        statistics, patches = _read(subject, n_tokens, progress, temporary.parent)
         summary.update(_summary(subject, statistics), sae=digest)
         with contextlib.closing(sqlite3.connect(temporary)) as connection:
             writer.create(connection)
             _write(connection, subject, statistics, summary, temporary.parent)
+            if patches is not None:
+                patches.write(connection, statistics.contexts.documents[:, 0], summary)
             writer.write_meta(connection, **summary)
             connection.commit()
         digests.seal(temporary)
@@ -120,10 +125,11 @@ def _summary(subject: Subject, statistics: Statistics) -> dict:
 
 def _read(
     subject: Subject, n_tokens: int | None, progress: Callable | None, folder: Path
-) -> Statistics:
-    """Code every chunk and hand it to a collector."""
+) -> tuple[Statistics, Patches | None]:
+    """Code every chunk and hand it to a collector; of images, what fires on their patches too."""
     sae, n_words = subject.sae, len(subject.words or ())
     collector = Collector(sae.n_features, n_words, folder, sae.sparsify.signed, subject.seed)
+    patches = Patches(subject.pictures, folder) if subject.pictures else None
     for chunk in _chunks(subject, n_tokens, collector):
         code = _encode(sae, chunk.acts, collector.n_contexts).to("cpu")
         length = chunk.tokens.shape[1]
@@ -133,11 +139,13 @@ def _read(
             last = min(first + TOGETHER, len(chunk.tokens))
             rows = code.rows(first * length, last * length)
             collector.add(rows, *(column_CT[first:last] for column_CT in columns_CT))
+            if patches is not None:
+                patches.add(rows, columns_CT[2][first:last])
         if progress is not None:
             progress(collector.n_tokens)
     if not collector.n_contexts:
         raise UsageError("the cache has no contexts to index in this split")
-    return collector.result()
+    return collector.result(), patches
 
 
 def _chunks(subject: Subject, n_tokens: int | None, collector: Collector) -> Iterator:

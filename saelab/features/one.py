@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features import schema
+from saelab.features import pictures, schema
 from saelab.features.records import (
     Bin,
     CoFiring,
@@ -102,7 +102,8 @@ def examples(stored: Stored, feature: int) -> list[Example]:
         owner = stored.document(documents, position)
         rank = _rank(examples, sign, band)
         place = (sign, band, rank, context, position, value, copies)
-        examples.append(Example(*place, words, dense_T.tolist(), owner))
+        picture = pictures.read(stored.ask, stored.summary, context)
+        examples.append(Example(*place, words, dense_T.tolist(), owner, picture))
     return examples
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features import file, listing, one
+from saelab.features import file, listing, one, pictures
 from saelab.features import search as searching
 from saelab.features.listing import Beside, Keep, Map
 from saelab.features.records import (
@@ -20,6 +20,7 @@ from saelab.features.records import (
     Hit,
     Match,
     Passage,
+    Picture,
     Row,
     Table,
 )
@@ -167,6 +168,11 @@ class FeatureIndex:
         """Firings beyond the examples, whose contexts a cache still has: (context, position,
         value); see `more.examples`."""
         return one.places(self._stored, feature)
+
+    def picture(self, context: int) -> Picture | None:
+        """The image of a context that an example is of; None where contexts are no images."""
+        with file.damage(self.path):
+            return pictures.read(self._stored.ask, self.summary, context)
 
     def ids(self, context: int) -> list[int]:
         """Token ids of a context that an example is of, position 0 included."""

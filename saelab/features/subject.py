@@ -25,3 +25,5 @@ class Subject(NamedTuple):
     seed: int
     plane: bool
     """whether the directions are laid out in a plane"""
+    pictures: Any = None
+    """`pictures.Pictures` of contexts that are images"""

@@ -116,6 +116,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def reads_images(config: Mapping[str, Any]) -> bool:
+    """Whether the fields of a config.json are those of a model of images."""
+    vision = config.get("vision_config") or config
+    return "patch_size" in vision and "image_size" in vision
+
+
 def family_of(architecture: str) -> Family | None:
     """The family of a Hugging Face class of models, None where there is no row for it."""
     return FAMILIES.get(architecture)

@@ -36,6 +36,8 @@ def bridge_of(model: Any) -> Any:
 def hook_points(model: Any) -> dict[str, str]:
     """Every name a hook point of this model answers to, with its canonical name (`hook_resid_post`
     is `hook_out`)."""
+    if isinstance(model, Model) and not model.reads_text:
+        return model.names
     bridge = bridge_of(model)
     if bridge not in _points:
         _points[bridge] = {name: point.name or name for name, point in bridge.hook_dict.items()}

@@ -1,6 +1,6 @@
 """Finding a language model by name and loading it behind a TransformerLens bridge.
 
-A name is `bundled`, a folder in Hugging Face layout, or a hub name; they are tried in this order:
+A name is one of BUNDLED, a folder in Hugging Face layout, or a hub name; they are tried in this order:
 folder, local hub cache, hub, each once. Whether a model exists is known before transformer_lens,
 whose import takes seconds, is imported.
 """
@@ -13,12 +13,13 @@ from saelab.device import chosen, out_of_memory
 from saelab.errors import FailedRun, UsageError
 from saelab.files import read_object
 from saelab.models import hub, tokens
-from saelab.models.families import family_of
+from saelab.models.families import family_of, reads_images
 from saelab.models.model import Located, Model, quiet
 from saelab.models.weights import Reader, refuse_non_finite
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+BUNDLED = ("bundled", "bundled-vision")
+READERS = "tokenizer.json tokenizer.model vocab.json preprocessor_config.json".split()
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -37,14 +38,14 @@ def missing_files(folder: Path) -> list[str]:
         missing += sorted(file for file in named if not (folder / file).is_file())
     elif not weight_files(folder):
         missing.append("model.safetensors")
-    if not any((folder / file).is_file() for file in TOKENIZERS):
+    if not any((folder / file).is_file() for file in READERS):
         missing.append("tokenizer.json")
     return missing
 
 
 def tokenizer_file(folder: Path) -> Path:
-    """The file that holds a model's tokenizer."""
-    return next(folder / file for file in TOKENIZERS if (folder / file).is_file())
+    """The file that holds a model's tokenizer, or says how its images are prepared."""
+    return next(folder / file for file in READERS if (folder / file).is_file())
 
 
 def _complete(name: str, folder: Path, commit: str | None = None) -> Located:
@@ -53,22 +54,22 @@ def _complete(name: str, folder: Path, commit: str | None = None) -> Located:
     return Located(name, folder, commit)
 
 
-def _bundled() -> Located:
-    tried = [Path(str(resources.files("saelab"))) / "_data" / "bundled"]
-    tried.append(tried[0].parents[2] / "data" / "bundled")
+def _bundled(name: str) -> Located:
+    tried = [Path(str(resources.files("saelab"))) / "_data" / name]
+    tried.append(tried[0].parents[2] / "data" / name)
     for folder in tried:
         if (folder / "config.json").is_file():
-            return _complete("bundled", folder)
+            return _complete(name, folder)
     raise UsageError(
-        f"the bundled model is missing from this installation (looked in {tried[0]} and {tried[1]})"
+        f"{name} is missing from this installation (looked in {tried[0]} and {tried[1]})"
     )
 
 
 def locate(name: str | Path) -> Located:
     """Find the model `name`. Raises UsageError, within 3 seconds without a network, when there is
     none or a file is missing."""
-    if str(name) == "bundled":
-        return _bundled()
+    if str(name) in BUNDLED:
+        return _bundled(str(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _complete(str(folder.resolve()), folder.resolve())
@@ -114,6 +115,8 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None, dtype: str = "f
     device = chosen(device)
     try:
         with quiet():
+            if (encoders := _encoders(located)) is not None:
+                return encoders.load(located, device, dtype)
             known = family_of(causal_class(located.folder)) is not None
             return (_plain if known else _bridged)(located, device, dtype)
     except UsageError:
@@ -173,12 +176,23 @@ def reader(located: Located) -> Reader:
     """What reads the weights of a model that lies somewhere."""
     import transformers
 
+    if (encoders := _encoders(located)) is not None:
+        return encoders.reader(located)
     if family_of(causal_class(located.folder)) is not None:
         return Reader(transformers.AutoModelForCausalLM, located.name)
     from transformer_lens.model_bridge.sources import transformers as source
 
     kind = source.get_hf_model_class_for_architecture(_architecture(located.folder))
     return Reader(kind, located.name)
+
+
+def _encoders(located: Located) -> Any:
+    """What loads a model of images; None for a model of another kind."""
+    if not reads_images(read_object(located.folder / "config.json")):
+        return None
+    from saelab.models import encoders
+
+    return encoders
 
 
 def _architecture(folder: Path) -> str:

@@ -44,6 +44,8 @@ class Model:
         model.tokenizer, model.cfg.n_layers
     """
 
+    reads_text = True
+
     def __init__(
         self,
         plain: Any,

@@ -43,8 +43,9 @@ saelab.kernels: saelab.code saelab.errors saelab.files saelab.sparsify
 saelab.models: saelab.device saelab.digests saelab.errors saelab.files saelab.joint saelab.origin
 saelab.textfiles: saelab.documents saelab.errors
 saelab.tasks: saelab.bundled saelab.errors saelab.models saelab.textfiles
+saelab.pictures: saelab.errors saelab.models saelab.scenes
 saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors saelab.files
-    saelab.joint saelab.locks saelab.models saelab.origin saelab.ranges saelab.ranks
+    saelab.joint saelab.locks saelab.models saelab.origin saelab.pictures saelab.ranges saelab.ranks
     saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
 saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify

@@ -131,6 +131,8 @@ def bands(
 def _band(band: int, members: Sequence[Example]) -> tuple[str, str]:
     """What a band is called, and what it is."""
     if band == TOP:
+        if members[0].picture:
+            return "Top images", "highest peaks; click one for its patches"
         return "Top contexts", "highest peaks; click one for its values"
     low, high = 100 * band // N_BANDS, 100 * (band + 1) // N_BANDS
     sizes = sorted((abs(one.value), one.value) for one in members)

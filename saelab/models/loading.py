@@ -1,6 +1,6 @@
 """Finding a language model by name and loading it behind a TransformerLens bridge.
 
-A name is one of BUNDLED, a folder in Hugging Face layout, or a hub name; they are tried in this order:
+A name is one of BUNDLED, a folder in Hugging Face layout, or a hub name; tried in this order are
 folder, local hub cache, hub, each once. Whether a model exists is known before transformer_lens,
 whose import takes seconds, is imported.
 """
@@ -188,11 +188,9 @@ def reader(located: Located) -> Reader:
 
 def _encoders(located: Located) -> Any:
     """What loads a model of images; None for a model of another kind."""
-    if not reads_images(read_object(located.folder / "config.json")):
-        return None
     from saelab.models import encoders
 
-    return encoders
+    return encoders if reads_images(read_object(located.folder / "config.json")) else None
 
 
 def _architecture(folder: Path) -> str:

@@ -24,8 +24,8 @@ from saelab.scenes import PATCH, SIZE, scene
 WIDTH, LAYERS, HEADS = 128, 6, 4
 DECODER_WIDTH, DECODER_LAYERS = 96, 1
 HIDDEN = 0.75  # share of the patches
-BATCH, SCENES, SEED = 64, 16_000, 0
-RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 200, 0.05
+BATCH, SCENES, SEED = 32, 16_000, 0
+RATE, WARM_UP, WEIGHT_DECAY = 1.5e-3, 200, 0.05
 EVERY = 250  # steps from one checkpoint to the next
 
 
@@ -157,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["train", "export"])
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--steps", type=int, default=1600, help=f"batches of {BATCH} scenes")
+    parser.add_argument("--steps", type=int, default=1300, help=f"batches of {BATCH} scenes")
     parser.add_argument(
         "--out", type=Path, default=Path("data/bundled-vision"), help="where export writes"
     )

@@ -159,11 +159,9 @@ def _contexts(page: Page) -> None:
         for key in WIDTHS
     ]
     every = page.link("fewer" if more else "more contexts", "step", more="" if more else "1")
-    bar = html(
-        '<div class="head"><span class="quiet">tokens shown</span>{}{}</div>',
-        joined(choices, " "),
-        every,
-    )
+    widths = html('<span class="quiet">tokens shown</span>{}', joined(choices, " "))
+    is_of_images = "images" in page.opened.summary
+    bar = html('<div class="head">{}{}</div>', EMPTY if is_of_images else widths, every)
     few = contexts.DENSE if page.feature.row.density > contexts.DENSITY else contexts.FEW
     most = contexts.EVERY if more else few
     largest = abs(page.feature.row.max)

@@ -1,0 +1,95 @@
+"""Images as contexts: what counts, what is left out, what comes back."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saelab import models
+from saelab.activations import Cache
+from saelab.activations.from_images import from_images
+from saelab.activations.seen import Looking
+from saelab.errors import UsageError
+from saelab.models.encoders import encode
+from tests.pictures.tiny import KINDS, SIZE, folder
+
+HOOK = "blocks.0.hook_resid_post"
+N = 24
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N images of noise, one of which is broken."""
+    at, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for number in range(N):
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(at / f"{number:02}.png")
+    (at / "05.png").write_bytes(b"no image")
+    return at
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_patches_count_and_what_stands_before_them_does_not(kind: str, images, tmp_path):
+    model = models.load(str(folder(kind, tmp_path / "model")))
+    cache = Cache.write(tmp_path / "cache", from_images(model, str(images), [HOOK]))
+    assert cache.context == KINDS[kind] + 16
+    assert cache.n_tokens("train") + cache.n_tokens("held_out") == 16 * (N - 1)
+    chunk = next(cache.contexts(HOOK, "train"))
+    assert not chunk.counted[:, : KINDS[kind]].any() and chunk.counted[:, KINDS[kind] :].all()
+
+
+@pytest.fixture(scope="module")
+def made(images, tmp_path_factory: pytest.TempPathFactory):
+    at = tmp_path_factory.mktemp("made")
+    model = models.load(str(folder("ViTModel", at / "model")))
+    source = from_images(model, str(images), [HOOK], dtype="float32")
+    return model, Cache.write(at / "cache", source)
+
+
+def test_a_broken_image_is_left_out_named_and_counted(made, images, tmp_path):
+    model, cache = made
+    names = cache.document_names()
+    assert "05.png" not in names and len(names) == N - 1
+    (said,) = cache.manifest["skipped"]["files"]
+    assert said.startswith("05.png cannot be decoded")
+    with pytest.raises(UsageError, match="05.png cannot be decoded"):
+        Cache.write(tmp_path / "c", from_images(model, str(images), [HOOK], strict=True))
+
+
+def test_the_activations_are_the_model_s_of_the_image_that_the_cache_names(made, images):
+    model, cache = made
+    looking = Looking(cache, model)
+    chunk = next(cache.contexts(HOOK, "train"))
+    documents_C = chunk.documents[:, 0]
+    theirs = encode(model, looking.inputs(documents_C), read=[HOOK]).acts[HOOK]
+    assert torch.allclose(chunk.acts, theirs, atol=1e-5)
+    other = encode(model, looking.inputs(documents_C.roll(1)), read=[HOOK]).acts[HOOK]
+    assert not torch.allclose(chunk.acts, other, atol=1e-2)
+    on_disk = np.asarray(Image.open(images / cache.document_names()[int(documents_C[3])]))
+    assert np.array_equal(looking.image(int(documents_C[3])).pixels, on_disk)
+
+
+def test_another_model_s_patches_are_refused(made, tmp_path):
+    _, cache = made
+    coarse = models.load(str(folder("ViTModel", tmp_path, patch_size=8)))
+    with pytest.raises(UsageError, match="4 x 4 patches of 4 pixels, this model's are 2 x 2 of 8"):
+        Looking(cache, coarse)
+
+
+def test_images_that_are_gone_are_named(made, tmp_path):
+    model, cache = made
+    with pytest.raises(UsageError, match="no images"):
+        Looking(cache, model, str(tmp_path))
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    with pytest.raises(UsageError, match="has no image 00.png"):
+        Looking(cache, model, str(tmp_path)).image(0)
+
+
+def test_a_hook_without_a_vector_per_position_is_refused(made, images):
+    model, _ = made
+    with pytest.raises(UsageError, match="--hook blocks.3.hook_resid_post"):
+        from_images(model, str(images), [])
+    with pytest.raises(UsageError, match="two are needed"):
+        from_images(model, str(images / "00.png"), [HOOK])

@@ -58,8 +58,8 @@ class Encoder(Model):
         self, plain: Any, located: Located | None = None, weights: Reader | None = None
     ) -> None:
         super().__init__(plain, None, located, weights=weights)
-        self.lacking = _left_out(plain)
         self.blocks = _blocks(plain)
+        self.lacking = _left_out(plain)
 
     @property
     def bridge(self) -> Any:

@@ -54,7 +54,7 @@ def test_a_broken_image_is_left_out_named_and_counted(made, images, tmp_path):
     assert "05.png" not in names and len(names) == N - 1
     (said,) = cache.manifest["skipped"]["files"]
     assert said.startswith("05.png cannot be decoded")
-    with pytest.raises(UsageError, match="05.png cannot be decoded"):
+    with pytest.raises(UsageError, match=r"05.png cannot be decoded"):
         Cache.write(tmp_path / "c", from_images(model, str(images), [HOOK], strict=True))
 
 
@@ -83,13 +83,13 @@ def test_images_that_are_gone_are_named(made, tmp_path):
     with pytest.raises(UsageError, match="no images"):
         Looking(cache, model, str(tmp_path))
     Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
-    with pytest.raises(UsageError, match="has no image 00.png"):
+    with pytest.raises(UsageError, match=r"has no image 00.png"):
         Looking(cache, model, str(tmp_path)).image(0)
 
 
 def test_a_hook_without_a_vector_per_position_is_refused(made, images):
     model, _ = made
-    with pytest.raises(UsageError, match="--hook blocks.3.hook_resid_post"):
+    with pytest.raises(UsageError, match=r"--hook blocks.3.hook_resid_post"):
         from_images(model, str(images), [])
     with pytest.raises(UsageError, match="two are needed"):
         from_images(model, str(images / "00.png"), [HOOK])

@@ -58,7 +58,7 @@ def test_the_identity_is_the_weights(tmp_path):
 
 def test_unknown_points_and_texts_are_refused(tmp_path):
     model = models.load(str(folder("ViTModel", tmp_path)))
-    with pytest.raises(UsageError, match="no hook 'blocks.1.hook_resid_pots'"):
+    with pytest.raises(UsageError, match=r"no hook 'blocks.1.hook_resid_pots'"):
         models.resolve_hook(model, "blocks.1.hook_resid_pots")
     with pytest.raises(UsageError, match="reads no text"):
         _ = model.bridge

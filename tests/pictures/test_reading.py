@@ -43,7 +43,7 @@ def test_an_image_is_turned_as_its_exif_says():
 
 @pytest.mark.parametrize("bad", [b"", b"no image", data(Image.new("RGB", (64, 64), RED))[:60]])
 def test_what_is_no_whole_image_is_named(bad: bytes):
-    with pytest.raises(Undecodable, match="broken.png cannot be decoded"):
+    with pytest.raises(Undecodable, match=r"broken.png cannot be decoded"):
         decoded(bad, "broken.png")
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.features.records import Example, Picture
+from saelab.features.picture import Picture
+from saelab.features.records import Example
 
 from . import draw
 from .html import EMPTY, Markup, html, joined

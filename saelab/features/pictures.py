@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.code import Code
-from saelab.features.records import Grid, Picture
+from saelab.features.picture import Grid, Picture
 from saelab.features.spool import Spool
 
 STRONGEST = 8  # features kept of each patch

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from saelab.features import file, listing, one, pictures
 from saelab.features import search as searching
 from saelab.features.listing import Beside, Keep, Map
+from saelab.features.picture import Picture
 from saelab.features.records import (
     Example,
     Feature,
     Hit,
     Match,
     Passage,
-    Picture,
     Row,
     Table,
 )

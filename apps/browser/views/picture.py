@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from saelab.features.records import Picture
+from saelab.features.picture import Picture
 
 from .. import draw, load, pictures, state
 from ..html import EMPTY, Markup, html, joined

@@ -8,13 +8,15 @@ activations in the same order: equal tokens, batch, width, k, schedule and searc
 Every SAE is trained by its package's own trainer (`trained/`), and what it is worth is measured by
 plain dense products (`trained/measured.py`) at exactly k pairs per token on held-out tokens. The
 rates of RATES are tried with seed 0, then the search goes outward while the best lies at its edge;
-the best is trained with two more seeds, our default rate with three. A row is written as each SAE
-is done, and what is written is not trained again. A peer that is not named, or does not run, is
-said, and the others go on. `ms` is CPU time per step, on one thread.
+the best is trained with two more seeds, our default rate with three. Of a package FAR behind LOWER
+rates are tried instead. A row is written as each SAE is done, and what is written is not trained
+again. A peer that is not named, or does not run, is said, and the others go on. `ms` is CPU time
+per step, on one thread.
 """
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -45,9 +47,11 @@ VARIANTS = {  # which packages have them
     "matryoshka": (OURS, "sae_lens", "dictionary_learning"),
     "jumprelu": (OURS, "sae_lens", "dictionary_learning"),
 }
-RATES = (0.002, 0.004, 0.008)
+RATES = (0.004, 0.008)
 SEEDS = (0, 1, 2)
-HELD_OUT, TRAINING, SPLICED = 30_000, 100_000, 10_000
+FAR = 1.25  # times the lowest FVU: too far off for seeds to matter
+LOWER = (0.002, 0.001)  # rates that are tried of a package so far off
+HELD_OUT, TRAINING, SPLICED = 30_000, 100_000, 4_000
 
 
 def best(rows: list[dict]) -> float:
@@ -56,15 +60,18 @@ def best(rows: list[dict]) -> float:
     return min(of_first, key=lambda row: row["fvu"])["lr"]
 
 
-def next_job(package: str, shape: dict, rows: list[dict]) -> Job | None:
-    """What is to be trained next of a package at a point, None at its end."""
+def next_job(package: str, shape: dict, rows: list[dict], least: float = math.inf) -> Job | None:
+    """What is to be trained next of a package at a point, None at its end. least: the lowest FVU
+    that any package reached there; one that stays FAR above it gets no further seeds."""
     done = {(row["lr"], row["seed"]) for row in rows}
     wanted: list[tuple[float | None, int]] = [(lr, SEEDS[0]) for lr in RATES]
     if len(done) >= len(RATES):
         lr, tried = best(rows), sorted({row["lr"] for row in rows if row["lr"] is not None})
         wanted += [(2 * lr, SEEDS[0])] if lr == tried[-1] else []
         wanted += [(lr / 2, SEEDS[0])] if lr == tried[0] else []
-        wanted += [(lr, seed) for seed in SEEDS]
+        lowest = min(row["fvu"] for row in rows)
+        far = lowest > FAR * least
+        wanted += [(lr, SEEDS[0]) for lr in LOWER] if far else [(lr, seed) for seed in SEEDS]
         wanted += [(None, seed) for seed in SEEDS] if package == OURS else []
     missing = [one for one in wanted if one not in done]
     return Job(**shape, lr=missing[0][0], seed=missing[0][1]) if missing else None
@@ -113,9 +120,9 @@ def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def at(rows: list[dict], shape: dict, package: str) -> list[dict]:
-    """The rows of a package at a point."""
-    mine = [row for row in rows if row["package"] == package]
+def at(rows: list[dict], shape: dict, package: str = "") -> list[dict]:
+    """The rows at a point, of one package or of all."""
+    mine = [row for row in rows if package in ("", row["package"])]
     return [row for row in mine if all(row[name] == value for name, value in shape.items())]
 
 
@@ -141,7 +148,12 @@ def work(args: argparse.Namespace, pythons: dict[str, str]) -> None:
 def _all_of(bench: Bench, worker: Worker, shape: dict, args: argparse.Namespace) -> None:
     """Every row of a package at a point."""
     mine = worker.package
-    while job := next_job(mine, shape, at(rows_of(args.results), shape, mine)):
+    while True:
+        rows = rows_of(args.results)
+        least = min((row["fvu"] for row in at(rows, shape)), default=math.inf)
+        job = next_job(mine, shape, at(rows, shape, mine), least)
+        if job is None:
+            return
         row = bench.row(worker, job) | {"machine": args.machine}
         with args.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -170,6 +182,8 @@ def table(rows: list[dict], shape: dict) -> Iterator[str]:
             these = [row for row in mine if row["lr"] == lr]
             fvu[name] = {row["seed"]: row["fvu"] for row in these}
             means = {key: over_seeds([row[key] for row in these]).value for key in SHOWN}
+            # The first run of a process compiles what later ones use.
+            means["ms"] = min(row["ms"] for row in mine)
             numbers = "  ".join(f"{key} {value:.4g}" for key, value in means.items())
             yield f"{shape['variant']:10} {name:28} FVU {stated([*fvu[name].values()])}  {numbers}"
     peers = {name: by_seed for name, by_seed in fvu.items() if not name.startswith(OURS)}
@@ -182,7 +196,7 @@ def table(rows: list[dict], shape: dict) -> Iterator[str]:
         yield f"{shape['variant']:10} {name} / {least}: {stated(ratios)}"
 
 
-SHOWN = ("ce_recovered", "dead", "own_l0", "own_fvu", "ms")
+SHOWN = ("ce_recovered", "dead", "own_l0", "own_fvu")
 
 
 def _rates(package: str, rows: list[dict]) -> Iterator[tuple[str, float | None]]:

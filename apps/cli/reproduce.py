@@ -2,12 +2,14 @@
 
 saelab reproduce
 saelab reproduce abstopk --quick
+saelab reproduce mutual-feature-choice --grid
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
@@ -17,6 +19,7 @@ from .common import OfModel, cell, document, keep, show
 from .progress import Bar, bar
 
 reproduce = beside("training.reproduce")
+grid = beside("training.reproduce.grid")
 
 VERDICT = {True: "yes", False: "no", None: "undecided"}
 
@@ -31,17 +34,23 @@ class Args(OfModel):
     ] = ""
     quick: bool = False
     """the small form: fewer tokens and seeds, so that most claims stay undecided"""
+    grid: bool = False
+    """the claims on training at three numbers of tokens, widths and learning rates, with a figure:
+    mutual-feature-choice, g-sae, abstopk"""
     out: Path = Path("runs/reproduce")
     """folder of caches, runs and the result; what is there already is reused"""
 
 
 def run(args: Args) -> int:
-    """Measure, write PAPER.json (PAPER-quick.json) into the folder, print a table."""
+    """Measure, write PAPER.json (PAPER-quick.json, PAPER-grid.json with its figure) into the
+    folder, print a table."""
     from saelab.locks import only_writer
 
     with only_writer(args.out), Bars() as bars:  # runs that another process trains would be lost
         where = {"device": args.place, "model_dtype": args.model_dtype or "float32"}
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move, **where)
+        if args.grid:
+            return _grid(args, settings)
         claims = reproduce.claims(args.paper, settings)
     result = document(
         "reproduce",
@@ -52,6 +61,30 @@ def run(args: Args) -> int:
     )
     keep(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
     show(result, args.json, table(result))
+    return 0
+
+
+def _grid(args: Args, settings: Any) -> int:
+    """Measure the paper's grid, write PAPER-grid.json and its figure, print its rows."""
+    from apps.browser.exports import figures, grids
+
+    size = grid.QUICK if args.quick else grid.Size()
+    studies = reproduce.studies(args.paper, settings, size)
+    runs = [run for study in studies for run in grid.measured(settings, study, size)]
+    rows = [row for study in studies for row in grid.rows(study, runs)]
+    result = document(
+        "reproduce_grid",
+        args.seed,
+        paper=args.paper,
+        quick=args.quick,
+        size=size._asdict(),
+        rows=[row.as_dict() for row in rows],
+        runs=runs,
+    )
+    name = f"{args.paper}-grid{'-quick' if args.quick else ''}"
+    keep(args.out / f"{name}.json", result)
+    figures.save(grids.figure(result), args.out / f"{name}.html")
+    show(result, args.json, grid_table(result))
     return 0
 
 
@@ -82,7 +115,28 @@ def table(result: dict) -> str:
     rows += [
         (c["claim"], c["theirs"], cell(c, ".4g"), VERDICT[c["holds"]]) for c in result["claims"]
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return columns(rows)
+
+
+def grid_table(result: dict) -> str:
+    """The rows of a grid for people: the answer, and the estimates from the fewest tokens to the
+    most."""
+    rows = [("claim", "F", "answer", *(f"{n:,} tokens" for n in result["size"]["tokens"]))]
+    rows += [
+        (
+            f"{row['claim']} ({row['where']})",
+            str(row["features"]),
+            row["answer"],
+            *(cell(point, ".3g") for point in row["points"]),
+        )
+        for row in result["rows"]
+    ]
+    return columns(rows)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of words in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         " | ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

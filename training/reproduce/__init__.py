@@ -2,10 +2,14 @@
 ground truth."""
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
 
 from .claims import Claim, Settings
+
+if TYPE_CHECKING:
+    from .grid import Size, Study
 
 # name on the command line: what is compared. The module of the same name, with underscores, has
 # `claims(settings)`.
@@ -23,6 +27,19 @@ PAPERS = {
 
 def claims(paper: str, settings: Settings) -> list[Claim]:
     """The paper's claims, measured. Raises UsageError for a paper that is not in PAPERS."""
+    return _module(paper).claims(settings)
+
+
+def studies(paper: str, settings: Settings, size: "Size") -> "list[Study]":
+    """What a grid measures of a paper. Raises UsageError for one without a grid."""
+    module = _module(paper)
+    if not hasattr(module, "studies"):
+        raise UsageError(f"{paper} has no grid: leave --grid out")
+    return module.studies(settings, size)
+
+
+def _module(paper: str) -> Any:
+    """The paper's module."""
     if paper not in PAPERS:
         raise UsageError(f"no paper {paper!r}; there are {', '.join(PAPERS)}")
-    return importlib.import_module(f".{paper.replace('-', '_')}", __name__).claims(settings)
+    return importlib.import_module(f".{paper.replace('-', '_')}", __name__)

@@ -7,6 +7,7 @@ of twice the width is the fair baseline. On the bundled model, and on a syntheti
 axes.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +17,17 @@ from torch import Tensor
 from saelab import SAE
 from saelab.activations import Cache
 from saelab.evaluation import ground_truth, synthetic_cache
-from saelab.evaluation.synthetic import Spec
+from saelab.evaluation.synthetic import Spec, World
 
 from .. import recipes
 from ..config import Config
 from .claims import Claim, Settings, seeds_claim
 from .compare import Comparison, Plan, baseline, compare, language
+from .grid import Question, Size, Study, language_base
 
 SAME, TWICE = "TopK", "TopK of twice the width"
+RECONSTRUCTION = {SAME: "better reconstruction", TWICE: "(not compared)"}
+CAPTURED = {SAME: "one feature for both directions", TWICE: "(not compared)"}
 WORLD = Spec(
     width=64, n_features=256, firing=(0.4, 0.01), roots=4, bipolar=1.0
 )  # about 7 of its axes fire at a time
@@ -62,13 +66,45 @@ def claims(settings: Settings) -> list[Claim]:
     ]
 
 
+def studies(settings: Settings, size: Size) -> list[Study]:
+    """The claims of `claims`, as a grid asks them, in both places."""
+    better = tuple(
+        Question("AbsTopK", other, "fvu", said) for other, said in RECONSTRUCTION.items()
+    )
+    both = tuple(
+        Question("AbsTopK", other, "f1", said, above=True) for other, said in CAPTURED.items()
+    )
+    model = Study("bundled model", language_base(settings, "abstopk", size), _methods, better)
+    n_tokens = size.captured
+    folder = synthetic_cache.write(WORLD, settings.work / f"cache-bipolar-{n_tokens}", n_tokens)
+    recipe = recipes.read("abstopk")
+    base = replace(recipe, cache=str(folder), hook=synthetic_cache.HOOK, k=int(FULL.target))
+    f1 = {"f1": _axes(Cache(folder), size.apart)}
+    return [model, Study("bipolar axes", base, _methods, (*better, *both), f1)]
+
+
+def _axes(cache: Cache, n_tokens: int) -> Callable[[Sequence[SAE]], list[float]]:
+    """What measures `axis_f1` on the last n_tokens of the held-out tokens."""
+    world, x_ND, truth_NG = _samples(cache)
+    x_ND, truth_NG = x_ND[-n_tokens:], truth_NG[-n_tokens:]
+    return lambda saes: [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]
+
+
+def _samples(cache: Cache) -> tuple[World, Tensor, Tensor]:
+    """The world of a cache, and its held-out tokens [N, D] with what is true of them [N, G]."""
+    world = synthetic_cache.world_of(cache)
+    chunks = list(cache.contexts(synthetic_cache.HOOK, "held_out"))
+    x_ND = torch.cat([chunk.acts[chunk.counted] for chunk in chunks])
+    truths = (synthetic_cache.truth(world, cache, chunk.tokens)[chunk.counted] for chunk in chunks)
+    return world, x_ND, torch.cat(list(truths))
+
+
 def _methods(recipe: Config) -> dict[str, Config]:
     topk = baseline(recipe)
     return {"AbsTopK": recipe, SAME: topk, TWICE: replace(topk, features=2 * recipe.features)}
 
 
 def _reconstruction(comparison: Comparison, where: str) -> list[Claim]:
-    theirs = {SAME: "better reconstruction", TWICE: "(not compared)"}
     what = f"at L0 {comparison.plan.target:g}, {where}"
     return [
         seeds_claim(
@@ -77,29 +113,24 @@ def _reconstruction(comparison: Comparison, where: str) -> list[Claim]:
             comparison.gain("fvu", "AbsTopK", other),
             below=0.0,
         )
-        for other, said in theirs.items()
+        for other, said in RECONSTRUCTION.items()
     ]
 
 
 def _captured(comparison: Comparison, cache: Cache) -> list[Claim]:
     """How well the best single feature tells on which tokens, and on which side, an axis fires:
     mean F1 over the axes."""
-    world = synthetic_cache.world_of(cache)
-    chunks = list(cache.contexts(synthetic_cache.HOOK, "held_out"))
-    x_ND = torch.cat([chunk.acts[chunk.counted] for chunk in chunks])
-    truths = (synthetic_cache.truth(world, cache, chunk.tokens)[chunk.counted] for chunk in chunks)
-    truth_NG = torch.cat(list(truths))
+    world, x_ND, truth_NG = _samples(cache)
     f1 = {
         name: comparison.at_target(
             name, [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]
         )
         for name, saes in comparison.saes.items()
     }
-    theirs = {SAME: "one feature for both directions", TWICE: "(not compared)"}
     title = "AbsTopK: F1 of the best feature per bipolar axis less that of"
     return [
         seeds_claim(f"{title} {other}", said, f1["AbsTopK"] - f1[other], above=0.0)
-        for other, said in theirs.items()
+        for other, said in CAPTURED.items()
     ]
 
 

@@ -42,17 +42,25 @@ def digest(*values: Any) -> str:
 
 
 def cache(
-    settings: Settings, text: str, hooks: Sequence[str], tokens: int, gradients: bool = False
+    settings: Settings,
+    text: str,
+    hooks: Sequence[str],
+    tokens: int,
+    gradients: bool = False,
+    held_out: int = 0,
 ) -> Path:
     """A cache of the bundled model in the work folder, captured unless it is there; its name
-    follows from what is asked."""
+    follows from what is asked. held_out: how many of the tokens to hold out (0: the text's
+    share)."""
     from saelab.activations.from_text import from_text
     from saelab.activations.writer import write
 
     asked = [text, list(hooks), gradients]
     asked += [] if settings.model_dtype == "float32" else [settings.model_dtype]
+    asked += [held_out] if held_out else []
     out = settings.work / f"cache-{Path(text).name}-{tokens}-{digest(*asked)}"
-    source = from_text(model(settings), text, hooks, tokens, gradients=gradients)
+    options = {"gradients": gradients, "n_held_out": held_out}
+    source = from_text(model(settings), text, hooks, tokens, **options)
     return write(source, out, lambda done: settings.progress("capture", done, tokens))
 
 

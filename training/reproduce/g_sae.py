@@ -5,13 +5,18 @@ The paper's claims: at equal sparsity the model's loss suffers less, fewer laten
 latents steer logits more. The gradient knows the next token, so it picks features in training only.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from saelab import SAE
 from saelab.activations import Cache
 
+from ..config import Config
 from . import data, steering
 from .claims import Claim, Settings, seeds_claim
 from .compare import HOOK, Comparison, baseline, compare, language
+from .grid import Question, Size, Study, language_base
 from .measure import added_loss, tokens
 
 FEATURES, CONTEXTS = 256, 8  # steered per SAE
@@ -21,7 +26,7 @@ SHARE = 0.5  # of the activations' root mean square distance from their mean: th
 def claims(settings: Settings) -> list[Claim]:
     """Loss added by the reconstruction, dead features, FVU and steering of g-SAE against TopK."""
     plan, recipe = language(settings, "g-sae")
-    comparison = compare(settings, plan, {"TopK": baseline(recipe), "g-SAE": recipe})
+    comparison = compare(settings, plan, methods(recipe))
     cache, at = Cache(recipe.cache), f"at L0 {plan.target:g}"
     loss = {}
     for name, saes in comparison.saes.items():
@@ -49,6 +54,27 @@ def claims(settings: Settings) -> list[Claim]:
             above=0.5,
         ),
     ]
+
+
+def methods(recipe: Config) -> dict[str, Config]:
+    """TopK and g-SAE at the recipe's size."""
+    return {"TopK": baseline(recipe), "g-SAE": recipe}
+
+
+def studies(settings: Settings, size: Size) -> list[Study]:
+    """The claims on the loss and on dead latents, as a grid asks them; steering is left out."""
+    base = language_base(settings, "g-sae", size, gradients=True)
+    cache = Cache(base.cache)
+
+    def loss(saes: Sequence[SAE]) -> np.ndarray:
+        return added_loss(saes, cache, data.model(settings), cache.resolve(HOOK), size.apart)
+
+    questions = (
+        Question("g-SAE", "TopK", "loss", "better loss"),
+        Question("g-SAE", "TopK", "dead", "fewer dead latents"),
+        Question("g-SAE", "TopK", "fvu", "(not compared)"),
+    )
+    return [Study("bundled model", base, methods, questions, {"loss": loss})]
 
 
 def _stronger(settings: Settings, comparison: Comparison, cache: Cache) -> np.ndarray:

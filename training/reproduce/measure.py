@@ -18,6 +18,8 @@ from saelab.evaluation import metrics
 from saelab.evaluation.downstream import Splice, spliced
 
 ROWS = 4096  # tokens coded at a time
+LEAST = 1e-6  # of the highest level: what one of 0 counts as, as only others can be scaled
+MARGIN = 1e-5  # by which levels lie below the smallest value that passes, relative
 
 
 class Quality(NamedTuple):
@@ -57,6 +59,25 @@ def quality(sae: SAE, x_ND: Tensor) -> Quality:
     return Quality(
         float(metrics.fvu(sums)), float(metrics.l0(sums)), float(metrics.silent_fraction(sums))
     )
+
+
+@torch.no_grad()
+def at_l0(sae: SAE, x_ND: Tensor, k: int) -> SAE:
+    """The SAE with its levels times the one number that lets k pairs per token pass on tokens
+    [N, D]; itself where it has none, because its form is k pairs per token.
+
+    Calibrated on training tokens, levels let 4 to 7% more pass on other documents.
+    """
+    if sae.levels is None:
+        return sae
+    reset = sae.frozen()
+    reset.levels = torch.zeros_like(sae.levels)
+    base_F = sae.levels.clamp_min(LEAST * float(sae.levels.max()))
+    codes = [reset.encode(rows_BD.to(sae.W_enc)) for rows_BD in x_ND.split(ROWS)]
+    shares_N = torch.cat([code.values / base_F[code.features] for code in codes])
+    smallest = shares_N.topk(min(k * len(x_ND), len(shares_N))).values[-1]
+    reset.levels = base_F * smallest * (1 - MARGIN)
+    return reset
 
 
 @torch.no_grad()

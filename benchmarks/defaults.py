@@ -44,6 +44,11 @@ def from_zero(run: Run) -> None:
     run.sae.b_dec.data.zero_()
 
 
+def encoder(times: float) -> Callable[[Run], None]:
+    """Start the encoder's rows at that norm, not at the decoder's 1."""
+    return lambda run: run.sae.W_enc.data.mul_(times)  # type: ignore[union-attr]
+
+
 class Change(NamedTuple):
     """One default changed."""
 
@@ -72,6 +77,9 @@ CHANGES = {
         TOPK, {"revive": True}, times=2.0, over="topk, twice the rate"
     ),
     "topk, revive": Change(TOPK, {"revive": True}),
+    "topk, encoder from norm 0.7": Change(TOPK, begin=encoder(0.7)),
+    "topk, encoder from norm 0.5": Change(TOPK, begin=encoder(0.5)),
+    "topk, encoder from norm 0.3": Change(TOPK, begin=encoder(0.3)),
     "topk, no AuxK": Change(TOPK, {"aux": 0.0}),
     "topk, b_dec from 0": Change(TOPK, begin=from_zero),
     "topk, warm-up 0.01": Change(TOPK, {"warm_up": 0.01}),

@@ -8,6 +8,7 @@ saelab reproduce mutual-feature-choice --grid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from tyro.conf import Positional, arg
 
 from saelab.door import beside
 
-from .common import OfModel, cell, document, keep, show
+from .common import OfModel, attempt, cell, document, keep, show
 from .progress import Bar, bar
 
 reproduce = beside("training.reproduce")
@@ -67,6 +68,7 @@ def run(args: Args) -> int:
 def _grid(args: Args, settings: Any) -> int:
     """Measure the paper's grid, write PAPER-grid.json and its figure, print its rows."""
     from apps.browser.exports import figures, grids
+    from saelab.files import write_atomic
 
     size = grid.QUICK if args.quick else grid.Size()
     studies = reproduce.studies(args.paper, settings, size)
@@ -83,7 +85,8 @@ def _grid(args: Args, settings: Any) -> int:
     )
     name = f"{args.paper}-grid{'-quick' if args.quick else ''}"
     keep(args.out / f"{name}.json", result)
-    figures.save(grids.figure(result), args.out / f"{name}.html")
+    page = figures.to_html(grids.figure(result))
+    attempt(args.out / f"{name}.html", partial(write_atomic, write=lambda t: t.write_text(page)))
     show(result, args.json, grid_table(result))
     return 0
 

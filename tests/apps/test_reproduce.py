@@ -49,6 +49,11 @@ def test_an_unknown_paper_is_refused_with_the_list(
     assert not (tmp_path / "work").exists()
 
 
+def test_a_paper_without_a_grid_is_told_so(tmp_path: Path, capsys):
+    assert main(["reproduce", "circuits", "--grid", "--out", str(tmp_path / "work")]) == 2
+    assert "circuits has no grid: leave --grid out" in capsys.readouterr().err
+
+
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path, capsys):
     (tmp_path / "work").write_text("not a folder")
     assert main(["reproduce", "abstopk", "--quick", "--out", str(tmp_path / "work")]) == 2

@@ -21,6 +21,7 @@ from .progress import Bar, bar
 
 reproduce = beside("training.reproduce")
 grid = beside("training.reproduce.grid")
+cells = beside("training.reproduce.cells")
 
 VERDICT = {True: "yes", False: "no", None: "undecided"}
 
@@ -72,7 +73,7 @@ def _grid(args: Args, settings: Any) -> int:
 
     size = grid.QUICK if args.quick else grid.Size()
     studies = reproduce.studies(args.paper, settings, size)
-    runs = [run for study in studies for run in grid.measured(settings, study, size)]
+    runs = [run for study in studies for run in cells.measured(settings, study, size)]
     rows = [row for study in studies for row in grid.rows(study, runs)]
     result = document(
         "reproduce_grid",

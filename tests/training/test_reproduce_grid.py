@@ -16,7 +16,7 @@ from saelab.sparsify import Choice, Threshold
 from tests.conftest import HOOK
 from tests.schemas import check
 from training import Config
-from training.reproduce import Settings, grid, measure
+from training.reproduce import Settings, cells, grid, measure
 from training.reproduce.grid import Question, Size, Study, verdict
 
 SIZE = Size((2_048, 4_096), (32,), (0.5, 1.0), 3, 256, 2_048, 300, 16_000, 0)
@@ -98,9 +98,9 @@ def test_a_small_grid_goes_on_where_it_was_stopped(tiny_cache: Path, tmp_path: P
         {"loss": lambda saes: [float(sae.W_dec.detach().sum()) for sae in saes]},
     )
     first, settings = SIZE._replace(tokens=SIZE.tokens[:1]), Settings(work=tmp_path)
-    before = grid.measured(settings, study, first)
+    before = cells.measured(settings, study, first)
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/*/sae/*.safetensors")}
-    whole = grid.measured(settings, study, SIZE)
+    whole = cells.measured(settings, study, SIZE)
     assert whole[: len(before)] == before and len(whole) == 2 * len(before) == 2 * 2 * 4
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert all(run["l0"] == pytest.approx(4, rel=0.1) for run in whole)

@@ -21,9 +21,10 @@ from saelab.evaluation.synthetic import Spec, World
 
 from .. import recipes
 from ..config import Config
+from .cells import language_base
 from .claims import Claim, Settings, seeds_claim
 from .compare import Comparison, Plan, baseline, compare, language
-from .grid import Question, Size, Study, language_base
+from .grid import Question, Size, Study
 
 SAME, TWICE = "TopK", "TopK of twice the width"
 RECONSTRUCTION = {SAME: "better reconstruction", TWICE: "(not compared)"}

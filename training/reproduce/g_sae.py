@@ -14,9 +14,10 @@ from saelab.activations import Cache
 
 from ..config import Config
 from . import data, steering
+from .cells import language_base
 from .claims import Claim, Settings, seeds_claim
 from .compare import HOOK, Comparison, baseline, compare, language
-from .grid import Question, Size, Study, language_base
+from .grid import Question, Size, Study
 from .measure import added_loss, tokens
 
 FEATURES, CONTEXTS = 256, 8  # steered per SAE

@@ -2,31 +2,19 @@
 own best rate, three seeds, at the same measured L0.
 
 The rates are multiples of the default one, which falls with the number of tokens and the width; all
-are tried with the first seed, and the best trains the others. Held-out documents are split: the
-first part sets inference levels so that k pairs per token pass, and chooses the rate; the second
-alone is scored. A method may so win in a row because of a rate only where its rival's best lies at
-the grid's edge, which the row's runs show. Runs are kept in the work folder: killed and started
-again, a grid goes on.
-
-Shapes: S seeds, N tokens.
+are tried with the first seed, and the best trains the others. A method may so win in a row because
+of a rate only where its rival's best lies at the grid's edge, which the row's runs show. What is
+trained, and how it is scored, is in `cells`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from saelab import SAE
-from saelab.activations import Cache
 from saelab.statistics import Estimate, over_seeds
 
-from .. import recipes
 from ..config import Config
-from . import data
-from .claims import Settings, judge
-from .compare import HOOK
-from .measure import at_l0, quality, tokens
+from .claims import judge
 
 Measure = Callable[[Sequence[SAE]], Sequence[float]]
 
@@ -147,77 +135,6 @@ def verdict(holds: Mapping[int, bool | None]) -> str:
             return f"{said} from {first:,} tokens on"
         first = number
     return said
-
-
-def language_base(settings: Settings, recipe: str, size: Size, gradients: bool = False) -> Config:
-    """A shipped recipe on the bundled model's cache, which papers share."""
-    asked = settings, "stdlib", [HOOK], size.captured, gradients, size.held_out
-    cache = data.cache(*asked)
-    return replace(recipes.read(recipe), cache=str(cache), hook=HOOK)
-
-
-def measured(settings: Settings, study: Study, size: Size) -> list[dict[str, Any]]:
-    """The runs of a study, a mapping each: where, tokens, features, method, times, lr, seed, and
-    the numbers."""
-    rows = []
-    for n_tokens in size.tokens:
-        for n_features in size.features:
-            base = replace(
-                study.base,
-                tokens=n_tokens,
-                features=n_features,
-                batch=size.batch,
-                calibration=size.calibration,
-            )
-            at = {"where": study.where, "tokens": n_tokens, "features": n_features}
-            rows += [at | row for row in _cell(settings, study, study.methods(base), size)]
-    return rows
-
-
-def _cell(
-    settings: Settings, study: Study, methods: Mapping[str, Config], size: Size
-) -> Iterator[dict[str, Any]]:
-    """The runs at one number of tokens and width."""
-    hook = Cache(study.base.cache).resolve(study.base.hook or "")
-    held_out = tokens(study.base.cache, hook, "held_out", 2 * size.apart)
-    apart_ND, scored_ND = held_out[: size.apart], held_out[size.apart :]
-    width, first = held_out.shape[1], settings.seed
-    asked = {
-        (name, times, first): _at(config, times, first, width)
-        for name, config in methods.items()
-        for times in size.times
-    }
-    saes = _trained(settings, asked, apart_ND)
-    for name, config in methods.items():
-        best = min(
-            size.times, key=lambda times, name=name: quality(saes[name, times, first], apart_ND).fvu
-        )
-        for seed in range(first + 1, first + size.n_seeds):
-            asked[name, best, seed] = _at(config, best, seed, width)
-    saes |= _trained(settings, {key: c for key, c in asked.items() if key not in saes}, apart_ND)
-    more = {what: of(list(saes.values())) for what, of in study.more.items()}
-    for i, ((name, times, seed), sae) in enumerate(saes.items()):
-        numbers = quality(sae, scored_ND)._asdict()
-        numbers |= {what: float(values[i]) for what, values in more.items()}
-        lr = asked[name, times, seed].lr
-        yield {"method": name, "times": times, "lr": lr, "seed": seed, **numbers}
-
-
-def _at(config: Config, times: float, seed: int, width: int) -> Config:
-    """A configuration at a multiple of its default rate."""
-    default = replace(config, lr=None).learning_rate(width)
-    return replace(config, lr=float(f"{times * default:.4g}"), seed=seed)
-
-
-def _trained(
-    settings: Settings, asked: Mapping[tuple, Config], apart_ND: Tensor
-) -> dict[tuple, SAE]:
-    """The SAEs of configurations, their levels reset on tokens [N, D] kept apart."""
-    folders = data.runs(settings, list(asked.values()))
-    return {
-        key: at_l0(data.sae(settings, folder), apart_ND, asked[key].k)
-        for key, folder in zip(asked, folders, strict=True)
-    }
 
 
 def rows(study: Study, runs: Sequence[Mapping[str, Any]]) -> list[Row]:

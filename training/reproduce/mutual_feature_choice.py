@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..config import Config
+from .cells import language_base
 from .claims import Claim, Settings, seeds_claim
 from .compare import Comparison, baseline, compare, language
-from .grid import Question, Size, Study, language_base
+from .grid import Question, Size, Study
 
 OURS = (
     "Mutual Choice",

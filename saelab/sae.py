@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from saelab import initial, jump, kernels, sparsify
 from saelab.calibration import first_tokens, levels
 from saelab.code import Code
+from saelab.dictionaries.encoders import Encoder
 from saelab.errors import UsageError
 from saelab.kernels import autograd
 from saelab.origin import Origin
@@ -66,6 +67,7 @@ class SAE(nn.Module):
             raise UsageError(f"k={sparsify.k} is more than n_features={n_features}")
         self.sparsify, self.transcoder = sparsify, transcoder
         self.token_norm: TokenNorm = ""
+        self.encoder: Encoder | None = None
         self.W_dec, self.W_enc = nn.Parameter(weights["W_dec"]), nn.Parameter(weights["W_enc"])
         self.b_enc, self.b_dec = nn.Parameter(weights["b_enc"]), nn.Parameter(weights["b_dec"])
         self.W_skip = nn.Parameter(weights["W_skip"]) if "W_skip" in weights else None
@@ -84,12 +86,14 @@ class SAE(nn.Module):
         *,
         transcoder: bool = False,
         token_norm: TokenNorm = "",
+        encoder: Encoder | None = None,
     ) -> "SAE":
         """The SAE of given tensors, which are not copied: W_enc, b_enc, W_dec, b_dec; levels and
         W_skip where it has them.
 
         token_norm: how each token is normalised before it is encoded; `reconstruct` undoes it,
-        `decode` alone does not.
+        `decode` alone does not. encoder: what codes tokens by W_dec in place of scores by W_enc, in
+        up to the sparsifier's k pairs; its values have no gradient.
 
         >>> tensors = safetensors.torch.load_file("sae.safetensors")
         >>> sae = SAE.of(tensors, Choice(32))
@@ -97,7 +101,7 @@ class SAE(nn.Module):
         sae = cls.__new__(cls)
         nn.Module.__init__(sae)
         sae._hold(weights, sparsify, transcoder)
-        sae.token_norm = token_norm
+        sae.token_norm, sae.encoder = token_norm, encoder
         return sae
 
     def __repr__(self) -> str:
@@ -149,6 +153,8 @@ class SAE(nn.Module):
         if grad is not None:
             grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
+        if self.encoder is not None:
+            return self.encoder(centred_BD, self.W_dec.detach(), self.sparsify.k)  # type: ignore[union-attr]
         weights = (self.W_enc.detach(), self.b_enc.detach())
         boost = {"grad": grad, "W_dec": self.W_dec.detach()}
         options = {**boost, "budget": budget, "level": self.levels}
@@ -211,9 +217,7 @@ class SAE(nn.Module):
 
     def frozen(self) -> "SAE":
         """The inference form: a new SAE that shares the weights and codes every token by itself.
-
-        Raises UsageError if its levels have not been calibrated.
-        """
+        Raises UsageError if its levels have not been calibrated."""
         form = sparsify.inference_form(self.sparsify)
         needs_levels = isinstance(form, Threshold) and isinstance(self.sparsify, Choice)
         if needs_levels and self.levels is None:
@@ -226,11 +230,8 @@ class SAE(nn.Module):
         return twin
 
     def save(self, directory: Path | str, probe: Tensor | None = None) -> None:
-        """Write sae.safetensors and sae.json into `directory`, each atomically.
-
-        probe [n, D]: raw activations whose reconstruction error is stored and checked by `load`
-        (default: Gaussian rows).
-        """
+        """Write sae.safetensors and sae.json into `directory`, each atomically. probe [n, D]: raw
+        activations whose reconstruction error `load` checks (default: Gaussian rows)."""
         from saelab import formats
 
         formats.save(self, directory, probe=probe)
@@ -238,13 +239,8 @@ class SAE(nn.Module):
     @staticmethod
     def load(directory: Path | str) -> "SAE":
         """Read an SAE from a run, from its `sae/`, or from a published folder or file of a known
-        form, and check that it is the function saved.
-
-        Raises UsageError for files of no known form or version, FailedRun if the probe's
-        reconstruction error differs.
-
-            sae = SAE.load("runs/demo")
-        """
+        form: `SAE.load("runs/demo")`. Raises UsageError for files of no known form or version,
+        FailedRun if it is not the function that was saved, by its error on a probe."""
         from saelab import formats
 
         return formats.load(directory)

@@ -174,6 +174,15 @@ FIELD = {  # as papers write them
     "g-sae": "g-SAE",
     "jumprelu": "JumpReLU",
     "relu": "ReLU",
+    # dictionaries that are no SAEs, in what an origin says of them
+    "pca": "PCA",
+    "ica": "ICA",
+    "semi-nmf": "semi-NMF",
+    "k-svd": "K-SVD",
+    "mod": "MOD",
+    "bsc": "BSC",
+    "tsc": "TSC",
+    "gsc": "GSC",
 }
 
 

@@ -48,35 +48,36 @@ saelab.activations: saelab.bundled saelab.digests saelab.documents saelab.errors
     saelab.joint saelab.locks saelab.models saelab.origin saelab.pictures saelab.ranges saelab.ranks
     saelab.textfiles
 saelab.analysis.frozen: saelab.errors saelab.models
-saelab.analysis.pursuit: saelab.code saelab.errors saelab.kernels saelab.sparsify
 saelab.initial:
+saelab.dictionaries: saelab.code saelab.errors saelab.initial saelab.kernels saelab.sparsify
+    saelab.statistics
 saelab.token_norm: saelab.errors
 saelab.calibration: saelab.budgets saelab.errors saelab.kernels saelab.sparsify
-saelab.sae: saelab.calibration saelab.code saelab.errors saelab.initial saelab.jump saelab.kernels
-    saelab.origin saelab.sparsify saelab.token_norm
+saelab.sae: saelab.calibration saelab.code saelab.dictionaries saelab.errors saelab.initial
+    saelab.jump saelab.kernels saelab.origin saelab.sparsify saelab.token_norm
 saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial saelab.kernels
     saelab.layer_codes saelab.origin saelab.sae saelab.sparsify
 saelab.coder: saelab.cross_layer saelab.sae
 saelab.scaling: saelab.coder
-saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.errors saelab.models saelab.sae
-    saelab.token_norm
+saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.dictionaries saelab.errors
+    saelab.models saelab.sae saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.coder saelab.cross_layer
-    saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching saelab.models
-    saelab.origin saelab.sae saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
-    saelab.token_norm
+    saelab.dictionaries saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching
+    saelab.models saelab.origin saelab.sae saelab.scaling saelab.sparsify saelab.statistics
+    saelab.tasks saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
     saelab.joint saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
-saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.digests saelab.errors
-    saelab.features saelab.files saelab.joint saelab.models saelab.origin saelab.sae saelab.sparsify
-    saelab.token_norm
+saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.dictionaries
+    saelab.digests saelab.errors saelab.features saelab.files saelab.joint saelab.models
+    saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.errors saelab.kernels saelab.models saelab.sae saelab.statistics
-    saelab.token_norm
+    saelab.code saelab.dictionaries saelab.errors saelab.kernels saelab.models saelab.sae
+    saelab.statistics saelab.token_norm
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
     saelab.initial saelab.matching saelab.sae saelab.statistics
-saelab.analysis.dark_matter: saelab.activations saelab.analysis.pursuit saelab.coder saelab.digests
+saelab.analysis.dark_matter: saelab.activations saelab.coder saelab.dictionaries saelab.digests
     saelab.errors saelab.evaluation saelab.files saelab.kernels saelab.models saelab.sae
     saelab.statistics saelab.token_norm
 saelab.analysis.prompts: saelab.activations saelab.analysis.dark_matter saelab.analysis.frozen
@@ -103,9 +104,9 @@ saelab.sets: saelab.errors saelab.folders saelab.models saelab.opening saelab.ru
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
     saelab.scenes saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.coder
-    saelab.cross_layer saelab.device saelab.digests saelab.errors saelab.files saelab.joint
-    saelab.jump saelab.kernels saelab.layer_codes saelab.locks saelab.models saelab.origin
-    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
+    saelab.cross_layer saelab.device saelab.dictionaries saelab.digests saelab.errors saelab.files
+    saelab.joint saelab.jump saelab.kernels saelab.layer_codes saelab.locks saelab.models
+    saelab.origin saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
     saelab.token_norm
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from saelab import device, joint
+from saelab import device, joint, ranks
 from saelab.errors import UsageError
 from saelab.ranges import outside
 from saelab.sparsify import Choice
@@ -15,7 +15,17 @@ from .config import Config
 OF_LIVE = ("model", "model_dtype", "text", "text_field", "context", "ring", "keep")
 # What runs that are trained together have only one of.
 LAYER = re.compile(r"blocks\.(\d+)\.")
-ONE_PASS = ("cache", "live", *OF_LIVE, "batch", "tokens", "order_seed", "checkpoint_every")
+OF_TRAINING = ("live", "target", "clt", "sparsify", "loss", "normalise", "freeze", "revive", "lr")
+ONE_PASS = (
+    "cache",
+    "live",
+    "dictionary",
+    *OF_LIVE,
+    "batch",
+    "tokens",
+    "order_seed",
+    "checkpoint_every",
+)
 
 
 def check(config: Config) -> None:
@@ -42,8 +52,22 @@ def problems(config: Config) -> Iterator[str]:
     yield from _of_adam(config)
     yield from _of_several_hooks(config)
     yield from _of_tokens_and_rows(config)
+    yield from _of_dictionary(config)
     if config.skip and config.target is None:
         yield "skip needs a transcoder: name a --target"
+
+
+def _of_dictionary(config: Config) -> Iterator[str]:
+    """What belongs to training and not to a dictionary that is fitted at once."""
+    if not config.dictionary:
+        return
+    for field in OF_TRAINING:
+        if (value := getattr(config, field)) != getattr(Config, field):
+            what = f"{field}={value} is for SAEs, and dictionary={config.dictionary} is none"
+            yield f"{what}: leave it out"
+    if ranks.world() > 1:
+        what = f"dictionary={config.dictionary} is fitted by one process"
+        yield f"{what}: start it without torchrun"
 
 
 def _of_tokens_and_rows(config: Config) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from saelab import device
+from saelab.dictionaries.names import Name
 from saelab.errors import UsageError
 from saelab.ranges import Count, Decay, Part, Positive, Seed, Several, Share, Weight
 
@@ -66,6 +67,9 @@ class Config:
     """sparsifier: topk, abstopk, batchtopk, mutual-choice, feature-choice, g-sae, jumprelu, relu;
     or, with signed or gradient scores, signed-, gradient- or signed-gradient- before topk,
     mutual-choice or feature-choice"""
+    dictionary: Name | None = None
+    """fit a label-free dictionary instead of training an SAE; pca, ica, neurons and orthogonal have
+    as many features as activations numbers, bsc, tsc and gsc at most 4 pairs per token"""
     k: Count = 32
     """pairs per token, on average; of jumprelu the L0 that its penalty aims at"""
     beta: Weight | None = None

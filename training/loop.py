@@ -18,7 +18,7 @@ from saelab.origin import Origin
 from saelab.runs import RunFolder
 from saelab.sparsify import Own
 
-from . import checkpoint, distributed, live, start
+from . import checkpoint, dictionaries, distributed, live, start
 from . import folder as folder_
 from .checks import ONE_PASS, check
 from .config import Config
@@ -77,6 +77,8 @@ def _train(
     cache, source = live.begin(several, resume, keeping) if several[0].live else _cache(several)
     ranks.check_alike("what to train on", {"the activations' SHA-256": contents(cache.manifest)})
     hooks = [_hooks(config, cache) for config in several]
+    if several[0].dictionary:
+        return dictionaries.fit_all(several, cache, hooks[0][0], resume)
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
     ]

@@ -5,10 +5,10 @@ spliced in.
     saelab eval runs/a runs/b --controls
     saelab eval runs/demo --labels sentiment.csv
     saelab eval runs/demo --suite --controls
+    saelab eval runs/demo --rivals
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,8 +17,9 @@ from tyro.conf import arg
 
 from saelab.ranges import Count
 
-from . import eval_controls, eval_probes, eval_suite
+from . import eval_controls, eval_probes, eval_rivals, eval_suite
 from .common import Folder, OfCache, Runs, document, finished, keep, show
+from .eval_seeds import seeds
 from .progress import bar, stage
 from .report_tables import beside, probes, separated, side_by_side, table
 
@@ -40,6 +41,10 @@ class Args(OfCache):
     frozen (kept in the run's folder), and this one with decoder rows in random order, with random
     ones, and with the codes of other tokens, all at its L0; metrics that do not tell it from these
     are marked"""
+    rivals: bool = False
+    """measure beside it label-free dictionaries at its L0, fitted now: PCA, ICA, neurons, random
+    rows, an orthogonal one, k-means (at L0 1), semi-NMF, K-SVD, MOD, and binary, ternary and
+    Gaussian sparse coding"""
     images: Annotated[str | None, arg(metavar="IMAGES")] = None
     """of a vision model: where the images of the cache lie now (default: where they did)"""
     probe: bool = False
@@ -94,7 +99,7 @@ def _run(folders: list[Path], opened: list["Opened"], args: Args) -> int:
         show(result, args.json, _text(result))
         return 0
     rows = [{"run": str(folder), **_own(result)} for folder, result in results.items()]
-    together = document("reports", args.seed, runs=rows, seeds=_seeds(saes, results))
+    together = document("reports", args.seed, runs=rows, seeds=seeds(saes, results))
     show(together, args.json, side_by_side(together))
     return 0
 
@@ -123,6 +128,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             n_tokens=args.tokens,
             seed=args.seed,
             controls=beside_,
+            rivals=eval_rivals.rivals_of(opened, args.seed) if args.rivals else None,
             outputs=_outputs(opened, args),
             progress=shown.to,
         )
@@ -195,50 +201,3 @@ def _own(result: dict) -> dict:
         for name, value in result.items()
         if name not in ("schema", "saelab_version", "seed", "command")
     }
-
-
-def _seeds(saes: dict[Path, "SAE"], results: dict[Path, dict]) -> list[dict]:
-    """For each group of runs that differ by their seed alone: every metric's mean and spread, and
-    how alike they are."""
-
-    from saelab.analysis.comparison import configurations
-    from saelab.evaluation import rows
-
-    named = {str(folder): folder for folder in saes}
-    of_one_place = {str(folder): sae for folder, sae in saes.items() if hasattr(sae, "W_dec")}
-    grouped = configurations.groups(of_one_place)
-    several = [[named[name] for name in group] for group in grouped if len(group) > 1]
-    return [
-        {
-            "runs": [str(folder) for folder in group],
-            **{
-                row.key: _over_seeds([results[folder][row.key] for folder in group])
-                for row in rows.of(results[group[0]])
-            },
-            "stability": _stability([saes[folder] for folder in group]),
-        }
-        for group in several
-    ]
-
-
-def _over_seeds(fields: list[dict]) -> dict:
-    """A metric's mean over seeds with its interval, their standard deviation and number."""
-    from saelab.statistics import over_seeds, spread
-
-    values = [field["value"] for field in fields]
-    return {**over_seeds(values).as_dict(), "spread": spread(values), "n": len(values)}
-
-
-def _stability(saes: list["SAE"]) -> dict:
-    """Each seed's decoder rows matched with the next seed's; means over these pairs."""
-    from saelab import matching
-
-    stabilities = [
-        matching.stability(a.W_dec.detach(), b.W_dec.detach(), signed=a.sparsify.signed)
-        for a, b in pairwise(saes)
-    ]
-    means = {
-        name: sum(getattr(each, name) for each in stabilities) / len(stabilities)
-        for name in matching.Stability._fields
-    }
-    return {**means, "threshold": matching.FOUND}

@@ -17,13 +17,20 @@ def table(result: dict) -> str:
         null = "" if field["null"] is None else f"{field['null']:.4f}"
         mark = "  !" if row.key in alike else ""
         lines.append(f"{row.label:30}{cell(field):28}{null:>9}{mark}".rstrip())
-    lines.append(beside("known in advance", result["references"]))
+    lines.append(beside("known in advance", _references(result)))
     lines.append(
         f"\n{_losses(result)}; "
         f"{result['tokens']:,} held-out tokens of {result['documents']} documents; "
         f"dead: on {result['dead_tokens']:,} training tokens"
     )
     return "\n".join(lines)
+
+
+def _references(result: dict) -> dict[str, dict]:
+    """What stands beside the SAE, rivals with the size of their dictionary."""
+    sizes = result.get("rivals", {})
+    named = {name: f"{name} F={size}" for name, size in sizes.items()}
+    return {named.get(name, name): fields for name, fields in result["references"].items()}
 
 
 def _losses(result: dict) -> str:

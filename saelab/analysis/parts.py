@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saelab.analysis import frozen
 from saelab.code import Code
+from saelab.dictionaries.encoders import check_scores
 from saelab.errors import UsageError
 from saelab.models import resolve_hook
 from saelab.sae import SAE
@@ -74,6 +75,7 @@ def sites(model: Any, saes: list[SAE]) -> list[Site]:
     places = []
     for sae in saes:
         check_additive(sae.token_norm)
+        check_scores(sae.encoder)
         read, write = (resolve_hook(model, name) for name in sae.origin.hooks)
         places.append(Site(read, write, sae))
     names = list(dict.fromkeys(name for site in places for name in (site.read, site.write)))

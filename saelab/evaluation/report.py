@@ -18,9 +18,10 @@ from saelab.evaluation.controls import measured_l0, untrained
 from saelab.evaluation.firing import DEAD_TOKENS, silent, training_tokens
 from saelab.evaluation.measurement import Measurement
 from saelab.evaluation.outputs import Outputs
-from saelab.evaluation.references import Reconstruct, references
+from saelab.evaluation.references import Reconstruct, coded, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
+from saelab.sae import SAE
 from saelab.statistics import DocumentSums, Estimate, over_documents, share_over_documents, weights
 from saelab.statistics.bootstrap import total
 
@@ -38,6 +39,7 @@ def evaluate(
     n_tokens: int = 200_000,
     seed: int = 0,
     controls: Mapping[str, Coder | Reconstruct] | None = None,
+    rivals: Mapping[str, SAE] | None = None,
     outputs: Outputs | None = None,
     progress: Progress | None = None,
 ) -> dict:
@@ -52,7 +54,8 @@ def evaluate(
     every layer's output is a cross-layer transcoder's, of that run's own inputs. Of a model that
     predicts no tokens, and without one, the rows of predictions are absent and `no_losses` says
     why. controls: further SAEs at the same hook, or reconstructions, by name, measured on the same
-    tokens (fields `controls` and `separation`, only if there are any). outputs: of a model that
+    tokens (fields `controls` and `separation`, only if there are any). rivals: label-free
+    dictionaries by name, measured as references are (`rivals` has their sizes). outputs: of a model that
     reads no text, in place of `model`: its output embedding is measured. Raises UsageError if the
     SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder
     without a model or from a part of an activation.
@@ -67,6 +70,7 @@ def evaluate(
     given = (controls or {}).items()
     others = {name: each for name, each in given if isinstance(each, Coder)}
     known = {name: each for name, each in given if not isinstance(each, Coder)}
+    known |= {name: coded(rival) for name, rival in (rivals or {}).items()}
     run = Measurement(
         model,
         (source, target),
@@ -79,6 +83,8 @@ def evaluate(
     )
     run.read(cache, n_tokens, progress)
     fields = _report(run, sae, untrained_, cache, [*(controls or {})], seed)
+    if rivals:
+        fields["rivals"] = {name: rival.n_features for name, rival in rivals.items()}
     return fields | (_separation(run, [*(controls or {})], seed) if controls else {})
 
 

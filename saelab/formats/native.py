@@ -14,6 +14,7 @@ from torch import Tensor
 from saelab import digests, sparsify
 from saelab.coder import Coder
 from saelab.cross_layer import CrossLayerTranscoder
+from saelab.dictionaries import encoders
 from saelab.errors import FailedRun, UsageError
 from saelab.files import meant, read_object, write_atomic, write_json
 from saelab.origin import Origin
@@ -62,6 +63,7 @@ def write(sae: Coder, path: Path, probe: Tensor | None = None) -> None:
         "transcoder": sae.transcoder,
         "skip": sae.W_skip is not None,
         **({"token_norm": sae.token_norm} if sae.token_norm else {}),
+        **({} if crosses or sae.encoder is None else {"encoder": encoders.to_dict(sae.encoder)}),
         "origin": sae.origin.to_dict(),
     }
     write_atomic(path / WEIGHTS, lambda temporary: save_file(tensors, temporary))
@@ -102,7 +104,8 @@ def _made(header: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Coder, Te
         return clt, probe, expected
     _check_shapes(tensors, sizes, header["skip"])
     token_norm = _token_norm(header.get("token_norm", ""))
-    sae = SAE.of(tensors, form, transcoder=header["transcoder"], token_norm=token_norm)
+    kind = {"transcoder": header["transcoder"], "token_norm": token_norm}
+    sae = SAE.of(tensors, form, **kind, encoder=encoders.from_dict(header.get("encoder")))
     sae.origin = Origin.from_dict(header[ORIGINS[header["schema"]]])
     return sae, probe, expected
 

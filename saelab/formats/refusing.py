@@ -16,6 +16,11 @@ def refuse(sae: SAE, form: str, reasons: Iterator[str], *, own: bool = False) ->
             f"{sae!r} cannot be written as {form}: its sparsifier {sae.sparsify.name!r} is a "
             "function of one's own"
         )
+    if sae.encoder is not None:
+        raise UsageError(
+            f"{sae!r} cannot be written as {form}: it codes tokens otherwise than by a score of "
+            f"each feature ({type(sae.encoder).__name__})"
+        )
     if len(hooks := joint.parts(sae.origin.hook)) > 1:
         raise UsageError(f"{sae!r} cannot be written as {form}: it reads {len(hooks)} hook points")
     if reason := next(reasons, None):

@@ -15,6 +15,7 @@ from torch import Tensor
 from saelab.analysis import frozen
 from saelab.analysis.parts import split
 from saelab.code import Code
+from saelab.dictionaries.encoders import check_scores
 from saelab.errors import UsageError
 from saelab.kernels import sddmm
 from saelab.sae import SAE
@@ -48,6 +49,7 @@ def head_shares(sae: SAE, n_heads: int) -> Tensor:
 def bias(sae: SAE, features_N: Tensor) -> Tensor:
     """[N]: b_enc - b_dec . W_enc, the part of a pre-activation that no input contributes."""
     check_additive(sae.token_norm)
+    check_scores(sae.encoder)
     W_ND = sae.W_enc.detach()[features_N]
     shift_N = 0 if sae.transcoder else W_ND @ sae.b_dec.detach()
     return sae.b_enc.detach()[features_N] - shift_N
@@ -58,6 +60,7 @@ def by_head(sae: SAE, z_BHE: Tensor, code: Code) -> Tensor:
     """[N, H]: z_h . W_enc[f, slice h] for every pair of the code; with `bias` each row adds up to
     the pair's pre-activation."""
     check_additive(sae.token_norm)
+    check_scores(sae.encoder)
     W_FHE = by_heads(sae.W_enc.detach(), z_BHE.shape[1])
     return _chunked(code, z_BHE[0].numel(), lambda b, f: (z_BHE[b] * W_FHE[f]).sum(2))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saelab import kernels
 from saelab.analysis.dark_matter import decomposition, linear
-from saelab.analysis.pursuit import pursue
+from saelab.dictionaries.pursuit import pursue
 from saelab.sae import SAE
 from saelab.statistics import Estimate
 from saelab.statistics.sums import of_tokens

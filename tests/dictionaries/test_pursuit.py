@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from saelab import Choice, kernels
-from saelab.analysis import pursuit
-from saelab.analysis.pursuit import METHODS, pursue
 from saelab.code import Code
+from saelab.dictionaries import pursuit
+from saelab.dictionaries.pursuit import METHODS, pursue
 from saelab.errors import UsageError
 
 

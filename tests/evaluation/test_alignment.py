@@ -6,8 +6,9 @@ import scipy.sparse
 from sklearn.metrics import average_precision_score
 
 from saelab.errors import UsageError
-from saelab.evaluation import alignment
-from saelab.evaluation.alignment import Labelled, align, average_precision, purity
+from saelab.evaluation import alignment, ranked
+from saelab.evaluation.alignment import Labelled, align
+from saelab.evaluation.ranked import average_precision, purity
 
 OWNERS, EACH, F = 40, 25, 6
 
@@ -40,9 +41,9 @@ def test_average_precision_is_scikit_learns_ties_included():
     rng = np.random.default_rng(0)
     scores = np.round(rng.random(500) * (rng.random(500) < 0.6), 1)
     labels = rng.random((500, 3)) < 0.3
-    levels = alignment.sides(scipy.sparse.csr_array(scores[:, None]))[0][0]
-    hits_CL = alignment.counts(levels, labels, labels.sum(0))
-    sizes_L = alignment.counts(levels, np.ones((500, 1)), np.array([500]))[0]
+    levels = ranked.sides(scipy.sparse.csr_array(scores[:, None]))[0][0]
+    hits_CL = ranked.counts(levels, labels, labels.sum(0))
+    sizes_L = ranked.counts(levels, np.ones((500, 1)), np.array([500]))[0]
     theirs = [average_precision_score(labels[:, c], scores) for c in range(3)]
     assert average_precision(hits_CL, sizes_L) == pytest.approx(theirs)
     # A ranking that breaks ties by row number is another number: the checker sees it.

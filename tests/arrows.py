@@ -63,8 +63,8 @@ saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.dictionaries sa
     saelab.models saelab.sae saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.coder saelab.cross_layer
     saelab.dictionaries saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching
-    saelab.models saelab.origin saelab.sae saelab.scaling saelab.sparsify saelab.statistics
-    saelab.tasks saelab.token_norm
+    saelab.models saelab.origin saelab.sae saelab.scaling saelab.scenes saelab.sparsify
+    saelab.statistics saelab.tasks saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
@@ -110,8 +110,8 @@ training: saelab.activations saelab.budgets saelab.calibration saelab.code saela
     saelab.token_norm
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae saelab.statistics
-    saelab.tasks training training.recipes
+    saelab.dictionaries saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae
+    saelab.sparsify saelab.statistics saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files

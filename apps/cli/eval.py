@@ -5,7 +5,7 @@ spliced in.
     saelab eval runs/a runs/b --controls
     saelab eval runs/demo --labels sentiment.csv
     saelab eval runs/demo --suite --controls
-    saelab eval runs/demo --rivals
+    saelab eval runs/demo --rivals --concepts
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tyro.conf import arg
 
 from saelab.ranges import Count
 
-from . import eval_controls, eval_probes, eval_rivals, eval_suite
+from . import eval_concepts, eval_controls, eval_probes, eval_rivals, eval_suite
 from .common import Folder, OfCache, Runs, document, finished, keep, show
 from .eval_seeds import seeds
 from .progress import bar, stage
@@ -45,6 +45,9 @@ class Args(OfCache):
     """measure beside it label-free dictionaries at its L0, fitted now: PCA, ICA, neurons, random
     rows, an orthogonal one, k-means (at L0 1), semi-NMF, K-SVD, MOD, and binary, ternary and
     Gaussian sparse coding"""
+    concepts: bool = False
+    """how well single features tell concepts that nobody told them: kinds of Python tokens, or what
+    labelled images show; of it, an untrained SAE, neurons, and what else is asked for"""
     images: Annotated[str | None, arg(metavar="IMAGES")] = None
     """of a vision model: where the images of the cache lie now (default: where they did)"""
     probe: bool = False
@@ -66,7 +69,7 @@ class Args(OfCache):
     @property
     def beside(self) -> bool:
         """Whether features are measured beside the report."""
-        return bool(self.probe or self.labels or self.suite or self.absorption)
+        return bool(self.probe or self.concepts or self.labels or self.suite or self.absorption)
 
 
 def run(args: Args) -> int:
@@ -111,6 +114,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
     folder, sae, cache_, model = opened
     probed: dict[str, Any] = {}
     beside_: dict[str, Any] = {}
+    rivals = eval_rivals.rivals_of(opened, args.seed) if args.rivals else {}
     if args.controls:
         beside_, probed = eval_controls.controls_of(opened, args.seed, args.place)
     if args.beside:
@@ -118,6 +122,9 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
         if "frozen_decoder" in beside_:
             named["frozen_decoder"] = beside_["frozen_decoder"]
         probed |= _probed(named, opened, args)
+        if args.concepts:
+            every = {**named, **rivals}
+            probed["concepts"] = eval_concepts.concepts(every, opened, args.images, args.seed)
         if args.suite or args.absorption:
             probed["suite"] = _suite(named, beside_, opened, args)
     with bar(min(args.tokens, cache_.n_tokens("held_out")), "token", str(folder.path)) as shown:
@@ -128,7 +135,7 @@ def _evaluate(opened: "Opened", args: Args) -> dict:
             n_tokens=args.tokens,
             seed=args.seed,
             controls=beside_,
-            rivals=eval_rivals.rivals_of(opened, args.seed) if args.rivals else None,
+            rivals=rivals,
             outputs=_outputs(opened, args),
             progress=shown.to,
         )
@@ -187,6 +194,8 @@ def _text(result: dict) -> str:
         parts.append(separated(result))
     if "probing" in result:
         parts.append(probes(result["probing"]))
+    if "concepts" in result:
+        parts.append(eval_concepts.text(result["concepts"]))
     if "labelled" in result:
         parts.append(eval_probes.text(result["labelled"]))
     if "suite" in result:

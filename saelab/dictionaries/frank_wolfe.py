@@ -55,11 +55,3 @@ def polar(M_DD: Tensor) -> Tensor:
     """The orthogonal matrix nearest to M: U V^T of its singular value decomposition."""
     U_DD, _, Vt_DD = torch.linalg.svd(M_DD.double())
     return (U_DD @ Vt_DD).to(M_DD)
-
-
-def planted(n: int, width: int, density: float, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """(x [N, D], W [D, D]): tokens x = z W of an orthogonal W and Bernoulli-Gaussian z."""
-    random = torch.Generator().manual_seed(seed)
-    W_DD = polar(torch.randn(width, width, generator=random))
-    on_ND = torch.rand(n, width, generator=random) < density
-    return (on_ND * torch.randn(n, width, generator=random)) @ W_DD, W_DD

@@ -11,10 +11,11 @@ import pytest
 import saelab
 import training
 from apps.browser import tables
-from apps.cli import eval_probes, eval_suite, main
+from apps.cli import eval_concepts, eval_probes, eval_suite, main
 from saelab import SAE
 from saelab.analysis.comparison.starts import from_start
 from saelab.evaluation import meta, text_probes
+from saelab.evaluation.labels import KINDS
 from tests.conftest import HOOK
 from tests.evaluation.test_probing import make_python_cache
 from tests.schemas import check
@@ -104,10 +105,19 @@ def test_probes_of_token_kinds(tiny_model: Path, tmp_path: Path, capsys):
     run = trained(
         make_python_cache(tiny_model, tmp_path), tmp_path / "run", tokens=5000, sparsify="batchtopk"
     )
-    assert main(["eval", str(run), "--tokens", "600", "--probe", "--json"]) == 0
+    assert main(["eval", str(run), "--tokens", "600", "--probe", "--concepts", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     check(result, "report")
     assert "controls" not in result
+    aligned = result["concepts"]
+    assert [*aligned] == ["sae", "random_init", "neurons"]
+    names = [one["name"] for one in aligned["sae"]["concepts"]]
+    assert "number" in names and set(names) <= set(KINDS)
+    assert aligned["sae"]["precision"]["low"] <= aligned["sae"]["precision"]["value"]
+    told = eval_concepts.text(aligned)
+    assert f"{aligned['neurons']['purity']['value']:.4f}" in told and "shuffled labels" in told
+    with pytest.raises(jsonschema.ValidationError):
+        check({**result, "concepts": {"sae": aligned["sae"]}}, "report")
     rows = {(row["label"], row["dictionary"], row["k"]): row for row in result["probing"]}
     assert {name for _, name, _ in rows} == {"sae", "random_init", "neurons", "dense"}
     assert rows["number", "dense", None]["value"] > rows["number", "dense", None]["null"] + 0.2

@@ -22,6 +22,10 @@ PAPERS = {
     "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks",
     "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the "
     "activation",
+    "orthogonal-dictionary": "Xue and Lau 2021: an orthogonal dictionary found by Frank-Wolfe",
+    "visual-discovery": "Stevens et al. 2025: concepts that nobody told, by SAEs and label-free "
+    "dictionaries",
+    "prosper": "Exarchakis et al. 2019: bars found by truncated expectation maximisation",
 }
 
 

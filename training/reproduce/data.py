@@ -69,7 +69,9 @@ def run_folder(settings: Settings, config: Config) -> Path:
     result."""
     free = {"out", "cache", "wandb", "log_every", "checkpoint_every", "device"}
     fields = {name: value for name, value in asdict(config).items() if name not in free}
-    name = f"{config.sparsify}-k{config.k}-f{config.features}-seed{config.seed}"
+    name = (
+        f"{config.dictionary or config.sparsify}-k{config.k}-f{config.features}-seed{config.seed}"
+    )
     return settings.work / "runs" / f"{name}-{digest(fields, Path(config.cache).name)}"
 
 
@@ -90,7 +92,7 @@ def _passes(missing: dict[Path, Config]) -> list[dict[Path, Config]]:
     groups: dict[tuple, list[tuple[Path, Config]]] = {}
     for folder, config in missing.items():
         groups.setdefault(
-            (config.cache, config.batch, config.tokens, config.order_seed), []
+            (config.cache, config.batch, config.tokens, config.order_seed, config.dictionary), []
         ).append((folder, config))
     return [
         dict(group[i : i + PASS]) for group in groups.values() for i in range(0, len(group), PASS)

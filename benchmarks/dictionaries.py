@@ -2,8 +2,9 @@
 is: `python -m benchmarks.dictionaries --out benchmarks/results/dictionaries.json [STAGE ...]`.
 
 ksvd: K-SVD and MOD on 1,500 signals of 3 (and, known to fail, 12) of 50 atoms in 20 dimensions.
-omp: supports against scikit-learn's orthogonal_mp_gram, and the time of one batch beside it.
-orthogonal, bsc, tsc, gsc: the full form of `saelab reproduce`. A stage replaces its part of the file.
+supports, speed: orthogonal matching pursuit against scikit-learn's orthogonal_mp_gram.
+orthogonal, bsc, tsc, gsc: the full form of `saelab reproduce`. A stage replaces its part of the
+file.
 """
 
 import argparse

@@ -1,13 +1,16 @@
 """Trains the bundled vision model on scenes drawn by code, without their labels. `python -m
 training.bundled.vision_model --help`.
 
-A masked autoencoder: three quarters of the patches are hidden, and a decoder that is thrown away
-afterwards draws them. The loss asks for the colours and, as much, for each patch with its own mean
-and contrast taken out, which is where textures and edges are. A killed run goes on from its last
-checkpoint.
+A masked autoencoder of descriptors instead of pixels, as MaskFeat (Wei et al. 2022): half of the
+patches are hidden, and from the others the model tells every patch's colours and the spectra of its
+surroundings, which say what a texture is wherever its stripes lie. The decoder is thrown away. A
+killed run goes on from its last checkpoint.
+
+Shapes: B scenes, H x W pixels, P patches, K numbers of a descriptor.
 """
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -21,16 +24,17 @@ from transformers import ViTConfig, ViTImageProcessor, ViTMAEConfig, ViTMAEForPr
 
 from saelab.scenes import PATCH, SIZE, scene
 
-WIDTH, LAYERS, HEADS = 128, 6, 4
+WIDTH, LAYERS, HEADS = 128, 4, 4
 DECODER_WIDTH, DECODER_LAYERS = 96, 1
-HIDDEN = 0.75  # share of the patches
+HIDDEN = 0.5  # share of the patches
 BATCH, SCENES, SEED = 32, 16_000, 0
-RATE, WARM_UP, WEIGHT_DECAY = 1.5e-3, 200, 0.05
-EVERY = 250  # steps from one checkpoint to the next
+RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 100, 0.05
+WINDOW, RINGS, TURNS = 24, 6, 8  # pixels; of a spectrum, by frequency and by direction
+EVERY = 100  # steps from one checkpoint to the next
 
 
 def new_model(seed: int = 0) -> ViTMAEForPreTraining:
-    """The untrained autoencoder: 6 layers, 128 wide, patches of 8 x 8 of 96 x 96 pixels."""
+    """The untrained autoencoder: 4 layers, 128 wide, patches of 8 x 8 of 96 x 96 pixels."""
     torch.manual_seed(seed)
     config = ViTMAEConfig(
         image_size=SIZE,
@@ -65,18 +69,48 @@ def pixels(images_BHWC: np.ndarray) -> Tensor:
     return torch.from_numpy(images_BHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def descriptors(pixels_BCHW: Tensor) -> Tensor:
+    """[B, P, K]: of each patch its mean colours and their spread; log energies by frequency and
+    direction, which do not know where in the patch a pattern lies, of the patch alone and of WINDOW
+    pixels around it."""
+    batch, patch = len(pixels_BCHW), PATCH
+    colours = F.unfold(pixels_BCHW, patch, stride=patch).view(batch, 3, patch**2, -1)
+    flat = torch.cat([colours.mean(2), colours.std(2)], 1).transpose(1, 2)
+    grey = pixels_BCHW.mean(1, keepdim=True)
+    margin = (WINDOW - patch) // 2
+    around = F.unfold(F.pad(grey, [margin] * 4, mode="reflect"), WINDOW, stride=patch)
+    spectra = [_spectrum(around, WINDOW), _spectrum(F.unfold(grey, patch, stride=patch), patch)]
+    return torch.cat([2 * flat, *spectra], 2)
+
+
+def _spectrum(windows_BSP: Tensor, size: int) -> Tensor:
+    """[B, P, RINGS * TURNS]: log energies of square windows by frequency and direction."""
+    batch, _, n_patches = windows_BSP.shape
+    windows = windows_BSP.transpose(1, 2).reshape(batch, n_patches, size, size)
+    windows = windows - windows.mean((2, 3), keepdim=True)
+    taper = torch.hann_window(size, periodic=False)
+    energy = torch.fft.rfft2(windows * taper * taper[:, None]).abs().square().flatten(2)
+    return torch.log10(energy @ _bins(size) / size**2 + 1e-3)
+
+
+@functools.cache
+def _bins(size: int) -> Tensor:
+    """[size * (size // 2 + 1), RINGS * TURNS]: which frequencies count in which bin."""
+    y = torch.fft.fftfreq(size)[:, None]
+    x = torch.fft.rfftfreq(size)[None]
+    length, angle = torch.hypot(x, y), torch.atan2(y, x + 0 * y) / math.pi + 0.5
+    ring = (length / 0.5 * RINGS).long().clamp(max=RINGS - 1)
+    turn = (angle * TURNS).long().clamp(max=TURNS - 1)
+    return F.one_hot((ring * TURNS + turn).flatten(), RINGS * TURNS).float()
+
+
 def loss(model: ViTMAEForPreTraining, pixels_BCHW: Tensor) -> Tensor:
-    """Scalar: mean squared error of the hidden patches, of their colours and of their patterns."""
-    out = model(pixels_BCHW)
-    target, drawn = model.patchify(pixels_BCHW), out.logits
-    colours = F.mse_loss(drawn, target, reduction="none").mean(-1)
-    patterns = F.mse_loss(_pattern(drawn), _pattern(target), reduction="none").mean(-1)
-    return ((4 * colours + patterns) * out.mask).sum() / out.mask.sum()
-
-
-def _pattern(patches: Tensor) -> Tensor:
-    """Patches without their mean and contrast."""
-    return F.layer_norm(patches, patches.shape[-1:], eps=1e-3)
+    """Scalar: mean squared error of every patch's descriptor, hidden ones counting twice."""
+    out, due = model(pixels_BCHW), descriptors(pixels_BCHW)
+    # The decoder gives as many numbers as a patch has; the first K are the descriptor.
+    error = (out.logits[..., : due.shape[-1]] - due).square().mean(-1)
+    weight = 1 + out.mask
+    return (error * weight).sum() / weight.sum()
 
 
 def rate(step: int, n_steps: int) -> float:

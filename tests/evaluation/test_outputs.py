@@ -1,0 +1,134 @@
+"""The effect on a vision model's output: none of the identity, all of it of the mean."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apps.browser import pictures as shown
+from saelab import SAE, models
+from saelab.activations import Cache
+from saelab.activations.from_images import from_images
+from saelab.activations.seen import Looking
+from saelab.evaluation import evaluate
+from saelab.evaluation.outputs import Outputs
+from saelab.features import build
+from saelab.features.pictures import Pictures, labels_of
+from saelab.features.reader import FeatureIndex
+from saelab.models.encoders import encode, held
+from saelab.origin import Origin
+from saelab.sparsify import Choice
+from tests.pictures.tiny import SIZE, folder
+
+HOOK = "blocks.0.hook_resid_post"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory):
+    """Model, cache of labelled images, and an SAE there."""
+    at, rng = tmp_path_factory.mktemp("outputs"), np.random.default_rng(0)
+    for part in ("images", "annotations"):
+        (at / "ade" / part).mkdir(parents=True)
+    for number in range(30):
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(at / f"ade/images/{number:02}.png")
+        classes = np.full((SIZE, SIZE), number % 3, np.uint8)
+        Image.fromarray(classes).save(at / f"ade/annotations/{number:02}.png")
+    model = models.load(str(folder("Dinov2WithRegistersModel", at / "model")))
+    cache = Cache.write(at / "cache", from_images(model, str(at / "ade"), [HOOK], dtype="float32"))
+    torch.manual_seed(0)
+    sae = SAE(16, 32, Choice(4))
+    sae.origin = Origin(hook=HOOK, model=cache.identity)
+    return model, cache, sae
+
+
+def test_the_report_has_the_output_in_place_of_losses(made):
+    model, cache, sae = made
+    outputs = Outputs(model, Looking(cache, model).inputs)
+    report = evaluate(sae, cache, outputs=outputs)
+    beside = {name: row["output_error"]["value"] for name, row in report["references"].items()}
+    assert beside["identity"] < 1e-9
+    assert beside["zero"] > 0.5 and beside["mean"] > 0.5
+    assert report["no_losses"] == "the model predicts no tokens"
+    assert report["output_error"]["null"] == pytest.approx(beside["mean"])
+    assert "kl" not in report and "output_error" not in evaluate(sae, cache)
+    json.dumps(report)
+
+
+def test_the_output_is_that_of_the_edited_model_by_hand(made):
+    """Zero in place of the patches alone: [CLS] and registers stay what they are."""
+    model, cache, _ = made
+    looking, chunk = Looking(cache, model), next(cache.contexts(HOOK, "held_out"))
+    outputs = Outputs(model, looking.inputs)
+    effect = outputs.of(chunk, HOOK, {"zero": torch.zeros_like(chunk.acts)})
+    inputs = looking.inputs(chunk.documents[:, 0])
+
+    def zeroed(acts: torch.Tensor) -> torch.Tensor:
+        acts = acts.clone()
+        acts[:, 5:] = 0
+        return acts
+
+    by_hand = encode(model, inputs, {HOOK: zeroed}).output[:, 5:].flatten(0, 1)
+    assert torch.allclose(effect.spliced["zero"], by_hand)
+    all_zero = encode(model, inputs, {HOOK: torch.zeros_like}).output[:, 5:].flatten(0, 1)
+    assert not torch.allclose(effect.spliced["zero"], all_zero)
+
+
+def test_an_index_keeps_its_images_labels_and_patches(made, tmp_path):
+    model, cache, sae = made
+    looking = Looking(cache, model)
+    assert looking.labels is not None
+    grid = looking.preparer.grid._asdict()
+    pictures = Pictures(grid, looking.image, looking.labels.kinds, looking.labels.concepts)
+    build.build(sae, cache, HOOK, tmp_path / "features.db", pictures=pictures)
+    with FeatureIndex(tmp_path / "features.db") as index:
+        feature = int(index.order("density")[0])
+        example = index.examples(feature)[0]
+        picture = example.picture
+        assert picture is not None
+        patch = example.position - 5
+        peak = dict(picture.features[patch])[feature]
+        assert peak == pytest.approx(example.value)
+        other = dict(picture.features[(patch + 7) % 16]).get(feature, 0.0)
+        assert other != pytest.approx(example.value)
+        number = int(example.document.removesuffix(".png"))
+        due = [] if number % 3 == 0 else [f"class {number % 3}"]
+        assert shown.shown(picture, patch) == due
+        drawn = shown.example(example, picture, example.value)
+        assert drawn.count('class="patch') == sum(map(bool, example.activations))
+        assert "context=" in drawn and "data:image/jpeg;base64," in drawn
+        assert index.picture(10**6) is None
+
+
+def test_packed_labels_come_back():
+    labels = np.array([[[0, -1], [3, 2]]], np.int16)
+    from saelab.features.pictures import _packed
+
+    assert np.array_equal(labels_of(_packed(labels), 2), labels)
+
+
+def test_a_protein_model_goes_through_the_same_door(tmp_path):
+    """An ESM-like model: residues are positions, proteins the owners, <cls> and <eos> not."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.EsmConfig(
+        vocab_size=33, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, pad_token_id=1, position_embedding_type="rotary",
+    )  # fmt: skip
+    model = held(transformers.EsmModel(config, add_pooling_layer=False).eval())
+    ids_CT = torch.randint(4, 24, (12, 10))
+    ids_CT[:, 0], ids_CT[:, -1] = 0, 2  # <cls>, <eos>
+    counted_CT = (ids_CT != 0) & (ids_CT != 2)
+    acts = encode(model, {"input_ids": ids_CT}, read=[HOOK]).acts[HOOK]
+    ids = {"tokens": ids_CT, "counted": counted_CT, "owners": torch.arange(12)}
+    cache = Cache.write(tmp_path, "arrays", arrays={HOOK: acts}, ids=ids, dtype="float32")
+    sae = SAE(16, 24, Choice(4))
+    sae.origin = Origin(hook=HOOK, model=cache.identity)
+    outputs = Outputs(model, lambda documents_C: {"input_ids": ids_CT[documents_C]})
+    report = evaluate(sae, cache, outputs=outputs)
+    assert report["tokens"] == 8 * report["documents"]
+    assert report["references"]["identity"]["output_error"]["value"] < 1e-9
+    assert report["references"]["zero"]["output_error"]["value"] > 0.1

@@ -102,7 +102,7 @@ saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.ana
 saelab.folders: saelab.runs
 saelab.sets: saelab.errors saelab.folders saelab.models saelab.opening saelab.runs
 training.bundled: saelab.activations saelab.bundled saelab.evaluation saelab.files saelab.models
-    saelab.scenes saelab.tasks
+    saelab.pictures saelab.scenes saelab.tasks
 training: saelab.activations saelab.budgets saelab.calibration saelab.code saelab.coder
     saelab.cross_layer saelab.device saelab.dictionaries saelab.digests saelab.errors saelab.files
     saelab.joint saelab.jump saelab.kernels saelab.layer_codes saelab.locks saelab.models

@@ -19,7 +19,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +61,25 @@ def best(rows: list[dict]) -> float:
 
 
 def next_job(
-    package: str, shape: dict, rows: list[dict], least: float = math.inf, outward: bool = True
+    package: str,
+    shape: dict,
+    rows: list[dict],
+    least: float = math.inf,
+    narrow: Sequence[float] = (),
 ) -> Job | None:
     """What is to be trained next of a package at a point, None at its end. least: the lowest FVU
-    that any package reached there; one that stays FAR above it gets no further seeds. outward:
-    whether the search goes beyond RATES."""
+    that any package reached there; one that stays FAR above it gets no further seeds. narrow: rates
+    beyond which the search does not go, and without our default."""
     done = {(row["lr"], row["seed"]) for row in rows}
-    wanted: list[tuple[float | None, int]] = [(lr, SEEDS[0]) for lr in RATES]
-    if len(done) >= len(RATES):
+    wanted: list[tuple[float | None, int]] = [(lr, SEEDS[0]) for lr in narrow or RATES]
+    if len(done) >= len(wanted):
         lr, tried = best(rows), sorted({row["lr"] for row in rows if row["lr"] is not None})
-        wanted += [(2 * lr, SEEDS[0])] if outward and lr == tried[-1] else []
-        wanted += [(lr / 2, SEEDS[0])] if outward and lr == tried[0] else []
+        wanted += [(2 * lr, SEEDS[0])] if not narrow and lr == tried[-1] else []
+        wanted += [(lr / 2, SEEDS[0])] if not narrow and lr == tried[0] else []
         lowest = min(row["fvu"] for row in rows)
         far = lowest > FAR * least
         wanted += [(lr, SEEDS[0]) for lr in LOWER] if far else [(lr, seed) for seed in SEEDS]
-        wanted += [(None, seed) for seed in SEEDS] if package == OURS else []
+        wanted += [(None, seed) for seed in SEEDS] if package == OURS and not narrow else []
     missing = [one for one in wanted if one not in done]
     return Job(**shape, lr=missing[0][0], seed=missing[0][1]) if missing else None
 
@@ -154,7 +158,7 @@ def _all_of(bench: Bench, worker: Worker, shape: dict, args: argparse.Namespace)
     while True:
         rows = rows_of(args.results)
         least = min((row["fvu"] for row in at(rows, shape)), default=math.inf)
-        job = next_job(mine, shape, at(rows, shape, mine), least, not args.narrow)
+        job = next_job(mine, shape, at(rows, shape, mine), least, args.narrow)
         if job is None:
             return
         row = bench.row(worker, job) | {"machine": args.machine}
@@ -221,7 +225,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
     for name, value in {"features": 1024, "k": 32, "batch": 1024, "steps": 600}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--narrow", action="store_true", help="search no further than RATES")
+    no_further = "search these rates, no further, and leave our default out"
+    parser.add_argument("--narrow", nargs="+", type=float, default=[], help=no_further)
     parser.add_argument("--machine", default="", help="what the rows say of it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quality.jsonl")
     args = parser.parse_args()

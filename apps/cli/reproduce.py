@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from saelab.door import beside
+from saelab.ranges import Count
 
 from .common import OfModel, attempt, cell, document, keep, show
 from .progress import Bar, bar
@@ -39,6 +40,10 @@ class Args(OfModel):
     grid: bool = False
     """the claims on training at three numbers of tokens, widths and learning rates, with a figure:
     mutual-feature-choice, g-sae, abstopk"""
+    tokens: tuple[Count, ...] = ()
+    """numbers of training tokens of the grid, ascending (default: 102400 307200 921600)"""
+    features: tuple[Count, ...] = ()
+    """widths of the grid (default: 256 512 1024)"""
     out: Path = Path("runs/reproduce")
     """folder of caches, runs and the result; what is there already is reused"""
 
@@ -72,6 +77,8 @@ def _grid(args: Args, settings: Any) -> int:
     from saelab.files import write_atomic
 
     size = grid.QUICK if args.quick else grid.Size()
+    asked = {"tokens": args.tokens, "features": args.features}
+    size = size._replace(**{name: tuple(sorted(given)) for name, given in asked.items() if given})
     studies = reproduce.studies(args.paper, settings, size)
     runs = [run for study in studies for run in cells.measured(settings, study, size)]
     rows = [row for study in studies for row in grid.rows(study, runs)]

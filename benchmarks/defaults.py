@@ -68,7 +68,9 @@ class Change(NamedTuple):
 CHANGES = {
     "topk": Change(TOPK),
     "batchtopk": Change(BATCH, over="topk"),
-    "topk, tokens standardised": Change(TOPK, {"normalise": "token"}),
+    "topk, tokens standardised": Change(
+        TOPK, {"normalise": "token"}, over="topk, tokens standardised"
+    ),
     "batchtopk, tokens standardised": Change(
         BATCH, {"normalise": "token"}, over="topk, tokens standardised"
     ),

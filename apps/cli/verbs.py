@@ -43,6 +43,7 @@ VERBS = {
     "import": Verb(EXCHANGE, "take a published SAE over into a run"),
     "export": Verb(EXCHANGE, "write SAEs as other tools read them"),
     "info": Verb(EXCHANGE, "say what a folder or file is, and whether it is whole"),
+    "compress": Verb(EXCHANGE, "write a model's matrices as factors, and say what that costs it"),
     "reproduce": Verb(CHECK, "measure a paper's claims and say which hold"),
     "bench": Verb(CHECK, "time a training step on this machine"),
 }

@@ -8,10 +8,13 @@ promise may be missing: a base model or a classifier has none to predict tokens 
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saelab.errors import UsageError
 from saelab.files import read_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMED = 3  # weights that a message names
 WHOLE = "give a folder that save_pretrained wrote of the whole model"
@@ -36,8 +39,12 @@ class Reader:
     def from_pretrained(self, folder: str | Path, *args: Any, **options: Any) -> Any:
         """The model. Raises UsageError naming weights that are missing, reshaped, or not finite."""
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        kind, place = self.auto, folder
+        if (whole := _multiplied_out(Path(folder))) is not None:
+            kind, place = _class_of(self.auto, folder), None
+            options |= {"state_dict": whole, "config": _config(folder)}
         try:
-            model, report = self.auto.from_pretrained(folder, *args, **options)
+            model, report = kind.from_pretrained(place, *args, **options)
         except RuntimeError as error:  # experts are joined into one weight, and do not fit
             if not (lost := _lost_experts(Path(folder))):
                 raise
@@ -68,6 +75,29 @@ class Reader:
         prefix = _prefix(missing, unread)
         right = f"their names begin with {prefix!r}, save the model without" if prefix else WHOLE
         raise UsageError(f"{self.name} lacks weights of a {kind}: {named(missing)}{holds}; {right}")
+
+
+def _multiplied_out(folder: Path) -> "dict[str, Tensor] | None":
+    """The weights of a folder that holds factors of some; None for any other."""
+    from saelab.models import factors
+
+    return factors.whole_weights(folder)
+
+
+def _config(folder: str | Path) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder)
+
+
+def _class_of(auto: Any, folder: str | Path) -> Any:
+    """The class that an Auto class makes of a folder's model: it alone takes weights in memory."""
+    import torch
+
+    if not hasattr(auto, "from_config"):
+        return auto
+    with torch.device("meta"):  # shapes alone
+        return type(auto.from_config(_config(folder)))
 
 
 def named(keys: Collection[str]) -> str:

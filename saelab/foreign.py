@@ -2,13 +2,16 @@
 Importing this imports nothing heavy."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saelab import looking
+from saelab import digests, looking
 from saelab.errors import FailedRun
 from saelab.looking import File
 from saelab.runs import read
+
+FACTORS = "factors.safetensors"  # of `saelab.models.factors`, whose import takes seconds
 
 
 def place(path: Path | str) -> Path:
@@ -74,10 +77,15 @@ def is_model(path: Path) -> bool:
     return config.is_file() and "model_type" in read(config)
 
 
-def model(path: Path) -> tuple[dict[str, Any], list[File]]:
-    """What the model of a folder is, and its files, those that are missing included."""
+def model(path: Path, verify: bool = False) -> tuple[dict[str, Any], list[File]]:
+    """What the model of a folder is, and its files, those that are missing included. verify: of one
+    that we compressed the digest of its factors is read."""
     from saelab.models import describing
 
     parts = [_look(file, file.name) for file in describing.files(path)]
+    if verify and (path / FACTORS).is_file():
+        is_right = partial(digests.tensors_right, path / FACTORS)
+        parts = [file for file in parts if file.file != FACTORS]
+        parts.append(looking.look(path / FACTORS, FACTORS, is_right))
     lacking = [File(name, None, "not read", "is missing") for name in describing.missing(path)]
     return describing.described(path) if not lacking else {}, [*parts, *lacking]

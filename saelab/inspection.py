@@ -58,7 +58,7 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
     if path.is_file() and (of_file := _single(path, verify)):
         return of_file
     if foreign.is_model(path):
-        return Inspected("model", True, *foreign.model(path))
+        return Inspected("model", True, *foreign.model(path, verify))
     if form := formats.known(path):
         return Inspected("published SAE", True, *foreign.sae(path, form.name, name, verify))
     if holds := describing.of_many(path, name):

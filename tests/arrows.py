@@ -75,6 +75,8 @@ saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.dictio
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
     saelab.code saelab.dictionaries saelab.errors saelab.kernels saelab.models saelab.sae
     saelab.statistics saelab.token_norm
+saelab.analysis.compression: saelab.activations saelab.code saelab.dictionaries saelab.errors
+    saelab.evaluation saelab.files saelab.kernels saelab.models saelab.statistics
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation
     saelab.initial saelab.matching saelab.sae saelab.statistics
 saelab.analysis.dark_matter: saelab.activations saelab.coder saelab.dictionaries saelab.digests
@@ -88,7 +90,7 @@ saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analy
     saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
 saelab.outdated: saelab.explaining saelab.features saelab.runs
-saelab.foreign: saelab.errors saelab.formats saelab.looking saelab.models saelab.runs
+saelab.foreign: saelab.digests saelab.errors saelab.formats saelab.looking saelab.models saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explaining saelab.features
     saelab.files saelab.foreign saelab.formats saelab.looking saelab.origin saelab.outdated
     saelab.runs
@@ -109,9 +111,9 @@ training: saelab.activations saelab.budgets saelab.calibration saelab.code saela
     saelab.origin saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
     saelab.token_norm
 training.recipes: saelab.errors training
-training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.dark_matter
-    saelab.dictionaries saelab.errors saelab.evaluation saelab.models saelab.runs saelab.sae
-    saelab.sparsify saelab.statistics saelab.tasks training training.recipes
+training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.compression
+    saelab.analysis.dark_matter saelab.dictionaries saelab.errors saelab.evaluation saelab.models
+    saelab.runs saelab.sae saelab.sparsify saelab.statistics saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
@@ -122,12 +124,12 @@ apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.
     saelab.files saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets
     saelab.tasks training
 apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
-    saelab.analysis.comparison saelab.analysis.dark_matter saelab.analysis.prompts
-    saelab.analysis.steering saelab.cross_layer saelab.device saelab.digests saelab.errors
-    saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders saelab.formats
-    saelab.inspection saelab.joint saelab.kernels saelab.locks saelab.matching saelab.models
-    saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges saelab.ranks
-    saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics saelab.tasks
+    saelab.analysis.comparison saelab.analysis.compression saelab.analysis.dark_matter
+    saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer saelab.device saelab.digests
+    saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders
+    saelab.formats saelab.inspection saelab.joint saelab.kernels saelab.locks saelab.matching
+    saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges
+    saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics saelab.tasks
     saelab.textfiles training training.recipes training.reproduce
 """
 

@@ -106,6 +106,8 @@ def lines(
         "circuits heads": f"--model {tiny_model} --heads z --cache {tiny_cache} --tokens 300",
         "graph": f"--model {tiny_model} --run run --run z --prompt abcabc --ablated 3 --apart "
         "--out out",
+        "compress": f"--cache {tiny_cache} --ridge 1e-6 --rounds 1 --tokens 500 --held-out 300 "
+        "--ratio 0.5 --method whitened-svd --out out",
         "bench": "--width 16 --features 64 --k 4 --batch 32 --repeats 2 --only topk",
         "reproduce": "g-sae --quick --out out",
     }
@@ -131,6 +133,7 @@ NAMES = (
         "circuits feature-circuit",
         "circuits heads",
         "graph",
+        "compress",
         "bench",
         "reproduce",
     ),

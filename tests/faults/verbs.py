@@ -61,6 +61,10 @@ VERBS = (
         True,
         True,
     ),
+    Verb(
+        "compress",
+        "compress --cache ../cache --out small --ridge 1e-6 --rounds 1 --tokens 500 --held-out 300",
+    ),
     Verb("supervise", "supervise run --prompts ../prompts.jsonl --changes 2", True),
 )
 

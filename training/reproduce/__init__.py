@@ -26,6 +26,7 @@ PAPERS = {
     "visual-discovery": "Stevens et al. 2025: concepts that nobody told, by SAEs and label-free "
     "dictionaries",
     "prosper": "Exarchakis et al. 2019: bars found by truncated expectation maximisation",
+    "cospadi": "CoSpaDi 2025: weights as calibrated sparse dictionaries against low rank",
 }
 
 

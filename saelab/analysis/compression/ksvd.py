@@ -1,4 +1,5 @@
-"""K-SVD (Aharon, Elad and Bruckstein 2006): a dictionary in which every signal takes a few atoms.
+"""K-SVD for the columns of matrices, which take half of the atoms of a small dictionary: the atoms
+start from principal directions, and codes of before are kept where they were better.
 
 Shapes: O signals, I their width, K atoms.
 """
@@ -10,8 +11,8 @@ import torch
 from torch import Tensor
 
 from saelab.analysis.compression.pursuit import pursuit
-
-POWERS = 8  # power iterations that find an atom's direction
+from saelab.code import Code
+from saelab.dictionaries.ksvd import rows_in_turn
 
 
 class Learnt(NamedTuple):
@@ -33,12 +34,11 @@ def learn(
     seed: int = 0,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Learnt:
-    """Atoms, and codes of n_nonzero of them for every signal. Each round codes all signals anew by
-    orthogonal pursuit, keeping the codes of before where they were better, and then moves one atom
-    after the other to the best direction for the signals that use it, with their values.
+    """Atoms, and codes of n_nonzero of them for every signal. A round codes all signals anew by
+    orthogonal pursuit, then fits one atom after the other, with its values.
 
-    The start is the signals' principal directions; only where there are more atoms than those is
-    anything random: the rest are sums of two signals each, drawn by `seed`.
+    Only where there are more atoms than principal directions is anything random: the rest are sums
+    of two signals each, drawn by `seed`.
 
         learn(W.T, n_atoms=64, n_nonzero=32, rounds=20).errors
     """
@@ -47,9 +47,9 @@ def learn(
     errors = []
     for number in range(rounds):
         codes_OK = _coded(signals_OI, atoms_KI, n_nonzero, codes_OK)
-        residual_OI = signals_OI - codes_OK @ atoms_KI
-        for k in range(n_atoms):
-            _improve(k, residual_OI, atoms_KI, codes_OK)
+        code = Code.from_mask(codes_OK, codes_OK != 0)
+        atoms_KI, code = rows_in_turn(signals_OI, atoms_KI, code)
+        codes_OK = code.to_dense()
         errors.append(float((signals_OI - codes_OK @ atoms_KI).double().square().sum()))
         progress(number + 1)
     assert codes_OK is not None
@@ -74,23 +74,3 @@ def _coded(
         (signals_OI - codes @ atoms_KI).square().sum(1) for codes in (codes_OK, before_OK)
     )
     return torch.where((old_O < new_O)[:, None], before_OK, codes_OK)
-
-
-def _improve(k: int, residual_OI: Tensor, atoms_KI: Tensor, codes_OK: Tensor) -> None:
-    """Atom k and its values as the best product of rank one for the signals that use it; the
-    residual follows. An atom that none uses becomes the direction that is coded worst."""
-    users = codes_OK[:, k].nonzero().squeeze(1)
-    if not len(users):
-        worst_I = residual_OI[residual_OI.square().sum(1).argmax()]
-        if float(worst_I.norm()) > 0:
-            atoms_KI[k] = worst_I / worst_I.norm()
-        return
-    without_UI = residual_OI[users] + codes_OK[users, k, None] * atoms_KI[k]
-    direction_I = atoms_KI[k]
-    for _ in range(POWERS):
-        direction_I = without_UI.T @ (without_UI @ direction_I)
-        direction_I = direction_I / direction_I.norm().clamp_min(1e-30)
-    values_U = without_UI @ direction_I
-    residual_OI[users] = without_UI - values_U[:, None] * direction_I
-    atoms_KI[k] = direction_I
-    codes_OK[users, k] = values_U

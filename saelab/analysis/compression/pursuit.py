@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.analysis.pursuit import pursue
+from saelab.dictionaries.pursuit import pursue
 from saelab.kernels.cpu.jit import compiled, threads
 
 SPANNED = 1e-6  # of an atom's squared norm outside the span of those chosen: it is in it

@@ -6,7 +6,7 @@ import torch
 from saelab.analysis.compression import METHODS, Gram, Plan, factorise, whitening
 from saelab.analysis.compression.ksvd import learn
 from saelab.analysis.compression.pursuit import pursuit
-from saelab.analysis.pursuit import pursue
+from saelab.dictionaries.pursuit import pursue
 from saelab.errors import UsageError
 
 INPUTS, OUTPUTS = 24, 96

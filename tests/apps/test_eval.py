@@ -165,7 +165,7 @@ def test_the_suite_states_every_number_with_interval_and_null(
     words = {"alpha": "greek/alpha", "beta": "greek/beta", "12345": "digits"}
     rows = [f"{n} {word},{label}" for n in range(50) for word, label in words.items()]
     file.write_text("\n".join(["text,label", *rows]))
-    line = ["eval", str(runs[3]), "--tokens", "300", "--labels", str(file), "--suite", "--controls"]
+    line = ["eval", str(runs[0]), "--tokens", "300", "--labels", str(file), "--suite", "--controls"]
     assert main([*line, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     check(result, "report")

@@ -43,14 +43,15 @@ def test_rows_that_share_directions_are_told_and_random_ones_as_by_chance(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(meta, "BATCH", 64)
+    monkeypatch.setattr(meta, "RATE", 5e-3)
     rng = np.random.default_rng(0)
     parts = rng.standard_normal((8, 16))
     mixed = torch.from_numpy(np.repeat(parts, 8, 0) + 0.2 * rng.standard_normal((64, 16))).float()
     live_F = torch.ones(64, dtype=torch.bool)
-    (made,) = meta.structure(mixed, live_F, n_steps=150)
+    (made,) = meta.structure(mixed, live_F, n_steps=40)
     assert made.estimate.low > made.estimate.null + 0.1
     noise = torch.from_numpy(rng.standard_normal((64, 16))).float()
-    (chance,) = meta.structure(noise, live_F, n_steps=150)
+    (chance,) = meta.structure(noise, live_F, n_steps=40)
     assert abs(chance.estimate.value - chance.estimate.null) < 0.1
 
 

@@ -85,7 +85,7 @@ def suite(
     if args.suite and not opened.cache.plan.model.get("spec"):
         missing["ground truth"] = "the true features of a model's activations are not known"
     if args.suite:
-        moved, reason = _interchange(opened, saes, args.seed)
+        moved, reason = interchanges(opened, saes, args.seed)
         made["rows"] += stated.table(moved, null="") if moved else []
         missing |= {"interchange": reason} if reason else {}
     return {**made, "not_measured": missing}
@@ -116,7 +116,7 @@ def _splits(opened: "Opened", args: Asked) -> tuple[Any, str]:
     return (kinds[0], kinds[1]), ""
 
 
-def _interchange(
+def interchanges(
     opened: "Opened", saes: Mapping[str, Any], seed: int
 ) -> tuple[dict[str, list], str]:
     """Attributes moved between prompts of the compiled program, by each SAE, neurons and a learned
@@ -149,18 +149,29 @@ def _interchange(
 
 
 def text(part: Mapping[str, Any]) -> str:
-    """The suite for people: the SAE's numbers, and which controls they do not tell it from."""
+    """The suite for people: the SAE's numbers beside its controls', and which of these they do not
+    tell it from."""
     from saelab.evaluation import stated
 
     alike = stated.not_separated(part["rows"])
-    lines = [f"\n{'suite':46}{'value [95% interval]':28}{'null':>9}"]
+    others = dict.fromkeys(row["dictionary"] for row in part["rows"])
+    others.pop("sae", None)
+    by_key: dict[stated.Key, dict[str, Any]] = {}
     for row in part["rows"]:
-        if row["dictionary"] != "sae":
+        key = (row["evaluation"], row["metric"], row["label"])
+        by_key.setdefault(key, {})[row["dictionary"]] = row
+    heads = "".join(f"{name.replace('_', ' ')[:13]:>15}" for name in others)
+    lines = [f"\n{'suite':46}{'value [95% interval]':28}{'null':>9}{heads}"]
+    for key, known in by_key.items():
+        if "sae" not in known:
             continue
-        name = " ".join(filter(None, (row["evaluation"], row["label"], row["metric"])))
-        names = alike.get((row["evaluation"], row["metric"], row["label"]))
-        mark = f"  ! {', '.join(names)}" if names else ""
-        lines.append(f"{name:46}{cell(row):28}{told(row['null']):>9}{mark}")
+        evaluation, metric, label = key
+        name = " ".join(filter(None, (evaluation, label, metric)))
+        values = (told(known[each]["value"]) if each in known else "" for each in others)
+        beside = "".join(f"{value:>15}" for value in values)
+        mark = f"  ! {', '.join(alike[key])}" if key in alike else ""
+        null = told(known["sae"]["null"])
+        lines.append(f"{name:46}{cell(known['sae']):28}{null:>9}{beside}{mark}".rstrip())
     if alike:
         lines.append("!: not better than these controls")
     lines += [f"left out: {label}: {reason}" for label, reason in part["left_out"].items()]

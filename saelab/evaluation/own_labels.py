@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from saelab.errors import UsageError
 from saelab.evaluation import stretches, text_probes
 from saelab.sae import SAE
@@ -87,12 +85,3 @@ def _task(
         table += [{"level": level, **row} for row in mine]
         left_out |= {f"{level}, {label}": reason for label, reason in reasons.items()}
     return table, left_out, known.cut
-
-
-def mean(rows: list[dict[str, Any]], dictionary: str, k: int | None, score: str) -> float | None:
-    """A score's mean over the labels of rows."""
-    values = [
-        row[score]["value"] for row in rows if (row["dictionary"], row["k"]) == (dictionary, k)
-    ]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saelab.evaluation.separation import KNOWS
 from saelab.statistics import Estimate, least, verdict
 from saelab.statistics.bootstrap import percentiles, resampled, total
 
-KNOWS = "oracle"  # a control that an SAE need not be better than
 Key = tuple[str, str, str]
 
 

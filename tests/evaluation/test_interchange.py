@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from apps.cli import eval_suite
 from saelab import SAE, Choice, models
 from saelab.analysis.circuits import planted
 from saelab.analysis.circuits.planted import attributes
-from saelab.evaluation import interchange
+from saelab.evaluation import interchange, stated
 from saelab.models import running
+from saelab.opening import Opened
+from saelab.origin import Origin
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +93,20 @@ def test_a_learned_rotation_finds_what_neurons_hold_too(model: Any):
     mask_D = interchange.learned(model, attributes.HOOK, basis, train)
     found = interchange.scored(model, attributes.HOOK, basis, test, mask_D)
     assert (found.score(True), found.score(False)) == (1, 1)
+
+
+def test_the_suite_moves_attributes_by_the_sae_beside_neurons_and_a_rotation(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(eval_suite, "PAIRS", {"train": 64, "held out": 40})
+    monkeypatch.setattr(interchange, "EPOCHS", 8)
+    sae = oracle(model)
+    sae.origin = Origin(attributes.HOOK)
+    moved, reason = eval_suite.interchanges(Opened(None, sae, None, model), {"sae": sae}, 0)
+    rows = {(row["dictionary"], row["label"], row["metric"]): row for row in stated.table(moved)}
+    assert reason == "" and {name for name, *_ in rows} == {"sae", "neurons", "rotation"}
+    assert rows["sae", "colour", "disentanglement"]["value"] == 1
+    assert rows["sae", "shape", "cause"]["value"] == 1
+    assert rows["sae", "colour, error lost", "disentanglement"]["value"] < 1  # the constant is lost
+    sae.origin = Origin("blocks.1.hook_resid_post")
+    assert eval_suite.interchanges(Opened(None, sae, None, model), {"sae": sae}, 0)[0] == {}

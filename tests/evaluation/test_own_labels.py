@@ -13,6 +13,8 @@ import torch
 from saelab import SAE, Choice, models
 from saelab.errors import UsageError
 from saelab.evaluation import own_labels, stretches, text_probes
+from saelab.evaluation.labelled import Labelled
+from saelab.evaluation.labelled_texts import with_parents
 from saelab.evaluation.probing import Examples
 from saelab.models import running
 from saelab.origin import Origin
@@ -166,6 +168,14 @@ def test_a_planted_latent_tells_the_letter_a_text_ends_with(
     assert one["auc"]["value"] > cells["last", "neurons", 1]["auc"]["value"]
     assert abs(one["auc"]["null"] - 0.5) < 0.3
     assert cells["last", "dense", None]["accuracy"]["value"] > 0.9
+
+
+def test_a_parent_is_what_some_label_below_it_says():
+    on = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=bool)
+    labels = dict(zip(("keyword/for", "keyword/if/else", "name"), on, strict=True))
+    known = with_parents(Labelled(torch.zeros(3, 2), labels, np.arange(3)))
+    assert set(known.labels) == {*labels, "keyword", "keyword/if"}
+    assert known.labels["keyword"].tolist() == [True, True, False]
 
 
 def test_what_cannot_be_probed_is_said(model: Any, sae: SAE, tmp_path: Path):

@@ -54,7 +54,9 @@ def world_cache(path: Path, out: Path, seed: int) -> Path:
 
     try:
         fields = json.loads(path.read_text())
-        values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()
+        }
         spec = Spec(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(

@@ -143,10 +143,11 @@ def averaged(
         for name, sae in saes.items():
             pieces[name].append(mean @ probing.latents(sae, x_ND))
     back = np.argsort(np.concatenate(order), kind="stable")
-    stack = {"neurons": np.concatenate(pieces.pop("neurons"))[back]}
-    return stack | {
-        name: scipy.sparse.vstack(each, format="csr")[back] for name, each in pieces.items()
-    }
+    made: dict[str, Inputs] = {"neurons": np.concatenate(pieces.pop("neurons"))[back]}
+    for name, each in pieces.items():
+        rows_NF: Inputs = scipy.sparse.vstack(each, format="csr")
+        made[name] = rows_NF[back]
+    return made
 
 
 def _means(start: np.ndarray, first: np.ndarray, end: np.ndarray, like: Tensor) -> Inputs:

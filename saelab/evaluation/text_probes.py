@@ -85,8 +85,14 @@ def _strength(train: Examples, seed: int) -> float:
     splits = list(folds(train, seed))
     if not splits:
         return 1.0
-    options = {"Cs": CS, "scoring": "neg_log_loss", "cv": splits, "l1_ratios": (0.0,)}
-    search = LogisticRegressionCV(**options, use_legacy_attributes=False, **_options())
+    options: dict[str, Any] = {
+        "Cs": CS,
+        "scoring": "neg_log_loss",
+        "cv": splits,
+        "l1_ratios": (0.0,),
+    }
+    options |= {"use_legacy_attributes": False, **_options()}
+    search = LogisticRegressionCV(**options)
     return float(search.fit(train.inputs, train.labels).C_)
 
 
@@ -172,7 +178,9 @@ def table(
             for part in (np.flatnonzero(first_N), np.flatnonzero(~first_N))
         ]
         of_label = dict(inputs) | {"pca": _components(inputs["neurons"], picked[0])}
-        asked = [(name, each, k) for name, each in of_label.items() for k in KS]
+        asked: list[tuple[str, Inputs, int | None]] = [
+            (name, each, k) for name, each in of_label.items() for k in KS
+        ]
         asked.append(("dense", inputs["neurons"], None))
         for name, each, k in asked:
             train, test = (Examples(each[rows], on_N[rows], groups[rows]) for rows in picked)
@@ -191,8 +199,8 @@ def _components(x_ND: np.ndarray, train: np.ndarray) -> np.ndarray:
 def _row(train: Examples, test: Examples, k: int | None, seed: int) -> dict[str, Any]:
     fitted = fit(train, test, k, seed)
     rng = np.random.default_rng(seed)
-    shuffled = [part._replace(labels=rng.permutation(part.labels)) for part in (train, test)]
-    by_chance = _totals(fit(*shuffled, k, seed, fitted.c), shuffled[1])
+    mixed, asked = (part._replace(labels=rng.permutation(part.labels)) for part in (train, test))
+    by_chance = _totals(fit(mixed, asked, k, seed, fitted.c), asked)
     stated = scores(fitted, test, seed)
     return {
         "c": fitted.c,

@@ -72,8 +72,8 @@ def drawn(rng: random.Random) -> Iterator[Drawn]:
         item, other = _two(rng)
         name = rng.choice([*QUERIES])
         right, wrong = (_value(each, name) for each in (item, other))
-        prompts = (text([each, QUERIES[name]]) for each in (item, other))
-        yield Drawn(*prompts, (f" {right}",), (f" {wrong}",), {"item": 0}, {"asked": name})
+        clean, twin = (text([each, QUERIES[name]]) for each in (item, other))
+        yield Drawn(clean, twin, (f" {right}",), (f" {wrong}",), {"item": 0}, {"asked": name})
 
 
 def _two(rng: random.Random) -> tuple[str, str]:
@@ -108,5 +108,6 @@ def pairs(name: str, n: int, seed: int = 0) -> Pairs:
             rows.append([0, number[each], number[QUERIES[asked]]])
         answers.append(number[_value(other if is_cause else item, asked)])
         cause.append(is_cause)
-    tensors = (torch.tensor(each) for each in (base, source, answers, cause))
-    return Pairs(*tensors, torch.full((n,), POSITION))
+    where = torch.full((n,), POSITION)
+    prompts = torch.tensor(base), torch.tensor(source)
+    return Pairs(*prompts, torch.tensor(answers), torch.tensor(cause), where)

@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     rivals: tuple[str, ...] = tuple(METHODS)
 
 
-FULL = Plan(5, 300_000, 200_000, 2048, 512, 16, (6_000, 4_000))
+FULL = Plan(5, 300_000, 150_000, 2048, 512, 16, (6_000, 4_000))
 QUICK = Plan(2, 40_000, 30_000, 1024, 256, 8, (4_000, 2_000), ("pca", "neurons", "k-means"))
 
 

@@ -77,8 +77,8 @@ def _train(
     cache, source = live.begin(several, resume, keeping) if several[0].live else _cache(several)
     ranks.check_alike("what to train on", {"the activations' SHA-256": contents(cache.manifest)})
     hooks = [_hooks(config, cache) for config in several]
-    if several[0].dictionary:
-        return dictionaries.fit_all(several, cache, hooks[0][0], resume)
+    if any(config.dictionary for config in several):
+        return dictionaries.fit_all(several, cache, [pair[0] for pair in hooks], resume)
     gradients = [
         _gradient(config, cache, pair[1]) for config, pair in zip(several, hooks, strict=True)
     ]

@@ -19,7 +19,6 @@ OF_TRAINING = ("live", "target", "clt", "sparsify", "loss", "normalise", "freeze
 ONE_PASS = (
     "cache",
     "live",
-    "dictionary",
     *OF_LIVE,
     "batch",
     "tokens",

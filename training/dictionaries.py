@@ -14,6 +14,7 @@ from torch import Tensor
 from saelab.activations import Cache
 from saelab.dictionaries import methods
 from saelab.digests import sha256
+from saelab.errors import UsageError
 from saelab.origin import Origin
 from saelab.runs import RunFolder
 from saelab.sae import SAE
@@ -29,14 +30,19 @@ MEASURED = 4096  # tokens on which the row of metrics.jsonl is measured
 DENSE = 0.1  # share of the tokens from which a feature is dense
 
 
-def fit_all(configs: Sequence[Config], cache: Cache, hook: str, resume: bool) -> list[Path]:
+def fit_all(
+    configs: Sequence[Config], cache: Cache, hooks: Sequence[str], resume: bool
+) -> list[Path]:
     """Fit each configuration's dictionary to the first tokens of the cache's shuffled stream, and
     write its run. What a killed one left is fitted anew.
 
-    Raises UsageError as `methods.fit` does, and for a run folder that is occupied.
+    Raises UsageError as `methods.fit` does, for a run folder that is occupied, and where some of
+    the configurations are of SAEs, which share a pass of their own.
     """
+    if not all(config.dictionary for config in configs):
+        raise UsageError("dictionaries are fitted apart from SAEs: train those by themselves")
     with folder_.opened(configs, cache, resume, False) as (folders, _, keep):
-        for config, folder in zip(configs, folders, strict=True):
+        for config, folder, hook in zip(configs, folders, hooks, strict=True):
             x_ND = sample(cache, hook, config)
             _write(config, folder, cache, hook, x_ND)
             keep()

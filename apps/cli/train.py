@@ -13,6 +13,7 @@ cache that it matches, in --target for the hook's layer.
         --out runs/transcoders
     saelab train --cache caches/a --hook 'blocks.*.mlp.hook_in' --target 'blocks.*.hook_mlp_out' \
         --clt --out runs/clt
+    saelab train --cache caches/a --dictionary k-svd --features 512 --k 16 --out runs/k-svd
     saelab train --live --model bundled --text stdlib --hook blocks.1.hook_resid_post --out runs/b
     torchrun --nproc-per-node 8 --no-python saelab train --cache caches/a --out runs/a --k 32
 """
@@ -108,7 +109,7 @@ def train_showing_progress(configs: Sequence[Config], **options: Any) -> None:
         at(n_steps, "step", "").to(step, **numbers)
 
     with bars:
-        if not first.live:
+        if not first.live and not first.dictionary:  # which is fitted at once
             at(first.n_steps, "step", "")
         train = beside("training.loop").train
         train(configs, progress=progress, keeping=keeping, **options)
@@ -150,6 +151,8 @@ def summary(config: Config) -> tuple[dict, str]:
     rows = beside("training.rate").rows(Path(config.out))
     last, peak = rows[-1], max(row["lr"] for row in rows)
     numbers = f"FVU {last['fvu']:.3f}, L0 {last['l0']:.1f}, dead {last['dead']:.1%}"
+    if config.dictionary:
+        return last, f"{config.out}: {numbers}, {config.dictionary} of {last['tokens']:,} tokens"
     after = f"after {last['tokens']:,} training tokens at rate {peak:.2g}"
     return {**last, "learning_rate": peak}, f"{config.out}: {numbers} {after}"
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import training
+from apps.cli import main
 from saelab import SAE, opening
 from saelab.activations import Cache
 from saelab.analysis.parts import sites
@@ -82,6 +83,25 @@ def test_options_of_training_are_refused(tiny_cache: Path, tmp_path: Path):
     with pytest.raises(UsageError, match="k=40 for a dictionary of 32 features"):
         fitted("pca", tiny_cache, tmp_path / "run", k=40)
     assert not (tmp_path / "run").exists()
+    options = {"cache": str(tiny_cache), "hook": HOOK, "features": 48, "k": 3, "tokens": 512}
+    mixed = [
+        training.Config(out=str(tmp_path / str(name)), dictionary=name, batch=256, **options)
+        for name in ("pca", None)
+    ]
+    with pytest.raises(UsageError, match="fitted apart from SAEs"):
+        training.train(mixed)
+
+
+def test_the_command_fits_several_in_one_pass(tiny_cache: Path, tmp_path: Path, capsys):
+    recipe = tmp_path / "two.yaml"
+    fields = {"dictionary": "[pca, neurons]", "hook": HOOK, "k": 3, "tokens": 1024, "batch": 256}
+    recipe.write_text("".join(f"{name}: {value}\n" for name, value in fields.items()))
+    line = ["train", str(recipe), "--cache", str(tiny_cache), "--out", str(tmp_path / "out")]
+    assert main(line) == 0
+    printed = capsys.readouterr().out
+    assert "pca of 1,024 tokens" in printed and "neurons of 1,024 tokens" in printed
+    pca, neurons = (SAE.load(run) for run in sorted((tmp_path / "out").iterdir(), reverse=True))
+    assert torch.equal(neurons.W_dec, torch.eye(32)) and not torch.equal(pca.W_dec, neurons.W_dec)
 
 
 def test_encoders_code_what_their_words_say():

@@ -57,7 +57,7 @@ def measure(run: str, cache: str | None, n_tokens: int) -> dict:
         shuffled = {name: column[order] for name, column in worse.items()}
         for pairs, mine in (("paired", worse), ("shuffled", shuffled)):
             for row in rows.table().values():
-                if row.source not in SPLICED:
+                if row.source not in SPLICED or row.source == "output":
                     continue
                 change = paired(mine, tables["sae"], row.statistic, len(documents))
                 words = {"least": least(change), "verdict": verdict(change, row.better)}

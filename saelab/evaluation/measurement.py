@@ -80,7 +80,8 @@ class Measurement:
             raise UsageError(
                 f"an SAE from {hooks[0]} to {hooks[1]} is measured in its model: name it"
             )
-        self.model, self.hooks, self.whole, self.outputs = model, hooks, whole, outputs
+        self.model = model if getattr(model, "reads_text", True) else None
+        self.hooks, self.whole, self.outputs = hooks, whole, outputs
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded
         self.untrained, self.watch = untrained, watch

@@ -112,7 +112,7 @@ def _splits(opened: "Opened", args: Asked) -> tuple[Any, str]:
         return None, f"{error}; or give --labels FILE"
     hook, tokenizer = sae.origin.hook, model.tokenizer
     kinds = [
-        labelled.python_tokens(cache, hook, tokenizer, split, n // 3)
+        labelled.python_tokens(cache, hook, tokenizer, split, n)
         for split, n in PROBE_TOKENS.items()
     ]
     return (kinds[0], kinds[1]), ""

@@ -74,7 +74,7 @@ def absorption(sae: SAE, train: Labelled, test: Labelled, label: str, seed: int 
         unknown, none = Estimate(None), np.zeros(0)
         sums = np.zeros((0, 2))
         return Absorption(unknown, probe_f1, [], 0.0, sums, {}, none > 0, none, unknown, none)
-    main, told_N = _main_latents(probing.latents(sae, x_train), y_train)
+    main, told_N = _main_latents(probing.latents(sae, x_train), y_train, signed=sae.sparsify.signed)
     rows = np.flatnonzero(found_N & y_test)
     x_test = test.x[torch.from_numpy(rows)]
     added = _Added.of(sae, probing.latents(sae, x_test), x_test, dense.direction, main)
@@ -130,12 +130,18 @@ def _f1_sums(found_N: np.ndarray, y_N: np.ndarray, groups_N: np.ndarray) -> np.n
     return np.stack([np.bincount(group_N, each) for each in counts], 1)
 
 
-def _main_latents(z_train: probing.Inputs, y_train: np.ndarray) -> tuple[list[int], np.ndarray]:
+def _main_latents(
+    z_train: probing.Inputs, y_train: np.ndarray, *, signed: bool
+) -> tuple[list[int], np.ndarray]:
     """The latents that a sparse probe uses while each further one raises its F1 by JUMP, best
-    first; and [N] bool, which examples it then finds."""
+    first; and [N] bool, which examples it then finds. Latents that fire where the property is
+    missing do not say it: of an SAE whose values have one sign only what is larger with it is
+    asked."""
     from sklearn.linear_model import LogisticRegression
 
-    order = probing.rank(probing.Examples(z_train, y_train, y_train))
+    sides = (z_train[y_train == side].mean(0) for side in (True, False))
+    on_F, off_F = (np.asarray(side).ravel() for side in sides)
+    order = np.argsort(-np.abs(on_F - off_F) if signed else off_F - on_F, kind="stable")
     best, told_N = 0.0, np.zeros(len(y_train), dtype=bool)
     for k in range(1, MOST + 1):
         z_NK = z_train[:, order[:k]].toarray()

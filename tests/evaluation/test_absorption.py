@@ -158,3 +158,14 @@ def test_the_fraction_by_hand():
     added = absorbing_module._Added(sparse, cosine_F, [0], added_NF[:, 0] == 0, np.full(6, 4.0))
     expected = [0.5, 0, 0, 1, 0.75, 3 / 3.8]
     assert absorbing_module._fractions(added) == pytest.approx(expected)
+
+
+def test_a_latent_for_what_has_not_the_property_is_not_its_latent():
+    """One latent fires strongly on every token without the property, a weaker one on those with
+    it."""
+    sae = SAE(WIDTH, 2, Choice(2))
+    sae.W_enc.data.zero_()
+    sae.W_enc.data[0, 0], sae.W_enc.data[1, 0] = 1.0, -3.0
+    sae.b_enc.data.copy_(torch.tensor([-1.0, 6.0]))
+    train, test = tokens(2000, 0)[0], tokens(2000, 1)[0]
+    assert absorption(sae, train, test, "starts with s").main == [0]

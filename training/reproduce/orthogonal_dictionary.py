@@ -14,7 +14,7 @@ from saelab.statistics import over_seeds
 from .claims import SEEDS, Claim, Settings, judge, seeds_claim
 
 WIDTH, DENSITY = 64, 0.1
-SIGNALS, STEPS, BATCH = 50_000, 1500, 1000
+SIGNALS, STEPS, BATCH = 50_000, 600, 1000
 QUICK = (2, 8_000, 200)  # seeds, signals, steps
 FOUND, SLACK = 0.99, 1e-6
 
@@ -34,7 +34,7 @@ def claims(settings: Settings) -> list[Claim]:
         early.append(float(planted.cosines(W_DD, few.W).mean()))
         norms.append(float(torch.linalg.matrix_norm(learned.iterate.double(), 2)))
         x_ND, W_DD = planted.orthogonal(n, WIDTH, 1.0, seed)
-        blind = frank_wolfe(x_ND, steps // 10, BATCH, seed)
+        blind = frank_wolfe(x_ND, steps, BATCH, seed)
         dense.append(float(planted.cosines(W_DD, blind.W).mean()))
     found = over_seeds(late, null=sum(dense) / len(dense))
     largest = over_seeds(norms)

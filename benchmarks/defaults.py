@@ -26,7 +26,6 @@ from saelab.activations import Cache
 from saelab.statistics import over_seeds
 from saelab.token_norm import normalised
 from training import Config
-from training.begin import ENCODER
 from training.reproduce.measure import at_l0, quality, tokens
 from training.run import Run
 
@@ -46,8 +45,8 @@ def from_zero(run: Run) -> None:
 
 
 def encoder(norm: float) -> Callable[[Run], None]:
-    """Start the encoder's rows at another norm."""
-    return lambda run: run.sae.layers[0].W_enc.data.mul_(norm / ENCODER)
+    """Start the encoder's rows at that norm, not at the decoder's 1."""
+    return lambda run: run.sae.layers[0].W_enc.data.mul_(norm)
 
 
 class Change(NamedTuple):
@@ -80,9 +79,12 @@ CHANGES = {
         TOPK, {"revive": True}, times=2.0, over="topk, twice the rate"
     ),
     "topk, revive": Change(TOPK, {"revive": True}),
-    "topk, encoder from norm 1": Change(TOPK, begin=encoder(1.0)),
     "topk, encoder from norm 0.7": Change(TOPK, begin=encoder(0.7)),
+    "topk, encoder from norm 0.5": Change(TOPK, begin=encoder(0.5)),
     "topk, encoder from norm 0.3": Change(TOPK, begin=encoder(0.3)),
+    "batchtopk, encoder from norm 0.5": Change(
+        BATCH, begin=encoder(0.5), over="topk, encoder from norm 0.5"
+    ),
     "topk, no AuxK": Change(TOPK, {"aux": 0.0}),
     "topk, b_dec from 0": Change(TOPK, begin=from_zero),
     "topk, warm-up 0.01": Change(TOPK, {"warm_up": 0.01}),

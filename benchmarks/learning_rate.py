@@ -18,9 +18,6 @@ The lowest FVU has many dead features at these lengths: at F 4096 and 1,000 step
 default costs 3% of the FVU, and 3.5% of the features are dead in training instead of 10%. AuxK at
 this rate explains none of the error (its loss stays just above 1); without it 17% are dead.
 
-The rows were measured while the encoder started at the decoder's norm. It now starts at half of it
-(`training/begin.py`), at which the default stays as near to the best: `defaults.py`, `quality.py`.
-
 `ms` is a step's time on the machine of its row: two Xeon cores with AMX, of the rows of 16384
 features or BatchTopK with 4096, both at 900 steps, two of an EPYC (Zen 4).
 """

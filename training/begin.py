@@ -21,9 +21,6 @@ from .config import Config
 from .scale import Scale, geometric_median, scale_of
 
 GEOMETRIC_MEDIAN_TOKENS = 32_768
-# The norm of the encoder's rows at the start, whose directions are those of the decoder's. From 1,
-# k rows that overlap say the same part of the input several times: `benchmarks/defaults.py`.
-ENCODER = 0.5
 EVERYTHING = slice(None)
 Widths = tuple[Sequence[int], Sequence[int]]
 
@@ -47,8 +44,6 @@ def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) 
     held = replace(form, k=1) if isinstance(form, Choice) else form
     sae = SAE(d_model, config.features, held, **shape).to(getattr(torch, config.dtype))
     sae.sparsify = form
-    if not sae.transcoder:
-        sae.W_enc.data.mul_(ENCODER)
     return sae
 
 

@@ -87,7 +87,7 @@ def test_decoder_rows_have_unit_norm_after_every_step(config: training.Config, b
 def test_the_auxiliary_loss_reaches_features_that_the_main_loss_cannot(config: training.Config):
     def moved(aux: float) -> float:
         run, _ = stepped(replace(config, aux=aux, dead_window=500), 0)
-        run.sae.b_enc.data[:64] = -1.25  # never among the four best, now and then positive
+        run.sae.b_enc.data[:64] = -2.5  # never among the four best, now and then positive
         before = run.sae.W_enc[:64].clone()
         stream = Cache(config.cache).batches(HOOK, config.batch)
         for _ in range(20):
@@ -118,8 +118,8 @@ def test_a_feature_that_no_gradient_reaches_gets_a_new_row_and_fires(
         assert (run.n_revived >= 8) == revive
         return fired_F[:8]
 
-    # One of these is the new row itself, whose silence begins anew; a row may fail all the same.
-    assert (batches_fired_in(True) > 5).sum() >= 7 and not batches_fired_in(False).any()
+    # One of these is the new row itself, whose silence begins anew.
+    assert batches_fired_in(True).min() > 5 and not batches_fired_in(False).any()
 
 
 def test_new_rows_begin_with_the_moments_of_a_usual_feature(config: training.Config):

@@ -73,8 +73,8 @@ saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.dictio
     saelab.digests saelab.errors saelab.features saelab.files saelab.joint saelab.models
     saelab.origin saelab.sae saelab.sparsify saelab.token_norm
 saelab.analysis.attention: saelab.activations saelab.analysis.frozen saelab.analysis.parts
-    saelab.code saelab.dictionaries saelab.errors saelab.kernels saelab.models saelab.sae
-    saelab.statistics saelab.token_norm
+    saelab.code saelab.dictionaries saelab.errors saelab.features saelab.kernels saelab.models
+    saelab.sae saelab.statistics saelab.token_norm
 saelab.analysis.compression: saelab.activations saelab.code saelab.dictionaries saelab.errors
     saelab.evaluation saelab.files saelab.kernels saelab.models saelab.statistics
 saelab.analysis.comparison: saelab.activations saelab.code saelab.errors saelab.evaluation

@@ -6,7 +6,7 @@ from typing import Any
 
 from saelab.runs import kind_of
 
-from .draw import cell, grid, head, line, link, number, row, stats, text, title, tokens
+from .draw import cell, estimate, grid, head, line, link, number, row, stats, text, title, tokens
 from .html import EMPTY, Markup, html, joined
 
 WORD = re.compile(r"\s*\S+|\s+")  # with the blanks before it
@@ -49,7 +49,19 @@ def about(document: dict[str, Any]) -> Markup:
         pairs.append(("CPR", number(document["cpr"]), area))
     area = "area under |1 - faithfulness|, heads or nodes by size of score; 0 is best"
     pairs.append(("CMD", number(document["cmd"]), area))
-    return html('<div class="head">{}</div>{}', top, stats(pairs))
+    return html('<div class="head">{}</div>{}', top, stats([*pairs, *_budget(document)]))
+
+
+def _budget(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """How much was measured in the time that was given, where that was limited."""
+    budget = document.get("budget")
+    if budget is None:
+        return []
+    parts = {name: part for name, part in budget.items() if name != "seconds"}
+    told = ", ".join(f"{part['measured']} of {part['of']} {name}" for name, part in parts.items())
+    return [
+        (f"in {budget['seconds']:g} s", told, "measured; the others rank last, without a score")
+    ]
 
 
 def prompts(document: Mapping[str, Any]) -> Markup:
@@ -101,6 +113,30 @@ def agreement(document: dict[str, Any]) -> Markup:
     return title("Agreement", about_) + grid(
         map(head, ("effect", "heads", "AUC", "average precision")), rows
     )
+
+
+def published(document: Mapping[str, Any]) -> Markup:
+    """How well heads and edges agree with a paper's circuit, beside scores dealt out anew within
+    layers, and how many heads of each role are among the best."""
+    paper = document.get("published")
+    if paper is None:
+        return EMPTY
+    rows = []
+    for kind in (kind for kind in ("heads", "edges") if paper[kind]):
+        held = paper[kind]
+        for name in ("auc", "precision", "overlap"):
+            low, high = held["chance"][name]
+            chance = f"{number(held[name]['null'])} [{number(low)}, {number(high)}]"
+            members = f"{held['members']} of {held['of']:,} {kind}"
+            rows.append(row(f"{name}, {members}", estimate(held[name]), chance))
+    roles = [
+        row(text(role), f"{n['among_the_best']} of {n['heads']}", "")
+        for role, n in paper["roles"].items()
+    ]
+    about_ = html("with {}; null: scores dealt out anew within layers", text(paper["source"]))
+    heads = (head("", ""), *map(head, ("measured", "null, 95% of draws")))
+    best = title("Roles", "heads of each among as many best ones") + grid((), roles)
+    return title("Published circuit", about_) + grid(heads, rows) + (best if roles else EMPTY)
 
 
 def nodes(document: dict[str, Any], names: Mapping[str, str], limit: int) -> Markup:

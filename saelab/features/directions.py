@@ -123,17 +123,17 @@ def _pairs(parts: list[Tensor]) -> Tensor:
 
 
 def head_shares(W_dec_FD: Tensor, n_heads: int) -> Tensor:
-    """[F, H]: the share of each decoder row's squared norm in each head's part of attention's z,
-    which is stored head after head; 0 for a row of norm 0."""
+    """[F, H]: `shares` of the heads' parts of attention's z, which is stored head after head
+    (Kissane et al. 2024, section 4.3)."""
     return shares(W_dec_FD, [W_dec_FD.shape[1] // n_heads] * n_heads)
 
 
 def shares(W_dec_FD: Tensor, widths: Sequence[int]) -> Tensor:
-    """[F, H]: the share of each decoder row's squared norm in each of H parts of these widths; 0
-    for a row of norm 0."""
-    parts = W_dec_FD.float().square().split([*widths], 1)
-    square_FH = torch.stack([part.sum(1) for part in parts], 1)
-    return square_FH / square_FH.sum(1, keepdim=True).clamp_min(1e-30)
+    """[F, H]: the norm of each decoder row's part of these widths, divided by the sum of the parts'
+    norms; 0 for a row of norm 0."""
+    parts = W_dec_FD.float().split([*widths], 1)
+    norm_FH = torch.stack([part.norm(dim=1) for part in parts], 1)
+    return norm_FH / norm_FH.sum(1, keepdim=True).clamp_min(1e-30)
 
 
 def plane(W_FD: Tensor, alive_F: Tensor, seed: int = 0) -> tuple[str, Tensor]:

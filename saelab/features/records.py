@@ -174,9 +174,11 @@ class Feature(NamedTuple):
     histogram: list[Bin]
     """occupied bins, ascending; negative ones first"""
     heads: list[float]
-    """share of the decoder row's squared norm per head; [] unless attention's z is written"""
+    """norm of the decoder row's part per head, over the sum of such norms; [] unless attention's z
+    is written"""
     hooks: Sequence[tuple[str, float]] = ()
-    """(hook, share of the decoder row's squared norm) of each that a crosscoder writes to"""
+    """(hook, norm of what the decoder row writes there over the sum of such norms) of each that a
+    crosscoder writes to"""
 
 
 class Example(NamedTuple):

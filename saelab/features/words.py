@@ -32,8 +32,8 @@ SUBSPACE = (
 )
 START = "cosine of the decoder row with the random one that training began with"
 NEIGHBOUR = "cosine of decoder rows"
-HEADS = "share of the decoder row's squared norm in the head's part"
-HOOKS = "share of the decoder row's squared norm in what it writes to the hook"
+HEADS = "norm of the decoder row's part for the head, over the sum of such norms"
+HOOKS = "norm of what the decoder row writes to the hook, over the sum of such norms"
 MAP = {
     "t-SNE": "decoder directions by t-SNE (cosine): near ones stay near, far distances mean little",
     "PCA": "decoder directions in the plane of their two largest principal components",

@@ -131,7 +131,13 @@ def documents():
     numbers = dict.fromkeys(["metric_clean", "metric_corrupted", "metric_empty", "cpr", "cmd"], 0.5)
     level = {"level": 0.5, "members": [1], "auc": 0.5, "average_precision": 0.5}
     truth = {"kind": HOSTILE, "levels": [level]}
-    yield circuit.about({**head, **numbers})
+    limited = {"seconds": 2.5, "heads": {"measured": 3, "of": 12}}
+    yield circuit.about({**head, **numbers, "budget": limited})
+    held = {name: VALUE for name in ("auc", "precision", "overlap")}
+    held |= {"members": 2, "of": 9, "chance": dict.fromkeys(held, (0.1, 0.2))}
+    roles = {HOSTILE: {"heads": 2, "among_the_best": 1}}
+    paper = {"source": HOSTILE, "heads": held, "edges": None, "roles": roles}
+    yield circuit.published({"published": paper})
     yield circuit.menu([HOSTILE, "b"], "b") + circuit.menu([HOSTILE], HOSTILE)
     yield circuit.agreement({"truth": truth, "auc_layer_index": 0.5, "auc_random": 0.5})
     yield circuit.edges([{"source": HOSTILE, "target": HOSTILE, "score": 0.5}])
@@ -160,6 +166,13 @@ def test_no_text_of_a_file_makes_an_element():
         assert isinstance(shown, Markup) and read.tags <= OURS
         assert read.attributes <= ATTRIBUTES
         assert HOSTILE[:4] not in shown and "img" in shown
+
+
+def test_a_circuits_limits_and_its_paper_are_shown_and_nothing_where_there_are_none():
+    shown = {name: str(made) for name, made in zip(("about", "paper"), documents(), strict=False)}
+    assert "in 2.5 s" in shown["about"] and "3 of 12 heads" in shown["about"]
+    assert all(part in shown["paper"] for part in ("2 of 9 heads", "0.400", "1 of 2", "[0.100"))
+    assert circuit.published({}) == ""
 
 
 def loose(source):

@@ -21,7 +21,7 @@ def test_the_share_of_each_head_is_told_of_attentions_z(tiny_cache: Path, tmp_pa
     with FeatureIndex(tmp_path / "f.db") as opened:
         for feature in range(24):
             row_HD = sae.W_dec.detach()[feature].view(4, 8)
-            expected = row_HD.square().sum(1) / row_HD.square().sum()
+            expected = row_HD.norm(dim=1) / row_HD.norm(dim=1).sum()
             assert opened.feature(feature).heads == pytest.approx(expected.tolist(), rel=1e-5)
 
 

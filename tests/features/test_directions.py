@@ -39,9 +39,9 @@ def test_the_nearest_are_those_of_the_whole_product(monkeypatch, signed):
     assert not signed or (cosine < 0).any()
 
 
-def test_the_shares_of_heads_are_of_the_squared_norm():
-    W_FD = torch.tensor([[3.0, 4, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]])
-    assert directions.head_shares(W_FD, 2).tolist() == [[1, 0], [0.5, 0.5], [0, 0]]
+def test_the_shares_of_heads_are_of_norms_not_of_their_squares():
+    W_FD = torch.tensor([[3.0, 4, 0, 0], [3, 0, 0, 1], [0, 0, 0, 0]])
+    assert directions.head_shares(W_FD, 2).tolist() == [[1, 0], [0.75, 0.25], [0, 0]]
 
 
 def test_a_map_lays_groups_of_directions_apart(monkeypatch):

@@ -89,4 +89,5 @@ def _parts(document: dict) -> None:
 
 
 def _edges(document: dict) -> None:
-    state.show(circuit.agreement(document) + circuit.edges(document["edges"][:ROWS]))
+    agreement = circuit.agreement(document) + circuit.published(document)
+    state.show(agreement + circuit.edges(document["edges"][:ROWS]))

@@ -17,6 +17,7 @@ from saelab.analysis.parts import split
 from saelab.code import Code
 from saelab.dictionaries.encoders import check_scores
 from saelab.errors import UsageError
+from saelab.features import directions
 from saelab.kernels import sddmm
 from saelab.sae import SAE
 from saelab.token_norm import check_additive
@@ -40,10 +41,10 @@ class ByFeature(NamedTuple):
 
 
 def head_shares(sae: SAE, n_heads: int) -> Tensor:
-    """[F, H]: the norm of each decoder row's slice for a head, divided by the sum of such norms, so
-    that a row adds up to 1."""
-    norms_FH = by_heads(sae.W_dec.detach(), n_heads).norm(dim=2)
-    return norms_FH / norms_FH.sum(1, keepdim=True)
+    """[F, H]: `directions.head_shares` of its decoder. Raises UsageError for a width that is no
+    multiple of the heads."""
+    W_FHE = by_heads(sae.W_dec.detach(), n_heads)
+    return directions.head_shares(W_FHE.flatten(1), n_heads)
 
 
 def bias(sae: SAE, features_N: Tensor) -> Tensor:

@@ -96,6 +96,7 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
     saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.joint saelab.models saelab.origin saelab.runs
+saelab.indexing: saelab.activations saelab.features saelab.opening
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
     saelab.analysis.parts saelab.code saelab.errors saelab.evaluation saelab.kernels saelab.models
     saelab.sae saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
@@ -119,18 +120,18 @@ apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
     saelab.folders saelab.models saelab.opening saelab.outdated saelab.prompting saelab.runs
     saelab.sparsify saelab.spelling saelab.statistics
-apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
-    saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
-    saelab.files saelab.matching saelab.opening saelab.prompting saelab.runs saelab.sae saelab.sets
-    saelab.tasks training
+apps.notebook: apps.browser saelab.activations saelab.analysis.attention
+    saelab.analysis.circuits saelab.analysis.prompts saelab.analysis.steering saelab.errors
+    saelab.evaluation saelab.features saelab.files saelab.indexing saelab.matching saelab.opening
+    saelab.prompting saelab.runs saelab.sae saelab.sets saelab.tasks training
 apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.comparison saelab.analysis.compression saelab.analysis.dark_matter
     saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer saelab.device saelab.digests
     saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders
-    saelab.formats saelab.inspection saelab.joint saelab.kernels saelab.locks saelab.matching
-    saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges
-    saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics saelab.tasks
-    saelab.textfiles training training.recipes training.reproduce
+    saelab.formats saelab.indexing saelab.inspection saelab.joint saelab.kernels saelab.locks
+    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
+    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics
+    saelab.tasks saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -22,7 +22,6 @@ from .progress import bar
 
 if TYPE_CHECKING:
     from saelab import SAE
-    from saelab.activations import Cache
 
 
 @dataclass(frozen=True)
@@ -46,32 +45,25 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Index, write features.db into the run, print what it holds."""
-    from saelab import SAE, opening
-    from saelab.features import build
+    from saelab import SAE, indexing, opening
 
     started = time.perf_counter()
     place = RunFolder(args.run).path
     if place.is_dir() and not os.access(place, os.W_OK):
         raise UsageError(f"{place} cannot be written, where the index belongs: index a copy of it")
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
-    folder, sae, cache, model = opening.open(args.run, args.model, args.cache, **options)
+    opened = opening.open(args.run, args.model, args.cache, **options)
+    sae, cache = opened.sae, opened.cache
     others = [(path, SAE.load(path).to(args.place)) for path in args.compare]
-    named = [(_name(path, other, sae), other) for path, other in others]
     with bar(min(args.tokens, cache.n_tokens(args.split)), "token") as shown:
-        summary = build.build(
-            sae,
-            cache,
-            sae.origin.hook,
-            folder.features,
-            tokenizer=getattr(model, "tokenizer", None),
-            model=model if getattr(model, "reads_text", True) else None,
-            pictures=_pictures(cache, model, args.images),
-            others=named,
+        summary = indexing.build_index(
+            opened,
+            args.images,
+            others=[(_name(path, other, sae), other) for path, other in others],
             n_tokens=args.tokens,
             split=args.split,
             seed=args.seed,
             plane=args.map,
-            digest=folder.sae_digest(),
             progress=shown.to,
         )
     result = document(
@@ -83,20 +75,6 @@ def run(args: Args) -> int:
     )
     show(result, args.json, text(args.run, result))
     return 0
-
-
-def _pictures(cache: "Cache", model: Any, images: str | None) -> Any:
-    """The images of a cache, for its index to keep; None where contexts are no images."""
-    if getattr(model, "reads_text", True):
-        return None
-    from saelab.activations.seen import Looking
-    from saelab.features.pictures import Pictures
-
-    looking = Looking(cache, model, images)
-    grid = looking.preparer.grid._asdict()
-    labels = looking.labels
-    said = (labels.kinds, labels.concepts) if labels else ((), ())
-    return Pictures(grid, looking.image, *said)
 
 
 def _name(folder: Path, other: "SAE", sae: "SAE") -> str:

@@ -1,6 +1,5 @@
 """What `saelab eval` and `saelab index` do, from a notebook."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     import pandas
 
     from saelab.features.reader import FeatureIndex
-    from saelab.sae import SAE
 
 SHOWN = ("value", "low", "high", "null")
 
@@ -83,24 +81,3 @@ def probes(folder: RunFolder) -> "pandas.DataFrame":
         rest = {name: row["accuracy"][name] for name in ("low", "high", "null")}
         rows.append({**{name: row[name] for name in named}, **scores, **rest})
     return frame(rows)
-
-
-def build_index(
-    opened: Opened, n_tokens: int, others: Sequence[tuple[str, "SAE"]], seed: int
-) -> None:
-    """Write the run's features.db."""
-    from saelab.features import build
-
-    folder, sae, cache, model = opened
-    build.build(
-        sae,
-        cache,
-        sae.origin.hook,
-        folder.features,
-        tokenizer=getattr(model, "tokenizer", None),
-        model=model,
-        others=others,
-        n_tokens=n_tokens,
-        seed=seed,
-        digest=folder.sae_digest(),
-    )

@@ -243,8 +243,11 @@ class Run:
         self, n_tokens: int = 1_000_000, compare: Sequence["Run | Path | str"] = (), seed: int = 0
     ) -> "Run":
         """Build its index as `saelab index` does; compare: runs that features are looked up in."""
+        from saelab import indexing
+
         named = [(one.name, one.sae) for one in map(self._other, compare)]
-        measuring.build_index(opening.Opened(*self), n_tokens, named, seed)
+        options = {"others": named, "n_tokens": n_tokens, "seed": seed}
+        indexing.build_index(opening.Opened(*self), **options)
         for of_the_old_one in ("index", "bench"):
             self.__dict__.pop(of_the_old_one, None)
         return self

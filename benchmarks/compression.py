@@ -79,6 +79,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=50_000)
     parser.add_argument("--held-out", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
     parser.add_argument("--methods", nargs="+", default=list(compression.METHODS))
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -87,7 +88,7 @@ def main() -> None:
     grams = compression.grams(model, cache, hooks, given.tokens)
     held_out = compression.grams(model, cache, hooks, given.held_out, "held_out")
     small, rows = {}, {}
-    for ratio, method in product(RATIOS, given.methods):
+    for ratio, method in product(given.ratios, given.methods):
         made, row = factors(model, grams, held_out, ratio, method, given.rounds)
         small[ratio, method], rows[f"{method} {ratio:g}"] = made, row
         print(method, ratio, row["bytes"], row["cpu_seconds"], flush=True)

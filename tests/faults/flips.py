@@ -27,6 +27,7 @@ from saelab.activations import Cache
 from saelab.analysis.dark_matter import map_file
 from saelab.errors import FailedRun, UsageError
 from saelab.inspection import inspect
+from saelab.models import factors
 from saelab.runs import RunFolder
 from tests.conftest import HOOK, make_cache, make_corpus, make_model, make_run
 from training import checkpoint
@@ -105,6 +106,11 @@ MORE = (
     Kind(
         "explanations, their digest asked for", "run/explanations.db", _verified("explanations.db")
     ),
+    Kind(
+        "factors",
+        f"small/factors/{factors.NAME}",
+        lambda p: factors.whole_weights(p / "small/factors"),
+    ),
 )
 
 
@@ -167,13 +173,13 @@ def trials(place: Path, n: int, seed: int, kinds: Sequence[Kind] = KINDS) -> dic
     return counts
 
 
-def write_into(run: Path, verb: str) -> None:
-    """Let a verb write what it makes into a run."""
+def run_verb(*words: str | Path) -> None:
+    """Run a verb in silence."""
     from apps.cli import main
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        if main([verb, str(run), "--tokens", "500"]):
-            raise RuntimeError(f"{verb} of {run} failed")
+        if main([*map(str, words), "--tokens", "500"]):
+            raise RuntimeError(f"{' '.join(map(str, words))} failed")
 
 
 def prepare(place: Path) -> None:
@@ -182,9 +188,10 @@ def prepare(place: Path) -> None:
     text.mkdir()
     cache = make_cache(model, make_corpus(text), place / "cache", n_tokens=6000, hooks=[HOOK])
     run = make_run(cache, place / "run")
-    write_into(run, "eval")
-    for verb in ("index", "explain", "dark-matter"):
-        write_into(run, verb)
+    for verb in ("eval", "index", "explain", "dark-matter"):
+        run_verb(verb, run)
+    small = ("--ridge", "1e-6", "--rounds", "1", "--held-out", "300")
+    run_verb("compress", "--cache", cache, "--out", place / "small", *small)
 
 
 def machine() -> dict[str, str]:

@@ -109,7 +109,7 @@ MORE = (
     Kind(
         "factors",
         f"small/factors/{factors.NAME}",
-        lambda p: factors.whole_weights(p / "small/factors"),
+        lambda place: factors.whole_weights(place / "small/factors"),
     ),
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.faults.flips import KINDS, Kind, trials, write_into
+from tests.faults.flips import KINDS, Kind, run_verb, trials
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def place(tiny_cache: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("flips")
     shutil.copytree(tiny_cache, folder / "cache")
     shutil.copytree(tiny_run, folder / "run")
-    write_into(folder / "run", "eval")
+    run_verb("eval", folder / "run")
     return folder
 
 

@@ -1,7 +1,7 @@
 """What `saelab eval` and `saelab index` do, from a notebook."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import saelab
 from saelab.errors import UsageError
@@ -81,3 +81,10 @@ def probes(folder: RunFolder) -> "pandas.DataFrame":
         rest = {name: row["accuracy"][name] for name in ("low", "high", "null")}
         rows.append({**{name: row[name] for name in named}, **scores, **rest})
     return frame(rows)
+
+
+def build_index(opened: Opened, **options: Any) -> None:
+    """See `Run.build_index`."""
+    from saelab import indexing
+
+    indexing.build_index(opened, **options)

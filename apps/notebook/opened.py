@@ -243,11 +243,8 @@ class Run:
         self, n_tokens: int = 1_000_000, compare: Sequence["Run | Path | str"] = (), seed: int = 0
     ) -> "Run":
         """Build its index as `saelab index` does; compare: runs that features are looked up in."""
-        from saelab import indexing
-
         named = [(one.name, one.sae) for one in map(self._other, compare)]
-        options = {"others": named, "n_tokens": n_tokens, "seed": seed}
-        indexing.build_index(opening.Opened(*self), **options)
+        measuring.build_index(opening.Opened(*self), others=named, n_tokens=n_tokens, seed=seed)
         for of_the_old_one in ("index", "bench"):
             self.__dict__.pop(of_the_old_one, None)
         return self

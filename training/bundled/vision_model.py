@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["train", "export"])
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoint and log")
-    parser.add_argument("--steps", type=int, default=1300, help=f"batches of {BATCH} scenes")
+    parser.add_argument("--steps", type=int, default=2200, help=f"batches of {BATCH} scenes")
     parser.add_argument(
         "--out", type=Path, default=Path("data/bundled-vision"), help="where export writes"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 HERE = Path(__file__).resolve().parent
@@ -29,19 +30,27 @@ DRAW = """([figure, width, scale]) => {
 }"""
 
 
-def executed(path: Path, environment: dict[str, str]) -> Any:
-    """The notebook with its outputs. environment: what is set while it runs."""
+def executed(
+    path: Path, environment: dict[str, str], kernel: AsyncKernelManager | None = None
+) -> Any:
+    """The notebook with its outputs. environment: what is set while it runs. kernel: one that runs
+    it with no names of what it ran before, and stays; without one it gets its own."""
     notebook = nbformat.read(path, 4)
     for cell in notebook.cells:
         cell.metadata = {}
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
     client = NotebookClient(
         notebook,
+        km=kernel,
         timeout=1200,
         kernel_name="python3",
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
     client.execute(env={**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", **environment})
+    del notebook.cells[0]
+    for count, cell in enumerate((each for each in notebook.cells if "outputs" in each), start=1):
+        cell.execution_count = count
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "code":

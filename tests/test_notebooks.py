@@ -1,15 +1,18 @@
 """The notebooks run from the first cell to the last, on the session's tiny run, and are committed
 with the outputs of their cells as these are now."""
 
+import asyncio
 import copy
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import AsyncKernelManager
 
 from apps.cli import main
 from notebooks.outputs import FIGURE, IMAGE, executed
@@ -27,6 +30,14 @@ def indexed(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert main(["index", str(run), "--compare", str(tiny_run), "--tokens", "10k"]) == 0
     shutil.copytree(tiny_run, run.parent / "other")
     return run
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[AsyncKernelManager]:
+    """One kernel for all notebooks, that imports what they import once."""
+    manager = AsyncKernelManager(kernel_name="python3")
+    yield manager
+    asyncio.run(manager.shutdown_kernel(now=True))
 
 
 def kinds(cell: Any) -> list[str]:
@@ -65,11 +76,13 @@ def differing(committed: Any, now: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_from_the_first_cell_to_the_last(path: Path, indexed: Path):
+def test_a_notebook_runs_from_the_first_cell_to_the_last(
+    path: Path, indexed: Path, kernel: AsyncKernelManager
+):
     search = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     place = {"SAELAB_RUN": str(indexed), "SAELAB_OTHER": str(indexed.parent / "other")}
     place["SAELAB_TOKENS"] = "4k"
-    now = executed(path, {**place, "PYTHONPATH": search})
+    now = executed(path, {**place, "PYTHONPATH": search}, kernel)
     assert differing(nbformat.read(path, 4), now) == []
 
 

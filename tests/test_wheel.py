@@ -81,18 +81,12 @@ def test_the_wheel_carries_the_packages_and_the_data(wheel: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "crowded", [False, True], ids=["empty folder", "folder with its own training, apps and data"]
-)
-def test_capture_train_eval_index_and_browse_work_from(
-    saelab: Path, tiny_model, tiny_corpus, tmp_path: Path, crowded: bool
+def test_capture_train_eval_index_and_browse_work_in_a_folder_with_its_own_training_apps_and_data(
+    saelab: Path, tiny_model, tiny_corpus, tmp_path: Path
 ):
-    if crowded:
-        for package in ("training", "apps", "data", "saelab"):
-            (tmp_path / package).mkdir()
-            (tmp_path / package / "__init__.py").write_text(
-                "raise ImportError('the wrong package')\n"
-            )
+    for package in ("training", "apps", "data", "saelab"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("raise ImportError('the wrong package')\n")
     clean = {
         name: value
         for name, value in os.environ.items()

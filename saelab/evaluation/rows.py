@@ -24,7 +24,7 @@ OTHER_FIELDS = (  # of report.json, by which no metric may be called
     *("schema", "saelab_version", "seed", "command", "sha256", "tokens", "documents"),
     *("dead_tokens", "n_features", "ce_clean", "ce_spliced", "ce_ablated", "ce_mean_ablated"),
     *("no_losses", "references", "controls", "separation", "probing", "check", "run", "sae"),
-    *("no_frozen_decoder", "hooks", "replaced", "labelled", "suite"),
+    *("no_frozen_decoder", "hooks", "replaced", "labelled", "suite", "rivals", "concepts"),
 )
 
 

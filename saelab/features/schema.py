@@ -10,7 +10,7 @@ in it. Blobs are little-endian. A context's text is the join of its tokens' text
 
 import numpy as np
 
-SCHEMA = "saelab/features/4"
+SCHEMA = "saelab/features/5"
 # Histogram: quarters of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
 PER_OCTAVE = 4
 LOWEST, HIGHEST = -16, 16

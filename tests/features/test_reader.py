@@ -184,7 +184,7 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
     connection.execute("update meta set value = 'saelab/features/0' where key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/4.*saelab index"):
+    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/5.*saelab index"):
         FeatureIndex(copy)
 
 

@@ -29,8 +29,9 @@ def table(result: dict) -> str:
 def _references(result: dict) -> dict[str, dict]:
     """What stands beside the SAE, rivals with the size of their dictionary."""
     sizes = result.get("rivals", {})
-    named = {name: f"{name} F={size}" for name, size in sizes.items()}
-    return {named.get(name, name): fields for name, fields in result["references"].items()}
+    named: dict[str, str] = {name: f"{name} F={size}" for name, size in sizes.items()}
+    beside: dict[str, dict] = result["references"]
+    return {named.get(name, name): fields for name, fields in beside.items()}
 
 
 def _losses(result: dict) -> str:

@@ -27,7 +27,7 @@ IMAGES = "images"  # field of a manifest by which a cache is known to be of imag
 
 
 def from_images(
-    model: Encoder,
+    model: models.Model,
     images: str | Images,
     hooks: Sequence[str],
     n_tokens: int = 1 << 31,
@@ -47,6 +47,7 @@ def from_images(
         cache = Cache.write("cache", source)
     """
     preparer = prepared_for(model)
+    assert isinstance(model, Encoder)  # every other model is refused there
     length = preparer.grid.length
     n_images = max(2, -(-n_tokens // length))
     if isinstance(images, str):

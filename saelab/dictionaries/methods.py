@@ -4,7 +4,7 @@ Shapes: N tokens, F features, D width.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def _scored(rows: Callable[[Asked], Tensor | tuple[Tensor, Tensor]]) -> Callable
 def _k_means(asked: Asked) -> tuple[Tensor, Tensor, Choice, Encoder]:
     from sklearn.cluster import MiniBatchKMeans
 
-    options = {"n_init": 1, "random_state": asked.seed, "batch_size": 4096}
+    options: dict[str, Any] = {"n_init": 1, "random_state": asked.seed, "batch_size": 4096}
     model = MiniBatchKMeans(asked.n_features, **options).fit(asked.x.cpu().numpy())
     W_FD = torch.from_numpy(model.cluster_centers_).to(asked.x)
     return W_FD, W_FD.clone(), Choice(1), Nearest()

@@ -115,9 +115,8 @@ def align(
         )
     train, test = (part._replace(labels=part.labels[:, kept]) for part in (train, test))
     levels, held = sides(train.codes), sides(test.codes)
-    held += [[Levels(np.zeros(0, int), np.zeros(0, int))] * test.codes.shape[1]] * (
-        len(levels) - len(held)
-    )
+    n_features = len(held[0])
+    held += [[Levels(np.zeros(0, int), np.zeros(0, int))] * n_features] * (len(levels) - len(held))
     rng = np.random.default_rng(seed)
     nulls = []
     for _ in range(shuffles):

@@ -84,16 +84,13 @@ def table(
     if neurons:
         centred = [part.x - train.x.mean(0) for part in (train, test)]
         inputs["neurons"] = tuple(scipy.sparse.csr_array(x.double().numpy()) for x in centred)
-    options = {"seed": seed, "resamples": resamples, "shuffles": shuffles}
-    known = [(part.labels, part.owners) for part in (train, test)]
-    return {
-        name: align(
-            *(Labelled(codes, *rest) for codes, rest in zip(pair, known, strict=True)),
-            train.names,
-            **options,
-        )
-        for name, pair in inputs.items()
-    }
+    options: Any = {"seed": seed, "resamples": resamples, "shuffles": shuffles}
+    aligned = {}
+    for name, (seen, held_out) in inputs.items():
+        seen = Labelled(seen, train.labels, train.owners)
+        held_out = Labelled(held_out, test.labels, test.owners)
+        aligned[name] = align(seen, held_out, train.names, **options)
+    return aligned
 
 
 def as_dict(aligned: Alignment) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def sides(codes: scipy.sparse.csr_array) -> list[list[Levels]]:
     """Levels of each side that occurs, +1 first, of each feature."""
     columns = codes.tocsc()
     signs = (1, -1) if (columns.data < 0).any() else (1,)
-    return [[_levels(columns, f, sign) for f in range(codes.shape[1])] for sign in signs]
+    n_features = len(columns.indptr) - 1
+    return [[_levels(columns, f, sign) for f in range(n_features)] for sign in signs]
 
 
 def _levels(columns: scipy.sparse.csc_array, feature: int, sign: int) -> Levels:

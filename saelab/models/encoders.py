@@ -61,7 +61,7 @@ class Encoder(Model):
         self.blocks = _blocks(plain)
         self.lacking = _left_out(plain)
 
-    @property
+    @cached_property
     def bridge(self) -> Any:
         """There is none. Raises UsageError."""
         raise UsageError(f"a {type(self.plain).__name__} reads no text: name a language model")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating]
 
 
 def plain(x_HW: Field, y_HW: Field, rng: Generator) -> Field:

@@ -10,13 +10,15 @@ trained, and how it is scored, is in `cells`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from saelab import SAE
 from saelab.statistics import Estimate, over_seeds
 
 from ..config import Config
 from .claims import judge
 
-Measure = Callable[[Sequence[SAE]], Sequence[float]]
+Measure = Callable[[Sequence[SAE]], Sequence[float] | np.ndarray]
 
 
 class Size(NamedTuple):

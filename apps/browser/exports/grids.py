@@ -46,7 +46,9 @@ def figure(result: Mapping[str, Any]) -> go.Figure:
                 first = down == across == 1
                 color = COLORS[methods.index(row["method"]) % len(COLORS)]
                 panels.add_trace(_trace(row, color, shown=first), down, across)
-            panels.add_hline(0, line={"color": charts.QUIET, "width": 1}, row=down, col=across)
+            # plotly takes numbers there, and its types say names
+            place: Any = {"row": down, "col": across}
+            panels.add_hline(0, line={"color": charts.QUIET, "width": 1}, **place)
         words, ticks = NUMBERS[line[1]]
         title = f"{words}<br>{escape(line[2])}<br>{escape(line[0])}"
         panels.update_yaxes(tickformat=ticks, row=down)

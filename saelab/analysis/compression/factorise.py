@@ -81,15 +81,15 @@ def factorise(W_IO: Tensor, L_II: Tensor | None, method: str, plan: Plan) -> Fac
     if method not in METHODS:
         raise UsageError(f"no method {method!r}; there are {', '.join(METHODS)}")
     row, bits = METHODS[method], int((1 - plan.ratio) * BITS * W_IO.numel())
-    calibrated = row.calibrated and L_II is not None
-    target_IO = L_II.T @ W_IO if calibrated else W_IO
+    L_II = L_II if row.calibrated else None
+    target_IO = W_IO if L_II is None else L_II.T @ W_IO
     dictionary_IK, codes_KO = row.sought(target_IO, bits, plan)
     if not dictionary_IK.shape[1]:
         size = " x ".join(map(str, W_IO.shape))
         raise UsageError(
             f"ratio={plan.ratio:g} leaves a matrix of {size} no room for one atom: save less"
         )
-    if calibrated:
+    if L_II is not None:
         dictionary_IK = torch.linalg.solve_triangular(L_II.T, dictionary_IK, upper=True)
     # Atoms of unit norm, so that neither factor leaves float16's range.
     norms_K = dictionary_IK.norm(dim=0).clamp_min(1e-30)

@@ -7,7 +7,7 @@ from typing import Any
 
 from saelab.errors import UsageError
 
-PIXELS = 1 << 28  # of an image that is read, at most
+PIXELS = 1 << 27  # of an image that is read, at most: Pillow refuses more than 179 million
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
@@ -52,10 +52,12 @@ def decoded(data: bytes | Any, name: str) -> Any:
 
 def _coloured(image: Any) -> Any:
     """RGB of any mode: grey in all three, 16 bits as 8, what is transparent black."""
+    import numpy as np
     from PIL import Image
 
-    if image.mode in ("I", "I;16", "I;16B", "F"):
-        return image.point(lambda value: value / 256).convert("L").convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey_HW = np.clip(np.asarray(image) / 256, 0, 255).astype(np.uint8)
+        return Image.fromarray(grey_HW).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")

@@ -1,10 +1,12 @@
 """Where images come from: a folder, a file of them, a hub dataset, or the scenes drawn by code.
 
 In a folder laid out as ADEChallengeData2016, `images/` and `annotations/` with a .png of each
-image's name, pixels have labels: class 0 is none, and `objectInfo150.txt` names the others.
+image's name, pixels have labels: class 0 is none, and `objectInfo150.txt` names the others; classes
+without a name, such as the 255 of void pixels, are none.
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from saelab.pictures.reading import Undecodable, decoded, is_image, labels_of
 
 SCENES = "scenes"
 NOTHING = scenes.NOTHING  # the label of a pixel without one
-COLUMNS = ("image", "img", "picture", "bytes")  # that hold images, where nobody says which
+DAMAGED = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what reading raises
 
 
 class Labels(NamedTuple):
@@ -49,8 +51,13 @@ class Images(NamedTuple):
     labels: Labels | None = None
 
     def read(self, number: int) -> Any:
-        """A PIL image, RGB. Raises Undecodable."""
-        return decoded(self.data(number), self.names[number])
+        """A PIL image, RGB. Raises Undecodable, also for bytes that cannot be had."""
+        name = self.names[number]
+        try:
+            data = self.data(number)
+        except DAMAGED as error:
+            raise Undecodable(f"{name} cannot be read: {error}") from None
+        return decoded(data, name)
 
     def labels_of(self, number: int) -> NDArray[np.int16] | None:
         """[H, W, K]: its pixels' labels. Raises UsageError for those of another size than the
@@ -151,17 +158,22 @@ def _folder(path: Path) -> Images:
     said: Callable[[int], Any] = _unlabelled
     labels = None
     if root != path:
-        said = partial(_annotated, path / "annotations", names)
-        labels = Labels(("class",), tuple(_classes(path)))
+        concepts = tuple(_classes(path))
+        said = partial(_annotated, path / "annotations", names, len(concepts))
+        labels = Labels(("class",), concepts)
     return Images(str(path), names, lambda number: files[number].read_bytes(), said, labels)
 
 
-def _annotated(folder: Path, names: Sequence[str], number: int) -> NDArray[np.int16] | None:
+def _annotated(
+    folder: Path, names: Sequence[str], n_classes: int, number: int
+) -> NDArray[np.int16] | None:
     """[H, W, 1]: the classes of an image in ADEChallengeData2016's layout, from 0."""
     file = (folder / names[number]).with_suffix(".png")
     if not file.is_file():
         return None
-    return (labels_of(file.read_bytes(), str(file)).astype(np.int16) - 1)[..., None]
+    classes_HW = labels_of(file.read_bytes(), str(file)).astype(np.int32)
+    known_HW = (classes_HW > 0) & (classes_HW <= n_classes)
+    return np.where(known_HW, classes_HW - 1, NOTHING).astype(np.int16)[..., None]
 
 
 def _classes(path: Path) -> list[str]:
@@ -179,11 +191,4 @@ def _zip(path: Path) -> Images:
     except zipfile.BadZipFile as error:
         raise UsageError(f"{path} is no zip file: {error}") from None
     names = sorted(name for name in archive.namelist() if is_image(name))
-
-    def data(number: int) -> bytes:
-        try:
-            return archive.read(names[number])
-        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-            raise Undecodable(f"{names[number]} cannot be read: {error}") from None
-
-    return Images(str(path), names, data, _unlabelled)
+    return Images(str(path), names, lambda number: archive.read(names[number]), _unlabelled)

@@ -25,6 +25,8 @@ def test_grey_alpha_palette_and_one_pixel_become_rgb():
     assert grey.mode == "RGB" and grey.getpixel((0, 0)) == (100, 100, 100)
     deep = decoded(data(Image.new("I;16", (2, 2), 256 * 7)), "16 bits")
     assert deep.getpixel((0, 0)) == (7, 7, 7)
+    swapped = Image.frombytes("I;16B", (2, 1), bytes([100, 0, 200, 0]))  # as in a TIFF of a Mac
+    assert np.asarray(decoded(swapped, "big end first"))[0, :, 0].tolist() == [100, 200]
     half = decoded(data(Image.new("RGBA", (1, 1), (*RED, 128))), "alpha")
     assert half.getpixel((0, 0)) == (128, 0, 0)  # over black
     palette = decoded(data(Image.new("RGB", (4, 4), RED).convert("P")), "palette")
@@ -52,6 +54,22 @@ def test_an_image_of_too_many_pixels_is_named(monkeypatch):
     assert decoded(Image.new("RGB", (11, 9)), "fits").size == (11, 9)
     with pytest.raises(Undecodable, match="huge has 10 x 10 pixels"):
         decoded(data(Image.new("RGB", (10, 10))), "huge")
+
+
+def test_a_damaged_member_of_a_zip_and_a_file_that_is_gone_are_named(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.ppm", b"P6 40 40 255 " + bytes(range(240)) * 20)
+        start = archive.getinfo("a.ppm").header_offset + 30 + len("a.ppm")
+    whole = bytearray((tmp_path / "a.zip").read_bytes())
+    whole[start : start + 8] = b"\xff" * 8  # no block of a deflated stream begins so
+    (tmp_path / "a.zip").write_bytes(whole)
+    with pytest.raises(Undecodable, match=r"a.ppm cannot be read"):
+        opened(str(tmp_path / "a.zip")).read(0)
+    Image.new("RGB", (2, 2)).save(tmp_path / "b.png")
+    images = opened(str(tmp_path / "b.png"))
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(Undecodable, match=r"b.png cannot be read"):
+        images.read(0)
 
 
 @pytest.fixture
@@ -104,6 +122,9 @@ def test_ade_labels_are_read_and_must_have_the_image_s_size(tmp_path: Path):
     images = opened(str(tmp_path))
     assert images.labels is not None and images.labels.concepts == ("wall", "sky")
     assert np.array_equal(images.labels_of(0)[..., 0], classes.astype(int) - 1)
+    classes[0] = [255, 3, 1, 0]  # void, and a class that has no name
+    Image.fromarray(classes).save(tmp_path / "annotations/training/a.png")
+    assert images.labels_of(0)[0, :, 0].tolist() == [-1, -1, 0, -1]
     Image.new("RGB", (4, 4)).save(tmp_path / "images/training/a.jpg")
     with pytest.raises(UsageError, match="are 4 x 2 pixels, the image 4 x 4"):
         images.labels_of(0)

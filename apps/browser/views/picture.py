@@ -39,7 +39,7 @@ def show() -> None:
 
 def _number(key: str) -> int:
     value = st.query_params.get(key, "0")
-    return int(value) if value.isdecimal() else 0
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
 
 
 def _kinds(picture: Picture) -> Markup:

@@ -125,6 +125,7 @@ def align(
         nulls.append(_scores(held, choose(levels, mixed[0]), mixed[1], once_1N)[:, 0])
     chosen = choose(levels, train.labels)
     owners, place_N = np.unique(test.owners, return_inverse=True)
+    resamples = resamples if len(owners) > 1 else 0  # one alone does not say how others differ
     weights_RG = np.concatenate([np.ones((1, len(owners))), weights(len(owners), seed)[:resamples]])
     scores_2RC = np.concatenate(
         [
@@ -158,13 +159,15 @@ def _scores(
     weights_RN: np.ndarray,
 ) -> np.ndarray:
     """[2, R, C]: average precision and purity of the chosen features, every position counted as
-    often as each resample has its owner."""
+    often as each resample has its owner; NaN where a resample has none of the concept."""
     rows = []
     for concept, (side, feature) in enumerate(zip(*chosen, strict=True)):
         levels, label_N = held[side][feature], labels_NC[:, concept]
         hits_RL = _weighed(levels, weights_RN * label_N)
         sizes_RL = _weighed(levels, weights_RN)
-        rows.append([average_precision(hits_RL, sizes_RL), purity(hits_RL, sizes_RL)])
+        precision_R = average_precision(hits_RL, sizes_RL)
+        purity_R = np.where(np.isnan(precision_R), np.nan, purity(hits_RL, sizes_RL))
+        rows.append([precision_R, purity_R])
     return np.array(rows).transpose(1, 2, 0)
 
 
@@ -197,11 +200,14 @@ def _stated(
     return Alignment(
         _estimate(np.nanmean(precision_RC, 1), null_SC),
         _estimate(np.nanmean(purity_RC, 1), null_purity_SC),
-        _estimate(
-            (precision_RC >= COVERED).mean(1), None if null_SC is None else null_SC >= COVERED
-        ),
+        _estimate(_covered(precision_RC), None if null_SC is None else null_SC >= COVERED),
         concepts,
     )
+
+
+def _covered(precision_RC: np.ndarray) -> np.ndarray:
+    """[R]: the share of the concepts that each resample has."""
+    return np.nanmean(np.where(np.isnan(precision_RC), np.nan, precision_RC >= COVERED), 1)
 
 
 def _estimate(values_R: np.ndarray, null: np.ndarray | None) -> Estimate:

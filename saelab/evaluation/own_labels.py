@@ -77,6 +77,8 @@ def _task(
     levels = stretches.of_rows(known, rows)
     if rows.spans is not None:
         levels["token"] = stretches.of_tokens(known, rows, TOKENS, seed)
+    if not levels:
+        raise UsageError(f"of its {len(rows.labels):,} rows that are read all have one label")
     hook = next(iter(saes.values())).origin.hook
     table, left_out = [], {}
     for level, parts in levels.items():

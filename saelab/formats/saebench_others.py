@@ -26,9 +26,9 @@ def others(
     """
     results = {}
     notes = {"measured_by": f"saelab {report.get('saelab_version', '')}"}
-    if "labelled" in report:
+    details = _tasks(report["labelled"]["rows"]) if "labelled" in report else []
+    if details:
         about = {"model_name": config(sae).model_name, "random_seed": report.get("seed", 0)}
-        details = _tasks(report["labelled"]["rows"])
         metrics = {"llm": _mean(details, "llm"), "sae": _mean(details, "sae")}
         said = notes | {
             "definitions_that_differ": "strength by log loss, L2; one label against all"

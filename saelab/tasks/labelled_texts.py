@@ -60,7 +60,8 @@ def read(path: Path) -> LabelledTexts:
 
 def tasks(path: Path, most: int | None = None) -> tuple[dict[str, LabelledTexts], dict[str, str]]:
     """The tasks that a file, or each CSV file of a folder, holds, by name; and of those of a folder
-    that are none the reason. most: rows of each that are read, at most.
+    that are none the reason. most: rows of each that are read, at most, evenly spaced: files may
+    be sorted by label.
 
     >>> by_name, left_out = tasks(Path("sae_probes/data/cleaned_data"))
     """
@@ -82,8 +83,12 @@ def tasks(path: Path, most: int | None = None) -> tuple[dict[str, LabelledTexts]
 
 
 def _cut(rows: LabelledTexts, most: int | None) -> LabelledTexts:
-    spans = rows.spans if rows.spans is None else rows.spans[:most]
-    return LabelledTexts(rows.texts[:most], rows.labels[:most], spans)
+    n = len(rows.texts)
+    if most is None or n <= most:
+        return rows
+    kept = [number * n // most for number in range(most)]
+    columns = ([column[row] for row in kept] if column else None for column in rows)
+    return LabelledTexts(*columns)  # type: ignore[arg-type]
 
 
 def _name(path: Path) -> str:

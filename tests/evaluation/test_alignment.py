@@ -85,6 +85,23 @@ def test_features_are_chosen_on_training_owners_alone():
     assert align(leaky, train, ["first", "second"], resamples=2).concepts[0].feature == 2
 
 
+def test_a_resample_without_a_concept_says_nothing_of_it_and_one_image_has_no_interval():
+    train, test = planted(0, 0), planted(1, OWNERS)
+    first_image = test.owners == OWNERS
+    labels = np.stack([test.labels[:, 0], first_image], 1)  # a third of the resamples has none
+    codes = test.codes.toarray()
+    codes[:, 1], codes[:, 5] = labels.T
+    told = [
+        part._replace(labels=labels, codes=scipy.sparse.csr_array(codes), owners=owners)
+        for part, owners in ((test, test.owners - OWNERS), (test, test.owners))
+    ]
+    aligned = align(*told, ["first", "second"], resamples=100, shuffles=1)
+    for one in (aligned.precision, aligned.coverage):
+        assert (one.value, one.low, one.high) == (1, 1, 1)
+    alone = test._replace(owners=np.full_like(test.owners, OWNERS))
+    assert align(train, alone, ["first", "second"], shuffles=1).precision.low is None
+
+
 def test_shuffling_keeps_images_whole():
     owners = np.repeat([7, 3, 5], 4)
     labels = owners[:, None].copy()

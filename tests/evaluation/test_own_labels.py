@@ -121,6 +121,17 @@ def test_a_probe_is_that_of_a_plain_scikit_learn_script(k: int):
         assert each.low < each.value < each.high
 
 
+def test_directions_along_which_no_training_example_varies_are_no_components():
+    """Standardised, rounding would be a feature, huge on other texts."""
+    rng = np.random.default_rng(0)
+    x_ND = rng.normal(size=(60, 40)).astype(np.float32).astype(float)
+    on_N, groups_N = np.arange(60) % 2 == 0, np.arange(60)
+    made = text_probes._components(x_ND, np.arange(20))
+    assert made.shape == (60, 19)  # twenty examples around their mean
+    rows, _ = text_probes.table({"neurons": x_ND}, {"a": on_N}, groups_N, 0)
+    assert all(row["loss"]["value"] < 5 for row in rows if row["dictionary"] == "pca")
+
+
 def test_folds_share_no_text():
     for fit, score in text_probes.folds(examples(60, 0), 0):
         assert not set(fit // 2) & set(score // 2)

@@ -189,3 +189,8 @@ def test_probes_and_the_structure_of_rows_have_results_of_their_own():
     assert variance["final_reconstruction_mse"] == UNMEASURED
     assert flat(result(suite=suite))["l2_ratio"] == 0.97
     assert others(REPORT, made(Choice(3)), "mine", millis=0) == {}
+    tokens_alone = {
+        **REPORT,
+        "labelled": {"rows": [probe("a", "sae", 1, 1.0) | {"level": "token"}]},
+    }
+    assert others(tokens_alone, made(Choice(3)), "mine", millis=0) == {}

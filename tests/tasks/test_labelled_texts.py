@@ -26,6 +26,14 @@ def test_a_folder_in_the_layout_of_sae_probes_is_several_tasks(tmp_path: Path):
     }
 
 
+def test_of_a_long_file_rows_are_read_from_end_to_end(tmp_path: Path):
+    rows = [f"{n},{'low' if n < 90 else 'high'}" for n in range(100)]  # sorted by label
+    (tmp_path / "sorted.csv").write_text("\n".join(["text,label", *rows]))
+    by_name, _ = labelled_texts.tasks(tmp_path, most=20)
+    assert by_name["sorted"].texts == [str(n) for n in range(0, 100, 5)]
+    assert by_name["sorted"].labels.count("high") == 2
+
+
 def test_spans_are_read_and_one_label_of_them_is_enough(tmp_path: Path):
     path = tmp_path / "spans.csv"
     path.write_text("text,label,start,end\nAnna left,name,0,4\nhi Ben,name,3,6\n")

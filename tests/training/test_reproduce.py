@@ -2,6 +2,7 @@
 whose results are known."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,14 @@ def test_the_added_loss_is_zero_for_the_identity_and_large_for_nothing(
     nothing.W_dec.data.zero_()
     added = measure.added_loss([whole, nothing], cache, model, hook, 600)
     assert added[0] == pytest.approx(0, abs=1e-5) and added[1] > 0.01
+    chunks = list(cache.contexts(hook, "held_out"))
+    last = SimpleNamespace(contexts=lambda *_: [chunks[-1].part(slice(-1, None))])
+    others = sum(int(chunk.counted.sum()) for chunk in chunks) - int(chunks[-1].counted[-1].sum())
+    lots = 10**9
+    behind = measure.added_loss([nothing], cache, model, hook, lots, behind=others)
+    assert behind == pytest.approx(measure.added_loss([nothing], last, model, hook, lots), rel=1e-4)
+    every = measure.added_loss([nothing], cache, model, hook, lots)
+    assert behind != pytest.approx(every, rel=1e-3), "the twin: all contexts are read"
 
 
 def test_a_bigger_push_moves_the_prediction_further_and_none_not_at_all(

@@ -67,8 +67,9 @@ def studies(settings: Settings, size: Size) -> list[Study]:
     base = language_base(settings, "g-sae", size, gradients=True)
     cache = Cache(base.cache)
 
-    def loss(saes: Sequence[SAE]) -> np.ndarray:
-        return added_loss(saes, cache, data.model(settings), cache.resolve(HOOK), size.apart)
+    def loss(saes: Sequence[SAE]) -> list[float]:
+        at = cache, data.model(settings), cache.resolve(HOOK)
+        return added_loss(saes, *at, size.apart, behind=size.apart).tolist()
 
     questions = (
         Question("g-SAE", "TopK", "loss", "better loss"),

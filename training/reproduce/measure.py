@@ -82,13 +82,16 @@ def at_l0(sae: SAE, x_ND: Tensor, k: int) -> SAE:
 
 @torch.no_grad()
 def added_loss(
-    saes: Sequence[SAE], cache: Cache, model: Any, hook: str, n_tokens: int
+    saes: Sequence[SAE], cache: Cache, model: Any, hook: str, n_tokens: int, behind: int = 0
 ) -> np.ndarray:
     """[number of SAEs]: what each adds to the model's mean next-token cross-entropy in nats,
-    spliced in at held-out contexts."""
-    added, n_read = np.zeros(len(saes)), 0
+    spliced in at held-out contexts. behind: tokens that count, of which no context is read."""
+    added, n_read, passed = np.zeros(len(saes)), 0, 0
     for chunk in cache.contexts(hook, "held_out"):
-        for first in range(0, len(chunk.tokens), 16):
+        counted_C = chunk.counted.sum(1)
+        before_C = passed + counted_C.cumsum(0) - counted_C
+        passed += int(counted_C.sum())
+        for first in range(int((before_C < behind).sum()), len(chunk.tokens), 16):
             tokens_CT, _, _, counted_CT = chunk.part(slice(first, first + 16))
             splice = Splice(model, tokens_CT, hook)
             acts_CTD = splice.acts[hook]

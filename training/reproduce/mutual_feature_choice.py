@@ -46,8 +46,8 @@ def studies(settings: Settings, size: Size) -> list[Study]:
     asked = OURS[0], OURS[-1]
     better = [Question(name, "TopK", "fvu", BETTER) for name in asked]
     fewer = [Question(name, "TopK", "dead", FEWER) for name in asked]
-    # A feature that never fires is one of at most 1,024: so small a share is none.
-    none = Question(OURS[-1], "", "dead", NONE, bound=1e-3)
+    # Less than one feature of the widest dictionary: none.
+    none = Question(OURS[-1], "", "dead", NONE, bound=1 / max(size.features))
 
     def compared(recipe: Config) -> dict[str, Config]:
         every = methods(recipe)

@@ -8,14 +8,16 @@ import io
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saelab.code import Code
 from saelab.features.picture import Grid, Picture
 from saelab.features.spool import Spool
+
+if TYPE_CHECKING:
+    from saelab.code import Code
 
 STRONGEST = 8  # features kept of each patch
 HELD = np.dtype([("feature", "<i4"), ("value", "<f4")])
@@ -36,7 +38,7 @@ class Pictures(NamedTuple):
     """name of each label"""
 
 
-def strongest(code: Code, n_contexts: int, counted_CT: NDArray) -> NDArray:
+def strongest(code: "Code", n_contexts: int, counted_CT: NDArray) -> NDArray:
     """[C, T, STRONGEST]: the features of largest |value| of each position that counts, the
     strongest first, feature -1 where there are fewer."""
     rank_N = code.ranks().numpy()
@@ -60,7 +62,7 @@ class Patches:
         length = pictures.grid["prefix"] + pictures.grid["rows"] * pictures.grid["columns"]
         self.spool = Spool(folder / "patches", HELD, (length, STRONGEST))
 
-    def add(self, code: Code, counted_CT: NDArray) -> None:
+    def add(self, code: "Code", counted_CT: NDArray) -> None:
         """The code of C whole contexts."""
         self.spool.append(strongest(code, len(counted_CT), counted_CT))
 

@@ -47,9 +47,11 @@ def executed(
         record_timing=False,
         resources={"metadata": {"path": str(path.parent)}},
     )
-    client.execute(env={**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", **environment})
-    if kernel is not None and client.kc is not None:
-        client.kc.stop_channels()  # this notebook's; the kernel stays
+    try:
+        client.execute(env={**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", **environment})
+    finally:
+        if kernel is not None and client.kc is not None:
+            client.kc.stop_channels()  # this notebook's; the kernel stays
     del notebook.cells[0]
     for count, cell in enumerate((each for each in notebook.cells if "outputs" in each), start=1):
         cell.execution_count = count

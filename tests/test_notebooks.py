@@ -82,7 +82,9 @@ def test_a_notebook_runs_from_the_first_cell_to_the_last(
     search = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     place = {"SAELAB_RUN": str(indexed), "SAELAB_OTHER": str(indexed.parent / "other")}
     place["SAELAB_TOKENS"] = "4k"
-    now = executed(path, {**place, "PYTHONPATH": search}, kernel)
+    # That notebook registers a metric of its own, which stays in its process.
+    shared = None if path.stem == "04_explore" else kernel
+    now = executed(path, {**place, "PYTHONPATH": search}, shared)
     assert differing(nbformat.read(path, 4), now) == []
 
 

@@ -23,7 +23,7 @@ def share_found(k: int, update: str = "k-svd") -> float:
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_atoms_are_found_in_signals_of_few_and_not_of_many(update: str):
-    assert share_found(2, update) >= 0.9
+    assert share_found(2, update) >= 0.8
     assert share_found(6, update) < 0.3
 
 

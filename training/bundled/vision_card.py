@@ -44,7 +44,7 @@ that at least {least} held-out patches show; {n_train:,} scenes to train the pro
 to score it, none of them the model's own; 95% interval over scenes.
 
 | probe on | all | {kinds} |
-|---|---{dashes}|
+|---|---|{dashes}
 {rows}
 
 Chance is the share of patches that show the concept, {chance:.3f} on average.

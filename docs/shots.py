@@ -45,8 +45,7 @@ PAGES = {
     "graphs": ("/graphs", ".graph canvas, p.empty"),
 }
 KINDS = {"circuits": "circuit.json", "graphs": "graphs.json"}  # pages of files that runs may lack
-# The same where there is no run, no index, no text, and for what there is not.
-EMPTY = {f"no-runs-{name}": (f"/{name.replace('overview', '')}", ".empty") for name in PAGES}
+# Where there is no index, no text, and for what there is not. `browse` refuses a folder without runs.
 WITHOUT = {
     "no-index-features": ("/features?run=bare", ".empty"),
     "no-index-feature": ("/feature?run=bare&feature=7", ".empty"),
@@ -111,18 +110,16 @@ def serve(runs: Path, pages: dict[str, tuple[str, str]], pause: int) -> None:
 
 
 def main(runs: Path) -> None:
-    """Take the pictures of the runs, of a run without an index, and of a folder without runs."""
+    """Take the pictures of the runs, and of a run without an index."""
     HERE.mkdir(exist_ok=True)
     held = [name for name, kind in KINDS.items() if not any(runs.glob(f"*/{kind}"))]
     serve(runs, {name: page for name, page in PAGES.items() if name not in held}, 4000)
     with tempfile.TemporaryDirectory() as folder:
-        some, none = Path(folder, "some", "runs"), Path(folder, "none", "runs")
-        none.mkdir(parents=True)
+        some = Path(folder, "runs")
         shutil.copytree(runs / "demo" / "sae", some / "bare" / "sae")
         for place in runs.iterdir():
             (some / place.name).symlink_to(place.resolve())
         serve(some, WITHOUT, 1500)
-        serve(none, EMPTY, 1500)
 
 
 def _wait() -> None:

@@ -45,7 +45,8 @@ PAGES = {
     "graphs": ("/graphs", ".graph canvas, p.empty"),
 }
 KINDS = {"circuits": "circuit.json", "graphs": "graphs.json"}  # pages of files that runs may lack
-# Where there is no index, no text, and for what there is not. `browse` refuses a folder without runs.
+# Where there is no index, no text, and for what there is not; `browse` refuses a folder without
+# runs.
 WITHOUT = {
     "no-index-features": ("/features?run=bare", ".empty"),
     "no-index-feature": ("/feature?run=bare&feature=7", ".empty"),

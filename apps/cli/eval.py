@@ -81,6 +81,8 @@ def run(args: Args) -> int:
         eval_probes.check_labels(args.labels)
     if args.probe:
         eval_probes.check_text(folders, args.cache)
+    if args.concepts:
+        eval_concepts.check(folders, args.cache)
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
     options["any_kind"] = not args.beside  # which probes the features of one place
     if args.world or eval_suite.is_synthetic(folders):

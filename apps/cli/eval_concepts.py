@@ -7,11 +7,23 @@ from .progress import stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from saelab import SAE
     from saelab.opening import Opened
 
 POSITIONS = {"train": 30_000, "held_out": 15_000}
+
+
+def check(folders: "list[Path]", cache: "Path | None") -> None:
+    """Raise UsageError, before a model is loaded, for a cache without Python files or images."""
+    from saelab import opening
+    from saelab.activations.seen import is_of_images
+    from saelab.evaluation import labelled
+
+    for run in opening.open_all(folders, cache=cache, needs=("cache",)):
+        if not is_of_images(run.cache):
+            labelled.check_python(run.cache)
 
 
 def concepts(

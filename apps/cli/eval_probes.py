@@ -66,6 +66,8 @@ def own_labels(
     folder, _, cache_, model = opened
     if model is None:
         raise UsageError(f"--labels needs the model of {folder.path}: name it with --model")
+    if not getattr(model, "reads_text", True):
+        raise UsageError(f"the model of {folder.path} reads no text: leave --labels out")
     options = {"bos": cache_.plan.asked_bos, "seed": seed}
     return labels.measure(path, model, saes, told=lambda name: stage(f"probing {name}"), **options)
 

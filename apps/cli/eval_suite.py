@@ -135,8 +135,10 @@ def interchanges(
         )
     by_name: dict[str, list] = {name: [] for name in (*saes, "neurons", "rotation")}
     for name in attributes.VALUES:
-        sizes = zip(PAIRS.values(), (0, 1), strict=True)
-        train, test = (attributes.pairs(name, n, 2 * seed + one) for n, one in sizes)
+        train, test = (
+            attributes.pairs(name, n, seed, held_out=split == "held out")
+            for split, n in PAIRS.items()
+        )
         x_XD = running.read(model, train.base, [hook])[hook][:, attributes.POSITION].float()
         bases = {each: interchange.of_sae(sae, x_XD) for each, sae in saes.items()}
         width = x_XD.shape[1]

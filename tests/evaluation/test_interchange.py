@@ -53,7 +53,7 @@ def test_the_compiled_program_answers_what_it_is_asked(model: Any):
 
 @pytest.mark.parametrize("name", ["colour", "shape"])
 def test_who_knows_the_attributes_moves_one_all_move_both_and_none_neither(model: Any, name: str):
-    train, test = attributes.pairs(name, 128, 0), attributes.pairs(name, 100, 1)
+    train, test = (attributes.pairs(name, 128, held_out=apart) for apart in (False, True))
     basis = interchange.of_sae(oracle(model), at_item(model, train))
     assert basis.n == 8
     mask_L = interchange.learned(model, attributes.HOOK, basis, train)
@@ -72,6 +72,16 @@ def test_who_knows_the_attributes_moves_one_all_move_both_and_none_neither(model
     assert rows["disentanglement"][:4] == (0.5, 0.5, 0.5, 0.5) and rows["cause"].value == 0
 
 
+def test_held_out_pairs_are_of_items_that_are_no_pair_in_training():
+    sides = [attributes.pairs("colour", 300, held_out=apart) for apart in (False, True)]
+    train, test = (
+        {*zip(one.base[:, 1].tolist(), one.source[:, 1].tolist(), strict=True)} for one in sides
+    )
+    assert not train & test and {base for base, _ in train} == {base for base, _ in test}
+    again = attributes.pairs("colour", 300, 1)  # the twin: another seed alone keeps none apart
+    assert train & {*zip(again.base[:, 1].tolist(), again.source[:, 1].tolist(), strict=True)}
+
+
 def test_without_the_bases_error_an_sae_that_misses_all_breaks_the_prediction(model: Any):
     """The error carries what this SAE misses, the constant among it: kept, the prediction stays."""
     test = attributes.pairs("colour", 60, 1)
@@ -87,7 +97,7 @@ def test_without_the_bases_error_an_sae_that_misses_all_breaks_the_prediction(mo
 
 
 def test_a_learned_rotation_finds_what_neurons_hold_too(model: Any):
-    train, test = attributes.pairs("colour", 128, 0), attributes.pairs("colour", 60, 1)
+    train, test = (attributes.pairs("colour", 128, held_out=apart) for apart in (False, True))
     width = 2 * attributes.attributes().variables.n
     basis = interchange.neurons(width)
     mask_D = interchange.learned(model, attributes.HOOK, basis, train)

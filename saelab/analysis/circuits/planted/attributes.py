@@ -95,14 +95,22 @@ def is_planted(model: Any) -> bool:
     return sorted(vocabulary) == sorted(WORDS)
 
 
-def pairs(name: str, n: int, seed: int = 0) -> Pairs:
-    """n pairs for the attribute `name`, half of which ask for it and half for the other one."""
+def _is_apart(item: str, other: str) -> bool:
+    """Whether two items are a pair of those that are held out: a third, every item among them."""
+    return (ITEMS.index(item) + ITEMS.index(other)) % 3 == 0
+
+
+def pairs(name: str, n: int, seed: int = 0, *, held_out: bool = False) -> Pairs:
+    """n pairs for the attribute `name`, half of which ask for it and half for the other one.
+    held_out: of two items that no pair without it is of."""
     rng = random.Random(seed)
     number = {word: n for n, word in enumerate(WORDS)}
     base, source, answers, cause = [], [], [], []
-    for index in range(n):
+    while len(answers) < n:
         item, other = _two(rng)
-        is_cause = index % 2 == 0
+        if _is_apart(item, other) is not held_out:
+            continue
+        is_cause = len(answers) % 2 == 0
         asked = name if is_cause else next(one for one in QUERIES if one != name)
         for rows, each in ((base, item), (source, other)):
             rows.append([0, number[each], number[QUERIES[asked]]])

@@ -20,6 +20,7 @@ from .common import Folder, OfModel, Place, cell, document, keep, megabytes, sho
 from .progress import bar
 
 if TYPE_CHECKING:
+    from saelab.analysis.compression import Gram
     from saelab.models.factors import Group
 
 
@@ -70,32 +71,41 @@ def run(args: Args) -> int:
     models.check(model, cache.identity, f"the cache {args.cache}")
     every = compression.matrices(model)
     with undone(args.out) as kept:
-        groups = _factors(args, model, cache)
+        moments = _moments(args, model, cache)
+        groups = _factors(args, model, moments)
         compression.write(args.out, model, groups)
         small = models.load(args.out / compression.FACTORS, **place)
         with bar(args.held_out, "token", "loss") as shown:
             measured = compression.effect(
                 model, small, every, cache, args.held_out, args.seed, shown.to
             )
-        result = document("compress", args.seed, **_fields(args, model, groups, measured))
+        told = _fields(args, model, groups, measured)
+        told["tokens"] = max((gram.n for gram in moments.values()), default=0)
+        result = document("compress", args.seed, **told)
         keep(args.out / "compress.json", result)
         kept()
     show(result, args.json, text(result))
     return 0
 
 
-def _factors(args: Args, model: Any, cache: Any) -> "list[Group]":
+def _moments(args: Args, model: Any, cache: Any) -> "dict[str, Gram]":
+    """Of a calibrated method the moments at what its matrices read, by hook."""
+    from saelab.analysis import compression
+
+    if not compression.METHODS[args.method].calibrated:
+        return {}
+    hooks = [matrix.hook for matrix in compression.matrices(model)]
+    with bar(args.tokens, "token", "moments") as shown:
+        return compression.grams(
+            model, cache, list(dict.fromkeys(hooks)), args.tokens, progress=shown.to
+        )
+
+
+def _factors(args: Args, model: Any, moments: "dict[str, Gram]") -> "list[Group]":
     """The model's matrices as factors."""
     from saelab.analysis import compression
 
     groups = compression.grouped(compression.matrices(model), args.group)
-    moments = {}
-    if compression.METHODS[args.method].calibrated:
-        hooks = [matrix.hook for matrix in compression.matrices(model)]
-        with bar(args.tokens, "token", "moments") as shown:
-            moments = compression.grams(
-                model, cache, list(dict.fromkeys(hooks)), args.tokens, progress=shown.to
-            )
     plan = compression.Plan(args.ratio, args.rounds, args.seed)
     with bar(len(groups), "matrix", "factors") as shown:
         return compression.compress(model, groups, moments, args.method, plan, args.ridge, shown.to)
@@ -117,7 +127,6 @@ def _fields(args: Args, model: Any, groups: "list[Group]", measured: Any) -> dic
         "cache": str(args.cache),
         "out": str(args.out),
         **{name: getattr(args, name) for name in ("method", "ratio", "group", "rounds", "ridge")},
-        "tokens": args.tokens,
         "predictions": measured.n_predictions,
         "documents": measured.n_documents,
         "bytes": {

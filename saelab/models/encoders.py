@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from saelab.errors import UsageError
 from saelab.files import read_object
+from saelab.models.hooks import resolve_hook
 from saelab.models.model import Located, Model
 from saelab.models.weights import Reader, refuse_non_finite
 
@@ -124,16 +125,22 @@ def encode(
     Raises UsageError for a point that it lacks or that gives no tensor.
     """
     acts: dict[str, Tensor] = {}
-    acting = [(name, edit) for name, edit in (edits or {}).items()]
-    acting += [(name, partial(_keep, acts, name)) for name in read]
+    reached: set[str] = set()
+    acting = [*(edits or {}).items(), *((name, partial(_keep, acts, name)) for name in read)]
     with contextlib.ExitStack() as hooks:
         for name, act in acting:
-            hooks.enter_context(_hooked(*model.module(model.names[name]), act))
+            place = model.module(resolve_hook(model, name))
+            hooks.enter_context(_hooked(*place, partial(_noting, reached, name, act)))
         device = model.cfg.device
         out = model.plain(**{name: tensor.to(device) for name, tensor in inputs.items()})
-    if silent := [name for name in read if name not in acts]:
+    if silent := [name for name, _ in acting if name not in reached]:
         raise UsageError(f"points that give no tensor in this model: {', '.join(silent)}")
     return Ran(out.last_hidden_state, acts)
+
+
+def _noting(reached: set[str], name: str, act: Act, value: Tensor) -> Tensor | None:
+    reached.add(name)
+    return act(value)
 
 
 def _keep(acts: dict[str, Tensor], name: str, value: Tensor) -> None:

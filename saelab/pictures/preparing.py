@@ -68,7 +68,8 @@ class Preparer:
         return np.stack([one[..., 0] for one in said], -1).astype(np.int16) - 1
 
     def _sized(self, image: Any, **options: Any) -> NDArray[np.uint8]:
-        if image.size == self.grid.size[::-1]:
+        # A processor that crops may enlarge what has the right size already.
+        if image.size == self.grid.size[::-1] and not getattr(self.processor, "crop_size", None):
             return np.asarray(image)
         plain = {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
         out_CHW = self.processor(images=image, **plain, **options)["pixel_values"][0]

@@ -13,6 +13,7 @@ from saelab.activations.from_images import from_images
 from saelab.activations.seen import Looking
 from saelab.errors import UsageError
 from saelab.models.encoders import encode
+from saelab.pictures import prepared_for
 from tests.pictures.tiny import KINDS, SIZE, folder
 
 HOOK = "blocks.0.hook_resid_post"
@@ -69,6 +70,21 @@ def test_the_activations_are_the_model_s_of_the_image_that_the_cache_names(made,
     assert not torch.allclose(chunk.acts, other, atol=1e-2)
     on_disk = np.asarray(Image.open(images / cache.document_names()[int(documents_C[3])]))
     assert np.array_equal(looking.image(int(documents_C[3])).pixels, on_disk)
+
+
+def test_a_processor_that_enlarges_and_crops_does_so_with_images_of_the_model_s_size(
+    images, tmp_path
+):
+    import transformers
+
+    at = folder("CLIPVisionModel", tmp_path)
+    crop = {"height": SIZE, "width": SIZE}
+    processor = transformers.CLIPImageProcessor(size={"shortest_edge": 2 * SIZE}, crop_size=crop)
+    processor.save_pretrained(at)
+    mine = prepared_for(models.load(str(at)))
+    image = Image.open(images / "01.png")
+    theirs = processor(images=image, return_tensors="pt")["pixel_values"]
+    assert torch.allclose(mine.normal(mine.pixels(image)[None]), theirs, atol=1e-4)
 
 
 def test_another_model_s_patches_are_refused(made, tmp_path):

@@ -30,7 +30,7 @@ def written(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_document_says_what_is_stored(written: Path):
+def test_the_document_says_what_is_stored(written: Path, tiny_cache: Path):
     told = json.loads((written / "compress.json").read_text())
     schemas.check(told, "compress")
     tensors = load_file(written / "factors" / factors.NAME)
@@ -38,6 +38,7 @@ def test_the_document_says_what_is_stored(written: Path):
     assert (
         stored == told["bytes"]["compressed"] == sum(-(-m["bits"] // 8) for m in told["matrices"])
     )
+    assert 2000 <= told["tokens"] <= Cache(tiny_cache).n_tokens("train")
     assert 0.45 < stored / told["bytes"]["matrices"] <= 0.5
     assert [len(row["names"]) for row in told["matrices"]] == [2] * 4
     assert not {row["names"][0] for row in told["matrices"]} & set(tensors)

@@ -60,6 +60,9 @@ def test_unknown_points_and_texts_are_refused(tmp_path):
     model = models.load(str(folder("ViTModel", tmp_path)))
     with pytest.raises(UsageError, match=r"no hook 'blocks.1.hook_resid_pots'"):
         models.resolve_hook(model, "blocks.1.hook_resid_pots")
+    for asked in ({"read": ["blocks.7.hook_out"]}, {"edits": {"blocks.7.hook_out": torch.abs}}):
+        with pytest.raises(UsageError, match=r"no hook 'blocks.7.hook_out'"):
+            encode(model, {"pixel_values": PIXELS}, **asked)
     with pytest.raises(UsageError, match="reads no text"):
         _ = model.bridge
     with pytest.raises(UsageError, match="training mode"):

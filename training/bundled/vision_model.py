@@ -146,13 +146,13 @@ def train(work: Path, n_steps: int) -> None:
     optimiser = torch.optim.AdamW(
         groups, lr=RATE, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY, fused=True
     )
-    checkpoint, first = work / "checkpoint.pt", 0
+    checkpoint, first, before = work / "checkpoint.pt", 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    start, log = time.process_time(), (work / "train.jsonl").open("a")
+        first, before = state["step"], state.get("cpu_seconds", 0.0)
+    start, log = time.process_time() - before, (work / "train.jsonl").open("a")
     total = 0.0
     for step in range(first, n_steps):
         for group in optimiser.param_groups:
@@ -173,7 +173,8 @@ def train(work: Path, n_steps: int) -> None:
             total = 0.0
         if (step + 1) % EVERY == 0 or step + 1 == n_steps:
             state = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "step": step + 1}, checkpoint.with_suffix(".tmp"))
+            state |= {"step": step + 1, "cpu_seconds": time.process_time() - start}
+            torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").rename(checkpoint)
 
 

@@ -12,9 +12,12 @@ import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saelab.errors import FailedRun
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIELD = "sha256"  # of a document's own digest, and of an entry's
 DIGEST = re.compile("[0-9a-f]{64}")
@@ -138,3 +141,28 @@ def tensors_right(path: Path) -> bool | None:
     with safe_open(path, "np") as file:
         metadata = file.metadata()
     return is_sealed(path, metadata.get(FIELD, "")) if metadata else None
+
+
+def sealed_tensors(
+    path: Path, schema: str, remedy: str
+) -> "tuple[dict[str, str], dict[str, Tensor]]":
+    """The metadata and tensors of a safetensors file that was sealed. Raises FailedRun, with what
+    to do, for one that cannot be read, was altered, or has another schema.
+
+    fields, tensors = sealed_tensors(path, "saelab/dark-matter/1", "run `saelab dark-matter` again")
+    """
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    try:
+        whole = tensors_right(path)
+        with safe_open(path, "pt") as file:
+            fields = file.metadata() or {}
+        tensors = load_file(path)
+    except Exception as error:
+        raise FailedRun(f"{path} cannot be read ({error}); {remedy}") from None
+    if not whole:
+        raise FailedRun(f"{path} was altered: its SHA-256 is another; {remedy}")
+    if (other := fields.get("schema")) != schema:
+        raise FailedRun(f"{path} has schema {other!r}, this version reads {schema!r}: {remedy}")
+    return fields, tensors

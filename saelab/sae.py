@@ -154,7 +154,8 @@ class SAE(nn.Module):
             grad = unit_gradient(grad.reshape(len(x_BD), -1))
         centred_BD = x_BD.detach() if self.transcoder else x_BD.detach() - self.b_dec.detach()
         if self.encoder is not None:
-            return self.encoder(centred_BD, self.W_dec.detach(), self.sparsify.k)  # type: ignore[union-attr]
+            k = self.sparsify.k  # type: ignore[union-attr]
+            return self.encoder(centred_BD, self.W_dec.detach(), k)
         weights = (self.W_enc.detach(), self.b_enc.detach())
         boost = {"grad": grad, "W_dec": self.W_dec.detach()}
         options = {**boost, "budget": budget, "level": self.levels}

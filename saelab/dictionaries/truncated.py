@@ -40,7 +40,8 @@ class Prior:
 
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """pi, mean and variance [H] as tensors."""
-        return tuple(like.new_tensor(part) for part in (self.pi, self.mean, self.variance))  # type: ignore[return-value]
+        pi_H, mean_H, variance_H = map(like.new_tensor, (self.pi, self.mean, self.variance))
+        return pi_H, mean_H, variance_H
 
 
 class States(NamedTuple):

@@ -5,7 +5,6 @@ DEAD = (
     "in training: not one firing on the last `dead_window` training tokens; in a report: on the "
     "number of training tokens that it states"
 )
-DENSE = "fires on more than 10% of the tokens"
 DENSITY = "share of the tokens that the index read on which the feature fired (value not 0)"
 SELECTIVITY = "share of the feature's activation (of that sign) that lies on the token"
 COVERAGE = "share of the token's occurrences on which the feature fires (with that sign)"
@@ -37,19 +36,4 @@ HOOKS = "norm of what the decoder row writes to the hook, over the sum of such n
 MAP = {
     "t-SNE": "decoder directions by t-SNE (cosine): near ones stay near, far distances mean little",
     "PCA": "decoder directions in the plane of their two largest principal components",
-}
-
-DEFINITIONS = {
-    "dead": DEAD,
-    "unseen": UNSEEN,
-    "dense": DENSE,
-    "density": DENSITY,
-    "selectivity": SELECTIVITY,
-    "coverage": COVERAGE,
-    "score": SCORE,
-    "interest": INTEREST,
-    "jaccard": JACCARD,
-    "pmi": PMI,
-    "copies": COPIES,
-    "stable": STABLE,
 }

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from saelab import digests
-from saelab.errors import FailedRun
 
 NAME = "factors.safetensors"
 SCHEMA = "saelab/factors/1"
@@ -99,21 +98,7 @@ def write(path: Path, groups: Sequence[Group], others: Mapping[str, Tensor]) -> 
 def read(path: Path) -> tuple[list[Group], dict[str, Tensor]]:
     """The groups and the other weights of a file. Raises FailedRun for one that is damaged or of
     another version."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    try:
-        whole = digests.tensors_right(path)
-        with safe_open(path, "pt") as file:
-            fields = file.metadata() or {}
-        tensors = load_file(path)
-    except Exception as error:
-        raise FailedRun(f"{path} cannot be read ({error}); {AGAIN}") from None
-    if not whole:
-        raise FailedRun(f"{path} was altered: its SHA-256 is another; {AGAIN}")
-    if fields.get("schema") != SCHEMA:
-        other = fields.get("schema")
-        raise FailedRun(f"{path} has schema {other!r}, this version reads {SCHEMA!r}: {AGAIN}")
+    fields, tensors = digests.sealed_tensors(path, SCHEMA, AGAIN)
     groups = []
     for number, parts in enumerate(json.loads(fields["groups"])):
         held = tuple(Part(**part) for part in parts)

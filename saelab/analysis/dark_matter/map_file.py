@@ -11,7 +11,6 @@ import torch
 from saelab import digests
 from saelab.analysis.dark_matter.decomposition import Map
 from saelab.analysis.dark_matter.linear import Linear
-from saelab.errors import FailedRun
 from saelab.files import write_atomic
 
 SCHEMA = "saelab/dark-matter-map/1"
@@ -50,21 +49,7 @@ def write(path: Path, map: Map, sae: str | None) -> None:
 
 def read(path: Path) -> Kept:
     """The maps of a file. Raises FailedRun for one that is damaged, or of another version."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    try:
-        whole = digests.tensors_right(path)
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        tensors = load_file(path)
-    except Exception as error:
-        raise FailedRun(f"{path} cannot be read ({error}); {AGAIN}") from None
-    if not whole:
-        raise FailedRun(f"{path} was altered: its SHA-256 is another; {AGAIN}")
-    if metadata.get("schema") != SCHEMA:
-        other = metadata.get("schema")
-        raise FailedRun(f"{path} has schema {other!r}, this version reads {SCHEMA!r}: {AGAIN}")
+    metadata, tensors = digests.sealed_tensors(path, SCHEMA, AGAIN)
     parts = []
     for name in PARTS:
         n_tokens, rank = tensors[f"{name}.sizes"].tolist()

@@ -35,7 +35,7 @@ class Absorption(NamedTuple):
     main: list[int]
     """[K]: the property's latents"""
     main_f1: float
-    """theirs"""
+    """theirs, on the examples that they are chosen on"""
     main_sums: np.ndarray
     """[G, 2] by document: twice the examples that they find rightly; those found, and those there
     are, whose ratio of totals main_f1 is"""

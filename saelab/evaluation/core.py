@@ -85,7 +85,7 @@ def _columns(x_ND: Tensor, x_hat_ND: Tensor) -> dict[str, Tensor]:
 @torch.no_grad()
 def of_rows(sae: SAE, live_F: Tensor, seed: int) -> list[Stated]:
     """`encoder-decoder cosine`, mean over the features that fire, interval over features; null: of
-    each feature's encoder row with another's decoder row."""
+    the encoder rows with the decoder rows in random order."""
     if sae.W_enc.shape != sae.W_dec.shape or not bool(live_F.any()):
         return []
     reads_FD, writes_FD = (w.detach().cpu().double()[live_F] for w in (sae.W_enc, sae.W_dec))

@@ -1,7 +1,7 @@
 """What a grid trains and scores, cell by cell.
 
-Held-out documents are split: the first part sets inference levels so that k pairs per token pass,
-and chooses the rate; the second alone is scored. Runs are kept in the work folder: killed and
+Held-out tokens are split: the first part sets inference levels so that k pairs per token pass, and
+chooses the rate; the second alone is scored. The document at the cut may lie in both. Runs are kept in the work folder: killed and
 started again, a grid goes on.
 
 Shapes: N tokens, D width.

@@ -1,8 +1,8 @@
 """What a grid trains and scores, cell by cell.
 
 Held-out tokens are split: the first part sets inference levels so that k pairs per token pass, and
-chooses the rate; the second alone is scored. The document at the cut may lie in both. Runs are kept in the work folder: killed and
-started again, a grid goes on.
+chooses the rate; the second alone is scored. The document at the cut may lie in both. Runs are kept
+in the work folder: killed and started again, a grid goes on.
 
 Shapes: N tokens, D width.
 """

@@ -28,9 +28,12 @@ class Layered:
 
     def __init__(self, config: Config, clt: CrossLayerTranscoder, backend: str) -> None:
         self.config, self.clt = config, clt
+        biases = _first(clt.b_dec.detach(), clt.n_layers)
         weights = [
-            stepping.Weights(layer.W_enc.data, layer.b_enc.data, layer.W_dec.data, b_dec)
-            for layer, b_dec in zip(clt.layers, _first(clt.b_dec.data, clt.n_layers), strict=True)
+            stepping.Weights(
+                layer.W_enc.detach(), layer.b_enc.detach(), layer.W_dec.detach(), b_dec
+            )
+            for layer, b_dec in zip(clt.layers, biases, strict=True)
         ]
         self.firsts = [_zeros(each) for each in weights]
         self.seconds = [_zeros(each) for each in weights]

@@ -188,7 +188,8 @@ class Fused:
     def __init__(self, config: Config, sae: SAE, backend: str) -> None:
         self.config, self.sae = config, sae
         weights = [
-            stepping.Weights(*(f(p.data) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
+            # Detached, not `data`: they share the count of changes by which a step sees new rows.
+            stepping.Weights(*(f(p.detach()) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
             for f in (_same, _zeros, _zeros)
         ]
         self.first, self.second = weights[1], weights[2]

@@ -136,6 +136,23 @@ def test_new_rows_begin_with_the_moments_of_a_usual_feature(config: training.Con
     assert usual.min() > 0 and not first[:8].any() and first[8:].any()
 
 
+def test_a_fused_step_screens_rows_that_were_put_in_place(config: training.Config):
+    x = torch.randn(256, 32, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def after(screen: torch.dtype, unseen: bool = False) -> torch.Tensor:
+        with probe.screening(screen):
+            run = Run(replace(config, aux=0.0, backend="cpu"), x, x)
+            run.step(x, x)
+            (run.sae.W_enc.data if unseen else run.sae.W_enc)[:64] *= -1
+            run.step(x, x)
+        return run.sae.W_enc
+
+    exact_FD = after(torch.float32)
+    assert torch.equal(after(torch.bfloat16), exact_FD)
+    assert not torch.equal(after(torch.bfloat16, unseen=True), exact_FD)
+
+
 def test_new_rows_point_towards_the_errors_of_tokens_with_high_ones():
     error = torch.diag(torch.tensor([1e-3, 5.0, 1e-3, 4.0]))
     centred = torch.ones(4, 4)

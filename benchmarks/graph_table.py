@@ -5,6 +5,8 @@ the ablations that a graph foretells against those measured, with one thing movi
     python -m benchmarks.graph_table train --tokens 1M --out runs/table
     python -m benchmarks.graph_table measure --out runs/table
 
+A set may have a suffix, such as residual-600k, which tells sets of other sizes apart.
+
 An SAE of an MLP's output has no place in a graph, whose features must be linear in what comes
 before: `saelab graph` refuses it. The SAEs beside the transcoders are of the residual stream after
 each layer, between which attention is held and MLPs are errors.
@@ -33,13 +35,14 @@ TASKS = ("ioi", "greater-than", "docstring")
 RESULTS = Path("benchmarks/results/graph_table.json")
 
 
-def train(out: Path, tokens: str, features: str) -> None:
+def train(out: Path, names: list[str], tokens: str, features: str) -> None:
     """A cache of all hooks, then each set in one pass; what is there already is gone on with."""
     cache = str(out / "cache")
     hooks = [word for hook in HOOKS for word in ("--hook", hook)]
     text = ["--text", "bundled-mix", "--tokens", tokens]
     assert main(["capture", "--model", "bundled", *text, *hooks, "--out", cache]) == 0
-    for name, place in SETS.items():
+    for name in names:
+        place = SETS[name.partition("-")[0]]
         shape = ["--features", features, "--k", "32", "--tokens", tokens]
         words = ["train", "--cache", cache, *place, *shape, "--checkpoint-every", "50"]
         resume = ["--resume"] if (out / name).is_dir() else []
@@ -53,25 +56,26 @@ def losses(opened: Any, model: Any, n_tokens: int) -> dict[str, Any]:
     return {"target": opened.sae.origin.target, **numbers}
 
 
-def measure(out: Path, names: list[str], n: int, n_tokens: int, results: Path) -> None:
+def measure(given: argparse.Namespace) -> None:
     """The losses of the sets in these folders of `out`, then their graphs of each task; written as
     each is known, and what is written is not measured again."""
+    out, results = given.out, given.results
+    conditions = intervention.COLUMNS | (intervention.APART if given.apart else {})
     table = read_json(results) if results.is_file() else {}
     table |= {"machine": bench.explained(), "model": "bundled", "dtype": "float32"}
-    for name in names:
+    for name in given.sets:
         opened = sets.open_set([out / name], dtype="float32")
         model, saes = opened[0].model, [one.sae for one in opened]
         origin = saes[0].origin
         about = {"features": saes[0].n_features, "k": origin.k, "tokens": origin.tokens}
         rows = table.setdefault(name, about)
         if "dictionaries" not in rows:
-            rows["dictionaries"] = [losses(one, model, n_tokens) for one in opened]
+            rows["dictionaries"] = [losses(one, model, given.eval_tokens) for one in opened]
             write_json(results, table)
-        for task in TASKS:
+        for task in given.tasks:
             if task in rows:
                 continue
-            prompts = graph.of_task(task, model, n, seed=0)
-            conditions = intervention.COLUMNS | intervention.APART
+            prompts = graph.of_task(task, model, given.n, seed=0)
             fields = report.report(model, saes, prompts, report.Plan(conditions=conditions))
             answered = sum(bool(row["answered"]) for row in fields["prompts"])
             rows[task] = {
@@ -90,11 +94,13 @@ if __name__ == "__main__":
     parser.add_argument("--tokens", default="1M")
     parser.add_argument("--features", default="4096")
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--apart", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--eval-tokens", type=int, default=50_000)
     parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     if given.what == "train":
-        train(given.out, given.tokens, given.features)
+        train(given.out, given.sets, given.tokens, given.features)
     else:
-        measure(given.out, given.sets, given.n, given.eval_tokens, given.results)
+        measure(given)

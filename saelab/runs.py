@@ -80,6 +80,15 @@ class RunFolder:
         more = "".join(option for option, is_so in unknown.items() if is_so)
         return f"saelab capture --for {quote(str(self.path))}{more}"
 
+    def layer(self, i: int) -> "RunFolder":
+        """Of a cross-layer transcoder: the folder of the features of layer i, with their index."""
+        return RunFolder(self.path / f"layer-{i}")
+
+    def layers(self) -> "list[RunFolder]":
+        """Those of its layers whose features are indexed."""
+        every = [self.layer(i) for i in range(len(list(self.path.glob("layer-*"))))]
+        return [one for one in every if one.features.is_file()]
+
     def graph(self, slug: str) -> Path:
         """The attribution graph of one prompt."""
         return self.path / f"{slug}.graph.json"

@@ -58,17 +58,20 @@ saelab.sae: saelab.calibration saelab.code saelab.dictionaries saelab.errors sae
 saelab.cross_layer: saelab.calibration saelab.code saelab.errors saelab.initial saelab.kernels
     saelab.layer_codes saelab.origin saelab.sae saelab.sparsify
 saelab.coder: saelab.cross_layer saelab.sae
+saelab.one_layer: saelab.cross_layer saelab.joint saelab.origin saelab.sae
 saelab.scaling: saelab.coder
-saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.dictionaries saelab.errors
-    saelab.models saelab.sae saelab.token_norm
+saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.coder saelab.cross_layer
+    saelab.dictionaries saelab.errors saelab.joint saelab.models saelab.one_layer saelab.sae
+    saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.coder saelab.cross_layer
     saelab.dictionaries saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching
-    saelab.models saelab.origin saelab.sae saelab.scaling saelab.scenes saelab.sparsify
-    saelab.statistics saelab.tasks saelab.token_norm
+    saelab.models saelab.one_layer saelab.origin saelab.sae saelab.scaling saelab.scenes
+    saelab.sparsify saelab.statistics saelab.tasks saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
-    saelab.joint saelab.kernels saelab.matching saelab.sae saelab.sparsify saelab.spelling
+    saelab.joint saelab.kernels saelab.matching saelab.one_layer saelab.sae saelab.sparsify
+    saelab.spelling
 saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.dictionaries
     saelab.digests saelab.errors saelab.features saelab.files saelab.joint saelab.models
     saelab.origin saelab.sae saelab.sparsify saelab.token_norm
@@ -96,10 +99,12 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
     saelab.runs
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
     saelab.joint saelab.models saelab.origin saelab.runs
-saelab.indexing: saelab.activations saelab.features saelab.opening
+saelab.indexing: saelab.activations saelab.coder saelab.cross_layer saelab.errors saelab.features
+    saelab.one_layer saelab.opening saelab.sae
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
-    saelab.analysis.parts saelab.code saelab.errors saelab.evaluation saelab.kernels saelab.models
-    saelab.sae saelab.scaling saelab.sparsify saelab.statistics saelab.tasks
+    saelab.analysis.parts saelab.code saelab.coder saelab.errors saelab.evaluation saelab.joint
+    saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify saelab.statistics
+    saelab.tasks
 saelab.prompting: saelab.analysis.dark_matter saelab.analysis.prompts saelab.analysis.steering
     saelab.errors saelab.features saelab.models saelab.opening saelab.runs
 saelab.folders: saelab.runs
@@ -118,20 +123,21 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
-    saelab.folders saelab.models saelab.opening saelab.outdated saelab.prompting saelab.runs
-    saelab.sparsify saelab.spelling saelab.statistics
-apps.notebook: apps.browser saelab.activations saelab.analysis.attention
-    saelab.analysis.circuits saelab.analysis.prompts saelab.analysis.steering saelab.errors
-    saelab.evaluation saelab.features saelab.files saelab.indexing saelab.matching saelab.opening
-    saelab.prompting saelab.runs saelab.sae saelab.sets saelab.tasks training
+    saelab.folders saelab.joint saelab.models saelab.opening saelab.outdated saelab.prompting
+    saelab.runs saelab.sparsify saelab.spelling saelab.statistics
+apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
+    saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
+    saelab.files saelab.indexing saelab.matching saelab.opening saelab.prompting saelab.runs
+    saelab.sae saelab.sets saelab.tasks training
 apps.cli: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.comparison saelab.analysis.compression saelab.analysis.dark_matter
-    saelab.analysis.prompts saelab.analysis.steering saelab.cross_layer saelab.device saelab.digests
-    saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files saelab.folders
-    saelab.formats saelab.indexing saelab.inspection saelab.joint saelab.kernels saelab.locks
-    saelab.matching saelab.models saelab.opening saelab.origin saelab.outdated saelab.prompting
-    saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics
-    saelab.tasks saelab.textfiles training training.recipes training.reproduce
+    saelab.analysis.parts saelab.analysis.prompts saelab.analysis.steering saelab.coder
+    saelab.cross_layer saelab.device saelab.digests saelab.errors saelab.evaluation
+    saelab.explaining saelab.features saelab.files saelab.folders saelab.formats saelab.indexing
+    saelab.inspection saelab.joint saelab.kernels saelab.locks saelab.matching saelab.models
+    saelab.opening saelab.origin saelab.outdated saelab.prompting saelab.ranges saelab.ranks
+    saelab.runs saelab.sae saelab.sets saelab.spelling saelab.statistics saelab.tasks
+    saelab.textfiles training training.recipes training.reproduce
 """
 
 # (module, module): the imports that point up, each inside a function.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from saelab import sparsify
+from saelab import joint, sparsify
 from saelab.evaluation import rows as metrics
 from saelab.evaluation.separation import not_separated
 from saelab.features import words
@@ -55,6 +55,16 @@ def place(origin: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if target in (None, "", hook):
         return [reads]
     explains = "hook point whose activation it explains"
+    n_layers = origin.get("more", {}).get("clt_layers")
+    if n_layers:
+        layer = origin["more"]["clt_layer"]
+        kind = f"layer {layer} of a cross-layer transcoder of {n_layers} layers"
+        writes = "outputs that its features write to; those of all layers together explain them"
+        return [
+            ("kind", kind, "its features explain no output alone"),
+            ("reads", hook, "hook point whose activation it reads"),
+            ("writes to", ", ".join(str(target).split(joint.SIGN)), writes),
+        ]
     return [
         ("kind", "transcoder", "it explains another activation than it reads"),
         ("reads", hook, "hook point whose activation it reads"),

@@ -21,6 +21,8 @@ from .progress import stage
 
 if TYPE_CHECKING:
     from saelab.analysis.circuits.graphs.report import Prompt
+    from saelab.analysis.parts import Site
+    from saelab.runs import RunFolder
 
 Texts = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="TEXT", help_behavior_hint="")]
 
@@ -64,7 +66,8 @@ class Args(OfRun):
 
 def run(args: Args) -> int:
     """Trace, score, write the graphs and their table, print."""
-    from saelab import models, opening, runs, sets
+    from saelab import opening, runs, sets
+    from saelab.analysis import parts
     from saelab.analysis.circuits.graphs import intervention, report, supernodes
     from saelab.analysis.circuits.graphs.document import theirs
     from saelab.files import write_json
@@ -72,17 +75,19 @@ def run(args: Args) -> int:
     prompt_source.check(args.task, args.prompts)
     options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
     opened = sets.open_set(args.run, args.model, needs=("model",), **options)
-    model, saes = opened[0].model, [one.sae for one in opened]
+    model, coders = opened[0].model, [one.sae for one in opened]
     prompts = given(args, model)
     name = args.out.name if args.out else args.task or (args.prompts and args.prompts.stem)
     folders = [one.folder.path for one in opened]
     scan = "-".join(folder.resolve().name for folder in folders)
     conditions = intervention.COLUMNS | (intervention.APART if args.apart else {})
-    at = [models.resolve_hook(model, one.sae.origin.target) for one in opened]
+    placed = {one.folder: parts.sites(model, [one.sae]) for one in opened}
     fired = None
     if args.supernodes:
+        options["any_kind"] = True
         (first,) = opening.open_all(folders[:1], model, args.cache, **options)
-        fired = supernodes.firings(dict(zip(at, saes, strict=True)), first.cache, args.supernodes)
+        at = {site.write: site.sae for sites in placed.values() for site in sites}
+        fired = supernodes.firings(at, first.cache, args.supernodes)
     sizes = (args.nodes, args.edges, args.ablated, args.seed)
     plan = report.Plan(scan, *sizes, conditions, fired, args.attention)
     out = runs.RunFolder(args.out or Path("graphs") / (name or "prompt"))
@@ -101,13 +106,16 @@ def run(args: Args) -> int:
 
     refusals: list[str] = []
     listed: list[dict] = []
-    fields = report.report(model, saes, prompts, plan, write)
+    fields = report.report(model, coders, prompts, plan, write)
     if listed:
         path = out.path / "circuit-tracer" / "graph-metadata.json"
         write_json(path, {"graphs": listed})
     fields["notes"] += refusals[:1]
-    places = [str(one.folder.path.absolute()) for one in opened]
-    sources = dict(zip(at, places, strict=True))
+    sources = {
+        site.write: str(_folder(folder, site).path.absolute())
+        for folder, sites in placed.items()
+        for site in sites
+    }
     shares = {"node_share": args.nodes, "edge_share": args.edges}
     result = document("graphs", args.seed, **fields, **shares, runs=sources)
     write_json(out.graphs, result)
@@ -115,6 +123,12 @@ def run(args: Args) -> int:
         print(note, file=sys.stderr)
     show(result, args.json, graph_text.text(result, out.path))
     return 0
+
+
+def _folder(run: "RunFolder", site: "Site") -> "RunFolder":
+    """Where the features of a site have their pages."""
+    layer = site.sae.origin.more.get("clt_layer")
+    return run if layer is None else run.layer(layer)
 
 
 def given(args: Args, model: Any) -> list["Prompt"]:

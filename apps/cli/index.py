@@ -21,7 +21,7 @@ from .common import OfCache, document, show
 from .progress import bar
 
 if TYPE_CHECKING:
-    from saelab import SAE
+    from saelab.coder import Coder
 
 
 @dataclass(frozen=True)
@@ -45,39 +45,47 @@ class Args(OfCache):
 
 def run(args: Args) -> int:
     """Index, write features.db into the run, print what it holds."""
-    from saelab import SAE, indexing, opening
+    from saelab import formats, indexing, opening
 
     started = time.perf_counter()
     place = RunFolder(args.run).path
     if place.is_dir() and not os.access(place, os.W_OK):
         raise UsageError(f"{place} cannot be written, where the index belongs: index a copy of it")
     options = {"needs": opening.IF_ANY, "device": args.place, "dtype": args.model_dtype}
-    opened = opening.open(args.run, args.model, args.cache, **options)
-    sae, cache = opened.sae, opened.cache
-    others = [(path, SAE.load(path).to(args.place)) for path in args.compare]
-    with bar(min(args.tokens, cache.n_tokens(args.split)), "token") as shown:
-        summary = indexing.build_index(
-            opened,
-            args.images,
-            others=[(_name(path, other, sae), other) for path, other in others],
-            n_tokens=args.tokens,
-            split=args.split,
-            seed=args.seed,
-            plane=args.map,
-            progress=shown.to,
-        )
-    result = document(
-        "index",
-        args.seed,
-        run=str(args.run),
-        seconds=round(time.perf_counter() - started, 1),
-        **counts(summary),
-    )
+    opened = opening.open(args.run, args.model, args.cache, any_kind=True, **options)
+    others = []
+    for path in args.compare:
+        other = formats.load_any(path).to(args.place)
+        others.append((_name(path, other, opened.sae), other))
+    summaries = {}
+    for one, same in indexing.by_layer(opened, others):
+        with bar(min(args.tokens, one.cache.n_tokens(args.split)), "token") as shown:
+            summaries[one.folder] = indexing.build_index(
+                one,
+                args.images,
+                others=same,
+                n_tokens=args.tokens,
+                split=args.split,
+                seed=args.seed,
+                plane=args.map,
+                progress=shown.to,
+            )
+    seconds = round(time.perf_counter() - started, 1)
+    result = document("index", args.seed, run=str(args.run), seconds=seconds, **total(summaries))
     show(result, args.json, text(args.run, result))
     return 0
 
 
-def _name(folder: Path, other: "SAE", sae: "SAE") -> str:
+def total(summaries: "dict[RunFolder, dict]") -> dict:
+    """The numbers of the index's summary; of several layers their sums, with those of each."""
+    each = [{"run": str(run.path), **counts(one)} for run, one in summaries.items()]
+    if len(each) == 1:
+        return counts(*summaries.values())
+    sums = {name: sum(one[name] for one in each) for name in ("n_features", "unseen")}
+    return {**counts(*list(summaries.values())[:1]), **sums, "others": [], "layers": each}
+
+
+def _name(folder: Path, other: "Coder", sae: "Coder") -> str:
     """What the pages call another SAE: its seed where that tells the two apart. Raises UsageError
     for another hook or model."""
     if reason := sae.origin.elsewhere(other.origin):
@@ -94,12 +102,28 @@ def counts(summary: dict) -> dict:
 
 def text(run: Path, result: dict) -> str:
     """The result for people."""
+    layers = result.get("layers", [])
+    where = f"{len(layers)} layers of {run}" if layers else RunFolder(run).features
     lines = [
-        f"{RunFolder(run).features}: {result['n_features']:,} features over "
-        f"{result['n_tokens']:,} tokens in {result['seconds']:.0f} s; {result['unseen']:,} never "
-        "fired"
+        f"{where}: {result['n_features']:,} features over {result['n_tokens']:,} tokens in "
+        f"{result['seconds']:.0f} s; {result['unseen']:,} never fired"
     ]
-    for other in result["others"]:
+    for layer in layers:
+        lines.append(
+            f"{RunFolder(layer['run']).features}: {layer['n_features']:,} features, "
+            f"{layer['unseen']:,} never fired"
+        )
+        lines += _nearest(layer["others"])
+    lines += _nearest(result["others"])
+    if result["map"]:
+        lines.append(f"a map of the directions by {result['map']}")
+    return "\n".join([*lines, f"next: saelab browse {run}"])
+
+
+def _nearest(others: list[dict]) -> list[str]:
+    """How well other SAEs have found the features."""
+    lines = []
+    for other in others:
         lines.append(
             f"nearest in {other['name']}: median cosine {other['median']:.2f}, random directions "
             f"{other['null']:.2f}"
@@ -109,6 +133,4 @@ def text(run: Path, result: dict) -> str:
                 f"{other['name']} has found {other['share']:.0%} of the live features (paired one "
                 f"to one, cosine above {other['threshold']})"
             )
-    if result["map"]:
-        lines.append(f"a map of the directions by {result['map']}")
-    return "\n".join([*lines, f"next: saelab browse {run}"])
+    return lines

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from saelab import one_layer
 from saelab.activations import Cache
 from saelab.coder import Coder
 from saelab.errors import UsageError
@@ -89,8 +90,11 @@ def evaluate(
 
 
 def check_place(sae: Coder, cache: Cache) -> None:
-    """Raise UsageError if the SAE's width is not the cache's, or its place is none in a model."""
+    """Raise UsageError if the SAE's width is not the cache's, its place is none in a model, or it
+    is one layer of a cross-layer transcoder, which explains no output alone."""
     source, target = sae.origin.hooks
+    if part := one_layer.told(sae.origin):
+        raise UsageError(f"this is {part}, which explains no output alone: evaluate the whole")
     if cache.width(source) != sae.d_model:
         raise UsageError(
             f"the SAE has d_model={sae.d_model}, {source} of the cache {cache.width(source)}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from saelab import digests
+from saelab import digests, one_layer
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
@@ -102,7 +102,7 @@ def _summary(subject: Subject, statistics: Statistics) -> dict:
     trained = f"{origin.sparsify} k={origin.k}" if origin.sparsify else word(sae.sparsify)
     facts = {
         "origin": origin.to_dict(),
-        "kind": "transcoder" if sae.transcoder else "SAE",
+        "kind": one_layer.told(origin) or ("transcoder" if sae.transcoder else "SAE"),
         "signed": sae.sparsify.signed,
         "sparsifier": trained.removesuffix(" k=None"),
         "hook": subject.hook,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saelab import joint, matching
+from saelab import joint, matching, one_layer
 from saelab.features import directions
 from saelab.features.collect import Statistics
 from saelab.features.groups import best
@@ -64,17 +64,21 @@ def directions_of(
     subject: Subject, lists: dict[str, Lists], promoted: Lists, summary: dict[str, Any]
 ) -> None:
     """Neighbours; output tokens, and by token who promotes it; shares of heads, or of the hooks
-    that a crosscoder writes to. What there is goes into the summary: `outputs`, `heads`,
-    `hooks`."""
+    that a crosscoder, or one layer of a cross-layer transcoder, writes to. What there is goes into
+    the summary: `outputs`, `heads`, `hooks`."""
     sae = subject.sae
     W_FD, signed = sae.W_dec.detach(), sae.sparsify.signed
     index_FK, cosine_FK = directions.nearest(
         W_FD, W_FD, N_NEIGHBOURS, signed=signed, skip_self=True
     )
     _add(lists["neighbours"], (index_FK >= 0).numpy(), feature=index_FK, cosine=cosine_FK)
-    map_DV = _output_map(subject)
+    hooks = joint.parts(sae.origin.target or subject.hook)
+    across = bool(one_layer.told(sae.origin))
+    map_DV = _output_map(subject, hooks[0] if across else joint.joined(hooks))
     if map_DV is not None:
-        ids_F2K, logit_F2K = directions.output_tokens(W_FD, map_DV, N_LOGITS)
+        # What one layer of a cross-layer transcoder writes to all outputs adds up in the residual.
+        written_FD = W_FD.unflatten(1, (len(hooks), -1)).sum(1) if across else W_FD
+        ids_F2K, logit_F2K = directions.output_tokens(written_FD, map_DV, N_LOGITS)
         ids_FK, logit_FK = ids_F2K.flatten(1), logit_F2K.flatten(1)
         _add(lists["logits"], np.ones(ids_FK.shape, bool), token=ids_FK, value=logit_FK)
         _add_promoted(promoted, ids_F2K.numpy(), logit_F2K.numpy(), signed)
@@ -82,9 +86,9 @@ def directions_of(
     if n_heads:
         share_FH = directions.head_shares(W_FD, n_heads).cpu().numpy()
         lists["heads"].add(share_FH.reshape(-1), np.arange(len(W_FD)).repeat(n_heads))
-    hooks = joint.parts(sae.origin.target or subject.hook)
     if len(hooks) > 1:
-        widths = subject.cache.widths(joint.joined(hooks))
+        equal = [W_FD.shape[1] // len(hooks)] * len(hooks)
+        widths = equal if across else subject.cache.widths(joint.joined(hooks))
         share_FH = directions.shares(W_FD, widths).cpu().numpy()
         lists["heads"].add(share_FH.reshape(-1), np.arange(len(W_FD)).repeat(len(hooks)))
         summary.update(hooks=hooks)
@@ -105,13 +109,12 @@ def _records(dtype: np.dtype, **fields: NDArray) -> NDArray:
     return records
 
 
-def _output_map(subject: Subject) -> torch.Tensor | None:
+def _output_map(subject: Subject, target: str) -> torch.Tensor | None:
     """[D, V], where the decoder writes to the residual stream of a whole model."""
-    model, origin = subject.model, subject.sae.origin
+    model = subject.model
     if model is None or getattr(model, "lacking", ()) or subject.words is None:
         return None
-    writes = directions.writes_to_residual(origin.target or subject.hook)
-    return directions.output_map(model) if writes else None
+    return directions.output_map(model) if directions.writes_to_residual(target) else None
 
 
 def _add_promoted(promoted: Lists, ids_F2K: NDArray, logit_F2K: NDArray, signed: bool) -> None:

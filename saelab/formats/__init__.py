@@ -166,7 +166,7 @@ def load(path: Path | str, form: str | None = None) -> "SAE":
     if isinstance(read, CrossLayerTranscoder):
         raise UsageError(
             f"{path} is a cross-layer transcoder of {read.n_layers} layers, and this takes an SAE "
-            "or a transcoder of one: eval, export, import and info take it"
+            "or a transcoder of one: eval, export, graph, import, index and info take it"
         )
     return read
 

@@ -90,10 +90,14 @@ def test_the_commands_take_them_or_say_why_not(
         check(report, "report")
         assert list(report["hooks"]) == hooks
         assert all("ce_recovered" in each for each in report["hooks"].values())
-    assert main(["index", str(runs["clt"]), "--json"]) == 2
+    circuit = ["circuits", "--task", "ioi", "--method", "feature-circuit"]
+    assert main([*circuit, "--run", str(runs["clt"])]) == 2
     assert "is a cross-layer transcoder of 2 layers" in capsys.readouterr().err
     assert main(["index", str(runs["crosscoder"]), "--json"]) == 0
     assert main(["info", str(runs["clt"]), "--verify"]) == 0
+    graph = ["graph", "--prompt", "abcab", "--run"]
+    assert main([*graph, str(runs["crosscoder"])]) == 2
+    assert "a crosscoder has no place in the order" in capsys.readouterr().err
     assert isinstance(SAE.load(runs["crosscoder"]), SAE)
 
 

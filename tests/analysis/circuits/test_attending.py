@@ -10,8 +10,9 @@ from saelab import models
 from saelab.analysis import frozen
 from saelab.analysis.attention.query_key import Place
 from saelab.analysis.circuits.graphs import influence, report
+from saelab.analysis.circuits.graphs.apart import Local, take_apart
 from saelab.analysis.circuits.graphs.attending import Splitter, edges, leading
-from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, Local, graph, take_apart
+from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, graph
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import Z, dictionary, random_task, transcoder
 

@@ -8,7 +8,8 @@ import torch
 
 from saelab import models
 from saelab.analysis.circuits.graphs import faithfulness
-from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, Nodes, graph, take_apart
+from saelab.analysis.circuits.graphs.apart import take_apart
+from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, Nodes, graph
 from saelab.analysis.circuits.graphs.intervention import Check
 from tests.analysis.dictionaries import random_task, transcoder
 

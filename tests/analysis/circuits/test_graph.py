@@ -10,17 +10,8 @@ import torch
 from saelab import models
 from saelab.analysis import frozen
 from saelab.analysis.circuits.graphs import influence, intervention
-from saelab.analysis.circuits.graphs.graph import (
-    ERROR,
-    FEATURE,
-    LOGIT,
-    TOKEN,
-    Graph,
-    Local,
-    Nodes,
-    graph,
-    take_apart,
-)
+from saelab.analysis.circuits.graphs.apart import Local, take_apart
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph, Nodes, graph
 from saelab.errors import UsageError
 from saelab.models import running
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task, transcoder

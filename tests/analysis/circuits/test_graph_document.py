@@ -8,17 +8,9 @@ import torch
 
 from saelab import models
 from saelab.analysis.circuits.graphs import influence, report
+from saelab.analysis.circuits.graphs.apart import take_apart
 from saelab.analysis.circuits.graphs.document import Words, document, theirs
-from saelab.analysis.circuits.graphs.graph import (
-    ERROR,
-    FEATURE,
-    LOGIT,
-    TOKEN,
-    Graph,
-    Nodes,
-    graph,
-    take_apart,
-)
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph, Nodes, graph
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, dictionary, transcoder
 

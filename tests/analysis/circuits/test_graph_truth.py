@@ -13,16 +13,8 @@ import torch
 
 from saelab import SAE, Threshold, models
 from saelab.analysis.circuits.graphs import intervention
-from saelab.analysis.circuits.graphs.graph import (
-    ERROR,
-    FEATURE,
-    LOGIT,
-    TOKEN,
-    Graph,
-    Local,
-    graph,
-    take_apart,
-)
+from saelab.analysis.circuits.graphs.apart import Local, take_apart
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph, graph
 from saelab.analysis.circuits.planted import compile_program, compiled_task
 from saelab.analysis.circuits.planted import compiled as compiling
 from saelab.analysis.circuits.planted.program import N_HEADS, SOFT, Program, induction

@@ -8,7 +8,8 @@ import torch
 from saelab import SAE, models
 from saelab.analysis.circuits.features import edges, effects
 from saelab.analysis.circuits.graphs import influence
-from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, graph, take_apart
+from saelab.analysis.circuits.graphs.apart import take_apart
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, graph
 from saelab.analysis.parts import Site, sites, split
 from tests.analysis.dictionaries import random_task, transcoder
 
@@ -64,7 +65,7 @@ def test_a_graph_with_skips_adds_up_and_a_skip_counted_as_error_is_caught(model,
         nothing = torch.zeros_like(parts.skip)
         return parts._replace(error=parts.error + parts.skip, skip=nothing)
 
-    monkeypatch.setattr("saelab.analysis.circuits.graphs.graph.split", as_error)
+    monkeypatch.setattr("saelab.analysis.circuits.graphs.apart.split", as_error)
     monkeypatch.setattr(Site, "passing", lambda self: {})
     miss_as_error, more_errors = sums_and_errors(model)
     assert miss_as_error < 1e-5 and abs(more_errors - errors) > 0.01

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from saelab.analysis.circuits.graphs import influence
+from saelab.analysis.circuits.graphs.apart import Local
 from saelab.analysis.circuits.graphs.attending import (
     PAIRS,
     Edge,
@@ -19,7 +20,7 @@ from saelab.analysis.circuits.graphs.attending import (
     leading,
 )
 from saelab.analysis.circuits.graphs.document import Words, names, node_fields
-from saelab.analysis.circuits.graphs.graph import Graph, Local
+from saelab.analysis.circuits.graphs.graph import Graph
 from saelab.analysis.circuits.graphs.influence import Core
 
 

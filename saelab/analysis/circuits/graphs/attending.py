@@ -20,7 +20,8 @@ from saelab.analysis import frozen
 from saelab.analysis.attention import query_key
 from saelab.analysis.attention.query_key import Place
 from saelab.analysis.circuits.graphs import influence
-from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph, Local, inputs
+from saelab.analysis.circuits.graphs.apart import Local
+from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph, inputs
 from saelab.models import resolve_hook
 
 EDGES = 5  # of a node, listed

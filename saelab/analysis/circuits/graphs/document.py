@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from saelab.analysis.circuits.graphs import influence
-from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, MLP_OUT, TOKEN, Graph
+from saelab.analysis.circuits.graphs.apart import MLP_OUT
+from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, LOGIT, TOKEN, Graph
 from saelab.analysis.circuits.graphs.influence import Core
 from saelab.errors import UsageError
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from saelab.analysis.circuits.graphs import influence, intervention
-from saelab.analysis.circuits.graphs.graph import FEATURE, Graph, Local
+from saelab.analysis.circuits.graphs.apart import Local
+from saelab.analysis.circuits.graphs.graph import FEATURE, Graph
 from saelab.statistics import Estimate, over_documents, weights
 
 FEATURES = 20  # of most influence, each ablated alone

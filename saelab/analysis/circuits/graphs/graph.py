@@ -15,16 +15,11 @@ from torch import Tensor
 
 from saelab.analysis import frozen
 from saelab.analysis.attention.attribution import bias
-from saelab.analysis.parts import Parts, Site, sites, split
+from saelab.analysis.circuits.graphs.apart import Local
 from saelab.code import Code
-from saelab.errors import UsageError
-from saelab.kernels import spmm
-from saelab.sae import SAE
 
 FEATURE, ERROR, TOKEN, LOGIT = range(4)
-FEATURES = 7500  # in a graph, at most
 ROWS = 256  # targets traced in one pass
-MLP_OUT = "mlp.hook_out"
 LOGITS, COVERED = 10, 0.95  # output nodes: at most so many, at most so much of the probability
 
 
@@ -57,73 +52,6 @@ class Graph(NamedTuple):
     biases: Tensor
     totals: Tensor
     places: list[str]
-
-
-class Place(NamedTuple):
-    """One hook whose activation is taken apart. site: the dictionary there, None for an MLP without
-    one (all error)."""
-
-    hook: str
-    site: Site | None
-    parts: Parts
-
-
-class Local(NamedTuple):
-    """One prompt taken apart: what a graph is drawn from. embedding [T, D]; logits [V]: the model's
-    at the last position."""
-
-    held: frozen.Frozen
-    places: list[Place]
-    embedding: Tensor
-    logits: Tensor
-
-
-@torch.no_grad()
-def take_apart(model: Any, tokens_T: Tensor, saes: list[SAE], most: int = FEATURES) -> Local:
-    """Run one prompt and split it at every place: those of the SAEs, and every MLP that none of
-    them explains.
-
-    Beyond `most` features the weakest count to the errors. Raises UsageError as `sites` does, for
-    an SAE of the embedding, whose features have no inputs, and for one that reads an MLP's output,
-    which is not linear in what comes before.
-    """
-    standing = sites(model, saes)
-    if any(site.write == frozen.EMBEDDING for site in standing):
-        raise UsageError(
-            f"an SAE at {frozen.EMBEDDING} has no inputs to trace: name SAEs of later hooks"
-        )
-    if past := [site.read for site in standing if site.read.endswith(MLP_OUT)]:
-        raise UsageError(
-            f"the SAE at {past[0]} reads what the MLP has computed, which is not linear in what "
-            f"comes before: name a transcoder (`saelab train --target {past[0]}`)"
-        )
-    held = frozen.freeze(model, tokens_T[None])
-    names = [
-        frozen.EMBEDDING,
-        frozen.LOGITS,
-        *(name for site in standing for name in (site.read, site.write)),
-    ]
-    acts = frozen.run(model, held, {}, names)
-    parts = [split(site.sae, acts[site.read], acts[site.write]) for site in standing]
-    values_N = torch.cat([one.code.values.abs() for one in parts]) if parts else torch.zeros(0)
-    least = values_N.topk(most).values[-1] if len(values_N) > most else 0.0
-    places = [_place(site, one, float(least)) for site, one in zip(standing, parts, strict=True)]
-    bare = [name for name in held.held if name.endswith(MLP_OUT) and name not in acts]
-    starts = torch.zeros(len(tokens_T) + 1, dtype=torch.int64, device=tokens_T.device)
-    for name in bare:
-        nothing = torch.zeros_like(held.held[name])
-        empty = Code(starts, starts[:0], nothing.flatten()[:0], 0)
-        places.append(Place(name, None, Parts(empty, nothing, held.held[name], nothing)))
-    return Local(held, places, acts[frozen.EMBEDDING][0], acts[frozen.LOGITS][0, -1])
-
-
-def _place(site: Site, parts: Parts, least: float) -> Place:
-    """The place with its features of |value| >= least; the others' part of the activation joins the
-    error."""
-    strong_N = parts.code.values.abs() >= least
-    rest = parts.code.where(~strong_N)
-    error_CTD = parts.error + spmm(rest, site.sae.W_dec.detach()).view_as(parts.error)
-    return Place(site.write, site, parts._replace(code=parts.code.where(strong_N), error=error_CTD))
 
 
 def _outputs(logits_V: Tensor, also: Sequence[int]) -> Tensor:
@@ -161,14 +89,17 @@ def _sources(local: Local, rows: frozen.Rows) -> Tensor:
     n_rows, length = len(rows.constants), len(local.embedding)
     features, errors = [], []
     for place in local.places:
+        code = place.parts.code
+        brought_RN = rows.constants.new_zeros(n_rows, len(code.values))
+        for hook, W_FE in place.site.decoders().items() if place.site else ():
+            if hook in rows.gradients:
+                brought_RN += _along_decoder(rows.gradients[hook], W_FE, code)
+        features.append(brought_RN)
         gradient_RTD = rows.gradients.get(place.hook)
         if gradient_RTD is None:
-            features.append(rows.constants.new_zeros(n_rows, len(place.parts.code.values)))
             errors.append(rows.constants.new_zeros(n_rows, length))
-            continue
-        if place.site:
-            features.append(_along_decoder(gradient_RTD, place.site.sae, place.parts.code))
-        errors.append(torch.einsum("rtd,td->rt", gradient_RTD, place.parts.error[0]))
+        else:
+            errors.append(torch.einsum("rtd,td->rt", gradient_RTD, place.parts.error[0]))
     tokens_RT = rows.constants.new_zeros(n_rows, length)
     if frozen.EMBEDDING in rows.gradients:
         gradient_RTD = rows.gradients[frozen.EMBEDDING]
@@ -176,9 +107,9 @@ def _sources(local: Local, rows: frozen.Rows) -> Tensor:
     return torch.cat([*features, *errors, tokens_RT], 1)
 
 
-def _along_decoder(gradient_RTD: Tensor, sae: SAE, code: Code) -> Tensor:
+def _along_decoder(gradient_RTD: Tensor, W_FD: Tensor, code: Code) -> Tensor:
     """[R, N]: each gradient along what each pair writes at its position."""
-    W_FD, starts = sae.W_dec.detach(), code.starts.tolist()
+    starts = code.starts.tolist()
     written = [gradient_RTD.new_zeros(len(gradient_RTD), 0)]
     for position in range(code.n_tokens):
         mine = slice(starts[position], starts[position + 1])

@@ -6,14 +6,16 @@ Shapes: R ablations, T positions, B = R x T tokens, D width, N pairs, M nodes, K
 V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from saelab.analysis import frozen
-from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph, Local, Place
+from saelab.analysis.circuits.graphs.apart import Local, Place
+from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph
 from saelab.code import Code
 from saelab.errors import UsageError
 from saelab.kernels import sddmm, spmm
@@ -80,58 +82,76 @@ def predict(graph: Graph, ablated_RM: Tensor) -> Tensor:
     return total_RM.float()
 
 
-def _replacing(place: Place, off_RN: Tensor, moving: bool) -> list[tuple[str, Edit]]:
-    """Edits that recompute a place's features from what it reads and write them with the stored
-    error; off_RN [R, N] are set to 0. moving: which of them are active is found anew."""
-    assert place.site
-    sae, parts, passing = place.site.sae, place.parts, place.site.passing()
-    n_rows, length = len(off_RN), parts.code.n_tokens
-    every = Code.concatenate([parts.code] * n_rows)
-    stored_TD = (parts.shift + parts.error)[0]
-    seen: dict[str, Any] = {}
+class _Replacing:
+    """Edits that recompute the features of all places from what they read and write them with the
+    stored errors. moving: which of them are active is found anew."""
 
-    def key(code: Code) -> Tensor:
-        """A number for each pair that no other pair of the R contexts has."""
-        return code.tokens * sae.n_features + code.features
+    def __init__(self, marked: Sequence[tuple[Place, Tensor]], moving: bool) -> None:
+        self._marked, self._moving = marked, moving
+        self._inputs: dict[str, Tensor] = {}  # [R, T, D] by the hook that a place explains
+        self._written: dict[str, Tensor] = {}  # [R T, E] by the hook written to, so far
 
-    off_keys = key(every)[off_RN.flatten()]
+    def edits(self) -> list[tuple[str, Edit]]:
+        """In no matter which order of places: a hook's writers have read before it fires."""
+        pairs: list[tuple[str, Edit]] = []
+        for place, off_RN in self._marked:
+            assert place.site
+            pairs.append((place.site.read, partial(self._read, place, off_RN)))
+            pairs.append((place.site.write, partial(self._write, place)))
+        return pairs
 
-    def remember(acts: Tensor) -> None:
-        x_BD = acts.flatten(2).flatten(0, 1)
-        if moving:
+    def _read(self, place: Place, off_RN: Tensor, acts: Tensor) -> None:
+        assert place.site
+        self._inputs[place.hook] = acts.flatten(2)
+        code = self._code(place, off_RN, acts.flatten(2).flatten(0, 1))
+        for hook, W_FE in place.site.decoders().items():
+            before = self._written.get(hook)
+            written_BE = spmm(code, W_FE)
+            self._written[hook] = written_BE if before is None else before + written_BE
+
+    def _code(self, place: Place, off_RN: Tensor, x_BD: Tensor) -> Code:
+        """What the place's features are of these inputs, those of off_RN [R, N] set to 0."""
+        assert place.site
+        sae, length = place.site.sae, place.parts.code.n_tokens
+        every = Code.concatenate([place.parts.code] * len(off_RN))
+        if self._moving:
             code = sae.encode(x_BD)
         else:
             centred_BD = x_BD if sae.transcoder else x_BD - sae.b_dec
             pre_N = sddmm(centred_BD, sae.W_enc, every) + sae.b_enc[every.features]
             code = every.with_values(pre_N)
-        seen.update(x=x_BD.view(n_rows, length, -1), code=code)
 
-    def write(acts: Tensor) -> Tensor:
-        code: Code = seen["code"]
-        off_N = torch.isin(key(code), off_keys) | (code.tokens % length == 0)
-        values_N = torch.where(off_N, 0, code.values)
-        written_RTD = spmm(code.with_values(values_N), sae.W_dec).view(n_rows, length, -1)
-        written_RTD = written_RTD + stored_TD
-        for way in passing.values():
-            written_RTD = written_RTD + way.of(seen["x"])
+        def key(code: Code) -> Tensor:
+            """A number for each pair that no other pair of the R contexts has."""
+            return code.tokens * sae.n_features + code.features
+
+        off_N = torch.isin(key(code), key(every)[off_RN.flatten()]) | (code.tokens % length == 0)
+        return code.with_values(torch.where(off_N, 0, code.values))
+
+    def _write(self, place: Place, acts: Tensor) -> Tensor:
+        assert place.site
+        x_RTD = self._inputs[place.hook]
+        written_RTD = self._written.pop(place.hook).view(*x_RTD.shape[:2], -1)
+        written_RTD = written_RTD + (place.parts.shift + place.parts.error)[0]
+        for way in place.site.passing().values():
+            written_RTD = written_RTD + way.of(x_RTD)
         return written_RTD.view(acts.shape)
 
-    return [(place.site.read, remember), (place.site.write, write)]
 
-
-def _subtracting(place: Place, off_RN: Tensor) -> tuple[str, Edit]:
-    """An edit that takes what the marked features write out of the model's own activation."""
+def _subtracting(place: Place, off_RN: Tensor) -> list[tuple[str, Edit]]:
+    """Edits that take what the marked features write out of the model's own activations."""
     assert place.site
-    code, W_FD = place.parts.code, place.site.sae.W_dec.detach()
+    code = place.parts.code
     rows_n, pairs_n = off_RN.nonzero(as_tuple=True)
-    written_nD = code.values[pairs_n, None] * W_FD[code.features[pairs_n]]
     at = rows_n, code.tokens[pairs_n]
 
-    def subtract(acts: Tensor) -> Tensor:
-        changed_RTD = acts.flatten(2).index_put(at, -written_nD, accumulate=True)
-        return changed_RTD.view(acts.shape)
+    def subtract(W_FE: Tensor, acts: Tensor) -> Tensor:
+        written_nE = code.values[pairs_n, None] * W_FE[code.features[pairs_n]]
+        changed_RTE = acts.flatten(2).index_put(at, -written_nE, accumulate=True)
+        return changed_RTE.view(acts.shape)
 
-    return place.hook, subtract
+    decoders = place.site.decoders()
+    return [(hook, partial(subtract, W_FE)) for hook, W_FE in decoders.items()]
 
 
 def _by_place(local: Local, graph: Graph, ablated_RM: Tensor) -> list[tuple[Place, Tensor]]:
@@ -156,12 +176,10 @@ def logits(
     ends = tuple(end for name, end in HOLDING.items() if name not in condition.moving)
     for piece_rM in ablated_RM.split(ROWS):
         marked = _by_place(local, graph, piece_rM)
-        edits: list[tuple[str, Edit]] = []
-        for place, off_rN in marked:
-            if condition.replaced:
-                edits += _replacing(place, off_rN, "features" in condition.moving)
-            else:
-                edits.append(_subtracting(place, off_rN))
+        if condition.replaced:
+            edits = _Replacing(marked, "features" in condition.moving).edits()
+        else:
+            edits = [edit for place, off_rN in marked for edit in _subtracting(place, off_rN)]
         written = {place.hook for place, _ in marked}
         held = {
             name: acts

@@ -11,23 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab import joint
 from saelab.analysis.circuits.graphs import faithfulness, influence, intervention, supernodes
+from saelab.analysis.circuits.graphs.apart import MLP_OUT, Local, take_apart
 from saelab.analysis.circuits.graphs.attended import attend
 from saelab.analysis.circuits.graphs.document import Words, document, layer_of
-from saelab.analysis.circuits.graphs.graph import (
-    FEATURE,
-    LOGIT,
-    MLP_OUT,
-    Graph,
-    Local,
-    graph,
-    take_apart,
-)
+from saelab.analysis.circuits.graphs.graph import FEATURE, LOGIT, Graph, graph
+from saelab.coder import Coder
 from saelab.errors import UsageError
-from saelab.sae import SAE
 from saelab.statistics import over_documents, weights
 from saelab.tasks.reading import Reader
 
+MLPS = (MLP_OUT, "hook_mlp_out")
 SCORES = influence.Scores._fields
 
 
@@ -93,7 +88,7 @@ def prompt(model: Any, text: str, answers: Sequence[str] = ()) -> Prompt:
     return Prompt(text, tokens_T, reader.following(text, answers) if answers else ())
 
 
-def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Traced:
+def trace(model: Any, saes: Sequence[Coder], one: Prompt, plan: Plan, slug: str) -> Traced:
     """The graph of one prompt, pruned and scored.
 
     >>> traced = trace(model, transcoders, prompt(model, "Anna gave it to"), Plan(), "gift")
@@ -144,7 +139,7 @@ def trace(model: Any, saes: list[SAE], one: Prompt, plan: Plan, slug: str) -> Tr
 
 def report(
     model: Any,
-    saes: list[SAE],
+    saes: Sequence[Coder],
     prompts: Sequence[Prompt],
     plan: Plan,
     each: Callable[[Traced], None] = lambda _: None,
@@ -210,18 +205,15 @@ def _columns(trials: list[faithfulness.Trials], seed: int) -> dict[str, Any]:
     return {"n_ablated": n_ablated, **table}
 
 
-def _missing(model: Any, saes: list[SAE]) -> list[str]:
+def _missing(model: Any, saes: Sequence[Coder]) -> list[str]:
     """A sentence where the set leaves layers out."""
-    explained = {layer_of(sae.origin.target) for sae in saes if _of_mlp(sae)}
+    targets = [hook for sae in saes if sae.transcoder for hook in joint.parts(sae.origin.target)]
+    explained = {layer_of(hook) for hook in targets if hook.endswith(MLPS)}
     lacking = [str(n) for n in range(model.cfg.n_layers) if n not in explained]
     if not lacking or not explained:
         return []
     where = f"layer {lacking[0]}" if len(lacking) == 1 else f"layers {', '.join(lacking)}"
     return [f"no transcoder for {where}: the MLP there is traced as error"]
-
-
-def _of_mlp(sae: SAE) -> bool:
-    return sae.transcoder and sae.origin.target.endswith((MLP_OUT, "hook_mlp_out"))
 
 
 def _unanswered(rows: list[dict[str, Any]]) -> list[str]:

@@ -16,6 +16,16 @@ from saelab.errors import FailedRun, UsageError
 _LEFT = re.compile(r"\.(?P<name>.+)\.\d+\.tmp|\.tmp\w{6}")
 
 
+def near(path: Path) -> Path:
+    """An absolute path as it is called from the current folder, where it lies below that.
+
+    >>> near(Path.cwd() / "runs" / "demo")
+    PosixPath('runs/demo')
+    """
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def write_atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file, or make a folder of files there, fsync it, then rename it
     to `path`; on any error nothing remains, and what a killed write of `path` left is removed.

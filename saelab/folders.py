@@ -26,16 +26,20 @@ def find(
     places: Iterable[Path | str], wanted: Callable[[RunFolder], bool] = RunFolder.is_run
 ) -> dict[str, Path]:
     """The runs (or folders `wanted`) at and below some: name (path below the place, or the place's
-    own name) to absolute folder.
+    own name) to folder, under the place as it is given.
 
     A name that two runs would share is replaced by the whole path. A place that is no folder holds
     no runs.
     """
     named: dict[str, Path] = {}
-    for place in (Path(place).absolute() for place in places):
+    seen: set[Path] = set()
+    for place in map(Path, places):
         for folder in _below(place, DEPTH, wanted):
-            if folder in named.values():
+            whole = folder.absolute()
+            if whole in seen:
                 continue
-            name = place.name if folder == place else folder.relative_to(place).as_posix()
+            seen.add(whole)
+            own = folder == place
+            name = place.absolute().name if own else folder.relative_to(place).as_posix()
             named[str(folder) if name in named else name] = folder
     return named

@@ -12,6 +12,7 @@ from saelab import joint
 from saelab.device import chosen
 from saelab.digests import sha256
 from saelab.errors import UsageError
+from saelab.files import near
 from saelab.origin import ARRAYS, SYNTHETIC, Identity, Origin
 from saelab.runs import RunFolder, read
 
@@ -179,7 +180,7 @@ def _recorded(folder: RunFolder, origin: Origin) -> Path:
         )
     for place in (folder.path.resolve() / origin.cache, Path(origin.cache)):
         if place.is_dir():
-            return place.resolve()
+            return near(place.resolve())
     raise UsageError(
         f"the cache of {folder.path} is not at {origin.cache} any more: --cache DIR says where "
         "it lies now"

@@ -39,7 +39,7 @@ def _key(folder: Path) -> tuple:
     """The SAE and the index as they lie there now."""
     run = RunFolder(folder)
     times = (path.stat().st_mtime_ns for path in (run.header, run.features) if path.is_file())
-    return (str(folder.resolve()), *times)
+    return (str(folder), *times)
 
 
 def _read(folder: Path, feature: int, n: int, say: Say) -> list[Example]:

@@ -107,7 +107,7 @@ def _key(folder: Path | None, model: str | None) -> Key:
     run = RunFolder(folder)
     files = (run.header, run.features)
     times = tuple(path.stat().st_mtime_ns if path.is_file() else 0 for path in files)
-    return str(folder.resolve()), model or "", times
+    return str(folder), model or "", times
 
 
 def _load(folder: Path | None, model: str | None, say: Callable[[str], None]) -> _Loaded:

@@ -87,7 +87,7 @@ def serve(places: tuple[Path, ...], port: int) -> None:
     """
     from ..browser import PLACES, server
 
-    os.environ[PLACES] = json.dumps([str(place.absolute()) for place in places])
+    os.environ[PLACES] = json.dumps([str(place) for place in places])
     # Streamlit announces its own address on stdout, where this command's result stands.
     with contextlib.redirect_stdout(io.StringIO()):
         server.run(HOST, port)

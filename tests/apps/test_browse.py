@@ -74,6 +74,13 @@ def test_runs_are_found_below_folders_and_named_by_their_path(runs, tmp_path):
     assert find([tmp_path, tmp_path / "missing"]) == {}
 
 
+def test_runs_lie_where_the_place_is_given(runs, monkeypatch):
+    monkeypatch.chdir(runs / "sweep")
+    assert find(["."]) == {"signed": Path("signed")}
+    assert find(["../toy"]) == {"toy": Path("../toy")}
+    assert find(["../sweep", runs / "sweep"])["signed"] == Path("../sweep/signed")
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path):
     for place in ("a", "b"):
         (tmp_path / place / "run" / "sae").mkdir(parents=True)
@@ -192,6 +199,21 @@ def test_an_unknown_run_lists_the_runs(app, page):
 @pytest.mark.parametrize("page", ["overview", "features", "feature", "search"])
 def test_a_run_without_an_index_says_what_to_type(app, page, runs):
     assert f"<code>saelab index {runs / 'bare'}</code>" in body(app(page, run="bare"))
+
+
+@pytest.mark.parametrize("page", ["overview", "features"])
+def test_pages_name_a_run_as_the_user_named_its_folder(page, runs, monkeypatch):
+    from apps.browser import server
+
+    monkeypatch.setattr(server, "run", lambda host, port: None)
+    monkeypatch.setenv(PLACES, "")  # is as it was afterwards
+    monkeypatch.chdir(runs)
+    browse.serve((Path("."),), 8600)
+    shown = body(opened_page(page, run="bare"))
+    assert "<code>saelab index bare</code>" in shown
+    assert str(runs) not in shown
+    browse.serve((runs,), 8600)  # named by its whole path, it is told by that
+    assert str(runs) in body(opened_page(page, run="bare"))
 
 
 def test_an_index_of_another_version_says_so(app, runs, tmp_path, monkeypatch):

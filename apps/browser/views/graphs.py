@@ -94,7 +94,7 @@ def _prompt(rows: list[dict[str, Any]]) -> str:
 
 def _runs(folders: dict[str, str]) -> dict[str, str]:
     """The runs that are here by the hook that their features are at."""
-    names = {str(folder): name for name, folder in load.runs().items()}
+    names = {str(folder.absolute()): name for name, folder in load.runs().items()}
     return {hook: names[folder] for hook, folder in folders.items() if folder in names}
 
 

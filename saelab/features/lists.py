@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from saelab.features.packing import pack
 from saelab.features.spool import Spool
 
 
@@ -30,8 +31,12 @@ class Lists:
         self.count_G += np.bincount(group_N, minlength=len(self.count_G))
 
     def blobs(self, first: int, last: int) -> list[bytes]:
-        """The records of groups first to last, a blob for each."""
+        """The bytes of the records of groups first to last, a blob for each."""
         count_G, before = self.count_G[first:last], int(self.count_G[:first].sum())
         raw = self.spool.rows(before, before + int(count_G.sum())).tobytes()
         edges = np.append(0, count_G.cumsum()) * self.spool.dtype.itemsize
         return [raw[start:end] for start, end in pairwise(edges.tolist())]
+
+    def packed(self, first: int, last: int) -> list[bytes]:
+        """The same, packed."""
+        return [pack(blob, self.spool.dtype.itemsize) for blob in self.blobs(first, last)]

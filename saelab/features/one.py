@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saelab.features import pictures, schema
+from saelab.features.packing import unpack
 from saelab.features.records import (
     Bin,
     CoFiring,
@@ -95,7 +96,7 @@ def examples(stored: Stored, feature: int) -> list[Example]:
         if band == schema.MORE:
             continue
         _, ids, documents = contexts[context]
-        words = spell(stored.vocabulary.pieces(np.frombuffer(ids, "<i4").tolist()))
+        words = spell(stored.vocabulary.pieces(unpack(ids, schema.ID).tolist()))
         dense_T = np.zeros(len(words), np.float32)
         mine = pairs[end - n_pairs : end]
         dense_T[mine["position"]] = mine["value"]

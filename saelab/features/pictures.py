@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from saelab.features.packing import pack, unpack
 from saelab.features.picture import Grid, Picture
 from saelab.features.spool import Spool
 
@@ -81,7 +82,8 @@ class Patches:
 def _row(pictures: Pictures, number: int, documents_C: NDArray, patches: Spool) -> tuple:
     seen = pictures.image(int(documents_C[number]))
     labels = None if seen.labels is None else _packed(seen.labels)
-    return number, _jpeg(seen.pixels), labels, patches.rows(number, number + 1).tobytes()
+    held = pack(patches.rows(number, number + 1).tobytes(), HELD.itemsize)
+    return number, _jpeg(seen.pixels), labels, held
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
@@ -119,7 +121,7 @@ def read(ask: Callable[..., Iterable[tuple]], summary: dict, context: int) -> Pi
         return None
     jpeg, labels, patches = rows[0]
     grid = Grid(**images["grid"])
-    held = np.frombuffer(patches, HELD).reshape(-1, STRONGEST)
+    held = unpack(patches, HELD).reshape(-1, STRONGEST)
     features = [
         [(int(f), float(v)) for f, v in row.tolist() if f >= 0] for row in held[grid.prefix :]
     ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from saelab.features import file, listing, one, pictures
 from saelab.features import search as searching
 from saelab.features.listing import Beside, Keep, Map
+from saelab.features.packing import unpack
 from saelab.features.picture import Picture
 from saelab.features.records import (
     Example,
@@ -24,6 +25,7 @@ from saelab.features.records import (
     Row,
     Table,
 )
+from saelab.features.schema import ID
 from saelab.features.search import WHERE, Library, Texts
 from saelab.features.stored import Stored
 from saelab.features.vocabulary import Vocabulary
@@ -157,12 +159,14 @@ class FeatureIndex:
     def feature(self, feature: int) -> Feature:
         """Everything about a feature but its examples. Raises UsageError for a number the SAE does
         not have."""
-        return one.feature(self._stored, feature)
+        with file.damage(self.path):
+            return one.feature(self._stored, feature)
 
     def examples(self, feature: int) -> list[Example]:
         """Of each sign, positive first: top contexts by falling |activation|, then those of the
         quantile bands, strongest band first."""
-        return one.examples(self._stored, feature)
+        with file.damage(self.path):
+            return one.examples(self._stored, feature)
 
     def places(self, feature: int) -> list[tuple[int, int, float]]:
         """Firings beyond the examples, whose contexts a cache still has: (context, position,
@@ -177,7 +181,8 @@ class FeatureIndex:
     def ids(self, context: int) -> list[int]:
         """Token ids of a context that an example is of, position 0 included."""
         ((blob,),) = self._stored.ask("select tokens from context where id = ?", context)
-        return np.frombuffer(blob, "<i4").tolist()
+        with file.damage(self.path):
+            return unpack(blob, ID).tolist()
 
     def matches(self, feature: int) -> list[Match]:
         """What every other SAE that the index was built with has of a feature."""

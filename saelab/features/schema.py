@@ -4,13 +4,14 @@ what are kept.
 A number per feature stands in `array`, a column whole, as one blob: a list is ordered and filtered
 without reading any feature. What a feature has several of stands in its row of `feature`, each list
 as one blob of records; a token's row lists the features at home on it, a context's row the examples
-in it. Blobs are little-endian. A context's text is the join of its tokens' texts, see
-`spelling.spell`; it is stored as ids, and once more case folded, to be searched.
+in it. Of these a feature's, a context's and its ids are packed, see `packing`; a token's, which a
+search reads by the thousand, are not. Blobs are little-endian. A context's text is the join of its
+tokens' texts, see `spelling.spell`; it is stored as ids, and once more case folded, to be searched.
 """
 
 import numpy as np
 
-SCHEMA = "saelab/features/5"
+SCHEMA = "saelab/features/6"
 # Histogram: quarters of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
 PER_OCTAVE = 4
 LOWEST, HIGHEST = -16, 16
@@ -36,6 +37,7 @@ EXAMPLE = np.dtype(
         ("pairs", "<i4"),  # how many of the feature's PAIR records are this example's
     ]
 )
+ID = np.dtype("<i4")  # of a token
 PAIR = np.dtype([("position", "<i4"), ("value", "<f4")])
 STRONG = np.dtype(
     [

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from saelab.errors import UsageError
 from saelab.features.groups import best
+from saelab.features.packing import unpack
 from saelab.features.records import Hit, Passage
-from saelab.features.schema import HOME, PLACE
+from saelab.features.schema import HOME, ID, PLACE
 from saelab.features.vocabulary import Phrase, Vocabulary, phrases
 from saelab.spelling import spell
 
@@ -173,8 +174,8 @@ def _read(library: Library, numbers: list[int]) -> Iterator[_Context]:
     for number, first, ids, documents, examples in library.connection.execute(
         sql, (json.dumps(numbers),)
     ):
-        texts = spell(library.vocabulary.pieces(np.frombuffer(ids, "<i4").tolist()))
-        yield _Context(number, texts, first, documents, np.frombuffer(examples, PLACE))
+        texts = spell(library.vocabulary.pieces(unpack(ids, ID).tolist()))
+        yield _Context(number, texts, first, documents, unpack(examples, PLACE))
 
 
 def passages(library: Library, query: str, limit: int = 20) -> list[Passage]:

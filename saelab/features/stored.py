@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from saelab.errors import UsageError
 from saelab.features import file, schema
+from saelab.features.packing import unpack
 from saelab.features.records import Row
 from saelab.features.vocabulary import Vocabulary
 
@@ -53,10 +54,7 @@ class Stored:
         sql = f"select {', '.join(names)} from feature where id = ?"
         (row,) = self.ask(sql, feature)
         with file.damage(self.path):
-            return [
-                np.frombuffer(blob, schema.LISTS[name])
-                for name, blob in zip(names, row, strict=True)
-            ]
+            return [unpack(blob, schema.LISTS[name]) for name, blob in zip(names, row, strict=True)]
 
     def row(self, feature: int) -> Row:
         """What a list says of a feature."""

@@ -15,7 +15,8 @@ from saelab import digests
 from saelab.features.collect import Contexts
 from saelab.features.examples import Examples
 from saelab.features.lists import Lists
-from saelab.features.schema import BAR, EXAMPLE, LISTS, MORE, PAIR, PLACE, SCHEMA, TABLES
+from saelab.features.packing import pack
+from saelab.features.schema import BAR, EXAMPLE, ID, LISTS, MORE, PAIR, PLACE, SCHEMA, TABLES
 from saelab.features.shown import Shown
 from saelab.spelling import Piece, alone, spell
 
@@ -55,7 +56,7 @@ def write_features(
     sql = f"insert into feature values (?{', ?' * len(LISTS)})"
     for first in range(0, n_features, ROWS):
         last = min(first + ROWS, n_features)
-        blobs = [column.blobs(first, last) for column in each]
+        blobs = [column.packed(first, last) for column in each]
         connection.executemany(sql, zip(range(first, last), *blobs, strict=True))
 
 
@@ -141,7 +142,8 @@ def write_contexts(
     order = np.lexsort((-np.abs(placed_S["place"]["value"]), placed_S["context"]))
     number_C, first_C = np.unique(placed_S["context"][order], return_index=True)
     bounds = np.append(first_C, len(order))
-    blobs = (placed_S["place"][order[start:end]].tobytes() for start, end in pairwise(bounds))
+    places = (placed_S["place"][order[start:end]].tobytes() for start, end in pairwise(bounds))
+    blobs = (pack(one, PLACE.itemsize) for one in places)
     owners: set[int] = set()
     rows = _contexts(number_C.tolist(), contexts, words, blobs, owners)
     connection.executemany("insert into context values (?, ?, ?, ?, ?, ?)", rows)
@@ -168,4 +170,5 @@ def _contexts(
         text = None
         if words is not None:
             text = "".join(spell([words[token] for token in ids_T[first:].tolist()])).casefold()
-        yield number, first, ids_T.astype("<i4").tobytes(), json.dumps(spans), examples, text
+        ids = pack(ids_T.astype(ID).tobytes(), ID.itemsize)
+        yield number, first, ids, json.dumps(spans), examples, text

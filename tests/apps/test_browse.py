@@ -208,7 +208,7 @@ def test_pages_name_a_run_as_the_user_named_its_folder(page, runs, monkeypatch):
     monkeypatch.setattr(server, "run", lambda host, port: None)
     monkeypatch.setenv(PLACES, "")  # is as it was afterwards
     monkeypatch.chdir(runs)
-    browse.serve((Path("."),), 8600)
+    browse.serve((Path(),), 8600)
     shown = body(opened_page(page, run="bare"))
     assert "<code>saelab index bare</code>" in shown
     assert str(runs) not in shown

@@ -49,6 +49,28 @@ def test_a_broken_page_is_refused_when_the_index_is_opened(path: Path):
 
 
 @pytest.mark.parametrize(
+    ("table", "column", "ask"),
+    [
+        ("feature", "pairs", lambda index: index.examples(3)),
+        ("feature", "tokens", lambda index: index.feature(3)),
+        ("context", "tokens", lambda index: index.examples(3)),
+        ("context", "examples", lambda index: index.search("cat", ["contexts"])),
+    ],
+)
+def test_a_list_that_cannot_be_unpacked_is_named_when_it_is_read(path: Path, table, column, ask):
+    with FeatureIndex(path) as opened:
+        assert ask(opened)
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute(f"select id, {column} from {table}").fetchall()
+        # The last bytes are the sum over what was packed.
+        spoiled = [(blob[:-1] + bytes([blob[-1] ^ 1]), number) for number, blob in rows if blob]
+        connection.executemany(f"update {table} set {column} = ? where id = ?", spoiled)
+    connection.close()
+    with FeatureIndex(path) as opened, pytest.raises(FailedRun, match=r"damaged \(a list cannot"):
+        ask(opened)
+
+
+@pytest.mark.parametrize(
     ("table", "ask"),
     [
         ("feature", lambda index: index.feature(3)),

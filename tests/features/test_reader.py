@@ -10,6 +10,7 @@ import pytest
 from saelab.errors import UsageError
 from saelab.features import cofiring, schema
 from saelab.features.listing import Keep
+from saelab.features.packing import unpack
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 from tests.features.test_build import dense_activations
@@ -141,7 +142,7 @@ def test_a_context_is_stored_once_with_its_examples(opened, path):
     with sqlite3.connect(path) as connection:
         rows = connection.execute("select id, examples from context").fetchall()
     assert [number for number, _ in rows] == sorted({e.context for e in examples})
-    stored = sum(len(np.frombuffer(blob, schema.PLACE)) for _, blob in rows)
+    stored = sum(len(unpack(blob, schema.PLACE)) for _, blob in rows)
     assert stored == len(examples) > len(rows)
 
 
@@ -181,10 +182,10 @@ def test_another_version_is_refused_with_both_names(tmp_path, path):
     copy = tmp_path / "features.db"
     copy.write_bytes(path.read_bytes())
     connection = sqlite3.connect(copy)
-    connection.execute("update meta set value = 'saelab/features/0' where key = 'schema'")
+    connection.execute("update meta set value = 'saelab/features/5' where key = 'schema'")
     connection.commit()
     connection.close()
-    with pytest.raises(UsageError, match=r"saelab/features/0.*saelab/features/5.*saelab index"):
+    with pytest.raises(UsageError, match=r"saelab/features/5.*saelab/features/6.*saelab index"):
         FeatureIndex(copy)
 
 

@@ -8,7 +8,6 @@ Files of before there were digests have none, which is no damage.
 
 import hashlib
 import json
-import mmap
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ FIELD = "sha256"  # of a document's own digest, and of an entry's
 DIGEST = re.compile("[0-9a-f]{64}")
 MARK = "saelab-sha256:"  # before a binary file's own digest, so that it is found among its bytes
 BLANK = MARK + "0" * 64  # what a binary file holds until it is sealed
+PIECE = 1 << 22  # bytes of a file that are read at a time
 
 _right: set[tuple] = set()  # path, size, time and digest of the files that this process has read
 
@@ -32,7 +32,7 @@ def sha256(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
-            while piece := file.read(1 << 22):
+            while piece := file.read(PIECE):
                 digest.update(piece)
     return digest.hexdigest()
 
@@ -107,30 +107,49 @@ def _canonical(plain: Any) -> str:
 
 def seal(path: Path) -> None:
     """Write a binary file's own digest in the place of the BLANK that it holds once."""
-    digest = sha256(path)
+    digest, places = sha256(path), _places(path, BLANK)
+    if len(places) != 1:
+        raise ValueError(f"{path} has not one place for its digest")
     with path.open("r+b") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-            at = whole.find(BLANK.encode())
-            once = at >= 0 and at == whole.rfind(BLANK.encode())
-        if not once:
-            raise ValueError(f"{path} has not one place for its digest")
-        file.seek(at + len(MARK))
+        file.seek(places[0] + len(MARK))
         file.write(digest.encode())
 
 
 def is_sealed(path: Path, stored: str) -> bool:
     """Whether the bytes of a binary file, which says `stored` of itself, are those that were
     sealed."""
-    # A private copy of the one page that is changed; the file stays as it is.
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as whole,
-    ):
-        at = whole.find(stored.encode())
-        if at < 0 or len(stored) != len(BLANK):
-            return False
-        whole[at : at + len(BLANK)] = BLANK.encode()
-        return MARK + hashlib.sha256(whole).hexdigest() == stored
+    places = _places(path, stored) if len(stored) == len(BLANK) else []
+    return bool(places) and MARK + _blanked(path, places[0]) == stored
+
+
+def _places(path: Path, text: str) -> list[int]:
+    """Where a text stands in a file, which is read in pieces: mapped, all of it would count as this
+    process's memory."""
+    wanted, places, before = text.encode(), [], b""
+    with path.open("rb") as file:
+        start = 0
+        while piece := file.read(PIECE):
+            window = before + piece
+            at = window.find(wanted)
+            while at >= 0:
+                places.append(start - len(before) + at)
+                at = window.find(wanted, at + 1)
+            start += len(piece)
+            before = window[1 - len(wanted) :]  # too short to hold a text twice
+    return places
+
+
+def _blanked(path: Path, at: int) -> str:
+    """SHA-256 of a file as it was with the BLANK at a place."""
+    digest, start, blank = hashlib.sha256(), 0, BLANK.encode()
+    with path.open("rb") as file:
+        while piece := bytearray(file.read(PIECE)):
+            first, last = max(at - start, 0), min(at + len(blank) - start, len(piece))
+            if first < last:
+                piece[first:last] = blank[start + first - at : start + last - at]
+            digest.update(piece)
+            start += len(piece)
+    return digest.hexdigest()
 
 
 def tensors_right(path: Path) -> bool | None:

@@ -118,3 +118,18 @@ def test_sealing_needs_one_place_for_the_digest(tmp_path: Path):
         (tmp_path / "a").write_bytes(content)
         with pytest.raises(ValueError, match="not one place"):
             digests.seal(tmp_path / "a")
+
+
+@pytest.mark.parametrize("piece", [1, 13, 64, 1 << 22])
+def test_a_seal_holds_however_the_file_is_cut_into_pieces(piece: int, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(digests, "PIECE", piece)
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 50 + digests.BLANK.encode() + b"y" * 33)
+    digests.seal(path)
+    whole = path.read_bytes()
+    stored = whole[50:-33].decode()
+    assert stored != digests.BLANK and digests.is_sealed(path, stored)
+    for at in (0, 49, -33, -1):
+        path.write_bytes(whole)
+        flip(path, at)
+        assert not digests.is_sealed(path, stored)

@@ -82,7 +82,8 @@ def curves(rows: Sequence[dict]) -> go.Figure | None:
         if log and min(y) > 0:
             axis = {"type": "log", **log_ticks(min(y), max(y))}
         figure.update_yaxes(**axis, row=1, col=column)
-        figure.update_xaxes(nticks=4, row=1, col=column)
+        # From 0 on, as a short run has one round number of tokens alone.
+        figure.update_xaxes(nticks=4, rangemode="tozero", row=1, col=column)
     styled(figure, 230)
     figure.update_annotations(font={"size": 12})
     return figure.update_layout(margin={"t": 28})
@@ -129,9 +130,11 @@ def cosines(cosine_F: np.ndarray, null: float, threshold: float) -> go.Figure:
             line={"color": QUIET, "width": 1, "dash": "dot"},
             annotation={"text": name, "font": {"size": 11}},
         )
+    # The lines' names stand above the bars.
+    room = [0, 1.2 * max(int(counts.max()), 1)]
     return figure.update_xaxes(
         title="cosine with the nearest", showgrid=False, range=[0, 1]
-    ).update_yaxes(title="features")
+    ).update_yaxes(title="features", range=room)
 
 
 def heads(rows: Sequence[dict]) -> go.Figure:

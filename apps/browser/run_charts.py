@@ -91,7 +91,7 @@ def curves(rows: Mapping[str, Sequence[Mapping]], color: Mapping[str, str]) -> g
         if log and min(values) > 0:
             axis = {"type": "log", **charts.log_ticks(min(values), max(values))}
         figure.update_yaxes(**axis, row=1, col=column)
-        figure.update_xaxes(nticks=4, row=1, col=column)
+        figure.update_xaxes(nticks=4, rangemode="tozero", row=1, col=column)
     figure = charts.styled(figure, 270)
     figure.update_annotations(font={"size": 12})
     legend = {"orientation": "h", "y": -0.15}

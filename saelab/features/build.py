@@ -206,7 +206,7 @@ def _write(
     del placed_S
     for records, feature_N in statistics.cofiring.strongest():
         lists["cofiring"].add(records, feature_N)
-    writer.add_histograms(statistics.histogram, each, lists["histogram"])
+    writer.add_histograms(statistics.histogram.blocks(), each, lists["histogram"])
     columns.directions_of(subject, lists, promoted, summary)
     by_token = None
     if statistics.tokens is not None:

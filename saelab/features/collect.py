@@ -2,7 +2,7 @@
 grow with the corpus.
 
 A pole is a feature, or one sign of a signed feature. Shapes: C contexts of T positions in a chunk,
-F features, P poles, V vocabulary, N pairs, H histogram bins. Arrays are numpy.
+F features, P poles, V vocabulary, N pairs. Arrays are numpy.
 """
 
 from pathlib import Path
@@ -23,13 +23,12 @@ from saelab.features.examples import (
     peaks,
 )
 from saelab.features.groups import heads
-from saelab.features.schema import HIGHEST, LOWEST, N_BANDS, N_TOP, PER_BAND, PER_OCTAVE
+from saelab.features.pole_sums import PoleSums
+from saelab.features.schema import BINS, LOWEST, N_BANDS, N_TOP, PER_BAND, PER_OCTAVE
 from saelab.features.spool import Spool
-from saelab.features.token_sums import TokenSums
 
 SPARE = 4  # more contexts of highest peak than are shown, as near-duplicates are merged
 N_SAMPLED = 2 * N_BANDS * PER_BAND  # firings drawn per pole, from which the bands are cut
-BINS = PER_OCTAVE * (HIGHEST - LOWEST)
 
 
 class Contexts(NamedTuple):
@@ -52,11 +51,11 @@ class Statistics(NamedTuple):
     """[P] sum of |value|"""
     max: NDArray
     """[P] the largest |value|, 0 if it never fired"""
-    histogram: NDArray
-    """[P, H] counts of |value|"""
+    histogram: PoleSums
+    """counts by pole and bin of |value|"""
     seen: NDArray
     """[V] occurrences of every token; empty without a vocabulary"""
-    tokens: TokenSums | None
+    tokens: PoleSums | None
     """sums by pole and token; None without a vocabulary"""
     top: list[Examples]
     """contexts of highest peak, by pole, in blocks"""
@@ -88,9 +87,11 @@ class Collector:
         self.fired_P = np.zeros(self.n_poles, np.int64)
         self.sum_P = np.zeros(self.n_poles)
         self.max_P = np.zeros(self.n_poles, np.float32)
-        self.histogram = np.zeros(self.n_poles * BINS, np.int32)
+        self.histogram = PoleSums(self.n_poles, BINS, folder / "bins")
         self.seen_V = np.zeros(n_vocabulary, np.int64)
-        self.tokens = TokenSums(self.n_poles, n_vocabulary, folder) if n_vocabulary else None
+        self.tokens: PoleSums | None = None
+        if n_vocabulary:
+            self.tokens = PoleSums(self.n_poles, n_vocabulary, folder / "tokens")
         self.top = Pool(N_TOP + SPARE, self.n_poles, _size, merge=True)
         self.sampled = Pool(N_SAMPLED, self.n_poles, self._draw)
         self.cofiring = Sample(n_features, seed)
@@ -132,7 +133,7 @@ class Collector:
         if len(first := heads(fired.pole)):
             pole_G, largest_G = fired.pole[first], np.maximum.reduceat(size_N, first)
             self.max_P[pole_G] = np.maximum(self.max_P[pole_G], largest_G)
-        np.add.at(self.histogram, fired.pole * np.int64(BINS) + bin_of(fired.value), 1)
+        self.histogram.add(fired.pole, bin_of(fired.value), fired.value)
 
     def result(self) -> Statistics:
         """The statistics of all chunks so far."""
@@ -140,7 +141,7 @@ class Collector:
             fired=self.fired_P,
             absolute_sum=self.sum_P,
             max=self.max_P,
-            histogram=self.histogram.reshape(self.n_poles, BINS),
+            histogram=self.histogram,
             seen=self.seen_V,
             tokens=self.tokens,
             top=self.top.result(),

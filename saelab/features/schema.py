@@ -15,6 +15,7 @@ SCHEMA = "saelab/features/6"
 # Histogram: quarters of octaves of |value|, from 2^-16 to 2^16; the first and last are open.
 PER_OCTAVE = 4
 LOWEST, HIGHEST = -16, 16
+BINS = PER_OCTAVE * (HIGHEST - LOWEST)
 N_TOKENS = 10  # strongest tokens by total, and by mean, of each sign
 N_LISTED = 5  # of them, in the table
 N_FEATURES = 50  # features listed per token

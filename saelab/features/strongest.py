@@ -71,7 +71,7 @@ class _Homes:
 def strongest(
     blocks: Iterable[NDArray], sums_P: NDArray, seen_V: NDArray, n_poles_each: int, strong: Lists
 ) -> Strongest:
-    """From the rows of `TokenSums.blocks`; each feature's strongest tokens go to `strong`. sums_P:
+    """From the rows of `PoleSums.blocks`; each feature's strongest tokens go to `strong`. sums_P:
     each pole's sum of |value| over all tokens; seen_V: occurrences of each token; n_poles_each: of
     a feature, 1 or 2."""
     homes, entropy_P = _Homes(len(seen_V)), np.zeros(len(sums_P))

@@ -16,7 +16,7 @@ from saelab.features.collect import Contexts
 from saelab.features.examples import Examples
 from saelab.features.lists import Lists
 from saelab.features.packing import pack
-from saelab.features.schema import BAR, EXAMPLE, ID, LISTS, MORE, PAIR, PLACE, SCHEMA, TABLES
+from saelab.features.schema import BAR, BINS, EXAMPLE, ID, LISTS, MORE, PAIR, PLACE, SCHEMA, TABLES
 from saelab.features.shown import Shown
 from saelab.spelling import Piece, alone, spell
 
@@ -60,15 +60,15 @@ def write_features(
         connection.executemany(sql, zip(range(first, last), *blobs, strict=True))
 
 
-def add_histograms(histogram_PH: NDArray, n_poles_each: int, bars: Lists) -> None:
-    """Occupied bins: their number, -1 - bin for negative values, ascending by value of the sign."""
-    for first in range(0, len(histogram_PH), ROWS):
-        pole_N, bin_N = histogram_PH[first : first + ROWS].nonzero()
-        pole_N += first
+def add_histograms(blocks: Iterable[NDArray], n_poles_each: int, bars: Lists) -> None:
+    """Occupied bins, from the rows of `PoleSums.blocks`: their number, -1 - bin for negative
+    values, ascending by value of the sign."""
+    for rows_N in blocks:
+        pole_N, bin_N = np.divmod(rows_N["key"], BINS)
         records = np.empty(len(pole_N), BAR)
         negative_N = pole_N % n_poles_each == 1
         records["bin"] = np.where(negative_N, -1 - bin_N, bin_N)
-        records["fired"] = histogram_PH[pole_N, bin_N]
+        records["fired"] = rows_N["fired"]
         bars.add(records, pole_N // n_poles_each)
 
 

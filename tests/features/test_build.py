@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from saelab.errors import FailedRun, UsageError
-from saelab.features import build, cofiring, collect, examples, schema, strongest, token_sums
+from saelab.features import build, cofiring, collect, examples, pole_sums, schema, strongest
 from saelab.features.reader import FeatureIndex
 from tests import toy_index as toy
 
@@ -207,10 +207,10 @@ def test_strong_tokens_equal_the_dense_computation(opened, signed):
 @pytest.mark.parametrize("size", [1, 60])
 def test_chunks_and_buffers_change_nothing(tmp_path, monkeypatch, size, buffered):
     toy.build(tmp_path / "a.db")
-    for module in (examples, token_sums, strongest):
+    for module in (examples, pole_sums, strongest):
         monkeypatch.setattr(module, "BUFFERED", buffered)
-    monkeypatch.setattr(token_sums, "RUNS", 3)
-    monkeypatch.setattr(token_sums, "POLES", 7)
+    monkeypatch.setattr(pole_sums, "RUNS", 3)
+    monkeypatch.setattr(pole_sums, "POLES", 7)
     monkeypatch.setattr(cofiring, "FLOPS", buffered)
     monkeypatch.setattr(examples, "POLES", 5)
     toy.build(tmp_path / "b.db", size=size)

@@ -1,7 +1,8 @@
-"""What every pole fires on which token, summed over a corpus in bounded memory: sorted runs on
-disk, merged at the end.
+"""What every pole fires on which token, or how strongly, summed over a corpus in bounded memory:
+sorted runs on disk, merged at the end.
 
-Shapes: P poles, V vocabulary, N rows, each of one pole and token. Arrays are numpy.
+Shapes: P poles, V kinds (tokens of a vocabulary, bins of a histogram), N rows, each of one pole and
+kind. Arrays are numpy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ from saelab.features.spool import Spool
 BUFFERED = 500_000  # rows held before they are summed up and written
 RUNS = 24  # written before they are merged into one
 POLES = 1024  # whose rows are merged at a time
-ROW = np.dtype([("key", "<i8"), ("total", "<f8"), ("fired", "<i4")])  # key: pole x V + token
+ROW = np.dtype([("key", "<i8"), ("total", "<f8"), ("fired", "<i4")])  # key: pole x V + kind
 
 
 class Run(NamedTuple):
@@ -34,29 +35,30 @@ class Run(NamedTuple):
         return self.spool.rows(int(self.bounds[number]), int(self.bounds[number + 1]))
 
 
-class TokenSums:
-    """Running sums of values and counts of firings per pole and token; runs lie in `folder`.
+class PoleSums:
+    """Running sums of values and counts of firings per pole and kind; runs lie in files whose names
+    begin with that of `path`.
 
-    >>> sums = TokenSums(n_poles, n_vocabulary, folder)
+    >>> sums = PoleSums(n_poles, n_vocabulary, folder / "tokens")
     >>> sums.add(fired.pole, fired.token, fired.value)
     >>> rows_N = np.concatenate([*sums.blocks()])
     """
 
-    def __init__(self, n_poles: int, n_vocabulary: int, folder: Path) -> None:
-        self.n_poles, self.n_vocabulary, self.folder = n_poles, n_vocabulary, folder
+    def __init__(self, n_poles: int, n_kinds: int, path: Path) -> None:
+        self.n_poles, self.n_kinds, self.path = n_poles, n_kinds, path
         # The keys at which blocks of POLES poles begin, and the end.
         first_B = np.append(np.arange(0, n_poles, POLES), n_poles)
-        self.edges = first_B * np.int64(n_vocabulary)
+        self.edges = first_B * np.int64(n_kinds)
         self.held: list[NDArray] = []
         self.runs: list[Run] = []
         self.n_written = 0
 
-    def add(self, pole_N: NDArray, token_N: NDArray, value_N: NDArray) -> None:
+    def add(self, pole_N: NDArray, kind_N: NDArray, value_N: NDArray) -> None:
         """Count firings, given by ascending pole."""
-        order = stable_order(token_N, self.n_vocabulary)
+        order = stable_order(kind_N, self.n_kinds)
         order = order[stable_order(pole_N[order], self.n_poles)]
         rows_N = np.empty(len(order), ROW)
-        rows_N["key"] = pole_N[order] * np.int64(self.n_vocabulary) + token_N[order]
+        rows_N["key"] = pole_N[order] * np.int64(self.n_kinds) + kind_N[order]
         rows_N["total"], rows_N["fired"] = value_N[order], 1
         self.held.append(_added(rows_N))
         if sum(map(len, self.held)) > BUFFERED:
@@ -66,7 +68,7 @@ class TokenSums:
                 self._merge()
 
     def _write(self, blocks: Iterable[NDArray]) -> None:
-        spool = Spool(self.folder / f"tokens-{self.n_written}", ROW)
+        spool = Spool(self.path.with_name(f"{self.path.name}-{self.n_written}"), ROW)
         bounds = np.zeros(len(self.edges), np.int64)
         for rows_N in blocks:
             spool.append(rows_N)

@@ -67,13 +67,16 @@ class Sample:
 
         Two features that fire on n and m of the B tokens, and on b of them both, have Jaccard
         b / (n + m - b), by which they are ordered (ties: the lower number), and pointwise mutual
-        information log2(b B / (n m)) bits. Pairs with b < LEAST are left out.
+        information log2(b B / (n m)) bits. Pairs with b < LEAST are left out. The sample is emptied
+        on the way, as both it and what is made of it would be twice as much.
         """
         from scipy.sparse import csr_matrix
 
         none = np.zeros(0, np.int32)
         features_N = np.concatenate([none, *(part for _, part, _ in self.parts)])
         starts_B = np.cumsum(np.concatenate([[0], *(count_T for *_, count_T in self.parts)]))
+        n_tokens = self.n_tokens
+        self.parts, self.n_firings = [], 0
         entries = (np.ones(len(features_N), np.int32), features_N, starts_B)
         fired_BF = csr_matrix(entries, shape=(len(starts_B) - 1, self.n_features))
         fired_FB = fired_BF.T.tocsr()
@@ -83,7 +86,7 @@ class Sample:
         block_F = (np.cumsum(work_F) - work_F) // FLOPS
         edges = np.append(np.flatnonzero(np.diff(block_F, prepend=-1)), self.n_features)
         for first, last in pairwise(edges.tolist()):
-            yield _block(fired_FB[first:last] @ fired_BF, first, n_F, self.n_tokens)
+            yield _block(fired_FB[first:last] @ fired_BF, first, n_F, n_tokens)
 
 
 def _block(both: Any, first: int, n_F: NDArray, n_tokens: int) -> tuple[NDArray, NDArray]:

@@ -220,7 +220,7 @@ class Pool:
         part = examples(fired, index[better], bounds)
         self.parts.append(part)
         self.buffered += len(part.value) + len(part.values)
-        if self.buffered > max(BUFFERED, self.held // 4):
+        if self.buffered > max(BUFFERED, self.held // 8):
             self._compress()
 
     def _compress(self) -> None:

@@ -52,7 +52,7 @@ STRONG = np.dtype(
         ("coverage", "<f4"),
     ]
 )
-HOME = np.dtype([("feature", "<i4"), ("sign", "i1"), ("selectivity", "<f8"), ("coverage", "<f8")])
+HOME = np.dtype([("feature", "<i4"), ("sign", "i1"), ("selectivity", "<f4"), ("coverage", "<f4")])
 LOGIT = np.dtype([("token", "<i4"), ("value", "<f4")])
 NEIGHBOUR = np.dtype([("feature", "<i4"), ("cosine", "<f4")])
 COFIRING = np.dtype([("feature", "<i4"), ("both", "<i4"), ("jaccard", "<f4"), ("pmi", "<f4")])

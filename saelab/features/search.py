@@ -108,7 +108,8 @@ def _at_tokens(library: Library, name: str, tokens: list[int]) -> Iterator[Hit]:
     token_N = np.repeat([token for token, _ in rows], [len(part) for part in homes])
     kept = np.flatnonzero(library.kept[home_N["feature"]])
     home_N, token_N = home_N[kept], token_N[kept]
-    score_N = home_N["selectivity"] * home_N["coverage"]
+    # In float64: products rounded once more would make ties of scores that differ.
+    score_N = home_N["selectivity"].astype(np.float64) * home_N["coverage"]
     kept = best(home_N["feature"], score_N, 1)
     kept = kept[np.argsort(-score_N[kept], kind="stable")[:MOST]]
     for (feature, sign, *factors), token in zip(

@@ -1,6 +1,5 @@
-"""The one way to get a run's SAE together with the cache and the model that it belongs to.
-Importing this imports nothing heavy.
-"""
+"""The one way to get a run's SAE together with the cache and the model that it belongs to; light
+to import."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -97,8 +97,8 @@ saelab.foreign: saelab.digests saelab.errors saelab.formats saelab.looking saela
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explaining saelab.features
     saelab.files saelab.foreign saelab.formats saelab.looking saelab.origin saelab.outdated
     saelab.runs
-saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.formats
-    saelab.joint saelab.models saelab.origin saelab.runs
+saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.files
+    saelab.formats saelab.joint saelab.models saelab.origin saelab.runs
 saelab.indexing: saelab.activations saelab.coder saelab.cross_layer saelab.errors saelab.features
     saelab.one_layer saelab.opening saelab.sae
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen

@@ -117,6 +117,7 @@ class FromImages:
         self.plan = replace(plan, split_rule=self.split.rule)
         self.names: list[str] = []
         self.notes: dict[str, Any] = {}
+        self._sha = hashlib.sha256()
         # What was decoded for `pieces` and is not yet run: at most a few shards of it.
         self._pixels: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
 
@@ -128,24 +129,27 @@ class FromImages:
     def pieces(self) -> Iterator[Piece]:
         """An image each, in order; those that cannot be decoded are left out and named."""
         self.names, skipped = [], Skipped(self.strict)
+        self._sha = hashlib.sha256(f"{self.preparer.grid} {self.n_images}".encode())
         counted_1T = torch.ones(1, self.plan.context, dtype=torch.bool)
         counted_1T[:, : self.preparer.grid.prefix] = False
         for number in range(self.n_images):
             name = self.images.names[number]
             try:
-                self._keep(number)
+                pixels = self._keep(number)
             except Undecodable as error:
                 skipped.file(error)
                 continue
             owner = len(self.names)
             self.names.append(name)
+            self._sha.update(name.encode("utf-8", "surrogatepass"))
+            self._sha.update(pixels.tobytes())
             at_T = torch.arange(self.plan.context)
             tokens_1T = (owner * self.plan.context + at_T)[None] % 2**31
             owners_1T = torch.full_like(tokens_1T, owner)
             split = SPLITS[int(self.split.holds_out(name))]
             yield Piece(split, tokens_1T, owners_1T, torch.tensor([number]), counted_1T)
         grid = self.preparer.grid._asdict()
-        self.notes = {IMAGES: {**grid, "digest": self._digest()}, **skipped.notes()}
+        self.notes = {IMAGES: {**grid, "digest": self._sha.hexdigest()}, **skipped.notes()}
 
     def _keep(self, number: int) -> NDArray[np.uint8]:
         pixels = self.preparer.pixels(self.images.read(number))
@@ -154,17 +158,14 @@ class FromImages:
             self._pixels.popitem(last=False)
         return pixels
 
-    def _digest(self) -> str:
-        """SHA-256 over the images' names and how they are cut up."""
-        sha = hashlib.sha256(f"{self.preparer.grid} {self.n_images}".encode())
-        for name in self.names:
-            sha.update(name.encode("utf-8", "surrogatepass"))
-        return sha.hexdigest()
-
     def is_unchanged(self, notes: Mapping[str, Any]) -> bool:
-        """Scenes of a seed are what they were; of all else this is not known."""
+        """Scenes of a seed are what they were; of all else this is not known before it is read."""
         held = notes.get(IMAGES) or {}
         return self.images.name == "scenes" and held.get("rows") == self.preparer.grid.rows
+
+    def was_read(self, notes: Mapping[str, Any]) -> bool:
+        """Whether the images read last, pixel by pixel, are those of a cache's manifest."""
+        return notes.get(IMAGES) == self.notes[IMAGES]
 
     def acts(self, piece: Piece) -> Iterator[dict[str, Tensor]]:
         """What the model computes, a forward pass at a time."""

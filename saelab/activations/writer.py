@@ -75,7 +75,8 @@ def _check_unchanged(source: Source, out: Path) -> None:
         return
     pieces = enumerate(shards(source.pieces(), source.plan.shard_contexts))
     same = [number < folder.n_held and folder.is_of(number, shard) for number, shard in pieces]
-    if len(same) != folder.n_held or not all(same):
+    was_read = getattr(source, "was_read", lambda notes: True)
+    if len(same) != folder.n_held or not all(same) or not was_read(folder.manifest):
         raise UsageError(
             f"{folder.out} holds another text: {source.plan.text} is not what it was when it was "
             "made; choose another --out"

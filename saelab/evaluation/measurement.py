@@ -76,11 +76,14 @@ class Measurement:
         widths: Sequence[int] = (),
         outputs: Outputs | None = None,
     ) -> None:
-        if model is None and hooks[0] != hooks[1]:
-            raise UsageError(
-                f"an SAE from {hooks[0]} to {hooks[1]} is measured in its model: name it"
-            )
         self.model = model if getattr(model, "reads_text", True) else None
+        if self.model is None and outputs is None and hooks[0] != hooks[1]:
+            lacking = (
+                "name it" if model is None else "name its inputs, --images of a model of images"
+            )
+            raise UsageError(
+                f"an SAE from {hooks[0]} to {hooks[1]} is measured in its model: {lacking}"
+            )
         self.hooks, self.whole, self.outputs = hooks, whole, outputs
         self.coded = {name: coded(sae) for name, sae in saes.items()}
         self.rows = known | self.coded
@@ -114,9 +117,9 @@ class Measurement:
     def add(self, chunk: Contexts) -> None:
         """Run the model clean and with every row spliced in, and add what was measured; the cached
         activations are read only for a part."""
-        tokens_CT, cached_CTD, documents_CT, counted_CT = chunk
+        _, cached_CTD, documents_CT, counted_CT = chunk
         spliced_at = self.whole or self.hooks[1]
-        splice, acts = self._run(tokens_CT, cached_CTD, spliced_at)
+        splice, acts = self._run(chunk, spliced_at)
         acts = {name: acts_CTD.to(self.weights) for name, acts_CTD in acts.items()}
         cached_CTD = cached_CTD.to(self.weights) if self.whole else cached_CTD
         x_CTD, target_CTD = (
@@ -207,13 +210,14 @@ class Measurement:
         if self.watch:
             self.watch(name, code)
 
-    def _run(
-        self, tokens_CT: Tensor, cached_CTD: Tensor, hook: str
-    ) -> tuple[Splice | None, dict[str, Tensor]]:
+    def _run(self, chunk: Contexts, hook: str) -> tuple[Splice | None, dict[str, Tensor]]:
         """The clean run, ready to be spliced at the hook unless there are no losses, and its
         activations; without a model the cached ones."""
+        tokens_CT, cached_CTD, *_ = chunk
         names = dict.fromkeys([hook, *(() if self.whole else self.hooks)])
         points = [part for name in names for part in joint.parts(name)]
+        if self.model is None and self.outputs is not None and len(names) > 1:
+            return None, self.outputs.acts(chunk, [*names])
         if self.model is None:
             return None, {name: cached_CTD for name in names}
         if not self.no_losses:

@@ -4,7 +4,7 @@ hook.
 Shapes: C inputs, T positions, D width, N positions that count.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,6 +35,10 @@ class Outputs(NamedTuple):
 
     model: Encoder
     inputs: Inputs
+
+    def acts(self, chunk: Contexts, hooks: Sequence[str]) -> dict[str, Tensor]:
+        """[C, T, D] by hook point: what the model computes there."""
+        return encode(self.model, self.inputs(chunk.documents[:, 0]), read=hooks).acts
 
     def of(self, chunk: Contexts, hook: str, replaced: Mapping[str, Tensor]) -> Effect:
         """Its outputs with each of the activations [C, T, D] in place where positions count; the

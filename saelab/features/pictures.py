@@ -95,12 +95,14 @@ def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _packed(labels_HWK: NDArray[np.int16]) -> bytes:
-    """A grey PNG of the kinds one below the other, 0 where a pixel has no label."""
+    """A grey PNG, of 16 bits where labels need them, of the kinds one below the other, 0 where a
+    pixel has no label."""
     from PIL import Image
 
     stacked = np.concatenate([*np.moveaxis(labels_HWK + 1, -1, 0)])
     file = io.BytesIO()
-    Image.fromarray(stacked.astype(np.uint8)).save(file, "PNG")
+    held = np.uint8 if stacked.max(initial=0) < 256 else np.uint16
+    Image.fromarray(stacked.astype(held)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -61,11 +61,13 @@ class Preparer:
         """[h, w, K]: the labels of its pixels in the model's size, each the nearest pixel's."""
         from PIL import Image
 
-        said = [
-            self._sized(Image.fromarray((column + 1).astype(np.uint8)).convert("RGB"), resample=0)
-            for column in np.moveaxis(labels_HWK, -1, 0)
-        ]
-        return np.stack([one[..., 0] for one in said], -1).astype(np.int16) - 1
+        said = []
+        for column_HW in np.moveaxis(labels_HWK.astype(np.int32) + 1, -1, 0):
+            # A colour holds eight bits, a label more: two colours hold it.
+            split_HW3 = np.stack([column_HW & 255, column_HW >> 8, 0 * column_HW], -1)
+            sized = self._sized(Image.fromarray(split_HW3.astype(np.uint8)), resample=0)
+            said.append(sized[..., 0] + 256 * sized[..., 1].astype(np.int32) - 1)
+        return np.stack(said, -1).astype(np.int16)
 
     def _sized(self, image: Any, **options: Any) -> NDArray[np.uint8]:
         # A processor that crops may enlarge what has the right size already.
@@ -104,15 +106,33 @@ def prepared_for(model: Any) -> Preparer:
         raise UsageError(
             f"{model.located.name} has no image processor: {str(error).splitlines()[0]}"
         ) from None
-    return Preparer(processor, grid_of(model))
+    return Preparer(processor, _read_grid(model, processor))
 
 
-def grid_of(model: Any) -> Grid:
-    """The grid of a model's patches, told by running it once."""
+def _read_grid(model: Any, processor: Any) -> Grid:
+    """The grid of the images that the processor gives where the model reads them, as DINOv2 reads
+    others than those of its configuration; else the configuration's."""
+    from PIL import Image
+
+    grid = grid_of(model)
+    blank = Image.new("RGB", grid.size[::-1])
+    given = processor(images=blank, return_tensors="np")["pixel_values"].shape[2:]
+    if given == grid.size:
+        return grid
+    try:
+        other = grid_of(model, given)
+    except (ValueError, RuntimeError):  # what models raise at images of another size
+        return grid
+    return other if other.size == given and other.prefix == grid.prefix else grid
+
+
+def grid_of(model: Any, size: tuple[int, int] | None = None) -> Grid:
+    """The grid of a model's patches, told by running it once. size: height and width in pixels
+    (None: those of its configuration)."""
     from saelab.models.encoders import encode
 
     config = getattr(model.plain.config, "vision_config", model.plain.config)
-    height, width = _pair(config.image_size)
+    height, width = size or _pair(config.image_size)
     patch, _ = _pair(config.patch_size)
     blank = torch.zeros(1, getattr(config, "num_channels", 3), height, width)
     length = encode(model, {"pixel_values": blank.to(next(model.parameters()))}).output.shape[1]

@@ -14,7 +14,7 @@ from saelab.activations.seen import Looking
 from saelab.errors import UsageError
 from saelab.models.encoders import encode
 from saelab.pictures import prepared_for
-from tests.pictures.tiny import KINDS, SIZE, folder
+from tests.pictures.tiny import KINDS, SIZE, folder, noise
 
 HOOK = "blocks.0.hook_resid_post"
 N = 24
@@ -23,10 +23,7 @@ N = 24
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """N images of noise, one of which is broken."""
-    at, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for number in range(N):
-        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-        Image.fromarray(pixels).save(at / f"{number:02}.png")
+    at = noise(tmp_path_factory.mktemp("images"), N)
     (at / "05.png").write_bytes(b"no image")
     return at
 
@@ -85,6 +82,43 @@ def test_a_processor_that_enlarges_and_crops_does_so_with_images_of_the_model_s_
     image = Image.open(images / "01.png")
     theirs = processor(images=image, return_tensors="pt")["pixel_values"]
     assert torch.allclose(mine.normal(mine.pixels(image)[None]), theirs, atol=1e-4)
+
+
+def test_a_processor_of_another_size_sets_the_grid_where_the_model_reads_it(images, tmp_path):
+    import transformers
+
+    processor = transformers.ViTImageProcessor(size={"height": SIZE // 2, "width": SIZE // 2})
+    image = Image.open(images / "01.png")
+    small = folder("Dinov2WithRegistersModel", tmp_path / "dino")
+    processor.save_pretrained(small)
+    model = models.load(str(small))
+    mine = prepared_for(model)
+    assert mine.grid == (2, 2, 4, 5)
+    out = encode(model, {"pixel_values": mine.normal(mine.pixels(image)[None])}).output
+    assert out.shape[1] == mine.grid.length
+    cache = Cache.write(tmp_path / "cache", from_images(model, str(images), [HOOK]))
+    assert cache.n_tokens("train") + cache.n_tokens("held_out") == 4 * (N - 1)
+    # A ViT reads images of its own size alone.
+    fixed = folder("ViTModel", tmp_path / "vit")
+    processor.save_pretrained(fixed)
+    with pytest.raises(UsageError, match="gives 8 x 8 pixels, the model reads 16 x 16"):
+        prepared_for(models.load(str(fixed))).pixels(image.resize((12, 20)))
+
+
+def test_a_cache_of_images_is_of_their_pixels_not_of_their_names_alone(made, tmp_path):
+    model, _ = made
+    held = noise(tmp_path / "images", 4)
+
+    def write() -> Cache:
+        return Cache.write(tmp_path / "cache", from_images(model, str(held), [HOOK]))
+
+    digest = write().manifest["images"]["digest"]
+    assert write().manifest["images"]["digest"] == digest
+    image = Image.open(held / "03.png")
+    image.putpixel((0, 0), (255 - image.getpixel((0, 0))[0], 0, 0))
+    image.save(held / "03.png")
+    with pytest.raises(UsageError, match="is not what it was when it was made"):
+        write()
 
 
 def test_another_model_s_patches_are_refused(made, tmp_path):

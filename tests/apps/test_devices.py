@@ -30,6 +30,7 @@ from saelab.kernels import backend
 from saelab.models import running
 from saelab.origin import Origin
 from tests.conftest import HOOK, SECOND_HOOK
+from tests.pictures import tiny
 from tests.pretend import NAME, pretend_accelerator, products
 from training.reproduce import compare, data, g_sae
 from training.reproduce.claims import Settings
@@ -73,6 +74,7 @@ def lines(
     tiny_corpus: Path,
     tiny_cache: Path,
     letters: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
     """The command lines that are walked, by verb and what is special; run, run2 and out are folders
     of each walk's own."""
@@ -82,10 +84,14 @@ def lines(
     live += "--tokens 1024 --batch 128 --ring 512 --keep 600"
     sizes = "--n 4 --held-out 12 --repeats 1 --truth none --out out"
     circuits = f"--model {tiny_model} --prompts {letters} {sizes} --method"
+    at = tmp_path_factory.mktemp("pictures")
+    seen = f"--model {tiny.folder('ViTModel', at / 'vit')} --images {tiny.noise(at / 'images', 30)}"
     return {
         "capture": f"{text} --dtype float32 --hook {SECOND_HOOK}",
         "capture gradients": f"{text} --gradients",
         "capture check": f"--check run --model {tiny_model} --cache {tiny_cache} --tokens 300",
+        "capture images": f"{seen} --hook blocks.0.hook_out --dtype float32 --out out",
+        "train dictionary": f"{train} --out out --dictionary orthogonal",
         "train live": f"{live} --out out --backend reference",
         "train": f"{train} --out out --backend reference",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
@@ -114,7 +120,8 @@ def lines(
 
 
 NAMES = (
-    *("capture", "capture gradients", "capture check", "train", "train live", "eval controls"),
+    *("capture", "capture gradients", "capture check", "capture images"),
+    *("train", "train dictionary", "train live", "eval controls"),
     *(
         "index",
         "compare",

@@ -12,6 +12,7 @@ from saelab import SAE, models
 from saelab.activations import Cache
 from saelab.activations.from_images import from_images
 from saelab.activations.seen import Looking
+from saelab.errors import UsageError
 from saelab.evaluation import evaluate
 from saelab.evaluation.outputs import Outputs
 from saelab.features import build
@@ -107,6 +108,52 @@ def test_packed_labels_come_back():
     from saelab.features.pictures import _packed
 
     assert np.array_equal(labels_of(_packed(labels), 2), labels)
+    many = np.array([[[254, -1], [255, 256], [12_345, 3]]], np.int16)
+    assert np.array_equal(labels_of(_packed(many), 2), many)
+
+
+def test_labels_of_many_classes_are_resized_with_their_image(made):
+    model, cache, _ = made
+    preparer = Looking(cache, model).preparer
+    labels = np.full((2 * SIZE, 2 * SIZE, 1), 300, np.int16)
+    labels[SIZE:, :, 0], labels[:, SIZE:, 0] = -1, 254
+    sized = preparer.labels(labels)[..., 0]
+    assert sized.shape == (SIZE, SIZE)
+    assert (sized[:8, :8] == 300).all() and (sized[8:, :8] == -1).all()
+    assert (sized[:, 8:] == 254).all()
+
+
+def test_a_transcoder_is_measured_on_what_the_model_computes_of_the_images(tmp_path, made):
+    model, cache, _ = made
+    below, above = HOOK, "blocks.1.hook_resid_post"
+    looking = Looking(cache, model)
+    both = Cache.write(
+        tmp_path / "both",
+        from_images(model, str(cache.plan.text), [below, above], dtype="float32"),
+    )
+    transcoder = SAE(16, 32, Choice(4), transcoder=True)
+    transcoder.origin = Origin(hook=below, target=above, model=both.identity)
+    report = evaluate(transcoder, both, outputs=Outputs(model, looking.inputs))
+    n_tokens = report["tokens"]
+    chunks = [
+        (x.acts[x.counted], y.acts[y.counted])
+        for x, y in zip(
+            both.contexts(below, "held_out"), both.contexts(above, "held_out"), strict=True
+        )
+    ]
+    x_ND, y_ND = (torch.cat(each) for each in zip(*chunks, strict=True))
+    assert len(x_ND) == n_tokens
+
+    def fvu(target_ND: torch.Tensor) -> float:
+        error = (transcoder(x_ND).detach() - target_ND).square().sum()
+        return float(error / (target_ND - target_ND.mean(0)).square().sum())
+
+    assert report["fvu"]["value"] == pytest.approx(fvu(y_ND), rel=1e-4)
+    assert report["fvu"]["value"] != pytest.approx(fvu(x_ND), rel=1e-2)
+    with pytest.raises(UsageError, match="measured in its model: name its inputs, --images"):
+        evaluate(transcoder, both, model)
+    with pytest.raises(UsageError, match=r"measured in its model: name it$"):
+        evaluate(transcoder, both)
 
 
 def test_a_protein_model_goes_through_the_same_door(tmp_path):

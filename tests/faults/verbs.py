@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from saelab.activations import plan
 from tests.conftest import HOOK, make_cache, make_corpus, make_model
+from tests.pictures import tiny
 
 SHARD_BYTES = 48 * 32 * 32 * 4  # of 48 contexts of the tiny model
 SWEEP = "--features 64 --batch 128 --checkpoint-every 8 --log-every 3 --resume"
@@ -51,6 +52,15 @@ VERBS = (
         f"capture --model ../model --text ../text --hook {HOOK} --tokens 4k --out cache",
         events=True,
     ),
+    Verb(
+        "dictionary",
+        "train --dictionary orthogonal --cache ../cache --out run --k 4 --tokens 2560 --resume",
+    ),
+    Verb(
+        "capture images",
+        "capture --model ../vit --images ../images --hook blocks.0.hook_out --out cache",
+        events=True,
+    ),
     Verb("index", "index run --tokens 500", True, True),
     Verb("explain", "explain run --tokens 500 --held-out 100", True),
     Verb("eval", "eval run --tokens 500", True),
@@ -75,6 +85,8 @@ def prepare(place: Path) -> None:
     (place / "text").mkdir(parents=True)
     make_corpus(place / "text")
     make_model(place / "model")
+    tiny.folder("ViTModel", place / "vit")
+    tiny.noise(place / "images", 60)
     make_cache(place / "model", place / "text", place / "cache", n_tokens=6000, hooks=[HOOK])
     (place / "sweep.yaml").write_text("k: [3, 4]\n")
     rows = (

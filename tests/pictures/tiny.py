@@ -39,3 +39,16 @@ def folder(kind: str, at: Path, **changes: Any) -> Path:
         options["crop_size"] = {"height": size, "width": size}
     getattr(transformers, name)(**options).save_pretrained(at)
     return at
+
+
+def noise(at: Path, n: int, seed: int = 0) -> Path:
+    """A folder of n images of noise, of the models' size."""
+    import numpy as np
+    from PIL import Image
+
+    at.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for number in range(n):
+        pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        Image.fromarray(pixels).save(at / f"{number:02}.png")
+    return at

@@ -5,6 +5,7 @@ import contextlib
 import io
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from apps.cli import VERBS, main
 from saelab.evaluation import rows
 from tests.conftest import ROOT
+from training import recipes
 
 README = (ROOT / "README.md").read_text()
 
@@ -23,9 +25,14 @@ def test_make_clean_leaves_what_was_trained():
 
 @pytest.fixture(scope="module")
 def printed(bundled: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The run of a small demo, and what it printed."""
+    """The run of a small demo with an eighth of its features, and what it printed."""
     out = tmp_path_factory.mktemp("demo") / "demo"
-    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+    recipe = replace(recipes.read("demo"), features=512)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(io.StringIO()) as stdout,
+    ):
+        patch.setattr(recipes, "read", lambda name: recipe)
         assert main(["demo", "--out", str(out), "--tokens", "110k", "--no-browse"]) == 0
     return out, stdout.getvalue()
 

@@ -108,6 +108,7 @@ def test_the_probe_measures_once_and_is_remembered(fresh_probe, monkeypatch):
 def test_the_probe_measures_again_on_another_machine_and_after_a_damaged_file(
     fresh_probe, monkeypatch
 ):
+    monkeypatch.setattr(probe, "_milliseconds", lambda: {"bfloat16": 5.0, "float32": 5.0})
     probe.probe()
     for text in (
         json.dumps({**json.loads(fresh_probe.read_text()), "machine": {"processor": "other"}}),
@@ -154,6 +155,7 @@ def test_nothing_is_remembered_where_nothing_can_be_written(monkeypatch, tmp_pat
     assert remembered.user_folder() is None
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     assert remembered.compiled_folder() is None
+    monkeypatch.setattr(probe, "_milliseconds", lambda: {"bfloat16": 5.0, "float32": 5.0})
     probe.probe.cache_clear()
     assert probe.probe()["remembered"] is None
     probe.probe.cache_clear()

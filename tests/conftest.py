@@ -3,6 +3,7 @@ run for the whole session."""
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def bundled() -> str:
     return "bundled"
 
 
+def read_only(folder: Path) -> Iterator[Path]:
+    """The folder for a session's tests, which fails at their end if one of them wrote into it: what
+    others find there would depend on their order."""
+
+    def files() -> dict[Path, tuple[int, int]]:
+        of = {path: path.stat() for path in folder.rglob("*")}
+        return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in of.items()}
+
+    before = files()
+    yield folder
+    changed = [path for path, stat in files().items() if before.get(path) != stat]
+    assert not changed, f"tests share {folder.name} and one wrote into it: {changed}"
+
+
 def make_model(
     folder: Path, seed: int = 0, *, n_embd: int = 32, n_layer: int = 2, n_head: int = 4
 ) -> Path:
@@ -77,9 +92,9 @@ def make_model(
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Folder of a tiny random model."""
-    return make_model(tmp_path_factory.mktemp("models") / "tiny")
+    yield from read_only(make_model(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 def make_corpus(folder: Path) -> Path:
@@ -95,9 +110,9 @@ def make_corpus(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of 90 text files of random words, ten of which are held out by their names."""
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
+    yield from read_only(make_corpus(tmp_path_factory.mktemp("corpus")))
 
 
 def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Path:
@@ -118,10 +133,11 @@ def make_cache(model: Path | str, text: Path | str, out: Path, **options) -> Pat
 @pytest.fixture(scope="session")
 def tiny_cache(
     tiny_model: Path, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A finished cache of the tiny model over the tiny corpus, two hooks, float32. Read only: tests
-    that change it copy it."""
-    return make_cache(tiny_model, tiny_corpus, tmp_path_factory.mktemp("caches") / "tiny")
+) -> Iterator[Path]:
+    """A finished cache of the tiny model over the tiny corpus, two hooks, float32. Tests that
+    change it copy it."""
+    folder = tmp_path_factory.mktemp("caches") / "tiny"
+    yield from read_only(make_cache(tiny_model, tiny_corpus, folder))
 
 
 def make_run(cache: Path, out: Path) -> Path:
@@ -142,6 +158,6 @@ def make_run(cache: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training run on the tiny cache. Read only."""
-    return make_run(tiny_cache, tmp_path_factory.mktemp("runs") / "tiny")
+def tiny_run(tiny_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished training run on the tiny cache. Tests that write into it copy it."""
+    yield from read_only(make_run(tiny_cache, tmp_path_factory.mktemp("runs") / "tiny"))

@@ -70,8 +70,11 @@ def test_a_report_that_lacks_losses_without_a_reason_is_no_report(run: Path, cap
         check(report, "report")
 
 
-def test_several_runs_are_shown_beside_one_that_has_losses(run: Path, tiny_run: Path, capsys):
-    assert main(["eval", str(run), str(tiny_run), "--tokens", "1000"]) == 0
+def test_several_runs_are_shown_beside_one_that_has_losses(
+    run: Path, tiny_run: Path, tmp_path: Path, capsys
+):
+    other = shutil.copytree(tiny_run, tmp_path / "run")
+    assert main(["eval", str(run), str(other), "--tokens", "1000"]) == 0
     printed = capsys.readouterr().out
     assert "CE recovered" in printed and f"{run}: no losses of the model: it has no" in printed
 

@@ -7,9 +7,11 @@ Each page at 1440 and 820 pixels, light and dark, in a real Chromium whose reque
 the server are cut off: a page that asks elsewhere fails.
 """
 
+import contextlib
 import io
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,10 @@ from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Browser, Route, sync_playwright
+
+from saelab.errors import FailedRun, UsageError
+from saelab.features.reader import FeatureIndex
+from saelab.files import read_json, write_json
 
 HERE = Path(__file__).resolve().parent / "pictures"
 PORT = 8719
@@ -43,18 +49,30 @@ PAGES = {
     "compare": ("/compare", "h1, h2, p.empty"),
     "circuits": ("/circuits", "h1, p.empty"),
     "graphs": ("/graphs", ".graph canvas, p.empty"),
+    "picture": ("/picture?run={images}&context={context}&labels={kind}", "table"),
+    "picture-feature": ("/feature?run={images}&feature={shown}", ".examples"),
 }
 KINDS = {"circuits": "circuit.json", "graphs": "graphs.json"}  # pages of files that runs may lack
-# Where there is no index, no text, and for what there is not; `browse` refuses a folder without
-# runs.
+# What pages say where a run lacks something, and of what there is not.
 WITHOUT = {
+    "no-index-overview": ("/?run=bare", "h1"),
     "no-index-features": ("/features?run=bare", ".empty"),
     "no-index-feature": ("/feature?run=bare&feature=7", ".empty"),
+    "other-schema": ("/features?run=old", ".empty"),
+    "damaged-index": ("/features?run=cut", ".empty"),
+    "unfinished": ("/?run=begun", "h1, .empty"),
     "no-text-prompt": ("/prompt?run=demo", ".empty"),
+    "no-model-prompt": ("/prompt?run=moved&text=def+mean(values):", ".empty:not([role])"),
     "no-feature": ("/feature?run=demo&feature=1000000000", ".empty"),
+    "silent-feature": ("/feature?run=demo&feature={silent}", ".empty"),
     "nothing-found": ("/features?run=demo&q=zyxwvutsrq", "table, .empty"),
+    "no-image": ("/picture?run=demo", ".empty"),
     "no-such-run": ("/?run=gone", ".empty"),
+    "not-compared": ("/compare?run=demo&other=bare", ".empty"),
+    "no-circuits": ("/circuits", ".empty"),
+    "no-graphs": ("/graphs", ".empty"),
 }
+ALONE = {"one-run-compare": ("/compare", ".empty")}  # of a folder with one run
 
 
 def within(route: Route) -> None:
@@ -110,17 +128,65 @@ def serve(runs: Path, pages: dict[str, tuple[str, str]], pause: int) -> None:
         server.wait(10)
 
 
+def filled(pages: dict[str, tuple[str, str]], known: dict[str, object]) -> dict:
+    """The pages whose addresses need no more than is known."""
+    made = {}
+    for name, (where, drawn) in pages.items():
+        with contextlib.suppress(KeyError):
+            made[name] = where.format_map(known), drawn
+    return made
+
+
+def known_of(runs: Path) -> dict[str, object]:
+    """What addresses are filled with: a feature of the demo that never fired, and of a run on
+    images its name, a feature and an image."""
+    with FeatureIndex(runs / "demo" / "features.db") as index:
+        known: dict[str, object] = {"silent": int(index.arrays["fired"].argmin())}
+    for path in sorted(runs.glob("*/features.db")):
+        with contextlib.suppress(UsageError, FailedRun), FeatureIndex(path) as index:
+            if said := index.summary.get("images"):
+                (best,) = index.table(limit=1).rows
+                (first, *_) = index.examples(best.feature)
+                known |= {"images": path.parent.name, "shown": best.feature}
+                known |= {"context": first.context, "kind": [*said["kinds"], ""][0]}
+    return known
+
+
+def lacking(runs: Path, some: Path) -> None:
+    """Make a folder of the demo's runs and of copies that each lack something."""
+    demo = runs / "demo"
+    for name in ("bare", "old", "cut", "moved"):
+        shutil.copytree(demo / "sae", some / name / "sae")
+    for place in runs.glob("demo*"):
+        (some / place.name).symlink_to(place.resolve())
+    shutil.copy(demo / "features.db", some / "old")
+    with contextlib.closing(sqlite3.connect(some / "old" / "features.db")) as old:
+        old.execute("update meta set value = 'saelab/features/1' where key = 'schema'")
+        old.commit()
+    whole = (demo / "features.db").read_bytes()
+    (some / "cut" / "features.db").write_bytes(whole[: len(whole) // 2])
+    header = read_json(some / "moved" / "sae" / "sae.json")
+    header["origin"]["model"]["name"] = "/models/gpt2"
+    write_json(some / "moved" / "sae" / "sae.json", header)
+    (some / "begun").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(demo / name, some / "begun")
+
+
 def main(runs: Path) -> None:
-    """Take the pictures of the runs, and of a run without an index."""
+    """Take the pictures of the runs, of runs that lack something, and of one alone."""
     HERE.mkdir(exist_ok=True)
+    shutil.rmtree(HERE / "all", ignore_errors=True)
     held = [name for name, kind in KINDS.items() if not any(runs.glob(f"*/{kind}"))]
-    serve(runs, {name: page for name, page in PAGES.items() if name not in held}, 4000)
+    known = known_of(runs)
+    pages = filled(PAGES, known)
+    serve(runs, {name: page for name, page in pages.items() if name not in held}, 4000)
     with tempfile.TemporaryDirectory() as folder:
-        some = Path(folder, "runs")
-        shutil.copytree(runs / "demo" / "sae", some / "bare" / "sae")
-        for place in runs.iterdir():
-            (some / place.name).symlink_to(place.resolve())
-        serve(some, WITHOUT, 1500)
+        some, one = Path(folder, "runs"), Path(folder, "one", "runs")
+        lacking(runs, some)
+        serve(some, filled(WITHOUT, known), 1500)
+        shutil.copytree(runs / "demo" / "sae", one / "demo" / "sae")
+        serve(one, ALONE, 1500)
 
 
 def _wait() -> None:

@@ -10,6 +10,7 @@ from .draw import cell, estimate, grid, head, line, link, number, row, stats, te
 from .html import EMPTY, Markup, html, joined
 
 WORD = re.compile(r"\s*\S+|\s+")  # with the blanks before it
+AGREEMENT = {"auc": "AUC", "precision": "precision", "overlap": "overlap"}  # with a published one
 
 
 def by_feature(document: Mapping[str, Any]) -> bool:
@@ -58,7 +59,9 @@ def _budget(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if budget is None:
         return []
     parts = {name: part for name, part in budget.items() if name != "seconds"}
-    told = ", ".join(f"{part['measured']} of {part['of']} {name}" for name, part in parts.items())
+    told = ", ".join(
+        f"{part['measured']:,} of {part['of']:,} {name}" for name, part in parts.items()
+    )
     return [
         (f"in {budget['seconds']:g} s", told, "measured; the others rank last, without a score")
     ]
@@ -124,13 +127,13 @@ def published(document: Mapping[str, Any]) -> Markup:
     rows = []
     for kind in (kind for kind in ("heads", "edges") if paper[kind]):
         held = paper[kind]
-        for name in ("auc", "precision", "overlap"):
+        for name in AGREEMENT:
             low, high = held["chance"][name]
             chance = f"{number(held[name]['null'])} [{number(low)}, {number(high)}]"
             members = f"{held['members']} of {held['of']:,} {kind}"
-            rows.append(row(f"{name}, {members}", estimate(held[name]), chance))
+            rows.append(row(f"{AGREEMENT[name]}, {members}", estimate(held[name]), chance))
     roles = [
-        row(text(role), f"{n['among_the_best']} of {n['heads']}", "")
+        row(text(role), f"{n['among_the_best']} of {n['heads']}")
         for role, n in paper["roles"].items()
     ]
     about_ = html("with {}; null: scores dealt out anew within layers", text(paper["source"]))

@@ -130,8 +130,11 @@ def _no_index(name: str, run: RunFolder) -> str:
     """What to type for a run without an index: of one without a cache, what makes that first."""
     if layers := run.layers():
         names = ", ".join(one.path.name for one in layers)
-        whole = "{} is a cross-layer transcoder; each layer's features are a run of their own: {}"
-        return html(whole, name, names)
+        return html(
+            "{} is a cross-layer transcoder; each layer's features are a run of their own: {}",
+            name,
+            names,
+        )
     indexing = html("<code>saelab index {}</code>", run.path)
     if run.header.is_file() and run.origin().cache is None:
         capturing = html("<code>{}</code>", run.how_to_capture())

@@ -194,6 +194,12 @@ def _continued(result: dict[str, Any]) -> str:
     for other in result["others"]:
         named = ", ".join(map(str, other["features"]))
         lines += _block(f"along feature {named} instead, as far", other["texts"])
+    if _without_effect(result):
+        lines += [
+            "",
+            "all the same: a feature is scaled or ablated only where it fires, which "
+            "`saelab prompt` tells; --clamp and --add act on every token",
+        ]
     if loss := result["loss"]:
         lines += [
             "",
@@ -202,6 +208,14 @@ def _continued(result: dict[str, Any]) -> str:
         ]
         lines += [f"  {name:10} {cell(change)}" for name, change in loss["changes"].items()]
     return "\n".join(lines)
+
+
+def _without_effect(result: dict[str, Any]) -> bool:
+    """Whether edits that act only where a feature fires left every continuation as it was."""
+    others = [texts for other in result["others"] for texts in other["texts"]]
+    written = [*result["steered"], *(one for texts in result["random"] for one in texts), *others]
+    limited = all(edit["mode"] in ("scale", "ablate") for edit in result["edits"])
+    return limited and set(written) <= set(result["original"])
 
 
 def _said(edits: list[dict[str, Any]]) -> str:

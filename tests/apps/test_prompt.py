@@ -92,6 +92,15 @@ def test_steering_says_what_each_kind_writes_and_what_it_costs(run, capsys):
     assert json.loads(printed(capsys, *line, "--json"))["steered"] == document["steered"]
 
 
+def test_edits_that_change_nothing_say_why(run, capsys):
+    folder, *cache = run
+    line = ["steer", folder, "--feature", "3", "--text", "al", *cache, "--new", "3"]
+    same = "all the same: a feature is scaled or ablated only where it fires"
+    # Scaled by 1 a feature is as it was, as one that does not fire is by any number.
+    assert same in printed(capsys, *line, "--scale", "1")
+    assert same not in printed(capsys, *line, "--add", "0")
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prompts of one's own: a pair, and two that have only what they need."""

@@ -107,6 +107,7 @@ function beside(view) {
       dissolve.title = "click: dissolve";
       box.append(dissolve);
     });
+    if (!state.groups.length) box.append(quiet("none yet"));
     side.replaceChildren(box);
   }
 

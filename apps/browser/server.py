@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {
     "theme.light.secondaryBackgroundColor": "#f5f7f9",
     "theme.light.textColor": "#1f2933",
     "theme.light.borderColor": "#dfe4e9",
-    "theme.dark.primaryColor": "#58a8a1",
+    "theme.dark.primaryColor": "#34807a",
     "theme.dark.backgroundColor": "#12161c",
     "theme.dark.secondaryBackgroundColor": "#1b212a",
     "theme.dark.textColor": "#e4e8ed",

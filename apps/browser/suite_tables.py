@@ -5,7 +5,7 @@ from typing import Any
 
 from saelab.evaluation.stated import not_separated
 
-from .draw import estimate, grid, head, number, row, text, title
+from .draw import estimate, grid, head, message, number, row, text, title
 from .html import EMPTY, Markup, html
 
 
@@ -22,14 +22,15 @@ def suite(document: Mapping[str, Any]) -> Markup:
     names = list(dict.fromkeys(one["dictionary"] for one in part["rows"]))
     others = [name for name in names if name != "sae"]
     alike = not_separated(part["rows"])
-    heads = [head("", ""), *(head(text(name)) for name in ("this SAE", "null", *others))]
+    shown = ("this SAE", "null", *(name.replace("_", " ") for name in others))
+    heads = [head("", ""), *(head(text(name)) for name in shown)]
     lines = [
         _line(key, known, others, alike.get(key, []))
         for key, known in by_key.items()
         if "sae" in known
     ]
     missing = "; ".join(f"{name}: {why}" for name, why in part["not_measured"].items())
-    note = html('<p class="quiet">Not measured: {}</p>', text(missing)) if missing else EMPTY
+    note = html('<p class="quiet">Not measured: {}</p>', message(missing)) if missing else EMPTY
     return title("Suite", "with 95% intervals") + grid(heads, lines, "suite") + note
 
 

@@ -91,4 +91,8 @@ def test_streamlits_theme_has_the_same_colours():
         assert options[f"theme.{theme}.backgroundColor"] == COLOURS["page"][at]
         assert options[f"theme.{theme}.secondaryBackgroundColor"] == COLOURS["surface"][at]
         assert options[f"theme.{theme}.textColor"] == COLOURS["ink"][at]
+        button = channels(options[f"theme.{theme}.primaryColor"])
+        assert contrast([1, 1, 1], button) >= ENOUGH, "what Streamlit writes on it is white"
+        assert contrast(button, channels(COLOURS["page"][at])) >= 3
+        assert options[f"theme.{theme}.primaryColor"] == COLOURS["accent"][at]
     assert "theme.base" not in options, "the browser chooses between light and dark"

@@ -17,7 +17,7 @@ def panel(page: Shown) -> None:
     for field in FIELDS:
         st.session_state[f"prompt_{field}"] = st.query_params.get(field, "")
     with st.form("next", border=False):
-        one, other, go = st.columns([3, 3, 2], vertical_alignment="bottom")
+        one, other, go = st.columns([5, 5, 6], vertical_alignment="bottom")
         one.text_input("Another token", key="prompt_next", placeholder="blank and all")
         other.text_input("Less that of", key="prompt_against", placeholder="optional")
         go.form_submit_button("Attribute", on_click=_asked)

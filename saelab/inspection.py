@@ -19,7 +19,7 @@ class Inspected(NamedTuple):
 
     kind: Literal[
         "cache", "run", "sae", "document", "checkpoint", "index", "explanations",
-        "published SAE", "published SAEs", "model",
+        "published SAE", "published SAEs", "model", "graphs", "circuit",
     ]  # fmt: skip
     finished: bool
     """whether the work that makes it came to its end"""
@@ -35,8 +35,8 @@ class Inspected(NamedTuple):
 
 def inspect(path: Path | str, verify: bool = False) -> Inspected:
     """What a cache, a run, a `sae/` folder or one of their files is, or what others published: an
-    SAE, a folder of several, a model. verify: read every digest, not only those of JSON files, and
-    of a published SAE every weight.
+    SAE, a folder of several, a model; also a folder of graphs or of a circuit. verify: read every
+    digest, not only those of JSON files, and of a published SAE every weight.
 
     path: also `hub:org/repo/path`, in the local cache of the hub, and `bundled`. Raises UsageError
     for a path where nothing known lies.
@@ -55,6 +55,10 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
         return Inspected("checkpoint", True, {}, list(looking.checkpoint(path, "", verify)))
     if path.is_dir() and (RunFolder(path).is_run() or RunFolder(path).config.is_file()):
         return _run(RunFolder(path), verify)
+    if RunFolder(path).is_graphs():
+        return Inspected("graphs", True, *looking.results(path))
+    if RunFolder(path).is_circuit():
+        return Inspected("circuit", True, *looking.results(path))
     if path.is_file() and (of_file := _single(path, verify)):
         return of_file
     if foreign.is_model(path):
@@ -65,7 +69,8 @@ def inspect(path: Path | str, verify: bool = False) -> Inspected:
         return Inspected("published SAEs", True, holds, [])
     known = (
         "a cache, a run, a sae/ folder, a checkpoint, a features.db or a document of saelab's, a "
-        "model in Hugging Face layout, and published SAEs: " + ", ".join(formats.FORMATS)
+        "folder of graphs or of a circuit, a model in Hugging Face layout, and published SAEs: "
+        + ", ".join(formats.FORMATS)
     )
     raise UsageError(f"{path} is not known here: {formats.seen(path)}; known are {known}")
 

@@ -1,6 +1,7 @@
 """Whether one file is as it was written, by the digest that is in it or beside it."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -57,6 +58,17 @@ def by_entry(folder: Path, written: Mapping[str, Any], verify: bool, below: str 
 def document(path: Path, name: str) -> File:
     """A JSON file, whose own digest is always read."""
     return look(path, name, lambda: digests.is_right(read_object(path)))
+
+
+def results(folder: Path) -> tuple[dict[str, Any], list[File]]:
+    """How many documents of each kind a folder of graphs or of a circuit holds, and all of its JSON
+    files, those for other programs too."""
+    files, kinds = [], Counter[str]()
+    for path in sorted(folder.rglob("*.json")):
+        files.append(document(path, path.relative_to(folder).as_posix()))
+        if not files[-1].problem:
+            kinds[str(read_object(path).get("schema", "for other programs"))] += 1
+    return {"documents": dict(kinds)}, files
 
 
 def checkpoint(path: Path, below: str, verify: bool) -> Iterator[File]:

@@ -96,7 +96,7 @@ def run(args: Args) -> int:
     if args.method == "feature-circuit":
         fields = feature_report.feature_report(model, plan, saes, progress=progress)
         stands = [models.resolve_hook(model, sae.origin.target) for sae in saes]
-        folders = [str(folder.absolute()) for folder in args.run]
+        folders = [str(folder.resolve()) for folder in args.run]
         sources = dict(zip(stands, folders, strict=True))
         result = document("feature-circuit", args.seed, **fields, runs=sources)
     else:

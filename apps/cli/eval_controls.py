@@ -20,7 +20,7 @@ def controls_of(opened: "Opened", seed: int, place: str) -> tuple[dict[str, Any]
     from saelab.evaluation import controls
     from saelab.evaluation.synthetic_cache import world_of
 
-    folder, sae, cache_, _ = opened
+    _, sae, cache_, _ = opened
     here = {
         "random_init": controls.untrained(sae, cache_, seed),
         "permuted_decoder": controls.permuted_decoder(sae, seed),
@@ -34,15 +34,24 @@ def controls_of(opened: "Opened", seed: int, place: str) -> tuple[dict[str, Any]
     if cache_.plan.model.get("spec"):
         here["oracle"] = controls.oracle(world_of(cache_), sae.origin).to(sae.W_enc)
     try:
-        twin = _frozen_decoder(folder, cache_, place)
+        twin = frozen_decoder(opened, seed, place)
     except UsageError as error:
         return here, {"no_frozen_decoder": str(error)}
+    return {**here, "frozen_decoder": twin}, {}
+
+
+def frozen_decoder(opened: "Opened", seed: int, place: str) -> "SAE":
+    """The run's twin with a frozen decoder, at the run's L0; trained now unless the run holds it.
+    Raises UsageError for an SAE that was not trained here."""
+    from saelab.evaluation import controls
+
+    folder, sae, cache_, _ = opened
+    twin = _trained(folder, cache_, place).to(sae.W_enc)
     l0, sample = controls.measured_l0(sae, cache_, seed), controls.sample(sae, cache_)
-    return {**here, "frozen_decoder": controls.matched(twin.to(sae.W_enc), l0, sample)}, {}
+    return controls.matched(twin, l0, sample)
 
 
-def _frozen_decoder(folder: RunFolder, cache_: "Cache", place: str) -> "SAE":
-    """The run's twin with a frozen decoder, trained now unless the run holds it."""
+def _trained(folder: RunFolder, cache_: "Cache", place: str) -> "SAE":
     from .train import train_showing_progress
 
     here = beside_package("training.controls")

@@ -112,7 +112,7 @@ def run(args: Args) -> int:
         write_json(path, {"graphs": listed})
     fields["notes"] += refusals[:1]
     sources = {
-        site.write: str(_folder(folder, site).path.absolute())
+        site.write: str(_folder(folder, site).path.resolve())
         for folder, sites in placed.items()
         for site in sites
     }

@@ -7,7 +7,7 @@ interpretability.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import UseAppendAction
@@ -18,6 +18,9 @@ from ..browser.supervised import SCORES
 from . import prompt_source
 from .common import OfRun, Runs, cell, document, finished, keep, show
 from .progress import bar
+
+if TYPE_CHECKING:
+    from saelab.opening import Opened
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Args(OfRun):
     """prompts of a task to test on, each with a counterfactual per attribute"""
     changes: Count = 6
     """features an edit may change at each position"""
+    controls: bool = False
+    """also hold the run's twin with a frozen decoder to the task, trained now, as long as the run
+    was and on its cache, unless the run holds it; the control that is always there has an encoder
+    fitted to the task's prompts alone"""
 
 
 def run(args: Args) -> int:
@@ -51,11 +58,13 @@ def run(args: Args) -> int:
     fit, test, metric = _rows(args, source)
     task, results = prompt_source.name(source), []
     options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
-    opened = opening.open_all(folders, args.model, needs=("model",), **options)
-    for named, (folder, sae, _, model) in zip(folders, opened, strict=True):
+    needs = ("model", "cache") if args.controls else ("model",)
+    opened = opening.open_all(folders, args.model, needs=needs, **options)
+    for named, one in zip(folders, opened, strict=True):
+        folder, sae, _, model = one
         if args.prompts:
             files.check(args.prompts, model)
-        fields = _compare(args, task, model, sae, fit, test, metric)
+        fields = _compare(args, task, one, fit, test, metric)
         facts = {"run": str(named), "model": models.name_of(model), "hook": sae.origin.hook}
         facts["sae"] = folder.sae_digest()
         results.append(document("supervise", args.seed, task=task, **facts, **fields))
@@ -87,16 +96,18 @@ def _rows(args: Args, source: str | Path) -> tuple[list, list, Any]:
     return supervised.rows(source, args.n, 2 * args.seed), tests, metric
 
 
-def _compare(
-    args: Args, name: str, model: Any, sae: Any, fit: list, test: list, metric: Any
-) -> dict:
+def _compare(args: Args, name: str, opened: "Opened", fit: list, test: list, metric: Any) -> dict:
     """The document's fields for one SAE."""
     from saelab import tasks
     from saelab.evaluation import supervised
 
+    from .eval_controls import frozen_decoder
+
+    _, sae, _, model = opened
     fit_prompts, test_prompts = (tasks.build(name, model, rows, metric) for rows in (fit, test))
     site = supervised.visit(model, sae.origin.hook, fit_prompts, test_prompts, list(args.position))
-    dictionaries = supervised.with_controls(site, sae, args.seed)
+    trained = frozen_decoder(opened, args.seed, args.place) if args.controls else None
+    dictionaries = supervised.with_controls(site, sae, args.seed, trained)
     with bar(len(dictionaries), "", "dictionaries") as shown:
         return supervised.evaluate(
             site,

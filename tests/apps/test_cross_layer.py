@@ -83,7 +83,7 @@ def test_a_graph_of_all_layers_leads_to_their_pages(clt: Path, tmp_path: Path, c
     check(result, "graphs")
     assert result["faithfulness"]["held"]["slope"]["value"] == pytest.approx(1, abs=1e-2)
     assert not any("no transcoder for layer" in note for note in result["notes"])
-    folders = [str(clt / f"layer-{i}") for i in range(2)]
+    folders = [str((clt / f"layer-{i}").resolve()) for i in range(2)]
     assert list(result["runs"].values()) == folders
     assert [hook.replace("mlp.hook_out", "hook_mlp_out") for hook in result["runs"]] == WRITES
     foreign = read_json(tmp_path / "g" / "circuit-tracer" / "prompt-0.json")

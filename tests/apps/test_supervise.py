@@ -7,11 +7,14 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import torch
 
 from apps.browser import PLACES
 from apps.browser import supervised as section
 from apps.browser.draw import number
 from apps.cli import main
+from saelab import SAE
+from saelab.runs import RunFolder
 from tests.apps.pages import opened_page
 from tests.schemas import check
 
@@ -32,6 +35,22 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tiny_run: Path, tmp_path: Path) -> Path:
     """A run folder to write into."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def test_the_runs_own_frozen_decoder_is_a_control(run: Path, prompts: Path, capsys):
+    words = ["supervise", str(run), "--prompts", str(prompts), "--changes", "1", "--json"]
+    assert main([*words, "--controls"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    check(shown, "supervise")
+    twin = SAE.load(RunFolder(run).frozen_decoder)
+    assert not torch.equal(twin.W_enc, SAE.load(run).W_enc)
+    scores = shown["sufficiency"]
+    assert scores["frozen_trained"]["value"] not in (
+        scores[name]["value"] for name in ("frozen_decoder", "random_init", "sae")
+    )
+    assert main(words) == 0
+    without = json.loads(capsys.readouterr().out)["sufficiency"]
+    assert "frozen_trained" not in without and without.items() <= scores.items()
 
 
 def test_one_run_and_several(run: Path, prompts: Path, capsys: pytest.CaptureFixture):

@@ -28,7 +28,9 @@ from saelab.analysis.dark_matter import map_file
 from saelab.errors import FailedRun, UsageError
 from saelab.inspection import inspect
 from saelab.models import factors
+from saelab.origin import Origin
 from saelab.runs import RunFolder
+from tests.analysis.dictionaries import Z, dictionary
 from tests.conftest import HOOK, make_cache, make_corpus, make_model, make_run
 from training import checkpoint
 
@@ -67,10 +69,10 @@ def _checkpoint(place: Path) -> Any:
     return checkpoint.load(folder, checkpoint.newest_of_all([folder]))
 
 
-def _without_digest(documents: Mapping[str, list[dict]]) -> Any:
+def _documents(folder: Path) -> Any:
     return {
         kind: [{k: v for k, v in each.items() if k != digests.FIELD} for each in several]
-        for kind, several in documents.items()
+        for kind, several in RunFolder(folder).documents().items()
     }
 
 
@@ -83,7 +85,7 @@ KINDS = (
     Kind("manifest", "cache/manifest.json", _cache),
     Kind("shard lines", "cache/shards.jsonl", _cache),
     Kind("documents", "cache/documents.json", _cache),
-    Kind("report", "run/report.json", lambda p: _without_digest(RunFolder(p / "run").documents())),
+    Kind("report", "run/report.json", lambda place: _documents(place / "run")),
 )
 
 
@@ -100,17 +102,19 @@ def _verified(file: str) -> Callable[[Path], Any]:
 
 
 # Files of further verbs; databases are read in parts, and checked as wholes when that is asked for.
+WHOLE = "explanations.db"
 MORE = (
     Kind("dark-matter map", f"run/{MAP}", lambda place: map_file.read(place / "run" / MAP)),
     Kind("index, its digest asked for", "run/features.db", _verified("features.db")),
-    Kind(
-        "explanations, their digest asked for", "run/explanations.db", _verified("explanations.db")
-    ),
+    Kind("explanations, their digest asked for", f"run/{WHOLE}", _verified(WHOLE)),
     Kind(
         "factors",
         f"small/factors/{factors.NAME}",
         lambda place: factors.whole_weights(place / "small/factors"),
     ),
+    Kind("graph", "graphs/*.graph.json", lambda place: _documents(place / "graphs")),
+    Kind("table of graphs", "graphs/graphs.json", lambda place: _documents(place / "graphs")),
+    Kind("heads", "z/heads.json", lambda place: _documents(place / "z")),
 )
 
 
@@ -178,7 +182,7 @@ def run_verb(*words: str | Path) -> None:
     from apps.cli import main
 
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        if main([*map(str, words), "--tokens", "500"]):
+        if main([*map(str, words)]):
             raise RuntimeError(f"{' '.join(map(str, words))} failed")
 
 
@@ -186,12 +190,23 @@ def prepare(place: Path) -> None:
     """A tiny model's cache and a run into which every verb has written."""
     model, text = make_model(place / "model"), place / "text"
     text.mkdir()
-    cache = make_cache(model, make_corpus(text), place / "cache", n_tokens=6000, hooks=[HOOK])
-    run = make_run(cache, place / "run")
+    cache = make_cache(model, make_corpus(text), place / "cache", n_tokens=6000, hooks=[HOOK, Z])
+    run, few = make_run(cache, place / "run"), ("--tokens", "500")
     for verb in ("eval", "index", "explain", "dark-matter"):
-        run_verb(verb, run)
-    small = ("--ridge", "1e-6", "--rounds", "1", "--held-out", "300")
+        run_verb(verb, run, *few)
+    small = ("--ridge", "1e-6", "--rounds", "1", "--held-out", "300", *few)
     run_verb("compress", "--cache", cache, "--out", place / "small", *small)
+    of_heads = dictionary(Z)
+    of_heads.origin = Origin(Z, cache=str(cache))
+    of_heads.save(place / "z" / "sae")
+    run_verb("circuits", "--heads", place / "z", "--model", model, *few)
+    traces(place, run)
+
+
+def traces(place: Path, run: Path) -> None:
+    """Two graphs of a run."""
+    texts = ("--prompt", "abcab", "--prompt", "xyzxy", "--ablated", "2", "--attention", "2")
+    run_verb("graph", "--run", run, *texts, "--out", place / "graphs")
 
 
 def machine() -> dict[str, str]:

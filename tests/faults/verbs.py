@@ -75,6 +75,10 @@ VERBS = (
         "compress",
         "compress --cache ../cache --out small --ridge 1e-6 --rounds 1 --tokens 500 --held-out 300",
     ),
+    Verb(
+        "graph",
+        "graph --run ../run --prompt abcab --prompt xyzxy --ablated 2 --attention 2 --out graphs",
+    ),
     Verb("supervise", "supervise run --prompts ../prompts.jsonl --changes 2", True),
 )
 

@@ -47,7 +47,7 @@ def _graph(document: dict, folder: Path) -> None:
 
 
 def _runs() -> dict[str, str]:
-    return {str(folder.absolute()): name for name, folder in load.runs().items()}
+    return {str(folder.resolve()): name for name, folder in load.runs().items()}
 
 
 def _folder() -> Path:

@@ -94,8 +94,9 @@ def _prompt(rows: list[dict[str, Any]]) -> str:
 
 def _runs(folders: dict[str, str]) -> dict[str, str]:
     """The runs that are here by the hook that their features are at."""
-    names = {str(folder.absolute()): name for name, folder in load.runs().items()}
-    return {hook: names[folder] for hook, folder in folders.items() if folder in names}
+    names = {folder.resolve(): name for name, folder in load.runs().items()}
+    places = {hook: Path(folder).resolve() for hook, folder in folders.items()}
+    return {hook: names[place] for hook, place in places.items() if place in names}
 
 
 def _labels(runs: dict[str, str]) -> graph.Labels:

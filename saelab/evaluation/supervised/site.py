@@ -90,12 +90,12 @@ def everywhere(site: Site, sae: SAE) -> dict[str, Dictionary]:
 
 
 @torch.no_grad()
-def with_controls(site: Site, sae: SAE, seed: int = 0) -> Dictionaries:
+def with_controls(site: Site, sae: SAE, seed: int = 0, trained: SAE | None = None) -> Dictionaries:
     """`supervised` (least squares), `supervised_mean` (class means), `sae`, and the controls of its
     shape.
 
     frozen_decoder: random rows, encoder fitted to this task's activations; random_init: not trained
-    at all.
+    at all; frozen_trained, where it is given: random rows, encoder trained as the SAE's was.
     """
     rows = {
         "supervised": supervised(site),
@@ -117,4 +117,6 @@ def with_controls(site: Site, sae: SAE, seed: int = 0) -> Dictionaries:
         )
     rows["frozen_decoder"] = everywhere(site, frozen)
     rows["random_init"] = everywhere(site, controls.random_init(sae, seed, l0))
+    if trained is not None:
+        rows["frozen_trained"] = everywhere(site, trained)
     return rows

@@ -40,11 +40,11 @@ from saelab.statistics import over_seeds
 from training.reproduce.measure import added_loss, tokens
 
 HERE = Path(__file__).parent
-OURS = "ours"
+OURS, FITTED = "ours", "ours_fitted"
 VARIANTS = {  # which packages have them
-    "topk": (OURS, "sae_lens", "dictionary_learning", "sparsify"),
-    "batchtopk": (OURS, "sae_lens", "dictionary_learning"),
-    "matryoshka": (OURS, "sae_lens", "dictionary_learning"),
+    "topk": (OURS, FITTED, "sae_lens", "dictionary_learning", "sparsify"),
+    "batchtopk": (OURS, FITTED, "sae_lens", "dictionary_learning"),
+    "matryoshka": (OURS, FITTED, "sae_lens", "dictionary_learning"),
     "jumprelu": (OURS, "sae_lens", "dictionary_learning"),
 }
 RATES = (0.004, 0.008)
@@ -79,7 +79,8 @@ def next_job(
         lowest = min(row["fvu"] for row in rows)
         far = lowest > FAR * least
         wanted += [(lr, SEEDS[0]) for lr in LOWER] if far else [(lr, seed) for seed in SEEDS]
-        wanted += [(None, seed) for seed in SEEDS] if package == OURS and not narrow else []
+        own = package.startswith(OURS) and not narrow
+        wanted += [(None, seed) for seed in SEEDS] if own else []
     missing = [one for one in wanted if one not in done]
     return Job(**shape, lr=missing[0][0], seed=missing[0][1]) if missing else None
 
@@ -230,7 +231,8 @@ def main() -> None:
     parser.add_argument("--machine", default="", help="what the rows say of it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quality.jsonl")
     args = parser.parse_args()
-    pythons = {OURS: sys.executable, **dict(pair.split("=", 1) for pair in args.peer)}
+    mine = {OURS: sys.executable, FITTED: sys.executable}
+    pythons = {**mine, **dict(pair.split("=", 1) for pair in args.peer)}
     if args.cache:
         work(args, pythons)
     rows = rows_of(args.results)

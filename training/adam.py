@@ -13,6 +13,7 @@ from torch import Tensor
 from saelab.coder import Coder
 from saelab.sae import SAE
 
+from . import encoder
 from .config import Config
 
 # Of the learning rate: a step moves a pre-activation through a whole row of W_enc, a level by one
@@ -40,11 +41,16 @@ def for_run(config: Config, sae: Coder) -> Adam:
     return Thrifty(config, sae) if thrifty else Torch(config, sae)
 
 
+def _shares(config: Config, sae: Coder) -> dict[str, float]:
+    """Of the learning rate, by parameter name, where it is not the whole."""
+    return {"levels": LEVEL_RATE, "W_enc": encoder.length(config, sae.d_model)}
+
+
 class Torch:
     """torch's fused Adam; moments have the parameters' dtype."""
 
     def __init__(self, config: Config, sae: Coder) -> None:
-        self.sae = sae
+        self.sae, self.shares = sae, _shares(config, sae)
         groups = [{"params": [p]} for p in sae.parameters()]
         self.adam = torch.optim.Adam(groups, betas=(config.beta1, config.beta2), fused=True)
         for parameter in sae.parameters():
@@ -57,8 +63,9 @@ class Torch:
 
     def step(self, rate: float, number: int) -> None:
         """Move every parameter; number counts from 1."""
-        for group in self.adam.param_groups:
-            group["lr"] = rate * (LEVEL_RATE if group["params"][0] is self.sae.levels else 1)
+        named = self.sae.named_parameters()
+        for (name, _), group in zip(named, self.adam.param_groups, strict=True):
+            group["lr"] = rate * self.shares.get(name, 1)
         for state in self.adam.state.values():
             state["step"].fill_(number - 1)
         self.adam.step()
@@ -92,6 +99,7 @@ class Thrifty:
     def __init__(self, config: Config, sae: Coder) -> None:
         self.sae: Any = sae
         self.betas, self.seed = (config.beta1, config.beta2), config.seed
+        self.shares = _shares(config, sae)
         dtype = getattr(torch, config.moments)
         self.pairs = {
             name: (torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype))
@@ -116,7 +124,7 @@ class Thrifty:
             # Each its own: ranks that hold different features move what all hold alike.
             noise.manual_seed((((self.seed << 32) + number) * 8 + place) % 2**63)
             by_feature = name in ("W_enc", "b_enc", "W_dec")
-            own = rate * (LEVEL_RATE if parameter is self.sae.levels else 1)
+            own = rate * self.shares.get(name, 1)
             for rows, gaps in _pieces(parameter, *((rows_R, gaps_R) if by_feature else ())):
                 self._move(name, parameter, rows, gaps, (own, number), noise)
         return rows_R

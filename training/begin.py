@@ -16,7 +16,7 @@ from saelab.cross_layer import CrossLayerTranscoder
 from saelab.sae import SAE
 from saelab.sparsify import Choice
 
-from . import start
+from . import encoder, start
 from .config import Config
 from .scale import Scale, geometric_median, scale_of
 
@@ -44,6 +44,7 @@ def new_sae(config: Config, d_model: int, d_out: int, part: slice = EVERYTHING) 
     held = replace(form, k=1) if isinstance(form, Choice) else form
     sae = SAE(d_model, config.features, held, **shape).to(getattr(torch, config.dtype))
     sae.sparsify = form
+    sae.W_enc.data *= encoder.length(config, d_model)
     return sae
 
 

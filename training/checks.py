@@ -15,7 +15,8 @@ from .config import Config
 OF_LIVE = ("model", "model_dtype", "text", "text_field", "context", "ring", "keep")
 # What runs that are trained together have only one of.
 LAYER = re.compile(r"blocks\.(\d+)\.")
-OF_TRAINING = ("live", "target", "clt", "sparsify", "loss", "normalise", "freeze", "revive", "lr")
+OF_TRAINING = ("live", "target", "clt", "sparsify", "loss", "normalise", "freeze", "encoder")
+OF_TRAINING += ("revive", "lr")
 ONE_PASS = (
     "cache",
     "live",
@@ -75,6 +76,13 @@ def _of_tokens_and_rows(config: Config) -> Iterator[str]:
         yield (
             "normalise=token gives a reconstruction its input's own mean and size, and a "
             "transcoder predicts another hook: leave it out"
+        )
+    budgeted = isinstance(config.form, Choice)
+    if config.encoder == "fitted" and (config.target is not None or not budgeted):
+        what = config.sparsify if config.target is None else "a transcoder"
+        yield (
+            "encoder=fitted is for an SAE with a budget, which starts as its decoder's rows, and "
+            f"not for {what}: leave it out"
         )
     if config.normalise == "token" and len(joint.parts(config.hook or "")) > 1:
         yield "normalise=token is for one hook: several side by side have a scale each"

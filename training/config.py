@@ -85,6 +85,9 @@ class Config:
     freeze: Literal["none", "decoder"] = "none"
     """decoder: its rows stay the random ones that they start as, while all else is trained: what a
     metric must tell a trained SAE from"""
+    encoder: Literal["unit", "fitted"] = "unit"
+    """fitted: encoder rows start shorter, at what makes the first reconstruction best, and move
+    slower by as much: in short runs less error, and in wide ones more dead features"""
     loss: Literal["plain", "matryoshka", "hierarchical", "multi-k"] = "plain"
     """reconstruction of the code, or of nested parts of it: prefixes of the dictionary, the j
     largest values, k and 4k"""
@@ -174,9 +177,7 @@ class Config:
     @property
     def window(self) -> int:
         """Tokens without firing after which a feature is dead."""
-        return (
-            self.dead_window if self.dead_window is not None else min(10_000_000, self.tokens // 10)
-        )
+        return self.dead_window or min(10_000_000, self.tokens // 10)
 
     @property
     def place(self) -> str:
@@ -206,9 +207,8 @@ class Config:
     def penalty_of(self) -> tuple[str, float]:
         """Name and weight of the penalty."""
         name = self.penalty or {"jumprelu": "l0", "relu": "l1"}.get(self.sparsify, "none")
-        return name, self.penalty_weight if self.penalty_weight is not None else {"l0": 1.0}.get(
-            name, 0.1
-        )
+        usual = 1.0 if name == "l0" else 0.1
+        return name, usual if self.penalty_weight is None else self.penalty_weight
 
     def differing(self, other: "Config") -> str:
         """`field: mine / other's` for each field that changes the result; the run's place, logging

@@ -18,7 +18,7 @@ from saelab.kernels import autograd, stepping
 from saelab.sae import SAE, unit_gradient
 from saelab.sparsify import Threshold
 
-from . import adam, fused, gradients, losses
+from . import adam, encoder, fused, gradients, losses
 from .adam import Moments
 from .config import Config
 from .layout import ALONE, Layout
@@ -187,6 +187,7 @@ class Fused:
 
     def __init__(self, config: Config, sae: SAE, backend: str) -> None:
         self.config, self.sae = config, sae
+        self.encoder = encoder.length(config, sae.d_model)
         weights = [
             # Detached, not `data`: they share the count of changes by which a step sees new rows.
             stepping.Weights(*(f(p.detach()) for p in (sae.W_enc, sae.b_enc, sae.W_dec, sae.b_dec)))
@@ -210,7 +211,8 @@ class Fused:
         (extra,) = extras
         more = None if extra is None else stepping.Extra(*extra[1:])
         betas = (self.config.beta1, self.config.beta2)
-        adam = stepping.Adam(rate, number, *betas, frozen=self.config.freeze == "decoder")
+        frozen = self.config.freeze == "decoder"
+        adam = stepping.Adam(rate, number, *betas, frozen=frozen, encoder=self.encoder)
         self.fused.update(self.done, adam, more)
 
     def moments(self) -> Moments:

@@ -22,7 +22,7 @@ class Weights(NamedTuple):
 
 class Adam(NamedTuple):
     """One step's numbers: number counts from 1. frozen: decoder rows and their moments stay as they
-    are."""
+    are. encoder: the share of lr that W_enc moves at."""
 
     lr: float
     number: int
@@ -30,6 +30,7 @@ class Adam(NamedTuple):
     beta2: float = 0.999
     epsilon: float = 1e-8
     frozen: bool = False
+    encoder: float = 1.0
 
 
 class Extra(NamedTuple):
@@ -59,9 +60,9 @@ class Forward(NamedTuple):
     """whether b_dec was subtracted from it"""
 
 
-def rates(adam: Adam) -> tuple[float, ...]:
-    """beta1, 1 - beta1, beta2, 1 - beta2, step size, 1 / sqrt(bias correction of the second
-    moment), epsilon."""
-    size = adam.lr / (1 - adam.beta1**adam.number)
+def rates(adam: Adam, share: float = 1.0) -> tuple[float, ...]:
+    """beta1, 1 - beta1, beta2, 1 - beta2, step size at that share of lr, 1 / sqrt(bias correction
+    of the second moment), epsilon."""
+    size = share * adam.lr / (1 - adam.beta1**adam.number)
     inverse = (1 - adam.beta2**adam.number) ** -0.5
     return adam.beta1, 1 - adam.beta1, adam.beta2, 1 - adam.beta2, size, inverse, adam.epsilon

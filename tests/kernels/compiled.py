@@ -53,7 +53,7 @@ TYPES = {
         "half": "rows",
         "longs": "starts piece_starts tokens",
         "words": "places",
-        "float": "beta1 rest1 beta2 rest2 size inverse epsilon",
+        "float": "beta1 rest1 beta2 rest2 size inverse epsilon encoder_size",
     },
 }
 KINDS = {"half": "*fp16", "float": "fp32", **WORDS}

@@ -15,6 +15,7 @@ from tests.kernels import inputs
 from training import losses
 
 B, F, D, SCALE, RATE = 64, 300, 40, 2 / 64, 1e-3
+ENCODER = 0.6  # the share of the rate that W_enc moves at
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def fused(sparsify, E: int, centred: bool, dtype: torch.dtype) -> Weights:
         for number, x in enumerate(batches(), 1):
             step.update(
                 step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, centred=centred),
-                Adam(RATE, number),
+                Adam(RATE, number, encoder=ENCODER),
             )
     return weights
 
@@ -49,7 +50,8 @@ def fused(sparsify, E: int, centred: bool, dtype: torch.dtype) -> Weights:
 def plain(sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RATE) -> Weights:
     weights = Weights(*(t.to(dtype).requires_grad_() for t in start(E)))
     W_enc, b_enc, W_dec, b_dec = weights
-    optimiser = torch.optim.Adam(weights, lr=rate)
+    rates = [{"params": [W_enc], "lr": ENCODER * rate}, {"params": [*weights[1:]]}]
+    optimiser = torch.optim.Adam(rates, lr=rate)
     for x in (x.to(dtype) for x in batches()):
         with kernels.backend("reference"):
             shift = b_dec if centred else None

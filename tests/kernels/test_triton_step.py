@@ -18,6 +18,7 @@ from saelab.kernels.triton.step import Step
 from saelab.sparsify import Choice
 
 B, F, D, SCALE, RATE = 12, 40, 6, 2 / 12, 1e-2
+ENCODER = 0.6  # the share of the rate that W_enc moves at
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def fused(sparsify, E: int = D, centred: bool = True, budget: Tensor | None = No
         x, share = backends.there("triton", x, budget)
         options = {"grad": x.flip(0), "budget": share, "centred": centred}
         forward = step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, **options)
-        step.update(forward, Adam(RATE, number))
+        step.update(forward, Adam(RATE, number, encoder=ENCODER))
     return Weights(*(t.cpu() for t in step.weights))
 
 
@@ -87,7 +88,8 @@ def plain(
 ) -> Weights:
     weights = Weights(*(t.to(dtype).requires_grad_() for t in start(E)))
     W_enc, b_enc, W_dec, b_dec = weights
-    optimiser = torch.optim.Adam(weights, lr=RATE)
+    rates = [{"params": [W_enc], "lr": ENCODER * RATE}, {"params": [*weights[1:]]}]
+    optimiser = torch.optim.Adam(rates, lr=RATE)
     for x in (x.to(dtype) for x in batches()):
         with kernels.backend("reference"):
             shift = b_dec if centred else None

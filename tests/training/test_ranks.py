@@ -49,7 +49,7 @@ def off(config: training.Config, n: int, *patch: Any) -> float:
 
 
 RUNS = [
-    {"sparsify": "batchtopk", "ema": 0.9, "clip": 0.5, "revive": True},
+    {"sparsify": "batchtopk", "ema": 0.9, "clip": 0.5, "revive": True, "encoder": "fitted"},
     {"sparsify": "feature-choice", "shares": "zipf", "mutual": 0.3},
     {"sparsify": "jumprelu"},
     {"sparsify": "abstopk", "loss": "matryoshka", "layout": "replicated", "revive": True},

@@ -84,6 +84,7 @@ def update(
     seconds,
     extra,
     rates,
+    of_encoder,
     frozen,
     shadow,
     parts,
@@ -92,7 +93,8 @@ def update(
     feature.
 
     weights, firsts, seconds: (W_enc, b_enc, W_dec). extra: (places [F]: a row of the next three or
-    -1; further gradients of W_enc, b_enc and W_dec). frozen: W_dec stays as it is.
+    -1; further gradients of W_enc, b_enc and W_dec). rates: as of `adam_row`; of_encoder: W_enc's.
+    frozen: W_dec stays as it is.
     shadow: (rows, slack, norms, width, number of tiles), not kept where it has no rows. parts
     [CLASSES, D] receive the sums of db_enc x W_enc, whose total b_dec's gradient needs.
 
@@ -128,7 +130,7 @@ def update(
                 if bias != 0:
                     for d in range(len(dW_enc)):
                         parts[c, d] += np.float32(bias) * W_enc_FD[f, d]
-                adam_row(W_enc_FD[f], firsts[0][f], seconds[0][f], dW_enc, rates)
+                adam_row(W_enc_FD[f], firsts[0][f], seconds[0][f], dW_enc, of_encoder)
                 adam_row(
                     b_enc_F[f : f + 1], firsts[1][f : f + 1], seconds[1][f : f + 1], db_enc, rates
                 )

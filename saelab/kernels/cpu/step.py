@@ -115,7 +115,10 @@ class Step:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
         get unit norm again. A b_dec without numbers is somebody else's."""
         code, b_dec = forward.code, self.weights.b_dec
-        rates = tuple(np.float32(number) for number in rates_of(adam))
+        rates, of_encoder = (
+            tuple(np.float32(number) for number in rates_of(adam, share))
+            for share in (1.0, adam.encoder)
+        )
         groups = [
             tuple(t.numpy() for t in group[:3]) for group in (self.weights, self.first, self.second)
         ]
@@ -132,7 +135,7 @@ class Step:
             shadow = _shadow_arrays(self._shadow)
             more = _extra_arrays(extra, self.weights)
             pairs = (order_N, starts, tokens_N, *values)
-            fused.update(*pairs, *groups, more, rates, adam.frozen, shadow, parts)
+            fused.update(*pairs, *groups, more, rates, of_encoder, adam.frozen, shadow, parts)
             if not len(b_dec):
                 return
             db_dec_E = forward.G.sum(0).numpy()

@@ -115,7 +115,7 @@ def update(
     W_enc_second, b_enc_second, W_dec_second,
     places, extra_W_enc, extra_b_enc, extra_W_dec, rows, slack, parts,
     n_features, n_programs, in_width, out_width, stride,
-    beta1, rest1, beta2, rest2, size, inverse, epsilon,
+    beta1, rest1, beta2, rest2, size, inverse, epsilon, encoder_size,
     EXTRA: tl.constexpr, FROZEN: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
     PAIRS: tl.constexpr,
 ):  # fmt: skip
@@ -123,9 +123,10 @@ def update(
     parts [programs, D] receive the sums of db_enc x W_enc, which b_dec's gradient needs.
 
     starts [F+1], tokens, values, dvalues: the pairs by feature. x_pieces, G_pieces: finished sums
-    of pieces where a segment is long. FROZEN: W_dec stays as it is. places [F]: a row of the extra
-    gradients, or -1. The decoder's gradient without its part along the unit row D_f is the sum of
-    z (g - (g . D_f) D_f), and g . D_f is the latent gradient: the sum starts at -(sum of z dz) D_f.
+    of pieces where a segment is long. encoder_size: W_enc's step size. FROZEN: W_dec stays as it
+    is. places [F]: a row of the extra gradients, or -1. The decoder's gradient without its part
+    along the unit row D_f is the sum of z (g - (g . D_f) D_f), and g . D_f is the latent gradient:
+    the sum starts at -(sum of z dz) D_f.
     """
     d, e = tl.arange(0, IN), tl.arange(0, OUT)
     in_ok, out_ok = d < in_width, e < out_width
@@ -154,7 +155,7 @@ def update(
             gradient += tl.load(extra_W_enc + extra * in_width + d, mask=in_ok, other=0.0)
             db_enc += tl.load(extra_b_enc + extra)
         new = _adam(old, W_enc_first, W_enc_second, gradient, row + d, in_ok,
-                    beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
+                    beta1, rest1, beta2, rest2, encoder_size, inverse, epsilon)  # fmt: skip
         tl.store(W_enc + row + d, new, mask=in_ok)
         new_bias = _adam(tl.load(b_enc + f), b_enc_first, b_enc_second, db_enc, f, True,
                          beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip

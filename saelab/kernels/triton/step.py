@@ -148,12 +148,13 @@ class Step:
         more = _places(extra, self.weights)
         n_programs = min(s.programs, n_features)
         parts_PD = torch.empty(n_programs, width, device=W_enc.device)
+        encoder_size = rates(adam, adam.encoder)[4]
         warps = sizes.update_warps(width, out_width, s)
         _passes.update[(n_programs,)](
             starts, long.starts, tokens_N, values_N, dvalues_N, forward.x, forward.G,
             x_pieces, G_pieces, *self.weights[:3], *self.first[:3], *self.second[:3],
             *more, *shadow, parts_PD, n_features, n_programs, width, out_width,
-            shadow.rows.shape[1], *rates(adam), extra is not None, adam.frozen,
+            shadow.rows.shape[1], *rates(adam), encoder_size, extra is not None, adam.frozen,
             sizes.power(width), sizes.power(out_width), 128,
             **s.launch(warps, sizes.UPDATE_REGISTERS),
         )  # fmt: skip

@@ -141,6 +141,8 @@ def work(args: argparse.Namespace, pythons: dict[str, str]) -> None:
         bench = Bench(Path(folder), args.cache, args.model, n_tokens, args.batch)
         for shape in shapes(args):
             for package in VARIANTS[shape["variant"]]:
+                if args.packages and package not in args.packages:
+                    continue
                 if package not in pythons:
                     print(f"{package} is not installed here: --peer {package}=PYTHON")
                     continue
@@ -228,6 +230,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     no_further = "search these rates, no further, and leave our default out"
     parser.add_argument("--narrow", nargs="+", type=float, default=[], help=no_further)
+    parser.add_argument("--packages", nargs="+", default=[], help="train these alone")
     parser.add_argument("--machine", default="", help="what the rows say of it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quality.jsonl")
     args = parser.parse_args()

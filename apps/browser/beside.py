@@ -21,7 +21,7 @@ def facts_of(feature: Feature, run: str, **query: Any) -> Markup:
         parts += [draw.title("Output tokens", LOGITS)]
         parts += [facts.output_tokens(feature.promoted, feature.suppressed)]
     if feature.histogram:
-        parts += [draw.title("Activations", "over firing tokens")]
+        parts += [draw.title("Activations", "over its firings")]
         parts += [facts.histogram(feature.histogram)]
     if feature.by_total:
         parts += [draw.title("Strongest tokens", "by total activation")]
@@ -35,7 +35,7 @@ def facts_of(feature: Feature, run: str, **query: Any) -> Markup:
     parts += [draw.title("Nearest features", "by their decoder rows")]
     parts += [facts.neighbours(feature.neighbours[:NEAR], run, **query)]
     if feature.cofiring:
-        parts += [draw.title("Fires together with", "on the same tokens")]
+        parts += [draw.title("Fires together with", "at the same positions")]
         parts += [facts.cofiring(feature.cofiring[:NEAR], run, **query)]
     return joined(parts)
 

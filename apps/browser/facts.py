@@ -130,22 +130,28 @@ def strong_tokens(strongest: Sequence[Token], by: str) -> Markup:
 
 def neighbours(nearest: Sequence[Neighbour], run: str, **query: Any) -> Markup:
     """The nearest features, as links."""
+    known = any(one.tokens for one in nearest)
     rows = [
-        line(_linked(one.feature, run, query), cell(number(one.cosine, 2)), _tokens(one.tokens))
+        line(
+            _linked(one.feature, run, query),
+            cell(number(one.cosine, 2)),
+            *_tokens(one.tokens, known),
+        )
         for one in nearest
     ]
-    heads = (head("feature"), head("cosine", "n", words.NEIGHBOUR), head("strongest tokens", ""))
+    heads = (head("feature"), head("cosine", "n", words.NEIGHBOUR), *_tokens_head(known))
     return grid(heads, rows)
 
 
 def cofiring(others: Sequence[CoFiring], run: str, **query: Any) -> Markup:
     """The features that fire on the same tokens, as links."""
+    known = any(one.tokens for one in others)
     rows = [
         line(
             _linked(one.feature, run, query),
             cell(percent(one.jaccard), "n", f"{one.both:,} tokens of the sample"),
             cell(number(one.pmi, 2)),
-            _tokens(one.tokens),
+            *_tokens(one.tokens, known),
         )
         for one in others
     ]
@@ -153,7 +159,7 @@ def cofiring(others: Sequence[CoFiring], run: str, **query: Any) -> Markup:
         head("feature"),
         head("together", "n", words.JACCARD),
         head("bits", "n", words.PMI),
-        head("strongest tokens", ""),
+        *_tokens_head(known),
     )
     return grid(heads, rows)
 
@@ -162,9 +168,14 @@ def _linked(feature: int, run: str, query: Mapping[str, Any]) -> Markup:
     return side(link("feature", str(feature), run=run, feature=feature, **query), "n")
 
 
-def _tokens(strongest: Sequence[str]) -> Markup:
-    # None are known of a feature that never fires, nor of one on activations without tokens.
-    return cell(tokens(strongest[:SHOWN]) or "–", "tokens")
+def _tokens(strongest: Sequence[str], known: bool) -> list[Markup]:
+    """The cell of a feature's strongest tokens; none where tokens are not known, as on images."""
+    # A feature that never fires has none.
+    return [cell(tokens(strongest[:SHOWN]) or "–", "tokens")] if known else []
+
+
+def _tokens_head(known: bool) -> list[Markup]:
+    return [head("strongest tokens", "")] if known else []
 
 
 def heads(shares: Mapping[Any, float], of: str = "head", help_: str = words.HEADS) -> Markup:

@@ -127,14 +127,17 @@ def legend(picture: Picture, kind: str) -> Markup:
     labels_HW = picture.labels[..., picture.kinds.index(kind)]
     numbers, counts = np.unique(labels_HW[labels_HW >= 0], return_counts=True)
     order = np.argsort(-counts)
-    return html('<p class="legend">{}</p>', joined(map(_named(picture), numbers[order].tolist())))
+    return html(
+        '<p class="legend">{}</p>', joined(map(_named(picture, kind), numbers[order].tolist()))
+    )
 
 
-def _named(picture: Picture):
+def _named(picture: Picture, kind: str):
     def named(label: int) -> Markup:
         red, green, blue = colour(label)
         swatch = f"background:rgb({red},{green},{blue})"
-        return html('<span><i style="{}"></i>{}</span> ', swatch, picture.concepts[label])
+        name = picture.concepts[label].removeprefix(f"{kind}: ")
+        return html('<span><i style="{}"></i>{}</span> ', swatch, name)
 
     return named
 

@@ -135,6 +135,8 @@ def _no_index(name: str, run: RunFolder) -> str:
             name,
             names,
         )
+    if run.is_unfinished():
+        return html("{} has no features to show before its training has finished.", name)
     indexing = html("<code>saelab index {}</code>", run.path)
     if run.header.is_file() and run.origin().cache is None:
         capturing = html("<code>{}</code>", run.how_to_capture())

@@ -115,9 +115,9 @@ def run(args: Args) -> None:
 
 
 def _line(name: str, folder: Path) -> str:
-    indexed = RunFolder(folder).features.is_file()
-    return (
-        f"  {name}"
-        if indexed
-        else f"  {name}: no feature index yet, `saelab index {folder}` makes it"
-    )
+    run = RunFolder(folder)
+    if run.features.is_file():
+        return f"  {name}"
+    if run.is_unfinished():
+        return f"  {name}: training has not finished"
+    return f"  {name}: no feature index yet, `saelab index {folder}` makes it"

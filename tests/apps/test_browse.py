@@ -28,6 +28,7 @@ def runs(tmp_path_factory):
     bare.mkdir()
     (bare / "config.yaml").write_text("k: 3\n")
     (bare / "metrics.jsonl").write_text("")
+    shutil.copytree(root / "toy" / "sae", bare / "sae")
     return root
 
 
@@ -119,6 +120,21 @@ def test_the_address_and_what_each_run_lacks_are_printed(runs, served, capsys):
     port = served[0][1]
     assert f"http://127.0.0.1:{port}" in printed
     assert f"bare: no feature index yet, `saelab index {runs / 'bare'}` makes it" in printed
+
+
+def test_a_run_whose_training_has_not_finished_is_told_no_other_verb(
+    runs, served, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "begun").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        shutil.copy(runs / "bare" / name, tmp_path / "begun")
+    assert main(["browse", str(tmp_path)]) == 0
+    assert "begun: training has not finished" in capsys.readouterr().out
+    monkeypatch.setenv(PLACES, json.dumps([str(tmp_path)]))
+    for page in ("overview", "features"):
+        shown = body(opened_page(page, run="begun"))
+        assert "training has" in shown and "saelab index" not in shown
+        assert "saelab eval" not in shown
 
 
 def test_json_is_all_of_stdout(runs, served, capsys):

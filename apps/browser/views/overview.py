@@ -41,7 +41,8 @@ def _documents(name: str, folder: Path) -> None:
     with state.part(told):
         state.show(tables.outdated(outdated(run), str(folder)))
     with state.part(told):
-        state.show(tables.report(read(run.report), str(folder)))
+        if not run.is_unfinished():
+            state.show(tables.report(read(run.report), str(folder)))
     with state.part(told):
         documents = run.documents()
         for document in documents.get("dark-matter", ()):

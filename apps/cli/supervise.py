@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import UseAppendAction
 
+from saelab.errors import UsageError
 from saelab.ranges import Count, Several
 
 from ..browser.supervised import SCORES
@@ -60,6 +61,11 @@ def run(args: Args) -> int:
     options: dict[str, Any] = {"device": args.place, "dtype": args.model_dtype or "float32"}
     needs = ("model", "cache") if args.controls else ("model",)
     opened = opening.open_all(folders, args.model, needs=needs, **options)
+    if transcoders := [str(one.folder.path) for one in opened if one.sae.transcoder]:
+        raise UsageError(
+            f"{transcoders[0]} is a transcoder, and dictionaries of one activation are compared "
+            "here: name an SAE"
+        )
     for named, one in zip(folders, opened, strict=True):
         folder, sae, _, model = one
         if args.prompts:
@@ -76,7 +82,6 @@ def run(args: Args) -> int:
 
 def _rows(args: Args, source: str | Path) -> tuple[list, list, Any]:
     """Rows to fit on, rows to test on, and the metric. Raises UsageError for an unknown task."""
-    from saelab.errors import UsageError
     from saelab.evaluation import supervised
     from saelab.tasks import files
 

@@ -192,6 +192,8 @@ def meant(path: Path | str, form: str | None = None) -> "SAE | CrossLayerTransco
             f"{path} holds {len(inside)} SAEs, and one is wanted: {path / inside[0]} would be "
             f"one ({names})"
         )
+    if not path.exists():
+        raise UsageError(f"{path} holds no SAE: {seen(path)}")
     forms = ", ".join(f"{row.name} ({row.files})" for row in FORMATS.values())
     raise UsageError(f"{path} holds no SAE: {seen(path)}; known are {forms}")
 
@@ -237,6 +239,8 @@ def seen(path: Path) -> str:
     if not path.is_dir():
         return f"it is a file of {path.stat().st_size:,} bytes"
     names = sorted(entry.name for entry in path.iterdir())
+    if "manifest.json" in names:
+        return "it is a cache of activations"
     if "config.yaml" in names:
         return "its training has not finished (`saelab train --resume` goes on with it)"
     return f"it has {', '.join(names[:5])}{', ...' * (len(names) > 5)}" if names else "it is empty"

@@ -146,3 +146,11 @@ def test_what_is_wrong_is_said(
 ):
     assert main(["supervise", *(a.format(run=run, prompts=prompts) for a in arguments)]) == 2
     assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_transcoder_is_refused_before_any_prompt_is_run(run: Path, prompts: Path, capsys):
+    sae = SAE.load(run)
+    sae.transcoder = True
+    sae.save(run / "sae")
+    assert main(["supervise", str(run), "--prompts", str(prompts)]) == 2
+    assert f"{run} is a transcoder" in capsys.readouterr().err

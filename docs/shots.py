@@ -50,7 +50,7 @@ PAGES = {
     "circuits": ("/circuits", "h1, p.empty"),
     "graphs": ("/graphs", ".graph canvas, p.empty"),
     "picture": ("/picture?run={images}&context={context}&labels={kind}", "table"),
-    "picture-feature": ("/feature?run={images}&feature={shown}", ".examples"),
+    "picture-feature": ("/feature?run={images}&feature={shown}", ".pictures"),
 }
 KINDS = {"circuits": "circuit.json", "graphs": "graphs.json"}  # pages of files that runs may lack
 # What pages say where a run lacks something, and of what there is not.

@@ -174,9 +174,9 @@ def map_words(method: str) -> str:
 def order(wanted: Listing) -> Markup:
     """By what a list is ordered, with the formula."""
     if wanted.sorted_by == MATCH:
-        factors = f"{words.SELECTIVITY}, times {words.COVERAGE}"
+        factors = f"the {words.SELECTIVITY}, times the {words.COVERAGE}"
         return html(
-            '<p class="quiet">Best first, by <b title="{}">selectivity × coverage</b>: of a token '
+            '<p class="quiet">Best first, by <b title="{}">selectivity × coverage</b>: '
             '{}. Quotes keep blanks and case: <code>" for"</code>.</p>',
             FACTORS,
             factors,

@@ -110,6 +110,7 @@ def _sentence(box: str, verb: str, shape: type) -> str:
     text = " ".join(line for line in lines if line and line != "Parsing error")
     title = r"^(Value error|Missing argument|Unrecognized options) (?=[A-Z])"
     text = re.sub(title, "", text)
+    text = text.removeprefix("Invalid choice ")  # which the sentence says itself
     if text.startswith("Unrecognized options: "):
         return _unrecognized(text.removeprefix("Unrecognized options: "), verb, shape)
     text = re.sub(

@@ -183,6 +183,11 @@ def meant(path: Path | str, form: str | None = None) -> "SAE | CrossLayerTransco
     path = Path(path)
     if form is not None:
         return _named(form).read(path)
+    if not path.exists():
+        raise UsageError(
+            f"{path} holds no SAE: {seen(path)}; name one that `saelab train` or `import` wrote, "
+            "or a published one"
+        )
     for place in (path, path / "sae"):
         if row := known(place):
             return row.read(place)

@@ -141,3 +141,10 @@ def completions(script: Path, typed: str) -> list[str]:
 def test_a_shell_that_cannot_be_completed_is_refused(capsys: pytest.CaptureFixture):
     assert main(["--tyro-print-completion", "tcsh"]) == 2
     assert "name the shell, one of bash, zsh, fish" in capsys.readouterr().err
+
+
+def test_a_choice_that_there_is_not_is_refused_once(capsys):
+    assert main(["export", "runs/a", "--to", "pictures", "--out", "b"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.lower().count("invalid choice") == 1
+    assert "'pictures'" in last and "'saelens'" in last

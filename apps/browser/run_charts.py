@@ -25,10 +25,10 @@ def pareto(
 ) -> go.Figure:
     """L0 against a metric, the runs that no other beats in both joined by a line."""
     figure = charts.pareto(points, label)
-    sides = [SIDES[place % len(SIDES)] for place in range(len(points))]
+    values = {name: (l0["value"], gives["value"]) for name, (l0, gives) in points.items()}
+    sides = _sides([l0 for l0, _ in values.values()])
     marker = {"color": [color[name] for name in points], "size": 9}
     figure.update_traces(marker=marker, textposition=sides)
-    values = {name: (l0["value"], gives["value"]) for name, (l0, gives) in points.items()}
     front = sorted(undominated(values, better).values())
     line = go.Scatter(
         x=[l0 for l0, _ in front],
@@ -42,6 +42,20 @@ def pareto(
     if min(l0) > 0 and max(l0) > 3 * min(l0):
         figure.update_xaxes(type="log", **charts.log_ticks(min(l0), max(l0)))
     return figure
+
+
+def _sides(l0: Sequence[float]) -> list[str]:
+    """Where each dot's name stands: of the first and the last towards the middle, where there is
+    room."""
+    low, high = min(l0), max(l0)
+    sides = [SIDES[place % len(SIDES)] for place in range(len(l0))]
+    if low == high:
+        return sides
+    inward = {low: "right", high: "left"}
+    return [
+        f"{side.split()[0]} {inward.get(x, side.split()[1])}"
+        for x, side in zip(l0, sides, strict=True)
+    ]
 
 
 def undominated(

@@ -86,6 +86,16 @@ def test_the_pareto_front_is_what_no_other_beats():
     assert set(run_charts.undominated(values, "higher")) == {"a", "e"}
 
 
+def test_names_stand_where_the_figure_has_room_for_them():
+    given = {"first": 16.0, "middle": 24.0, "last": 32.0}
+    points = {name: ({"value": l0}, {"value": 0.1}) for name, l0 in given.items()}
+    exact = {"low": 1.0, "high": 1.0, "null": None}
+    points = {name: tuple({**one, **exact} for one in pair) for name, pair in points.items()}
+    drawn = run_charts.pareto(points, "FVU", "lower", run_charts.colors([*given]))
+    first, _, last = drawn.data[0].textposition
+    assert first.endswith("right") and last.endswith("left")
+
+
 def test_only_new_lines_are_read_and_another_file_is_read_anew(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"n": 0}\n{"n": 1}\n{"n"')

@@ -45,5 +45,6 @@ def _expected(report: Any) -> tuple[list[str], list[str]]:
     """The metrics of a report, and those of what stands beside the SAE in it."""
     absent = {"prediction"} if "no_losses" in report else set()
     absent |= set() if "output_error" in report else {"output"}  # of models that read no text
+    absent |= set() if "class_kl" in report else {"classes"}
     measured = {key: row for key, row in rows.table().items() if row.source not in absent}
     return list(measured), [key for key, row in measured.items() if row.source in rows.SPLICED]

@@ -23,10 +23,17 @@ class Learned(NamedTuple):
     """||x - z W||^2 / ||x||^2 after each round"""
 
 
-def start(x_ND: Tensor, W_FD: Tensor) -> Tensor:
-    """[N, F]: least squares with what is below 0 raised to a little, as a value of 0 stays 0."""
-    z_NF = x_ND @ torch.linalg.pinv(W_FD)
-    return z_NF.clamp_min(1e-3 * float(z_NF.abs().mean()) + LEAST)
+def start(product_NF: Tensor, gram_FF: Tensor) -> Tensor:
+    """[N, F]: projections with what is below 0 raised to a little, as a value of 0 stays 0; each
+    token's by the one factor that makes the least of its error, so that z = 0 is no better.
+
+    Least squares clamped at 0, the usual start, is far off where rows of W are nearly dependent:
+    its values are large and of both signs, and steps take thousands of rounds to shrink them.
+    """
+    z_NF = product_NF.clamp_min(1e-3 * float(product_NF.abs().mean()) + LEAST)
+    made_N = ((z_NF @ gram_FF) * z_NF).sum(1)
+    factor_N = (z_NF * product_NF).sum(1) / made_N.clamp_min(LEAST)
+    return z_NF * factor_N.clamp_min(1e-3)[:, None]
 
 
 def step(z_NF: Tensor, product_NF: Tensor, gram_FF: Tensor) -> Tensor:
@@ -43,7 +50,7 @@ def step(z_NF: Tensor, product_NF: Tensor, gram_FF: Tensor) -> Tensor:
 def sparse(x_BD: Tensor, W_FD: Tensor, k: int, n_steps: int) -> Code:
     """Non-negative codes of which the k largest values of each token are kept and fitted anew."""
     gram_FF, product_BF = W_FD @ W_FD.T, x_BD @ W_FD.T
-    z_BF = start(x_BD, W_FD)
+    z_BF = start(product_BF, gram_FF)
     for _ in range(n_steps):
         z_BF = step(z_BF, product_BF, gram_FF)
     if k < len(W_FD):
@@ -66,7 +73,8 @@ def semi_nmf(x: Tensor, n_features: int, n_rounds: int = 100, seed: int = 0) -> 
     noise_FD = torch.randn(n_features, x.shape[1], generator=random).to(x)
     W_FD = x[chosen_F] + 0.1 * x.std() * noise_FD  # as a token may be drawn twice
     W_FD = W_FD / W_FD.norm(dim=1, keepdim=True)
-    z_NF, whole, errors = start(x, W_FD), float(x.square().sum()), []
+    z_NF = start(x @ W_FD.T, W_FD @ W_FD.T)
+    whole, errors = float(x.square().sum()), []
     for _ in range(n_rounds):
         z_NF = step(z_NF, x @ W_FD.T, W_FD @ W_FD.T)
         W_FD = least_squares(z_NF, x)

@@ -92,6 +92,8 @@ class Measurement:
         self.weights = self.first.b_dec  # their device and dtype
         self.sums = {name: DocumentSums() for name in self.rows}
         self.of_output = {name: DocumentSums() for name in self.rows} if outputs else {}
+        classifies = outputs is not None and outputs.model.classifier is not None
+        self.of_classes = {name: DocumentSums() for name in self.rows} if classifies else {}
         several = joint.parts(hooks[1]) if len(widths) > 1 else []
         self.at_hook = {hook: DocumentSums() for hook in several}
         self.widths = widths
@@ -112,7 +114,8 @@ class Measurement:
     def absent(self) -> set[str]:
         """The sources of rows that are not measured here."""
         absent = {"prediction"} if self.no_losses else set()
-        return absent | (set() if self.outputs else {"output"})
+        absent |= set() if self.of_output else {"output"}
+        return absent | (set() if self.of_classes else {"classes"})
 
     def add(self, chunk: Contexts) -> None:
         """Run the model clean and with every row spliced in, and add what was measured; the cached
@@ -175,6 +178,9 @@ class Measurement:
         for name, spliced_ND in effect.spliced.items():
             sums = per_token(effect.clean, spliced_ND, measured[name][1])
             self.of_output[name].add(owner_N, sums)
+        for name, kl_C in effect.kl.items():
+            sums = {"predictions": torch.ones_like(kl_C), "kl": kl_C}
+            self.of_classes[name].add(chunk.documents[:, 0], sums)
 
     def _add_hooks(
         self, owner_N: Tensor, target_ND: Tensor, x_hat_ND: Tensor, l0_N: Tensor

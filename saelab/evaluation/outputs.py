@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from saelab.activations import Contexts
-from saelab.models.encoders import Encoder, encode
+from saelab.models.encoders import Encoder, classified, encode
 
 Inputs = Callable[[Tensor], Mapping[str, Tensor]]
 # Documents [C] to what the model's forward takes for them.
@@ -24,6 +24,9 @@ class Effect(NamedTuple):
     """[N, D]: the output embedding at the positions that count"""
     spliced: dict[str, Tensor]
     """[N, D] by what was put in place"""
+    kl: dict[str, Tensor]
+    """[C] by what was put in place: KL(clean || spliced) of the classes, in nats; none without a
+    head that classifies"""
 
 
 class Outputs(NamedTuple):
@@ -44,14 +47,22 @@ class Outputs(NamedTuple):
         """Its outputs with each of the activations [C, T, D] in place where positions count; the
         others stay what they are."""
         inputs, counted_CT = self.inputs(chunk.documents[:, 0]), chunk.counted
-        clean = encode(self.model, inputs).output[counted_CT]
-        spliced = {}
+        untouched = classified(self.model, inputs)
+        clean, spliced, kl = untouched.ran.output[counted_CT], {}, {}
         for name, acts_CTD in replaced.items():
             there = counted_CT[..., None].to(acts_CTD.device)
 
             def put(held: Tensor, new: Tensor = acts_CTD, there: Tensor = there) -> Tensor:
                 return torch.where(there, new.to(held), held)
 
-            out = encode(self.model, inputs, {hook: put}).output
-            spliced[name] = out[counted_CT]
-        return Effect(clean, spliced)
+            out = classified(self.model, inputs, {hook: put})
+            spliced[name] = out.ran.output[counted_CT]
+            if untouched.logits is not None and out.logits is not None:
+                kl[name] = _kl(untouched.logits, out.logits)
+        return Effect(clean, spliced, kl)
+
+
+def _kl(clean_CN: Tensor, spliced_CN: Tensor) -> Tensor:
+    """[C]: KL(clean || spliced) of N classes' logits, in nats."""
+    clean_CN, spliced_CN = (each.double().log_softmax(1) for each in (clean_CN, spliced_CN))
+    return (clean_CN.exp() * (clean_CN - spliced_CN)).sum(1)

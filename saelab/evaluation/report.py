@@ -113,8 +113,9 @@ def _separation(run: Measurement, controls: list[str], seed: int) -> dict[str, A
     for name in ("sae", *controls):
         table = run.sums[name].table(documents)
         sums[name] = dict.fromkeys(SPLICED, table)
-        if run.of_output:
-            sums[name]["output"] = run.of_output[name].table(documents)
+        for source, by_name in (("output", run.of_output), ("classes", run.of_classes)):
+            if by_name:
+                sums[name][source] = by_name[name].table(documents)
         if name in run.fired:
             fired = run.fired[name].table(documents)
             sums[name]["firing"] = {"fired": fired, "tokens": table["tokens"]}
@@ -129,13 +130,16 @@ def _report(
     documents = run.sums["sae"].documents
     tables = {name: sums.table(documents) for name, sums in run.sums.items()}
     fired = _firing(run, {"sae": sae, "random_init": untrained_}, cache, tables["sae"], seed)
-    outs = {name: sums.table(documents) for name, sums in run.of_output.items()}
+    outs = {
+        source: {name: sums.table(documents) for name, sums in by_name.items()}
+        for source, by_name in (("output", run.of_output), ("classes", run.of_classes))
+    }
     by_row = [row for row in rows.table().values() if row.source not in run.absent]
     weights_RG = weights(len(documents), seed)
     beside = {
         name: {
             row.key: over_documents(
-                (outs if row.source == "output" else tables)[name], row.statistic, weights_RG
+                outs.get(row.source, tables)[name], row.statistic, weights_RG
             ).as_dict()
             for row in by_row
             if row.source in SPLICED
@@ -149,10 +153,7 @@ def _report(
     }
     whole = total(tables["sae"])
     return {
-        **{
-            row.key: _estimate(row, tables, {**fired, "output": outs}, weights_RG).as_dict()
-            for row in by_row
-        },
+        **{row.key: _estimate(row, tables, fired | outs, weights_RG).as_dict() for row in by_row},
         **_losses(run.no_losses, whole),
         "tokens": int(whole["tokens"]),
         "documents": len(documents),

@@ -13,12 +13,9 @@ import numpy as np
 from saelab.errors import UsageError
 from saelab.evaluation import metrics
 
-Measured = Literal["reconstruction", "prediction", "output", "firing", "training"]
-SPLICED = (
-    "reconstruction",
-    "prediction",
-    "output",
-)  # sources that references and controls have too
+Measured = Literal["reconstruction", "prediction", "output", "classes", "firing", "training"]
+# Sources that references and controls have too.
+SPLICED = ("reconstruction", "prediction", "output", "classes")
 SHORT = 16  # characters of a column head
 OTHER_FIELDS = (  # of report.json, by which no metric may be called
     *("schema", "saelab_version", "seed", "command", "sha256", "tokens", "documents"),
@@ -49,7 +46,7 @@ class Metric(NamedTuple):
     """whose sums: of reconstructions or of the predictions made with them spliced in (references
     and controls have both too), of features' firing on the same held-out tokens, or of their
     firing on training tokens. Of a model that predicts no tokens there are no predictions; the
-    output embedding is that of a model that reads no text"""
+    output embedding is that of a model that reads no text, the classes those of its head"""
     headline: bool = False
     """whether it stands in tables of several SAEs or references"""
     compared: Callable[[metrics.Sums], np.ndarray] | None = None
@@ -160,6 +157,16 @@ _BUILT_IN = (
         "mean",
         "output",
         headline=True,
+    ),
+    Metric(
+        "class_kl",
+        "KL of classes",
+        "KL of classes",
+        "mean KL(clean || spliced) over images of the classes that the model's head tells, in nats",
+        "lower",
+        metrics.kl,
+        "mean",
+        "classes",
     ),
 )
 _ROWS = {row.key: row for row in _BUILT_IN}

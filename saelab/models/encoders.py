@@ -17,14 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from saelab.errors import UsageError
-from saelab.files import read_object
 from saelab.models.hooks import resolve_hook
 from saelab.models.model import Located, Model
 from saelab.models.weights import Reader, refuse_non_finite
 
 SIDES = ("hook_in", "hook_out")
 OLDER = {"hook_resid_pre": "hook_in", "hook_resid_post": "hook_out"}
-TOWERS = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}  # of models of texts too
 Act = Callable[[Tensor], Tensor | None]
 
 
@@ -46,6 +44,15 @@ class Ran(NamedTuple):
     """by the names asked for"""
 
 
+class Classified(NamedTuple):
+    """A run's result with what the model's head says."""
+
+    ran: Ran
+    """of the model below the head"""
+    logits: Tensor | None
+    """[B, N]: of its classes; None of a model without such a head"""
+
+
 class Encoder(Model):
     """A transformer from Hugging Face of which nothing but its blocks is known.
 
@@ -56,9 +63,15 @@ class Encoder(Model):
     reads_text = False
 
     def __init__(
-        self, plain: Any, located: Located | None = None, weights: Reader | None = None
+        self,
+        plain: Any,
+        located: Located | None = None,
+        weights: Reader | None = None,
+        classifier: Any = None,
     ) -> None:
+        """classifier: the model with a head that classifies, of which `plain` is the rest."""
         super().__init__(plain, None, located, weights=weights)
+        self.classifier = classifier
         self.blocks = _blocks(plain)
         self.lacking = _left_out(plain)
 
@@ -124,6 +137,20 @@ def encode(
 
     Raises UsageError for a point that it lacks or that gives no tensor.
     """
+    return classified(model, inputs, edits, read).ran
+
+
+@torch.no_grad()
+def classified(
+    model: Encoder,
+    inputs: Mapping[str, Tensor],
+    edits: Mapping[str, Act] | None = None,
+    read: Sequence[str] = (),
+) -> Classified:
+    """As `encode`, with the classes that the model's head tells.
+
+    logits_BN = classified(model, {"pixel_values": pixels_BCHW}).logits
+    """
     acts: dict[str, Tensor] = {}
     reached: set[str] = set()
     acting = [*(edits or {}).items(), *((name, partial(_keep, acts, name)) for name in read)]
@@ -131,11 +158,15 @@ def encode(
         for name, act in acting:
             place = model.module(resolve_hook(model, name))
             hooks.enter_context(_hooked(*place, partial(_noting, reached, name, act)))
-        device = model.cfg.device
-        out = model.plain(**{name: tensor.to(device) for name, tensor in inputs.items()})
+        states: list[Any] = []
+        ended = model.plain.register_forward_hook(lambda _, __, out: states.append(out))
+        hooks.callback(ended.remove)
+        device, whole = model.cfg.device, model.classifier or model.plain
+        out = whole(**{name: tensor.to(device) for name, tensor in inputs.items()})
     if silent := [name for name, _ in acting if name not in reached]:
         raise UsageError(f"points that give no tensor in this model: {', '.join(silent)}")
-    return Ran(out.last_hidden_state, acts)
+    ran = Ran(states[-1].last_hidden_state, acts)
+    return Classified(ran, getattr(out, "logits", None))
 
 
 def _noting(reached: set[str], name: str, act: Act, value: Tensor) -> Tensor | None:
@@ -172,35 +203,6 @@ def _hooked(module: nn.Module, side: str, act: Act) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def reader(located: Located) -> Reader:
-    """What reads the weights of a model of images."""
-    import transformers
-
-    kind = read_object(located.folder / "config.json").get("model_type", "")
-    auto = getattr(transformers, TOWERS.get(kind, "AutoModel"))
-    return Reader(_Unpooled(auto), located.name)
-
-
-class _Unpooled(NamedTuple):
-    """A class of transformers, asked for a model without what pools its positions, which some
-    folders lack and nothing here reads."""
-
-    auto: Any
-
-    def from_pretrained(self, folder: Any, *args: Any, **options: Any) -> Any:
-        try:
-            return self.auto.from_pretrained(folder, *args, add_pooling_layer=False, **options)
-        except TypeError:  # a class that pools always, or never
-            return self.auto.from_pretrained(folder, *args, **options)
-
-
-def load(located: Located, device: str, dtype: str) -> Encoder:
-    """A model of images in a folder, its weights read whole."""
-    weights = reader(located)
-    plain = weights.from_pretrained(located.folder, dtype=getattr(torch, dtype)).to(device)
-    return Encoder(plain.eval().requires_grad_(False), located, weights)
 
 
 def held(plain: Any) -> Encoder:

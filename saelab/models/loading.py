@@ -115,8 +115,8 @@ def load(model: Any, device: str = "cpu", tokenizer: Any = None, dtype: str = "f
     device = chosen(device)
     try:
         with quiet():
-            if (encoders := _encoders(located)) is not None:
-                return encoders.load(located, device, dtype)
+            if (vision := _vision(located)) is not None:
+                return vision.load(located, device, dtype)
             known = family_of(causal_class(located.folder)) is not None
             return (_plain if known else _bridged)(located, device, dtype)
     except UsageError:
@@ -176,8 +176,8 @@ def reader(located: Located) -> Reader:
     """What reads the weights of a model that lies somewhere."""
     import transformers
 
-    if (encoders := _encoders(located)) is not None:
-        return encoders.reader(located)
+    if (vision := _vision(located)) is not None:
+        return vision.reader(located)
     if family_of(causal_class(located.folder)) is not None:
         return Reader(transformers.AutoModelForCausalLM, located.name)
     from transformer_lens.model_bridge.sources import transformers as source
@@ -186,11 +186,11 @@ def reader(located: Located) -> Reader:
     return Reader(kind, located.name)
 
 
-def _encoders(located: Located) -> Any:
+def _vision(located: Located) -> Any:
     """What loads a model of images; None for a model of another kind."""
-    from saelab.models import encoders
+    from saelab.models import vision
 
-    return encoders if reads_images(read_object(located.folder / "config.json")) else None
+    return vision if reads_images(read_object(located.folder / "config.json")) else None
 
 
 def _architecture(folder: Path) -> str:

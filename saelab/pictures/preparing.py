@@ -115,7 +115,8 @@ def _read_grid(model: Any, processor: Any) -> Grid:
     from PIL import Image
 
     grid = grid_of(model)
-    blank = Image.new("RGB", grid.size[::-1])
+    height, width = grid.size
+    blank = Image.new("RGB", (width, height))
     given = processor(images=blank, return_tensors="np")["pixel_values"].shape[2:]
     if given == grid.size:
         return grid

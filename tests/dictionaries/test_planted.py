@@ -8,7 +8,7 @@ from sklearn.linear_model import orthogonal_mp_gram
 
 from benchmarks.dictionaries import MARGIN, margins
 from saelab import kernels
-from saelab.dictionaries import planted
+from saelab.dictionaries import nonnegative, planted
 from saelab.dictionaries.frank_wolfe import frank_wolfe
 from saelab.dictionaries.ksvd import UPDATES, ksvd
 from saelab.dictionaries.nonnegative import semi_nmf
@@ -65,6 +65,26 @@ def test_semi_nmf_never_raises_its_error():
     errors = semi_nmf(x_ND, 12, n_rounds=30).errors
     assert all(b <= a + 1e-9 for a, b in pairwise(errors))
     assert errors[-1] < 0.8 * errors[0]
+
+
+def test_non_negative_codes_hold_where_rows_are_nearly_dependent(monkeypatch: pytest.MonkeyPatch):
+    random = torch.Generator().manual_seed(4)
+    plane_ND = torch.randn(60, 6, generator=random) @ torch.randn(6, 24, generator=random)
+    rows_FD, x_ND = (plane_ND + 0.01 * torch.randn(60, 24, generator=random)).split([24, 36])
+    W_FD = rows_FD / rows_FD.norm(dim=1, keepdim=True)
+
+    def error() -> float:
+        made_ND = nonnegative.sparse(x_ND, W_FD, 8, 30).to_dense() @ W_FD
+        return float((x_ND - made_ND).square().sum() / x_ND.square().sum())
+
+    assert error() < 0.05
+
+    def clamped(product_NF: torch.Tensor, gram_FF: torch.Tensor) -> torch.Tensor:
+        z_NF = x_ND @ torch.linalg.pinv(W_FD)
+        return z_NF.clamp_min(1e-3 * float(z_NF.abs().mean()))
+
+    monkeypatch.setattr(nonnegative, "start", clamped)
+    assert error() > 0.3
 
 
 def test_supports_are_scikit_learns():

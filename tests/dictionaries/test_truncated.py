@@ -102,3 +102,21 @@ def test_bars_are_found_with_their_prior(family: str):
     if family == "tsc":
         wrong = truncated_em.learn(drawn.x, "bsc", 6, candidates=6, active=3, schedule=schedule)
         assert wrong.prior.noise > 3
+
+
+@pytest.mark.parametrize("family", truncated_em.FAMILIES)
+def test_learning_stays_at_the_truth(family: str):
+    """What moves away from it in other starts is a local optimum, not the rule's doing."""
+    drawn = bars.draw(family, n=500, side=2, seed=2)
+    row, density = truncated_em.FAMILIES[family], float((drawn.values != 0).double().mean())
+    fixed = ((0.0,) * 4, (1.0,) * 4) if row.gaussian else ((1.0,) * 4, (0.0,) * 4)
+
+    def pi(temperature: float) -> float:
+        W_HD, prior = drawn.W, Prior(row.signs, (0.2,) * 4, *fixed, 2.0, 4, 4)
+        for _ in range(8):
+            W_HD, prior, _ = truncated_em._round(drawn.x, W_HD, prior, row, temperature)
+        return sum(prior.pi) / 4
+
+    assert pi(1.0) == pytest.approx(density, rel=0.1)
+    # Posteriors that are not what the model says drift.
+    assert pi(4.0) != pytest.approx(density, rel=0.1)

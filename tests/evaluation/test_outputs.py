@@ -21,7 +21,7 @@ from saelab.features.reader import FeatureIndex
 from saelab.models.encoders import encode, held
 from saelab.origin import Origin
 from saelab.sparsify import Choice
-from tests.pictures.tiny import SIZE, folder
+from tests.pictures.tiny import SHAPE, SIZE, folder, noise
 
 HOOK = "blocks.0.hook_resid_post"
 
@@ -121,6 +121,44 @@ def test_labels_of_many_classes_are_resized_with_their_image(made):
     assert sized.shape == (SIZE, SIZE)
     assert (sized[:8, :8] == 300).all() and (sized[8:, :8] == -1).all()
     assert (sized[:, 8:] == 254).all()
+
+
+def test_a_head_that_classifies_says_what_its_classes_lose(tmp_path):
+    import transformers
+
+    at, shape = folder("ViTModel", tmp_path / "model"), {**SHAPE, "num_labels": 5}
+    whole = transformers.ViTForImageClassification(transformers.ViTConfig(**shape)).eval()
+    torch.nn.init.normal_(whole.classifier.weight)  # as made it hardly tells classes apart
+    whole.save_pretrained(at)
+    model, images = models.load(str(at)), str(noise(tmp_path / "images", 30))
+    cache = Cache.write(tmp_path / "cache", from_images(model, images, [HOOK], dtype="float32"))
+    outputs = Outputs(model, Looking(cache, model).inputs)
+    sae = SAE(16, 32, Choice(4))
+    sae.origin = Origin(hook=HOOK, model=cache.identity)
+    report = evaluate(sae, cache, outputs=outputs)
+    beside = {name: row["class_kl"]["value"] for name, row in report["references"].items()}
+    assert beside["identity"] < 1e-9 < 1e-5 < beside["zero"]
+    assert report["class_kl"]["null"] == pytest.approx(beside["mean"])
+
+    by_hand = []
+    for chunk in cache.contexts(HOOK, "held_out"):
+        inputs = outputs.inputs(chunk.documents[:, 0])
+
+        def zeroed(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
+            return torch.cat([out[:, :1], torch.zeros_like(out[:, 1:])], 1)
+
+        with torch.no_grad():
+            clean_CN = whole(**inputs).logits.double().softmax(1)
+            handle = whole.vit.get_submodule("layers.0").register_forward_hook(zeroed)
+            spliced_CN = whole(**inputs).logits.double().softmax(1)
+            handle.remove()
+        by_hand.append((clean_CN * (clean_CN / spliced_CN).log()).sum(1))
+    assert beside["zero"] == pytest.approx(float(torch.cat(by_hand).mean()), rel=1e-3)
+
+    # The same model without its head is measured by its output alone.
+    whole.vit.save_pretrained(at)
+    bare = Outputs(models.load(str(at)), outputs.inputs)
+    assert "class_kl" not in evaluate(sae, cache, outputs=bare)
 
 
 def test_a_transcoder_is_measured_on_what_the_model_computes_of_the_images(tmp_path, made):

@@ -53,6 +53,9 @@ def test_rivals_are_judged_seed_by_seed():
     assert claims[3].ours.value == pytest.approx(0.1)
     few = {name: each[:4] for name, each in (ours | rivals).items()}
     assert {claim.holds for claim in judged(few)} == {None}
+    mixed = judged(ours | {"PCA": rivals["PCA"], "ICA": rivals["ICA"][:2]})
+    assert [claim.holds for claim in mixed[3:]] == [True, None] * 3
+    assert mixed[4].ours.value == pytest.approx(-0.1)
 
 
 def test_rivals_are_made_at_the_l0_of_the_saes_and_are_no_wider():

@@ -53,7 +53,7 @@ def values(together: Together, name: str) -> dict[str, float]:
 
 def _rows(together: Together) -> list[Metric]:
     """The metrics that were measured."""
-    absent = {"output"} | ({"prediction"} if together.no_losses else set())
+    absent = {"output", "classes"} | ({"prediction"} if together.no_losses else set())
     absent |= set() if together.alive else {"training"}
     return [row for row in rows.table().values() if row.source not in absent]
 

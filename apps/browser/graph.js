@@ -33,6 +33,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   host.drawn = data.key;
   host.innerHTML = html;
   const find = (name) => host.querySelector(name);
+  const counted = (n) => n.toLocaleString("en");
   const canvas = find("canvas"), tip = find(".graph-tip"), side = find(".graph-side");
   const kept = find(".kept"), linked = find(".linked");
   const state = {
@@ -113,8 +114,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
     });
     lines = links.slice(0, Math.ceil(linked.value * links.length))
       .filter(([a, b]) => visible[a] && visible[b]);
-    find(".kept-told").value = `${visible.filter(Boolean).length} of ${nodes.length} nodes`;
-    find(".linked-told").value = `${lines.length} of ${links.length} links`;
+    find(".kept-told").value = `${counted(visible.filter(Boolean).length)} of ${counted(nodes.length)} nodes`;
+    find(".linked-told").value = `${counted(lines.length)} of ${counted(links.length)} links`;
   }
 
   const at = (i) => [place[i][0] * state.zoom + state.dx, place[i][1] * state.zoom + state.dy];

@@ -18,18 +18,20 @@ def labelled(document: Mapping[str, Any]) -> Markup:
         return EMPTY
     rows = [one for one in part["rows"] if one["k"] in SHOWN]
     columns = list(dict.fromkeys((one["dictionary"], one["k"]) for one in rows))
+    columns.sort(key=lambda column: column[0] != "sae")
     heads = [head("", ""), *(head(text(_name(*column))) for column in columns), head("null")]
     cells: dict[tuple, dict] = {}
     for one in rows:
         place = (one["task"], one["level"], one["label"])
         cells.setdefault(place, {})[one["dictionary"], one["k"]] = one
     lines = [_line(place, known, columns) for place, known in cells.items()]
-    about = "accuracy, half is chance; dense: every neuron; null: shuffled labels, sae 5"
+    about = "accuracy, half is chance; dense: every neuron; null: shuffled labels, SAE 5"
     return title("Own labels", about) + grid(heads, lines, "labels") + _left_out(part)
 
 
 def _name(dictionary: str, k: int | None) -> str:
-    return dictionary.replace("_", " ") + ("" if k is None else f" {k}")
+    name = "SAE" if dictionary == "sae" else dictionary.replace("_", " ")
+    return name + ("" if k is None else f" {k}")
 
 
 def _line(place: tuple[str, str, str], known: dict, columns: list) -> Markup:

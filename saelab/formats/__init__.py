@@ -197,8 +197,6 @@ def meant(path: Path | str, form: str | None = None) -> "SAE | CrossLayerTransco
             f"{path} holds {len(inside)} SAEs, and one is wanted: {path / inside[0]} would be "
             f"one ({names})"
         )
-    if not path.exists():
-        raise UsageError(f"{path} holds no SAE: {seen(path)}")
     forms = ", ".join(f"{row.name} ({row.files})" for row in FORMATS.values())
     raise UsageError(f"{path} holds no SAE: {seen(path)}; known are {forms}")
 

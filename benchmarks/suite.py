@@ -3,6 +3,7 @@ row. Works on a copy of the run, as reports are written into it.
 
     python benchmarks/suite.py runs/demo --out suite.json
     python benchmarks/suite.py runs/demo --controls --out suite_controls.json
+    python benchmarks/suite.py runs/demo --only absorption --out absorption.json
 """
 
 import argparse
@@ -23,11 +24,13 @@ from saelab.files import write_json
 TOKENS = {False: 50_000, True: 10_000}  # of losses, without and with controls
 
 
-def measure(run: Path, cache: Path | None, labels: Path | None, *, controls: bool) -> dict:
-    """The suite on a copy of the run."""
+def measure(
+    run: Path, cache: Path | None, labels: Path | None, *, part: str, controls: bool
+) -> dict:
+    """The suite, or its absorption, on a copy of the run."""
     with TemporaryDirectory() as place:
         copy = shutil.copytree(run, Path(place) / run.name)
-        words = ["eval", str(copy), "--suite", "--json", "--tokens", str(TOKENS[controls])]
+        words = ["eval", str(copy), f"--{part}", "--json", "--tokens", str(TOKENS[controls])]
         words += ["--cache", str(cache)] if cache else []
         words += ["--labels", str(labels)] if labels else []
         words += ["--controls"] if controls else []
@@ -41,6 +44,7 @@ def measure(run: Path, cache: Path | None, labels: Path | None, *, controls: boo
     return {
         "cpu_seconds": round(cpu, 1),
         "wall_seconds": round(wall, 1),
+        "part": part,
         "controls": controls,
         "tokens_of_losses": report["tokens"],
         "n_features": report["n_features"],
@@ -55,11 +59,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--labels", type=Path)
+    parser.add_argument("--only", default="suite", choices=["suite", "absorption"], dest="part")
     parser.add_argument("--controls", action="store_true")
     parser.add_argument("--machine", default=platform.processor() or platform.machine())
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    result = measure(args.run, args.cache, args.labels, controls=args.controls)
+    result = measure(args.run, args.cache, args.labels, part=args.part, controls=args.controls)
     result |= {"machine": args.machine, "threads": torch.get_num_threads(), "dtype": "float32"}
     print(f"{result['cpu_seconds']} s of CPU time, {len(result['suite']['rows'])} rows")
     if args.out:

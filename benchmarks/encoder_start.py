@@ -55,14 +55,13 @@ def trained(config: Config, x_ND: Tensor, length: str, share: str) -> tuple[SAE,
     run = Run(config, x_ND[:SAMPLE], x_ND[:SAMPLE])
     norm = best_multiple(run, x_ND[: config.batch]) if length == "best" else float(length)
     part = norm if share == "length" else float(share)
-    W_enc = run.sae.W_enc
-    with torch.no_grad():
-        W_enc *= norm
-        for x_BD in x_ND.split(config.batch):
-            before_FD = W_enc.clone()
-            run.step(x_BD, x_BD)
-            if part != 1:
-                W_enc.copy_(before_FD.lerp(W_enc, part))
+    W_enc = run.sae.W_enc.detach()  # which the step sees change
+    W_enc *= norm
+    for x_BD in x_ND.split(config.batch):
+        before_FD = W_enc.clone()
+        run.step(x_BD, x_BD)
+        if part != 1:
+            W_enc.copy_(before_FD.lerp(W_enc, part))
     sae = run.final()
     assert isinstance(sae, SAE)
     return sae, norm

@@ -27,7 +27,8 @@ class Size(NamedTuple):
     schedule: truncated_em.Schedule
 
 
-FULL = Size(10, 250, truncated_em.Schedule(rounds=30, starts=3))
+# A start that misses a bar ends with less evidence: many starts, shaken, are many chances.
+FULL = Size(10, 250, truncated_em.Schedule(rounds=30, starts=10, shaken=0.3))
 QUICK = Size(2, 200, truncated_em.Schedule(rounds=25, starts=1))
 # Latents that states are made of, and how many together: Gaussian states cost the most.
 STATES = {"bsc": (8, 5), "tsc": (6, 4), "gsc": (6, 5)}

@@ -133,11 +133,12 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Label-free dictionaries on planted truth.")
     parser.add_argument("stages", nargs="*", help=f"some of {', '.join(STAGES)}")
+    parser.add_argument("--machine", default="", help="what it ran on, in words")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.is_file() else {}
     result["machine"] = {
-        "processor": "two cores of an AMD EPYC (Zen 4 class), 24 GB, other work beside it",
+        "processor": args.machine,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -9,7 +9,6 @@ Rows that the file holds already are kept: a killed measurement goes on.
 import argparse
 import itertools
 import json
-import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -62,12 +61,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--sparsify", default="topk")
+    parser.add_argument("--machine", default="", help="what it runs on, in words")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     about = {
         "what": "share of features that fire on held-out tokens with a one-to-one partner above "
         f"{FOUND} in the other seeds; mean over three seeds with Student's interval",
-        "machine": f"{platform.machine()}, two cores of an AMD EPYC, other work beside it",
+        "machine": args.machine,
         "command": "python benchmarks/seed_stability.py --cache CACHE --out FILE",
         "cache": "the demo's: 1.1 million tokens, bundled model, blocks.1.hook_resid_post",
         "torch": torch.__version__,

@@ -1,7 +1,6 @@
 """The notebooks run from the first cell to the last, on the session's tiny run, and are committed
 with the outputs of their cells as these are now."""
 
-import asyncio
 import copy
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 import nbformat
 import pytest
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
 
 from apps.cli import main
 from notebooks.outputs import FIGURE, IMAGE, executed
@@ -37,7 +37,8 @@ def kernel() -> Iterator[AsyncKernelManager]:
     """One kernel for all notebooks, that imports what they import once."""
     manager = AsyncKernelManager(kernel_name="python3")
     yield manager
-    asyncio.run(manager.shutdown_kernel(now=True))
+    # A browser of other tests may have left an event loop running in this thread.
+    run_sync(manager.shutdown_kernel)(now=True)
 
 
 def kinds(cell: Any) -> list[str]:

@@ -6,7 +6,6 @@ import random
 import sqlite3
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,8 @@ from saelab.activations.packing import OnePerContext
 from saelab.errors import FailedRun, UsageError
 from saelab.evaluation import evaluate
 from saelab.features import build
-from saelab.features.schema import PLACE
+from saelab.features.packing import unpack
+from saelab.features.schema import ID, PLACE
 from saelab.models import running
 from saelab.origin import Origin
 from tests.conftest import HOOK
@@ -119,10 +119,10 @@ def test_the_index_shows_and_finds_no_padding(bridge, names: Path, tmp_path: Pat
     assert (
         rows
         and seen == cache.n_tokens()
-        and max(np.frombuffer(b, PLACE)["position"].max() for (b,) in places) <= LENGTHS[1]
+        and max(unpack(b, PLACE)["position"].max() for (b,) in places) <= LENGTHS[1]
     )
     for tokens, documents in rows:
-        ids = torch.frombuffer(bytearray(tokens), dtype=torch.int32).tolist()
+        ids = unpack(tokens, ID).tolist()
         assert bridge.tokenizer.decode(ids[1:]) in records
         assert len(json.loads(documents)) == 1
 

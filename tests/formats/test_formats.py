@@ -47,7 +47,9 @@ def test_what_no_form_knows_is_refused_with_what_was_seen(form: Format, tmp_path
     (tmp_path / "config.yaml").touch()
     with pytest.raises(UsageError, match="its training has not finished"):
         SAE.load(tmp_path)
-    with pytest.raises(UsageError, match=r"there is no such folder$"):
+    with pytest.raises(
+        UsageError, match="none holds no SAE: there is no such folder; name one that"
+    ):
         SAE.load(tmp_path / "none")
 
 

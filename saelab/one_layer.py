@@ -41,13 +41,3 @@ def _origin(whole: Origin, i: int, n_layers: int) -> Origin:
     if len(reads) != n_layers:  # of unknown places
         return replace(whole, more=more)
     return replace(whole, hook=reads[i], target=joint.joined(writes[i:]), more=more)
-
-
-def told(origin: Origin) -> str:
-    """What an SAE is, where it is one layer of a cross-layer transcoder; "" of others.
-
-    >>> told(transcoder(clt, 0).origin)
-    'layer 0 of a cross-layer transcoder of 4 layers'
-    """
-    layer, n_layers = origin.more.get("clt_layer"), origin.more.get("clt_layers")
-    return f"layer {layer} of a cross-layer transcoder of {n_layers} layers" if n_layers else ""

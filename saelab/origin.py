@@ -10,6 +10,17 @@ from saelab.ranges import strict
 SYNTHETIC, ARRAYS = "synthetic", "arrays"
 
 
+def part_of(more: Mapping[str, Any]) -> str:
+    """What an SAE is whose origin's `more` this is, where it is one layer of a cross-layer
+    transcoder; "" of others.
+
+    >>> part_of({"clt_layer": 0, "clt_layers": 4})
+    'layer 0 of a cross-layer transcoder of 4 layers'
+    """
+    layer, n_layers = more.get("clt_layer"), more.get("clt_layers")
+    return f"layer {layer} of a cross-layer transcoder of {n_layers} layers" if n_layers else ""
+
+
 @dataclass(frozen=True)
 class Identity:
     """Which model it is. Fields that are None are not known, and not compared."""

@@ -61,16 +61,16 @@ saelab.coder: saelab.cross_layer saelab.sae
 saelab.one_layer: saelab.cross_layer saelab.joint saelab.origin saelab.sae
 saelab.scaling: saelab.coder
 saelab.analysis.parts: saelab.analysis.frozen saelab.code saelab.coder saelab.cross_layer
-    saelab.dictionaries saelab.errors saelab.joint saelab.models saelab.one_layer saelab.sae
-    saelab.token_norm
+    saelab.dictionaries saelab.errors saelab.joint saelab.models saelab.one_layer saelab.origin
+    saelab.sae saelab.token_norm
 saelab.evaluation: saelab.activations saelab.bundled saelab.code saelab.coder saelab.cross_layer
     saelab.dictionaries saelab.documents saelab.errors saelab.joint saelab.kernels saelab.matching
-    saelab.models saelab.one_layer saelab.origin saelab.sae saelab.scaling saelab.scenes
-    saelab.sparsify saelab.statistics saelab.tasks saelab.token_norm
+    saelab.models saelab.origin saelab.sae saelab.scaling saelab.scenes saelab.sparsify
+    saelab.statistics saelab.tasks saelab.token_norm
 saelab.explaining: saelab.activations saelab.digests saelab.errors saelab.files saelab.sae
     saelab.spelling saelab.statistics
 saelab.features: saelab.activations saelab.code saelab.digests saelab.errors saelab.files
-    saelab.joint saelab.kernels saelab.matching saelab.one_layer saelab.sae saelab.sparsify
+    saelab.joint saelab.kernels saelab.matching saelab.origin saelab.sae saelab.sparsify
     saelab.spelling
 saelab.formats: saelab.activations saelab.coder saelab.cross_layer saelab.dictionaries
     saelab.digests saelab.errors saelab.features saelab.files saelab.joint saelab.models
@@ -123,8 +123,8 @@ training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files
-    saelab.folders saelab.joint saelab.models saelab.opening saelab.outdated saelab.prompting
-    saelab.runs saelab.sparsify saelab.spelling saelab.statistics
+    saelab.folders saelab.joint saelab.models saelab.opening saelab.origin saelab.outdated
+    saelab.prompting saelab.runs saelab.sparsify saelab.spelling saelab.statistics
 apps.notebook: apps.browser saelab.activations saelab.analysis.attention saelab.analysis.circuits
     saelab.analysis.prompts saelab.analysis.steering saelab.errors saelab.evaluation saelab.features
     saelab.files saelab.indexing saelab.matching saelab.opening saelab.prompting saelab.runs

@@ -7,6 +7,7 @@ from saelab import joint, sparsify
 from saelab.evaluation import rows as metrics
 from saelab.evaluation.separation import not_separated
 from saelab.features import words
+from saelab.origin import part_of
 
 from . import label_tables, suite_tables
 from .draw import (
@@ -55,10 +56,7 @@ def place(origin: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if target in (None, "", hook):
         return [reads]
     explains = "hook point whose activation it explains"
-    n_layers = origin.get("more", {}).get("clt_layers")
-    if n_layers:
-        layer = origin["more"]["clt_layer"]
-        kind = f"layer {layer} of a cross-layer transcoder of {n_layers} layers"
+    if kind := part_of(origin.get("more", {})):
         writes = "outputs that its features write to; those of all layers together explain them"
         return [
             ("kind", kind, "its features explain no output alone"),

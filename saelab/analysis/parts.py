@@ -19,6 +19,7 @@ from saelab.cross_layer import CrossLayerTranscoder
 from saelab.dictionaries.encoders import check_scores
 from saelab.errors import UsageError
 from saelab.models import resolve_hook
+from saelab.origin import part_of
 from saelab.sae import SAE
 from saelab.token_norm import check_additive
 
@@ -111,7 +112,7 @@ def _standing(model: Any, coder: Coder) -> list[Site]:
         return [_layer(model, coder, i) for i in range(coder.n_layers)]
     check_additive(coder.token_norm)
     check_scores(coder.encoder)
-    if part := one_layer.told(coder.origin):
+    if part := part_of(coder.origin.more):
         raise UsageError(f"this is {part}, which explains no output alone: name the whole")
     for what, hook in zip(("reads", "explains"), coder.origin.hooks, strict=True):
         if len(places := joint.parts(hook)) > 1:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from saelab import one_layer
 from saelab.activations import Cache
 from saelab.coder import Coder
 from saelab.errors import UsageError
@@ -22,6 +21,7 @@ from saelab.evaluation.outputs import Outputs
 from saelab.evaluation.references import Reconstruct, coded, references
 from saelab.evaluation.rows import SPLICED, Metric
 from saelab.evaluation.separation import separation
+from saelab.origin import part_of
 from saelab.sae import SAE
 from saelab.statistics import DocumentSums, Estimate, over_documents, share_over_documents, weights
 from saelab.statistics.bootstrap import total
@@ -93,7 +93,7 @@ def check_place(sae: Coder, cache: Cache) -> None:
     """Raise UsageError if the SAE's width is not the cache's, its place is none in a model, or it
     is one layer of a cross-layer transcoder, which explains no output alone."""
     source, target = sae.origin.hooks
-    if part := one_layer.told(sae.origin):
+    if part := part_of(sae.origin.more):
         raise UsageError(f"this is {part}, which explains no output alone: evaluate the whole")
     if cache.width(source) != sae.d_model:
         raise UsageError(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from saelab import digests, one_layer
+from saelab import digests
 from saelab.activations import Cache
 from saelab.code import Code
 from saelab.errors import FailedRun, UsageError
@@ -25,6 +25,7 @@ from saelab.features.shown import shown
 from saelab.features.strongest import strongest
 from saelab.features.subject import Others, Subject
 from saelab.files import write_atomic
+from saelab.origin import part_of
 from saelab.sae import SAE
 from saelab.sparsify import word
 from saelab.spelling import pieces
@@ -102,7 +103,7 @@ def _summary(subject: Subject, statistics: Statistics) -> dict:
     trained = f"{origin.sparsify} k={origin.k}" if origin.sparsify else word(sae.sparsify)
     facts = {
         "origin": origin.to_dict(),
-        "kind": one_layer.told(origin) or ("transcoder" if sae.transcoder else "SAE"),
+        "kind": part_of(origin.more) or ("transcoder" if sae.transcoder else "SAE"),
         "signed": sae.sparsify.signed,
         "sparsifier": trained.removesuffix(" k=None"),
         "hook": subject.hook,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saelab import joint, matching, one_layer
+from saelab import joint, matching
 from saelab.features import directions
 from saelab.features.collect import Statistics
 from saelab.features.groups import best
@@ -24,6 +24,7 @@ from saelab.features.schema import (
 )
 from saelab.features.strongest import Strongest
 from saelab.features.subject import Subject
+from saelab.origin import part_of
 from saelab.sae import SAE
 
 
@@ -73,7 +74,7 @@ def directions_of(
     )
     _add(lists["neighbours"], (index_FK >= 0).numpy(), feature=index_FK, cosine=cosine_FK)
     hooks = joint.parts(sae.origin.target or subject.hook)
-    across = bool(one_layer.told(sae.origin))
+    across = bool(part_of(sae.origin.more))
     map_DV = _output_map(subject, hooks[0] if across else joint.joined(hooks))
     if map_DV is not None:
         # What one layer of a cross-layer transcoder writes to all outputs adds up in the residual.

@@ -13,7 +13,7 @@ from saelab.analysis.circuits.graphs import intervention
 from saelab.analysis.circuits.graphs.apart import Local, take_apart
 from saelab.analysis.circuits.graphs.graph import ERROR, FEATURE, Graph, graph
 from saelab.errors import UsageError
-from saelab.origin import Origin
+from saelab.origin import Origin, part_of
 from tests.analysis.circuits.test_graph import miss
 from tests.analysis.dictionaries import random_task, transcoder
 
@@ -117,8 +117,8 @@ def test_layers_add_up_to_the_whole():
     assert (
         first.origin.target == clt.origin.target and second.origin.target == SAES[1].origin.target
     )
-    assert one_layer.told(first.origin) == "layer 0 of a cross-layer transcoder of 2 layers"
-    assert one_layer.told(clt.origin) == ""
+    assert part_of(first.origin.more) == "layer 0 of a cross-layer transcoder of 2 layers"
+    assert part_of(clt.origin.more) == ""
 
 
 def test_crosscoders_and_layers_alone_are_refused_with_the_reason(model):

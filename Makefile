@@ -4,15 +4,21 @@ RUN ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install lint format bench bounds gpu-check notebook outputs shots docs clean
+.PHONY: demo test types tested install lint format bench bounds gpu-check notebook outputs shots docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/saelab demo --out $(RUN) $(if $(NO_BROWSE)$(NO_BROWSER),--no-browse,)
 
+# Pyright takes one core for minutes: beside the tests.
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 types tested
+
+types:
 	$(BIN)/pyright
+
+tested:
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST)
 
 install: $(VENV)/.installed-dev

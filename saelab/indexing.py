@@ -13,6 +13,7 @@ from saelab.errors import UsageError
 from saelab.features import build
 from saelab.features.pictures import Pictures
 from saelab.opening import Opened
+from saelab.origin import CLT_WEIGHTS
 from saelab.sae import SAE
 
 Others = Sequence[tuple[str, Coder]]
@@ -64,6 +65,8 @@ def by_layer(opened: Opened, others: Others = ()) -> Iterator[tuple[Opened, list
         cache = sae.origin.cache
         if cache and not Path(cache).is_absolute():
             sae.origin = replace(sae.origin, cache=Path("..", cache).as_posix())
+        more = {**sae.origin.more, CLT_WEIGHTS: opened.folder.sae_digest()}
+        sae.origin = replace(sae.origin, more=more)
         probe = next(opened.cache.counted(sae.origin.hook, "train", PROBE_TOKENS)).x
         sae.save(folder.sae, probe[:PROBE_TOKENS].to(sae.W_enc))
         same = [

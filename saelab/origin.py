@@ -8,6 +8,7 @@ from saelab.ranges import strict
 
 # What caches name as their model that are of a synthetic world or of arrays from elsewhere.
 SYNTHETIC, ARRAYS = "synthetic", "arrays"
+CLT_WEIGHTS = "clt_weights"  # in `more` of a layer's features: SHA-256 of the whole's weights
 
 
 def part_of(more: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@ was trained further. Importing this imports nothing heavy."""
 
 from collections.abc import Iterator
 
+from saelab.origin import CLT_WEIGHTS
 from saelab.runs import RunFolder, read
 
 OF = "sae"  # the field of a result that holds the SHA-256 of its SAE's weights
@@ -14,10 +15,16 @@ def outdated(run: RunFolder) -> list[str]:
 
     outdated(RunFolder("runs/a"))  # ['features.db', 'report.json']
     """
-    here = run.sae_digest()
-    if here is None:
-        return []
-    return [name for name, theirs in _saes(run) if theirs not in (None, here)]
+    here, behind = run.sae_digest(), _left_behind(run)
+    mine = [name for name, theirs in _saes(run) if behind or (here and theirs not in (None, here))]
+    layers = [layer for layer in run.layers() if _left_behind(layer)]
+    return mine + [f"{layer.path.name}/{layer.features.name}" for layer in layers]
+
+
+def _left_behind(run: RunFolder) -> bool:
+    """Whether it holds one layer of a cross-layer transcoder, which is another by now."""
+    theirs = run.origin().more.get(CLT_WEIGHTS)
+    return theirs is not None and RunFolder(run.path.parent).sae_digest() not in (None, theirs)
 
 
 def _saes(run: RunFolder) -> Iterator[tuple[str, str | None]]:

@@ -42,8 +42,10 @@ class Range:
         what = "a whole number" if self.whole else "a number"
         if self.high in (inf, LARGEST):
             return f"{what} {'above' if self.open_low else 'of at least'} {self.low}"
-        if self.open_low:
+        if self.open_low and self.open_high:
             return f"{what} between {self.low} and {self.high}"
+        if self.open_low:
+            return f"{what} above {self.low}, at most {self.high}"
         return f"{what} from {self.low} to {'below ' if self.open_high else ''}{self.high}"
 
 
@@ -59,6 +61,7 @@ Port = Annotated[int, _whole(1, 65535)]
 Positive = Annotated[float, Range(0, open_low=True)]
 Weight = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Portion = Annotated[float, Range(0, 1, open_low=True)]  # a share that is not nothing
 Part = Annotated[float, Range(0, 1, open_high=True)]  # a share that is less than the whole
 Decay = Annotated[float, Range(0, 1, open_low=True, open_high=True)]
 

@@ -92,7 +92,7 @@ saelab.analysis.steering: saelab.activations saelab.analysis.frozen saelab.analy
     saelab.errors saelab.evaluation saelab.models saelab.sae saelab.statistics saelab.tasks
     saelab.token_norm
 saelab.runs: saelab.files saelab.formats saelab.origin
-saelab.outdated: saelab.explaining saelab.features saelab.runs
+saelab.outdated: saelab.explaining saelab.features saelab.origin saelab.runs
 saelab.foreign: saelab.digests saelab.errors saelab.formats saelab.looking saelab.models saelab.runs
 saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explaining saelab.features
     saelab.files saelab.foreign saelab.formats saelab.looking saelab.origin saelab.outdated
@@ -100,7 +100,7 @@ saelab.inspection: saelab.activations saelab.digests saelab.errors saelab.explai
 saelab.opening: saelab.activations saelab.device saelab.digests saelab.errors saelab.files
     saelab.formats saelab.joint saelab.models saelab.origin saelab.runs
 saelab.indexing: saelab.activations saelab.coder saelab.cross_layer saelab.errors saelab.features
-    saelab.one_layer saelab.opening saelab.sae
+    saelab.one_layer saelab.opening saelab.origin saelab.sae
 saelab.analysis.circuits: saelab.activations saelab.analysis.attention saelab.analysis.frozen
     saelab.analysis.parts saelab.code saelab.coder saelab.errors saelab.evaluation saelab.joint
     saelab.kernels saelab.models saelab.sae saelab.scaling saelab.sparsify saelab.statistics

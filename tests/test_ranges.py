@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from saelab.ranges import Count, Decay, Part, Port, Positive, Share, number, outside
+from saelab.ranges import Count, Decay, Part, Port, Portion, Positive, Share, number, outside
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Several:
     port: Port = 80
     positive: Positive = 1.0
     share: Share = 0.5
+    portion: Portion = 0.5
     part: Part = 0.5
     decay: Decay = 0.5
     free: int = -7
@@ -32,6 +33,7 @@ class Several:
         ("port", [1, 65535], [0, 65536]),
         ("positive", [1e-30, 1e30], [0.0, -1.0, math.nan, math.inf]),
         ("share", [0.0, 1.0], [-1e-9, 1.01, math.nan]),
+        ("portion", [1e-9, 1.0], [0.0, 1.01]),
         ("part", [0.0], [1.0, -0.1]),
         ("decay", [0.1], [0.0, 1.0]),
         ("free", [-7, 0], []),
@@ -46,10 +48,12 @@ def test_the_ends_of_every_range(field: str, inside: list, out: list):
 
 
 def test_what_would_be_right_is_said():
-    assert list(outside(Several(count=0, part=1.0, port=0, decay=0.0, positive=-1.0))) == [
+    wrong = Several(count=0, part=1.0, port=0, decay=0.0, positive=-1.0, portion=0.0)
+    assert list(outside(wrong)) == [
         "count=0: give a whole number of at least 1",
         "port=0: give a whole number from 1 to 65535",
         "positive=-1.0: give a number above 0",
+        "portion=0.0: give a number above 0, at most 1",
         "part=1.0: give a number from 0 to below 1",
         "decay=0.0: give a number between 0 and 1",
     ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import UseAppendAction, arg
 
 from saelab.errors import UsageError
-from saelab.ranges import Count, OrNone, Share
+from saelab.ranges import Count, OrNone, Portion
 
 from . import graph_text, prompt_source
 from .common import Folder, OfRun, document, show
@@ -43,9 +43,9 @@ class Args(OfRun):
     agreement"""
     n: Count = 50
     """prompts taken of a file or task, at most"""
-    nodes: Share = 0.8
+    nodes: Portion = 0.8
     """share of the influence on the output that the kept nodes carry"""
-    edges: Share = 0.98
+    edges: Portion = 0.98
     """share of it that the kept edges carry"""
     ablated: OrNone = 20
     """features of each graph that are ablated one by one, to measure what the graph foretells"""

@@ -1,6 +1,7 @@
 """Cross-layer transcoders in verbs and pages: each layer has an index, and one graph has all."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from apps.cli import main
 from saelab import Cache, CrossLayerTranscoder, opening
 from saelab.features.reader import FeatureIndex
 from saelab.files import read_json
+from saelab.outdated import outdated
 from saelab.runs import RunFolder
 from tests.apps.pages import opened_page
 from tests.apps.test_browse import body
@@ -63,6 +65,16 @@ def test_what_is_printed_adds_up_the_layers(clt: Path, capsys):
     assert printed["unseen"] == sum(one["unseen"] for one in printed["layers"])
     assert main(["index", str(clt), "--tokens", "500"]) == 0
     assert f"2 layers of {clt}: 48 features over" in capsys.readouterr().out
+
+
+def test_layers_of_an_earlier_training_are_named(clt: Path, tmp_path: Path):
+    run = RunFolder(shutil.copytree(clt, tmp_path / "clt"))
+    assert outdated(run) == [] and outdated(run.layer(0)) == []
+    whole = CrossLayerTranscoder.load(clt)
+    whole.b_dec.data[0] += 1
+    whole.save(run.sae)
+    assert outdated(run) == ["layer-0/features.db", "layer-1/features.db"]
+    assert outdated(run.layer(0)) == ["features.db"]
 
 
 def test_pages_say_what_a_layer_is(clt: Path, monkeypatch):

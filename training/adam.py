@@ -4,14 +4,14 @@ and rows that wait while they have no gradient.
 Shapes: F features, D width, R rows of a piece.
 """
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from saelab.coder import Coder
-from saelab.sae import SAE
+from saelab.kernels import stepping
 
 from . import encoder
 from .config import Config
@@ -24,20 +24,33 @@ PIECE = 1 << 20  # numbers updated at a time, so that float32 copies of moments 
 Moments = dict[str, tuple[Tensor, Tensor]]
 
 
+class Moved(NamedTuple):
+    """Features [R], ascending, and the number of steps since each last moved, [R]."""
+
+    rows: Tensor
+    gaps: Tensor
+
+
 class Adam(Protocol):
     """`step` moves the parameters by their gradients; all that it remembers is in `moments`, by
     parameter, and in `more`."""
 
-    def step(self, rate: float, number: int) -> Tensor | None: ...
+    def step(self, rate: float, number: int) -> list[Tensor] | None: ...
 
     def moments(self) -> Moments: ...
 
     def more(self) -> dict[str, Tensor]: ...
 
 
+def numbers(config: Config, rate: float, number: int, **how: Any) -> stepping.Adam:
+    """What a fused step takes of a configuration."""
+    frozen = config.freeze == "decoder"
+    return stepping.Adam(rate, number, config.beta1, config.beta2, frozen=frozen, **how)
+
+
 def for_run(config: Config, sae: Coder) -> Adam:
     """torch's Adam, unless the configuration asks for bfloat16 moments or for waiting rows."""
-    thrifty = config.moments != "float32" or config.lazy
+    thrifty = config.moments != "float32" or config.waits
     return Thrifty(config, sae) if thrifty else Torch(config, sae)
 
 
@@ -105,38 +118,34 @@ class Thrifty:
             name: (torch.zeros_like(p, dtype=dtype), torch.zeros_like(p, dtype=dtype))
             for name, p in sae.named_parameters()
         }
-        self.last_F = None
-        if config.lazy and isinstance(sae, SAE):
-            self.last_F = torch.zeros_like(sae.b_enc, dtype=torch.int64)
+        self.last_F = waiting(config, sae)
 
     @torch.no_grad()
-    def step(self, rate: float, number: int) -> Tensor | None:
-        """Move the parameters; number counts from 1. Returns the features that moved, ascending;
-        None for all."""
-        device = self.sae.b_dec.device
-        noise = torch.Generator(device)
-        rows_R, gaps_R = None, None
-        if self.last_F is not None:
-            rows_R = self._with_gradient()
-            gaps_R = number - self.last_F[rows_R]
-            self.last_F[rows_R] = number
+    def step(self, rate: float, number: int) -> "list[Tensor] | None":
+        """Move the parameters; number counts from 1. Returns each layer's features that moved,
+        ascending; None for all."""
+        noise = torch.Generator(self.sae.b_dec.device)
+        moved = None if self.last_F is None else self._moved(number)
         for place, (name, parameter) in enumerate(self.sae.named_parameters()):
             # Each its own: ranks that hold different features move what all hold alike.
             noise.manual_seed((((self.seed << 32) + number) * 8 + place) % 2**63)
-            by_feature = name in ("W_enc", "b_enc", "W_dec")
             own = rate * self.shares.get(name, 1)
-            for rows, gaps in _pieces(parameter, *((rows_R, gaps_R) if by_feature else ())):
+            for rows, gaps in _pieces(parameter, moved.get(parameter) if moved else None):
                 self._move(name, parameter, rows, gaps, (own, number), noise)
-        return rows_R
+        return moved and [moved[layer.W_dec][0] for layer in self.sae.layers]
 
-    def _with_gradient(self) -> Tensor:
-        """[R]: the features whose gradient is not 0 everywhere."""
-        sae = self.sae
-        some_F = torch.zeros_like(sae.b_enc, dtype=torch.bool)
-        for parameter in (sae.W_enc, sae.b_enc, sae.W_dec):
-            assert parameter.grad is not None
-            some_F |= (parameter.grad.view(len(some_F), -1) != 0).any(1)
-        return some_F.nonzero()[:, 0]
+    def _moved(self, number: int) -> "dict[Tensor, Moved]":
+        """By parameter, its rows that have a gradient."""
+        assert self.last_F is not None
+        found, first = {}, 0
+        for layer in self.sae.layers:
+            own = (layer.W_enc, layer.b_enc, layer.W_dec)
+            last_F = self.last_F[first : first + len(layer.b_enc)]
+            first += len(layer.b_enc)
+            rows_R = _with_gradient(own)
+            found |= dict.fromkeys(own, Moved(rows_R, number - last_F[rows_R]))
+            last_F[rows_R] = number
+        return found
 
     def _move(
         self,
@@ -168,16 +177,34 @@ class Thrifty:
         return {} if self.last_F is None else {"last": self.last_F}
 
 
+def waiting(config: Config, sae: Coder) -> Tensor | None:
+    """[F] int64, of all layers: the step in which each feature last moved, before the first; None
+    where none waits."""
+    if not config.waits:
+        return None
+    n_features = sum(len(layer.b_enc) for layer in sae.layers)
+    return torch.zeros(n_features, dtype=torch.int64, device=sae.b_dec.device)
+
+
+def _with_gradient(parameters: Sequence[Tensor]) -> Tensor:
+    """[R]: the features whose gradient is not 0 everywhere."""
+    some_F = torch.zeros(len(parameters[0]), dtype=torch.bool, device=parameters[0].device)
+    for parameter in parameters:
+        assert parameter.grad is not None
+        some_F |= (parameter.grad.view(len(some_F), -1) != 0).any(1)
+    return some_F.nonzero()[:, 0]
+
+
 def _pieces(
-    parameter: Tensor, rows_R: Tensor | None = None, gaps_R: Tensor | None = None
+    parameter: Tensor, moved: Moved | None = None
 ) -> Iterator[tuple[Tensor | slice, Tensor]]:
     """(rows, steps since their last one) of all rows or those given, about PIECE numbers each."""
     n = max(1, PIECE // max(1, parameter[0].numel()))
-    if rows_R is None or gaps_R is None:
+    if moved is None:
         for start in range(0, len(parameter), n):
             yield slice(start, start + n), parameter.new_ones(1)
         return
-    yield from zip(rows_R.split(n), gaps_R.split(n), strict=True)
+    yield from zip(moved.rows.split(n), moved.gaps.split(n), strict=True)
 
 
 def rounded(exact: Tensor, noise: torch.Generator) -> Tensor:

@@ -77,13 +77,6 @@ def _of_tokens_and_rows(config: Config) -> Iterator[str]:
             "normalise=token gives a reconstruction its input's own mean and size, and a "
             "transcoder predicts another hook: leave it out"
         )
-    budgeted = isinstance(config.form, Choice)
-    if config.encoder == "fitted" and (config.target is not None or not budgeted):
-        what = config.sparsify if config.target is None else "a transcoder"
-        yield (
-            "encoder=fitted is for an SAE with a budget, which starts as its decoder's rows, and "
-            f"not for {what}: leave it out"
-        )
     if config.normalise == "token" and len(joint.parts(config.hook or "")) > 1:
         yield "normalise=token is for one hook: several side by side have a scale each"
     if config.revive and (config.clt or config.freeze == "decoder"):
@@ -134,7 +127,7 @@ def _of_several_hooks(config: Config) -> Iterator[str]:
     yield from _of_order(hooks, targets)
     if not isinstance(form, Choice) or form.over == "feature" or form.beta:
         yield f"clt goes with topk, batchtopk and their signed forms, not with {name}"
-    given = {"loss": config.loss != "plain", "skip": config.skip, "lazy": config.lazy}
+    given = {"loss": config.loss != "plain", "skip": config.skip}
     given |= {"aux_zipf": config.aux_zipf != 0}
     for field in (field for field, is_so in given.items() if is_so):
         yield f"{field}={getattr(config, field)} is not for clt: leave it out"
@@ -205,15 +198,8 @@ def _of_loss(config: Config) -> Iterator[str]:
 
 
 def _of_adam(config: Config) -> Iterator[str]:
-    options = {"moments=bfloat16": config.moments != "float32", "lazy": config.lazy}
-    given = " and ".join(name for name, asked in options.items() if asked)
-    if given and config.dtype != "float32":
+    if config.moments != "float32" and config.dtype != "float32":
         yield (
-            f"{given} keeps the parameters in float32, and dtype={config.dtype} rounds them: "
-            "give dtype=float32"
-        )
-    if config.lazy and not isinstance(config.form, Choice):
-        yield (
-            "lazy leaves features as they are that a budget gives no pair: it goes with topk and "
-            f"other budgets, not with {config.sparsify}"
+            f"moments=bfloat16 keeps the parameters in float32, and dtype={config.dtype} rounds "
+            "them: give dtype=float32"
         )

@@ -10,14 +10,15 @@ NORMAL = NormalDist()
 
 
 def length(config: Config, d_model: int) -> float:
-    """The norm that encoder rows start with, and the share of the learning rate that they move at:
-    1, unless they are asked to be fitted.
+    """The norm that an SAE's encoder rows start with, and the share of the learning rate that they
+    move at; 1 of transcoders, which `aim` starts, and of thresholds.
 
     >>> round(length(Config(encoder="fitted", features=1024, k=32), 256), 2)
     0.61
     """
     form = config.form
-    if config.encoder == "unit" or not isinstance(form, Choice):
+    tied = config.target is None
+    if config.encoder == "unit" or not tied or not isinstance(form, Choice):
         return 1.0
     return best_multiple(form.k, config.features, d_model, signed=form.signed)
 

@@ -16,7 +16,7 @@ from saelab.kernels import stepping
 from saelab.layer_codes import picked
 from saelab.sparsify import BuiltIn
 
-from . import fused
+from . import adam, fused
 from .adam import Moments
 from .config import Config
 from .updates import Batch, Extra, Forward
@@ -39,6 +39,7 @@ class Layered:
         self.seconds = [_zeros(each) for each in weights]
         moments = zip(weights, self.firsts, self.seconds, strict=True)
         self.steps = [fused.step_of(backend)(*each) for each in moments]
+        self.last_F = adam.waiting(config, clt)
 
     def _choose(self, x_BD: Tensor, i: int, form: BuiltIn) -> Code:
         return self.steps[i].choose(x_BD, form, centred=False)[1]
@@ -59,17 +60,15 @@ class Layered:
     def update(self, rate: float, number: int, extras: Sequence[Extra | None]) -> None:
         """One Adam step of all weights, layer by layer: a layer's gradients are those of the
         outputs that it writes to."""
-        betas = (self.config.beta1, self.config.beta2)
-        adam = stepping.Adam(rate, number, *betas, frozen=self.config.freeze == "decoder")
-        pieces = zip(self.steps, self.codes, self.xs, extras, strict=True)
-        for step, code, x_BD, extra in pieces:
+        pieces = zip(self.steps, self.codes, self.xs, extras, self._lasts(), strict=True)
+        for step, code, x_BD, extra, last_F in pieces:
             W_dec_FE = step.weights.W_dec
             G_BE = self.G_BE[:, -W_dec_FE.shape[1] :].contiguous()
             dvalues_N = kernels.sddmm(G_BE, W_dec_FE, code)
             dvalues_N = torch.where(code.values != 0, dvalues_N, 0)
             forward = stepping.Forward(code, 0.0, G_BE, dvalues_N, x_BD, centred=False)
             more = None if extra is None else stepping.Extra(*extra[1:])
-            step.update(forward, adam, more)
+            step.update(forward, adam.numbers(self.config, rate, number, last=last_F), more)
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
@@ -80,8 +79,13 @@ class Layered:
         return named
 
     def more(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
+        """The step at which each feature last moved, where features wait."""
+        return {} if self.last_F is None else {"last": self.last_F}
+
+    def _lasts(self) -> Sequence[Tensor | None]:
+        """That of each layer."""
+        n_layers = self.clt.n_layers
+        return [None] * n_layers if self.last_F is None else self.last_F.chunk(n_layers)
 
 
 def _first(b_dec: Tensor, n_layers: int) -> list[Tensor]:

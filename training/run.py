@@ -20,7 +20,7 @@ from saelab.sae import SAE
 from saelab.sparsify import Choice
 from saelab.token_norm import TokenNorm, normalised
 
-from . import dead, distributed, fused, revival, updates, updating
+from . import aim, dead, distributed, fused, revival, updates, updating
 from .begin import Widths, budget, measured, new_sae
 from .config import Config
 from .counters import Counters
@@ -56,6 +56,11 @@ class Run:
         self.scale, median_D = sample[0].to(config.place), sample[1]
         self.sae = new_sae(config, *sizes, self.layout.part).to(config.place)
         self.sae.b_dec.data.copy_(median_D)
+        if aim.due(config):
+            tokens = slice(aim.n_tokens(config))
+            given = [raw[tokens].to(config.place) for raw in (first_BD, first_target_BD)]
+            scaled = (given[0] / self.scale.input, given[1] / self.scale.target)
+            aim.aim(self.sae, aim.form_of(config), *scaled, self.layout)
         if self.sae.learns_levels:
             self._start_levels(first_BD[:LEVEL_TOKENS].to(config.place) / self.scale.input)
         self.probe = raw_BD[:PROBE_TOKENS].clone()

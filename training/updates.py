@@ -173,12 +173,14 @@ def _add(layer: Any, extra: Extra | None) -> None:
         gradient.index_add_(0, extra.features, getattr(extra, name).to(gradient.dtype))
 
 
-def _to_unit(sae: Coder, rows_R: Tensor | None) -> None:
-    """Unit norm for these rows of W_dec, or for all; a row that waits keeps its bits."""
-    if rows_R is None or isinstance(sae, CrossLayerTranscoder):
+def _to_unit(sae: Coder, moved: Sequence[Tensor] | None) -> None:
+    """Unit norm for these rows of each layer's W_dec, or for all; a row that waits keeps its
+    bits."""
+    if moved is None:
         return sae.normalise_decoder()
-    moved_RE = sae.W_dec[rows_R]
-    sae.W_dec[rows_R] = moved_RE / moved_RE.norm(dim=1, keepdim=True).clamp_min(1e-20)
+    for layer, rows_R in zip(sae.layers, moved, strict=True):
+        moved_RE = layer.W_dec[rows_R]
+        layer.W_dec[rows_R] = moved_RE / moved_RE.norm(dim=1, keepdim=True).clamp_min(1e-20)
 
 
 class Fused:
@@ -195,6 +197,7 @@ class Fused:
         ]
         self.first, self.second = weights[1], weights[2]
         self.fused = fused.step_of(backend)(*weights)
+        self.last_F = adam.waiting(config, sae)
 
     def forward(self, batch: Batch, variance: float) -> Forward:
         """Code, loss and error; the gradients are kept for `update`."""
@@ -210,10 +213,8 @@ class Fused:
         """One Adam step of all weights."""
         (extra,) = extras
         more = None if extra is None else stepping.Extra(*extra[1:])
-        betas = (self.config.beta1, self.config.beta2)
-        frozen = self.config.freeze == "decoder"
-        adam = stepping.Adam(rate, number, *betas, frozen=frozen, encoder=self.encoder)
-        self.fused.update(self.done, adam, more)
+        how = {"encoder": self.encoder, "last": self.last_F}
+        self.fused.update(self.done, adam.numbers(self.config, rate, number, **how), more)
 
     def moments(self) -> Moments:
         """Adam's moments by parameter name."""
@@ -223,8 +224,8 @@ class Fused:
         }
 
     def more(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
+        """The step at which each feature last moved, where features wait."""
+        return {} if self.last_F is None else {"last": self.last_F}
 
 
 def unread(number: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ def for_run(config: Config, sae: Coder, layout: Layout = ALONE) -> Updates:
         and config.clip is None
         and config.dtype == "float32"
         and config.moments == "float32"
-        and not config.lazy
         and sae.W_skip is None
         and layout is ALONE
     )

@@ -22,7 +22,12 @@ class Weights(NamedTuple):
 
 class Adam(NamedTuple):
     """One step's numbers: number counts from 1. frozen: decoder rows and their moments stay as they
-    are. encoder: the share of lr that W_enc moves at."""
+    are. encoder: the share of lr that W_enc moves at.
+
+    last [F] int64, changed in place: the number of the step in which each feature last moved. With
+    it a feature that has no gradient waits: its rows and moments keep their bits, and when it has
+    one again its moments decay by all the steps since then.
+    """
 
     lr: float
     number: int
@@ -31,6 +36,7 @@ class Adam(NamedTuple):
     epsilon: float = 1e-8
     frozen: bool = False
     encoder: float = 1.0
+    last: Tensor | None = None
 
 
 class Extra(NamedTuple):

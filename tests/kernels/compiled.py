@@ -51,9 +51,10 @@ TYPES = {
     "decode_and_grad": {"longs": "starts features", "doubles": "errors", "float": "scale"},
     "update": {
         "half": "rows",
-        "longs": "starts piece_starts tokens",
+        "longs": "starts piece_starts tokens last_step",
         "words": "places",
-        "float": "beta1 rest1 beta2 rest2 size inverse epsilon encoder_size",
+        "float": "beta1 rest1 beta2 rest2 size inverse epsilon encoder_size "
+        "number log_beta1 log_beta2",
     },
 }
 KINDS = {"half": "*fp16", "float": "fp32", **WORDS}
@@ -87,8 +88,8 @@ def launches(s: sizes.Sizes) -> list[Launch]:
         Launch(passes.segment_counts, {"BLOCK": 128}, s.launch(1)),
         Launch(passes.decode_and_grad, {"BLOCK": row}, row_wise),
         *(
-            Launch(passes.update, {"EXTRA": True, "FROZEN": frozen, **rows}, updated)
-            for frozen in (False, True)
+            Launch(passes.update, {"EXTRA": True, "FROZEN": on, "WAIT": not on, **rows}, updated)
+            for on in (False, True)
         ),
     ]
 

@@ -12,10 +12,12 @@ from saelab.kernels.cpu.screen import screen
 from saelab.kernels.cpu.step import Adam, Extra, Step, Weights
 from saelab.sparsify import Choice, Threshold
 from tests.kernels import inputs
+from tests.kernels.waiting import Waiting
 from training import losses
 
 B, F, D, SCALE, RATE = 64, 300, 40, 2 / 64, 1e-3
 ENCODER = 0.6  # the share of the rate that W_enc moves at
+Last = Tensor | None
 
 
 @pytest.fixture(autouse=True)
@@ -35,23 +37,25 @@ def batches(n: int = 5) -> list[Tensor]:
     return list(inputs.make("structured", n * B, F, D).x.split(B))
 
 
-def fused(sparsify, E: int, centred: bool, dtype: torch.dtype) -> Weights:
+def fused(sparsify, E: int, centred: bool, dtype: torch.dtype, last: Last = None) -> Weights:
     weights = start(E)
     step = Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
     with probe.screening(dtype):
         for number, x in enumerate(batches(), 1):
             step.update(
                 step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, centred=centred),
-                Adam(RATE, number, encoder=ENCODER),
+                Adam(RATE, number, encoder=ENCODER, last=last),
             )
     return weights
 
 
-def plain(sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RATE) -> Weights:
+def plain(
+    sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RATE, waits: bool = False
+) -> Weights:
     weights = Weights(*(t.to(dtype).requires_grad_() for t in start(E)))
     W_enc, b_enc, W_dec, b_dec = weights
     rates = [{"params": [W_enc], "lr": ENCODER * rate}, {"params": [*weights[1:]]}]
-    optimiser = torch.optim.Adam(rates, lr=rate)
+    adam = Waiting(weights, rate, ENCODER) if waits else torch.optim.Adam(rates, lr=rate)
     for x in (x.to(dtype) for x in batches()):
         with kernels.backend("reference"):
             shift = b_dec if centred else None
@@ -59,11 +63,12 @@ def plain(sparsify, E: int, centred: bool, dtype: torch.dtype, rate: float = RAT
                 (x - b_dec if centred else x).detach(), W_enc.detach(), b_enc.detach(), sparsify
             )
             x_hat = autograd.decode(autograd.encode(code, x, shift, W_enc, b_enc), W_dec) + b_dec
-            optimiser.zero_grad()
+            for weight in weights:
+                weight.grad = None
             (SCALE / 2 * (x_hat - x[:, :E]).square().sum()).backward()
         with torch.no_grad():
             W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
-            optimiser.step()
+            adam.step()
             W_dec /= W_dec.norm(dim=1, keepdim=True)
     return Weights(*(t.detach() for t in weights))
 
@@ -94,6 +99,35 @@ def test_five_steps_equal_five_of_plain_torch(sparsify, E, centred, dtype):
     assert worst_ratio(fused(sparsify, E, centred, dtype), torchs, exact) < 2
     slower = plain(sparsify, E, centred, torch.float32, rate=RATE * (1 - 1e-4))
     assert worst_ratio(slower, torchs, exact) > 2
+
+
+def no_steps() -> Tensor:
+    """The step in which each feature last moved, before the first."""
+    return torch.zeros(F, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("sparsify", [Choice(1), Choice(1, "batch"), Choice(2, signed=True)])
+def test_features_without_a_gradient_wait(sparsify):
+    given, last_F = (sparsify, D, True), no_steps()
+    exact, torchs = (plain(*given, t, waits=True) for t in (torch.float64, torch.float32))
+    mine = fused(*given, torch.float32, last_F)
+    assert worst_ratio(mine, torchs, exact) < 2
+    assert (last_F == 0).any() and ((last_F > 0) & (last_F < 5)).any() and (last_F == 5).any()
+    assert torch.equal(mine.W_enc[last_F == 0], start(D).W_enc[last_F == 0])
+    moving_on = fused(*given, torch.float32)
+    assert worst_ratio(moving_on, torchs, exact) > 100
+
+
+def test_a_further_gradient_moves_a_feature_that_has_not_fired():
+    x, last_F = batches()[0], no_steps()
+    weights = start(D)
+    step = Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
+    forward = step.forward(x, x, Choice(1), SCALE)
+    rows = (torch.bincount(forward.code.features, minlength=F) == 0).nonzero()[:2, 0]
+    gradients = (torch.zeros(2, D), torch.tensor([0.0, 0.1]), torch.zeros(2, D))
+    step.update(forward, Adam(RATE, 1, last=last_F), Extra(rows, *gradients))
+    assert last_F[rows].tolist() == [0, 1]
+    assert weights.b_enc[rows[1]] != start(D).b_enc[rows[1]]
 
 
 def test_further_gradients_of_some_features_are_added_and_projected():

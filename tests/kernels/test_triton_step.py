@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.kernels import backends, inputs
+from tests.kernels.waiting import Waiting
 
 pytest.importorskip("triton")
 
@@ -73,23 +74,31 @@ def made(weights: Weights) -> Step:
     return Step(weights, *(Weights(*map(torch.zeros_like, weights)) for _ in range(2)))
 
 
-def fused(sparsify, E: int = D, centred: bool = True, budget: Tensor | None = None) -> Weights:
+def fused(
+    sparsify, E: int = D, centred: bool = True, budget: Tensor | None = None, waits: bool = False
+) -> Weights:
     step = made(start(E))
+    last_F = torch.zeros_like(step.weights.b_enc, dtype=torch.int64) if waits else None
     for number, x in enumerate(batches(), 1):
         x, share = backends.there("triton", x, budget)
         options = {"grad": x.flip(0), "budget": share, "centred": centred}
         forward = step.forward(x, x[:, :E].contiguous(), sparsify, SCALE, **options)
-        step.update(forward, Adam(RATE, number, encoder=ENCODER))
+        step.update(forward, Adam(RATE, number, encoder=ENCODER, last=last_F))
     return Weights(*(t.cpu() for t in step.weights))
 
 
 def plain(
-    sparsify, E: int, centred: bool, dtype: torch.dtype, budget: Tensor | None = None
+    sparsify,
+    E: int,
+    centred: bool,
+    dtype: torch.dtype,
+    budget: Tensor | None = None,
+    waits: bool = False,
 ) -> Weights:
     weights = Weights(*(t.to(dtype).requires_grad_() for t in start(E)))
     W_enc, b_enc, W_dec, b_dec = weights
     rates = [{"params": [W_enc], "lr": ENCODER * RATE}, {"params": [*weights[1:]]}]
-    optimiser = torch.optim.Adam(rates, lr=RATE)
+    adam = Waiting(weights, RATE, ENCODER) if waits else torch.optim.Adam(rates, lr=RATE)
     for x in (x.to(dtype) for x in batches()):
         with kernels.backend("reference"):
             shift = b_dec if centred else None
@@ -98,11 +107,12 @@ def plain(
             weights_ = (W_enc.detach(), b_enc.detach())
             code = kernels.choose(left, *weights_, sparsify, budget=budget, **boost)
             x_hat = autograd.decode(autograd.encode(code, x, shift, W_enc, b_enc), W_dec) + b_dec
-            optimiser.zero_grad()
+            for weight in weights:
+                weight.grad = None
             (SCALE / 2 * (x_hat - x[:, :E]).square().sum()).backward()
         with torch.no_grad():
             W_dec.grad -= (W_dec.grad * W_dec).sum(1, keepdim=True) * W_dec
-            optimiser.step()
+            adam.step()
             W_dec /= W_dec.norm(dim=1, keepdim=True)
     return Weights(*(t.detach() for t in weights))
 
@@ -126,6 +136,12 @@ def furthest(ours: Weights, exact: Weights) -> float:
 def test_steps_equal_those_of_plain_torch_in_float64(sparsify, E, centred, budget):
     exact = plain(sparsify, E, centred, torch.float64, budget)
     assert furthest(fused(sparsify, E, centred, budget), exact) < 1e-3
+
+
+def test_features_without_a_gradient_wait():
+    exact = plain(Choice(1), D, True, torch.float64, waits=True)
+    assert furthest(fused(Choice(1), waits=True), exact) < 1e-3
+    assert furthest(fused(Choice(1)), exact) > 0.1
 
 
 def test_pieces_that_are_lost_are_caught(monkeypatch):

@@ -12,7 +12,7 @@ from training import adam
 from training.checks import check
 from training.config import Config
 
-CONFIG = Config(cache="a", out="b", features=12, k=2, batch=4, tokens=400)
+CONFIG = Config(cache="a", out="b", features=12, k=2, batch=4, tokens=400, lazy=False)
 LAZY = replace(CONFIG, lazy=True)
 
 
@@ -93,13 +93,14 @@ def test_a_second_moment_in_bfloat16_decays_only_if_it_is_rounded_at_random(monk
         assert mean == pytest.approx(decayed, rel=0.03)
 
 
-def test_what_does_not_go_together_is_refused():
-    for options, sentence in (
-        ({"dtype": "bfloat16", "lazy": True}, "lazy keeps the parameters in float32"),
-        ({"dtype": "bfloat16", "moments": "bfloat16"}, "moments=bfloat16 keeps the parameters"),
-        ({"sparsify": "jumprelu", "lazy": True}, "lazy leaves features as they are that a budget"),
-    ):
-        with pytest.raises(UsageError, match=sentence):
-            check(replace(CONFIG, **options))
+def test_moments_are_not_rounded_where_parameters_are():
+    with pytest.raises(UsageError, match="moments=bfloat16 keeps the parameters in float32"):
+        check(replace(CONFIG, dtype="bfloat16", moments="bfloat16"))
     check(replace(CONFIG, moments="bfloat16", lazy=True))
     check(replace(CONFIG, sparsify="jumprelu", moments="bfloat16"))
+
+
+def test_features_of_a_budget_wait_in_float32():
+    assert Config().waits and Config(sparsify="feature-choice").waits
+    for other in ({"lazy": False}, {"dtype": "bfloat16"}, {"sparsify": "jumprelu"}):
+        assert not Config(**other).waits

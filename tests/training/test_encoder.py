@@ -6,14 +6,12 @@ import pytest
 import torch
 
 from saelab import SAE
-from saelab.errors import UsageError
 from saelab.sparsify import Choice
 from training import adam, encoder
 from training.begin import new_sae
-from training.checks import check
 from training.config import Config
 
-CONFIG = Config(cache="a", out="b", encoder="fitted", features=1024, k=32)
+CONFIG = Config(cache="a", out="b", features=1024, k=32)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,7 @@ def test_rows_start_at_the_length_and_move_at_its_share_of_the_rate():
     length = encoder.length(CONFIG, 256)
     sae = new_sae(CONFIG, 256, 256)
     torch.testing.assert_close(sae.W_enc, length * sae.W_dec)
-    for config in (CONFIG, replace(CONFIG, lazy=True)):
+    for config in (CONFIG, replace(CONFIG, lazy=False)):
         sae = new_sae(config, 256, 256)
         before = {name: p.detach().clone() for name, p in sae.named_parameters()}
         for parameter in sae.parameters():
@@ -53,11 +51,10 @@ def test_rows_start_at_the_length_and_move_at_its_share_of_the_rate():
         assert float(moved["W_enc"].mean()) == pytest.approx(0.01 * length, rel=1e-4)
 
 
-def test_rows_start_at_one_unless_asked_and_what_has_no_such_start_is_refused():
-    plain = replace(CONFIG, encoder="unit")
-    sae = new_sae(plain, 64, 64)
-    assert encoder.length(plain, 64) == 1 and torch.equal(sae.W_enc, sae.W_dec)
-    check(CONFIG)
-    for other, what in (({"sparsify": "jumprelu"}, "jumprelu"), ({"target": "b"}, "a transcoder")):
-        with pytest.raises(UsageError, match=f"not for {what}"):
-            check(replace(CONFIG, **other))
+@pytest.mark.parametrize(
+    "other", [{"encoder": "unit"}, {"sparsify": "jumprelu"}, {"target": "b"}], ids=str
+)
+def test_rows_start_at_one_where_asked_and_of_what_has_no_such_start(other: dict):
+    config = replace(CONFIG, **other)
+    assert encoder.length(config, 64) == 1
+    assert float(new_sae(config, 64, 64).W_enc[0].detach().norm()) == pytest.approx(1)

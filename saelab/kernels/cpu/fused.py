@@ -70,6 +70,23 @@ def _project(gradient, row):
         gradient[e] -= along * row[e]
 
 
+@compiled()
+def _after(rates, gap):
+    """The rates of a row that waited: its moments decay by all steps since its last one."""
+    first = np.float32(np.float64(rates[0]) ** gap)
+    second = np.float32(np.float64(rates[2]) ** gap)
+    return first, rates[1], second, rates[3], rates[4], rates[5], rates[6]
+
+
+@compiled()
+def _has_gradient(values, place, extra_b_enc):
+    """Whether a feature has fired, or a further loss reaches it."""
+    fired = 0
+    for n in range(len(values)):
+        fired += values[n] != 0
+    return fired > 0 or (place >= 0 and extra_b_enc[place] != 0)
+
+
 @compiled(parallel=True)
 def update(
     order_N,
@@ -86,6 +103,8 @@ def update(
     rates,
     of_encoder,
     frozen,
+    number,
+    last_F,
     shadow,
     parts,
 ):
@@ -94,9 +113,10 @@ def update(
 
     weights, firsts, seconds: (W_enc, b_enc, W_dec). extra: (places [F]: a row of the next three or
     -1; further gradients of W_enc, b_enc and W_dec). rates: as of `adam_row`; of_encoder: W_enc's.
-    frozen: W_dec stays as it is.
-    shadow: (rows, slack, norms, width, number of tiles), not kept where it has no rows. parts
-    [CLASSES, D] receive the sums of db_enc x W_enc, whose total b_dec's gradient needs.
+    frozen: W_dec stays as it is. last_F: the step in which each feature last moved, of `number`
+    steps, if features without a gradient wait; else empty. shadow: (rows, slack, norms, width,
+    number of tiles), not kept where it has no rows. parts [CLASSES, D] receive the sums of db_enc x
+    W_enc, whose total b_dec's gradient needs.
 
     The decoder's gradient without its part along the unit row D_f is the sum of z (g - (g . D_f)
     D_f), where g . D_f is the latent gradient already known, so the sum starts at -(sum of z dz)
@@ -117,22 +137,27 @@ def update(
             for f in range(begin, min(begin + DEAL, n_features)):
                 pairs = order_N[starts[f] : starts[f + 1]]
                 z, dz, tokens = values_N[pairs], dvalues_N[pairs], tokens_N[pairs]
+                place, gap = places_F[f], 1
+                if len(last_F):
+                    if not _has_gradient(z, place, extra_b_enc):
+                        continue
+                    gap, last_F[f] = number - last_F[f], number
+                mine, of_W_enc = _after(rates, gap), _after(of_encoder, gap)
                 along, bias = 0.0, 0.0
                 for n in range(len(pairs)):
                     along += np.float64(z[n]) * np.float64(dz[n])
                     bias += dz[n]
                 dW_enc[:], db_enc[0] = 0, bias
                 add_all(dW_enc, dz, x_BD, tokens)
-                place = places_F[f]
                 if place >= 0:
                     dW_enc += extra_W_enc[place]
                     db_enc[0] += extra_b_enc[place]
                 if bias != 0:
                     for d in range(len(dW_enc)):
                         parts[c, d] += np.float32(bias) * W_enc_FD[f, d]
-                adam_row(W_enc_FD[f], firsts[0][f], seconds[0][f], dW_enc, of_encoder)
+                adam_row(W_enc_FD[f], firsts[0][f], seconds[0][f], dW_enc, of_W_enc)
                 adam_row(
-                    b_enc_F[f : f + 1], firsts[1][f : f + 1], seconds[1][f : f + 1], db_enc, rates
+                    b_enc_F[f : f + 1], firsts[1][f : f + 1], seconds[1][f : f + 1], db_enc, mine
                 )
                 if not frozen:
                     for e in range(len(dW_dec)):
@@ -141,7 +166,7 @@ def update(
                     if place >= 0:
                         dW_dec += extra_W_dec[place]
                         _project(dW_dec, W_dec_FE[f])
-                    adam_row(W_dec_FE[f], firsts[2][f], seconds[2][f], dW_dec, rates)
+                    adam_row(W_dec_FE[f], firsts[2][f], seconds[2][f], dW_dec, mine)
                     _scale_to_unit(W_dec_FE[f])
                 if len(rows):
                     at = f % n_tiles * width + f // n_tiles

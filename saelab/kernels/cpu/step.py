@@ -135,7 +135,9 @@ class Step:
             shadow = _shadow_arrays(self._shadow)
             more = _extra_arrays(extra, self.weights)
             pairs = (order_N, starts, tokens_N, *values)
-            fused.update(*pairs, *groups, more, rates, of_encoder, adam.frozen, shadow, parts)
+            last_F = np.empty(0, np.int64) if adam.last is None else adam.last.numpy()
+            how = (rates, of_encoder, adam.frozen, adam.number, last_F)
+            fused.update(*pairs, *groups, more, *how, shadow, parts)
             if not len(b_dec):
                 return
             db_dec_E = forward.G.sum(0).numpy()

@@ -109,15 +109,25 @@ def _adam(weight, first, second, gradient, place, inside, beta1, rest1, beta2, r
 
 
 @triton.jit
+def _fired(values, begin, end, PAIRS: tl.constexpr):
+    """How many values of places begin to end are not 0."""
+    count = tl.zeros([PAIRS], tl.int32)
+    for chunk in range(begin, end, PAIRS):
+        n = chunk + tl.arange(0, PAIRS)
+        count += (tl.load(values + n, mask=n < end, other=0.0) != 0).to(tl.int32)
+    return tl.sum(count, 0)
+
+
+@triton.jit
 def update(
     starts, piece_starts, tokens, values, dvalues, x, G, x_pieces, G_pieces,
     W_enc, b_enc, W_dec, W_enc_first, b_enc_first, W_dec_first,
     W_enc_second, b_enc_second, W_dec_second,
-    places, extra_W_enc, extra_b_enc, extra_W_dec, rows, slack, parts,
+    places, extra_W_enc, extra_b_enc, extra_W_dec, last_step, rows, slack, parts,
     n_features, n_programs, in_width, out_width, stride,
-    beta1, rest1, beta2, rest2, size, inverse, epsilon, encoder_size,
-    EXTRA: tl.constexpr, FROZEN: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr,
-    PAIRS: tl.constexpr,
+    beta1, rest1, beta2, rest2, size, inverse, epsilon, encoder_size, number, log_beta1, log_beta2,
+    EXTRA: tl.constexpr, FROZEN: tl.constexpr, WAIT: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
     """Weight gradients, projection, Adam, unit norm and the rounded copy, feature by feature;
     parts [programs, D] receive the sums of db_enc x W_enc, which b_dec's gradient needs.
@@ -127,6 +137,9 @@ def update(
     is. places [F]: a row of the extra gradients, or -1. The decoder's gradient without its part
     along the unit row D_f is the sum of z (g - (g . D_f) D_f), and g . D_f is the latent gradient:
     the sum starts at -(sum of z dz) D_f.
+
+    WAIT: features without a gradient stay as they are; last_step [F] holds the number of the step
+    in which each last moved, log_beta1 and 2 are to base 2.
     """
     d, e = tl.arange(0, IN), tl.arange(0, OUT)
     in_ok, out_ok = d < in_width, e < out_width
@@ -134,45 +147,56 @@ def update(
     for f in range(tl.program_id(0), n_features, n_programs):
         begin, end = tl.load(starts + f), tl.load(starts + f + 1)
         first, last = tl.load(piece_starts + f), tl.load(piece_starts + f + 1)
-        bias, along = tl.zeros([PAIRS], tl.float64), tl.zeros([PAIRS], tl.float64)
-        for chunk in range(begin, end, PAIRS):
-            n = chunk + tl.arange(0, PAIRS)
-            dz = tl.load(dvalues + n, mask=n < end, other=0.0).to(tl.float64)
-            z = tl.load(values + n, mask=n < end, other=0.0).to(tl.float64)
-            bias += dz
-            along += z * dz
-        db_enc = tl.sum(bias, 0).to(tl.float32)
-        # What a long segment has in pieces is not added up again.
-        begin = tl.where(last > first, end, begin)
         extra = tl.load(places + f).to(tl.int64) if EXTRA else tl.full([], -1, tl.int64)
-        row = tl.cast(f, tl.int64) * in_width
-        old = tl.load(W_enc + row + d, mask=in_ok, other=0.0)
-        gradient = _sum_pieces(tl.zeros([IN], tl.float32), x_pieces, first, last, d, in_ok,
-                               in_width)  # fmt: skip
-        gradient = _sum_rows(gradient, tokens, dvalues, x, begin, end, d, in_ok, in_width)
-        part += db_enc * old  # a further loss does not reach b_dec
-        if extra >= 0:
-            gradient += tl.load(extra_W_enc + extra * in_width + d, mask=in_ok, other=0.0)
-            db_enc += tl.load(extra_b_enc + extra)
-        new = _adam(old, W_enc_first, W_enc_second, gradient, row + d, in_ok,
-                    beta1, rest1, beta2, rest2, encoder_size, inverse, epsilon)  # fmt: skip
-        tl.store(W_enc + row + d, new, mask=in_ok)
-        new_bias = _adam(tl.load(b_enc + f), b_enc_first, b_enc_second, db_enc, f, True,
-                         beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
-        tl.store(b_enc + f, new_bias)
-        _write_rounded(new, new_bias, rows, slack, tl.cast(f, tl.int64), d, in_width, stride)
-        if not FROZEN:
-            row = tl.cast(f, tl.int64) * out_width
-            unit = tl.load(W_dec + row + e, mask=out_ok, other=0.0)
-            gradient = -tl.sum(along, 0).to(tl.float32) * unit
-            gradient = _sum_pieces(gradient, G_pieces, first, last, e, out_ok, out_width)
-            gradient = _sum_rows(gradient, tokens, values, G, begin, end, e, out_ok, out_width)
+        moves, decay1, decay2 = True, beta1, beta2
+        if WAIT:
+            reached = extra >= 0
+            if reached:
+                reached = tl.load(extra_b_enc + extra) != 0
+            moves = reached | (_fired(values, begin, end, PAIRS) > 0)
+            gap = number - tl.load(last_step + f).to(tl.float32)
+            decay1, decay2 = tl.exp2(gap * log_beta1), tl.exp2(gap * log_beta2)
+        if moves:
+            if WAIT:
+                tl.store(last_step + f, tl.cast(number, tl.int64))
+            bias, along = tl.zeros([PAIRS], tl.float64), tl.zeros([PAIRS], tl.float64)
+            for chunk in range(begin, end, PAIRS):
+                n = chunk + tl.arange(0, PAIRS)
+                dz = tl.load(dvalues + n, mask=n < end, other=0.0).to(tl.float64)
+                z = tl.load(values + n, mask=n < end, other=0.0).to(tl.float64)
+                bias += dz
+                along += z * dz
+            db_enc = tl.sum(bias, 0).to(tl.float32)
+            # What a long segment has in pieces is not added up again.
+            begin = tl.where(last > first, end, begin)
+            row = tl.cast(f, tl.int64) * in_width
+            old = tl.load(W_enc + row + d, mask=in_ok, other=0.0)
+            gradient = _sum_pieces(tl.zeros([IN], tl.float32), x_pieces, first, last, d, in_ok,
+                                   in_width)  # fmt: skip
+            gradient = _sum_rows(gradient, tokens, dvalues, x, begin, end, d, in_ok, in_width)
+            part += db_enc * old  # a further loss does not reach b_dec
             if extra >= 0:
-                gradient += tl.load(extra_W_dec + extra * out_width + e, mask=out_ok, other=0.0)
-                gradient -= tl.sum(gradient * unit, 0) * unit
-            new = _adam(unit, W_dec_first, W_dec_second, gradient, row + e, out_ok,
-                        beta1, rest1, beta2, rest2, size, inverse, epsilon)  # fmt: skip
-            wide = tl.where(out_ok, new, 0.0).to(tl.float64)
-            norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
-            tl.store(W_dec + row + e, new * (1.0 / norm).to(tl.float32), mask=out_ok)
+                gradient += tl.load(extra_W_enc + extra * in_width + d, mask=in_ok, other=0.0)
+                db_enc += tl.load(extra_b_enc + extra)
+            new = _adam(old, W_enc_first, W_enc_second, gradient, row + d, in_ok,
+                        decay1, rest1, decay2, rest2, encoder_size, inverse, epsilon)  # fmt: skip
+            tl.store(W_enc + row + d, new, mask=in_ok)
+            new_bias = _adam(tl.load(b_enc + f), b_enc_first, b_enc_second, db_enc, f, True,
+                             decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
+            tl.store(b_enc + f, new_bias)
+            _write_rounded(new, new_bias, rows, slack, tl.cast(f, tl.int64), d, in_width, stride)
+            if not FROZEN:
+                row = tl.cast(f, tl.int64) * out_width
+                unit = tl.load(W_dec + row + e, mask=out_ok, other=0.0)
+                gradient = -tl.sum(along, 0).to(tl.float32) * unit
+                gradient = _sum_pieces(gradient, G_pieces, first, last, e, out_ok, out_width)
+                gradient = _sum_rows(gradient, tokens, values, G, begin, end, e, out_ok, out_width)
+                if extra >= 0:
+                    gradient += tl.load(extra_W_dec + extra * out_width + e, mask=out_ok, other=0.0)
+                    gradient -= tl.sum(gradient * unit, 0) * unit
+                new = _adam(unit, W_dec_first, W_dec_second, gradient, row + e, out_ok,
+                            decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
+                wide = tl.where(out_ok, new, 0.0).to(tl.float64)
+                norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
+                tl.store(W_dec + row + e, new * (1.0 / norm).to(tl.float32), mask=out_ok)
     tl.store(parts + tl.program_id(0).to(tl.int64) * in_width + d, part, mask=in_ok)

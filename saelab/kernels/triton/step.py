@@ -4,6 +4,7 @@ materialised, and a step waits for the card a handful of times.
 Shapes: B tokens, F features, D width in, E width out, N pairs, A features with further gradients.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -149,12 +150,15 @@ class Step:
         n_programs = min(s.programs, n_features)
         parts_PD = torch.empty(n_programs, width, device=W_enc.device)
         encoder_size = rates(adam, adam.encoder)[4]
+        logs = [math.log2(beta) if beta else -math.inf for beta in (adam.beta1, adam.beta2)]
         warps = sizes.update_warps(width, out_width, s)
         _passes.update[(n_programs,)](
             starts, long.starts, tokens_N, values_N, dvalues_N, forward.x, forward.G,
             x_pieces, G_pieces, *self.weights[:3], *self.first[:3], *self.second[:3],
-            *more, *shadow, parts_PD, n_features, n_programs, width, out_width,
-            shadow.rows.shape[1], *rates(adam), encoder_size, extra is not None, adam.frozen,
+            *more, starts if adam.last is None else adam.last, *shadow, parts_PD,
+            n_features, n_programs, width, out_width, shadow.rows.shape[1],
+            *rates(adam), encoder_size, float(adam.number), *logs,
+            extra is not None, adam.frozen, adam.last is not None,
             sizes.power(width), sizes.power(out_width), 128,
             **s.launch(warps, sizes.UPDATE_REGISTERS),
         )  # fmt: skip

@@ -40,11 +40,13 @@ from saelab.statistics import over_seeds
 from training.reproduce.measure import added_loss, tokens
 
 HERE = Path(__file__).parent
-OURS, FITTED = "ours", "ours_fitted"
+OURS = "ours"
+# Rows of ours as it was: an encoder of norm 1, and Adam that moves features without a gradient on.
+FORMER = ("ours_fitted_dense", "ours_unit_dense")
 VARIANTS = {  # which packages have them
-    "topk": (OURS, FITTED, "sae_lens", "dictionary_learning", "sparsify"),
-    "batchtopk": (OURS, FITTED, "sae_lens", "dictionary_learning"),
-    "matryoshka": (OURS, FITTED, "sae_lens", "dictionary_learning"),
+    "topk": (OURS, "sae_lens", "dictionary_learning", "sparsify"),
+    "batchtopk": (OURS, "sae_lens", "dictionary_learning"),
+    "matryoshka": (OURS, "sae_lens", "dictionary_learning"),
     "jumprelu": (OURS, "sae_lens", "dictionary_learning"),
 }
 RATES = (0.004, 0.008)
@@ -79,7 +81,7 @@ def next_job(
         lowest = min(row["fvu"] for row in rows)
         far = lowest > FAR * least
         wanted += [(lr, SEEDS[0]) for lr in LOWER] if far else [(lr, seed) for seed in SEEDS]
-        own = package.startswith(OURS) and not narrow
+        own = package == OURS and not narrow
         wanted += [(None, seed) for seed in SEEDS] if own else []
     missing = [one for one in wanted if one not in done]
     return Job(**shape, lr=missing[0][0], seed=missing[0][1]) if missing else None
@@ -186,7 +188,7 @@ def stated(values: list[float]) -> str:
 def table(rows: list[dict], shape: dict) -> Iterator[str]:
     """A line per package at its best rate, and ours against the best peer, paired by seed."""
     fvu: dict[str, dict[int, float]] = {}
-    for package in VARIANTS[shape["variant"]]:
+    for package in (*VARIANTS[shape["variant"]], *FORMER):
         mine = at(rows, shape, package)
         for name, lr in _rates(package, mine):
             these = [row for row in mine if row["lr"] == lr]
@@ -234,8 +236,7 @@ def main() -> None:
     parser.add_argument("--machine", default="", help="what the rows say of it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "quality.jsonl")
     args = parser.parse_args()
-    mine = {OURS: sys.executable, FITTED: sys.executable}
-    pythons = {**mine, **dict(pair.split("=", 1) for pair in args.peer)}
+    pythons = {OURS: sys.executable, **dict(pair.split("=", 1) for pair in args.peer)}
     if args.cache:
         work(args, pythons)
     rows = rows_of(args.results)

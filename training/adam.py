@@ -124,15 +124,20 @@ class Thrifty:
     def step(self, rate: float, number: int) -> "list[Tensor] | None":
         """Move the parameters; number counts from 1. Returns each layer's features that moved,
         ascending; None for all."""
-        noise = torch.Generator(self.sae.b_dec.device)
         moved = None if self.last_F is None else self._moved(number)
         for place, (name, parameter) in enumerate(self.sae.named_parameters()):
-            # Each its own: ranks that hold different features move what all hold alike.
-            noise.manual_seed((((self.seed << 32) + number) * 8 + place) % 2**63)
-            own = rate * self.shares.get(name, 1)
+            own, noise = rate * self.shares.get(name, 1), self._noise(number, place)
             for rows, gaps in _pieces(parameter, moved.get(parameter) if moved else None):
                 self._move(name, parameter, rows, gaps, (own, number), noise)
         return moved and [moved[layer.W_dec][0] for layer in self.sae.layers]
+
+    def _noise(self, number: int, place: int) -> torch.Generator | None:
+        """What rounds a parameter's moments in a step, where they are rounded."""
+        if all(moment.dtype == torch.float32 for pair in self.pairs.values() for moment in pair):
+            return None
+        # Each its own: ranks that hold different features move what all hold alike.
+        seed = (((self.seed << 32) + number) * 8 + place) % 2**63
+        return torch.Generator(self.sae.b_dec.device).manual_seed(seed)
 
     def _moved(self, number: int) -> "dict[Tensor, Moved]":
         """By parameter, its rows that have a gradient."""
@@ -154,7 +159,7 @@ class Thrifty:
         rows: Tensor | slice,
         gaps: Tensor,
         step: tuple[float, int],
-        noise: torch.Generator,
+        noise: torch.Generator | None,
     ) -> None:
         """One step of some rows. gaps [R] or [1]: steps since each row's last one."""
         (rate, number), (beta1, beta2), pair = step, self.betas, self.pairs[name]
@@ -166,7 +171,7 @@ class Thrifty:
         size, inverse = rate / (1 - beta1**number), (1 - beta2**number) ** -0.5
         parameter[rows] -= size * first / (second.sqrt() * inverse + EPSILON)
         for moment, exact in zip(pair, (first, second), strict=True):
-            moment[rows] = exact if moment.dtype == exact.dtype else rounded(exact, noise)
+            moment[rows] = exact if noise is None else rounded(exact, noise)
 
     def moments(self) -> Moments:
         """By parameter name."""

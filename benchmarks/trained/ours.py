@@ -1,7 +1,5 @@
 """Ours: the trainer's own steps."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from saelab import __version__
@@ -15,7 +13,7 @@ NAMES = {"matryoshka": "batchtopk"}  # a loss of its own, over a BatchTopK code
 SAMPLE = 100_000
 
 
-def train(job: Job, x_ND: Tensor, encoder: Literal["unit", "fitted"] = "unit") -> Trained:
+def train(job: Job, x_ND: Tensor) -> Trained:
     """Our SAE of a job, in inference form."""
     config = Config(
         sparsify=NAMES.get(job.variant, job.variant),
@@ -26,7 +24,6 @@ def train(job: Job, x_ND: Tensor, encoder: Literal["unit", "fitted"] = "unit") -
         batch=job.batch,
         lr=job.lr,
         seed=job.seed,
-        encoder=encoder,
     )
     sample_ND = x_ND[:SAMPLE]
     run = Run(config, sample_ND, sample_ND)

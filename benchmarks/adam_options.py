@@ -46,9 +46,9 @@ SHAPES = (Shape(4096, 4, 256, 500), Shape(4096, 32, 512, 300))
 SEEDS = (0, 1, 2)
 PLAIN = "plain"
 OPTIONS: dict[str, dict[str, Any]] = {
-    PLAIN: {},
-    "moments=bfloat16": {"moments": "bfloat16"},
-    "lazy": {"lazy": True},
+    PLAIN: {"lazy": False},
+    "moments=bfloat16": {"moments": "bfloat16", "lazy": False},
+    "lazy": {},
 }
 
 
@@ -72,6 +72,7 @@ def measured(run: dict[str, Any], cache: str) -> dict[str, Any]:
             out=f"{folder}/run",
             features=run["features"],
             k=run["k"],
+            encoder="unit",
             batch=run["batch"],
             tokens=run["steps"] * run["batch"],
             checkpoint_every=run["steps"],

@@ -44,11 +44,6 @@ def from_zero(run: Run) -> None:
     run.sae.b_dec.data.zero_()
 
 
-def encoder(norm: float) -> Callable[[Run], None]:
-    """Start the encoder's rows at that norm, not at the decoder's 1."""
-    return lambda run: run.sae.layers[0].W_enc.data.mul_(norm)
-
-
 class Change(NamedTuple):
     """One default changed."""
 
@@ -79,12 +74,13 @@ CHANGES = {
         TOPK, {"revive": True}, times=2.0, over="topk, twice the rate"
     ),
     "topk, revive": Change(TOPK, {"revive": True}),
-    "topk, encoder from norm 0.7": Change(TOPK, begin=encoder(0.7)),
-    "topk, encoder from norm 0.5": Change(TOPK, begin=encoder(0.5)),
-    "topk, encoder from norm 0.3": Change(TOPK, begin=encoder(0.3)),
-    "batchtopk, encoder from norm 0.5": Change(
-        BATCH, begin=encoder(0.5), over="topk, encoder from norm 0.5"
-    ),
+    "topk, encoder of norm 1": Change(TOPK, {"encoder": "unit"}),
+    "topk, features move in every step": Change(TOPK, {"lazy": False}),
+    "topk, both": Change(TOPK, {"encoder": "unit", "lazy": False}),
+    "batchtopk, features move in every step": Change(BATCH, {"lazy": False}, over="batchtopk"),
+    "topk, 1.4 times the rate": Change(TOPK, times=1.4),
+    "topk, 0.7 times the rate": Change(TOPK, times=0.7),
+    "topk, average of the weights, 0.99": Change(TOPK, {"ema": 0.99}),
     "topk, no AuxK": Change(TOPK, {"aux": 0.0}),
     "topk, b_dec from 0": Change(TOPK, begin=from_zero),
     "topk, warm-up 0.01": Change(TOPK, {"warm_up": 0.01}),
@@ -96,8 +92,8 @@ CHANGES = {
     "topk, beta2 0.99": Change(TOPK, {"beta2": 0.99}),
     "topk, dead after 2% of the run": Change(TOPK, {"dead_window": 6_144}),
     "topk, dead after half the run": Change(TOPK, {"dead_window": 153_600}),
-    "jumprelu, penalty weight 0.3": Change(JUMP, {"penalty_weight": 0.3}),
-    "jumprelu, penalty weight 3": Change(JUMP, {"penalty_weight": 3.0}),
+    "jumprelu, penalty weight 0.3": Change(JUMP, {"penalty_weight": 0.3}, over="jumprelu"),
+    "jumprelu, penalty weight 3": Change(JUMP, {"penalty_weight": 3.0}, over="jumprelu"),
 }
 
 
@@ -166,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Defaults of training, changed one at a time.")
     parser.add_argument("--cache", help="the activations: of its first hook")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES])
-    for name, value in {"features": 512, "k": 32, "batch": 1024, "steps": 300}.items():
+    for name, value in {"features": 2048, "k": 32, "batch": 1024, "steps": 300}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--machine", default="", help="what the rows say of it")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "defaults.jsonl")

@@ -9,7 +9,7 @@ its rows' length, changed apart.
 
 Encoder rows start at `length` times their decoder rows, `best` being what makes the reconstruction
 of the first batch the best multiple of itself, and move at `share` of the learning rate, `length`
-being the same number. A TopK SAE's FVU is of 30,000 held-out tokens at exactly k pairs each, its
+being the same number; features move in every step, as `--no-lazy` has it. A TopK SAE's FVU is of 30,000 held-out tokens at exactly k pairs each, its
 dead features are of the last 100,000 training tokens: `trained/measured.py`. A row is written as
 each SAE is done, and what is written is not trained again. `--runs`: what `saelab train` has made
 on the first tokens of the same cache, measured alike.
@@ -89,7 +89,7 @@ def work(args: argparse.Namespace) -> None:
     """Train and measure what the rows lack."""
     bench = Bench(args)
     shape = {"features": args.features, "k": args.k, "batch": args.batch}
-    base = Config(tokens=args.steps * args.batch, **shape)
+    base = Config(tokens=args.steps * args.batch, encoder="unit", lazy=False, **shape)
     rates = [times * base.learning_rate(bench.x_ND.shape[1]) for times in args.times]
     asked = itertools.product(args.length, args.share, rates or [args.lr], args.seeds)
     for length, share, rate, seed in asked if not args.runs else ():

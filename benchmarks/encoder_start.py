@@ -9,10 +9,10 @@ its rows' length, changed apart.
 
 Encoder rows start at `length` times their decoder rows, `best` being what makes the reconstruction
 of the first batch the best multiple of itself, and move at `share` of the learning rate, `length`
-being the same number; features move in every step, as `--no-lazy` has it. A TopK SAE's FVU is of 30,000 held-out tokens at exactly k pairs each, its
-dead features are of the last 100,000 training tokens: `trained/measured.py`. A row is written as
-each SAE is done, and what is written is not trained again. `--runs`: what `saelab train` has made
-on the first tokens of the same cache, measured alike.
+being the same number; features move in every step (`--no-lazy`). A TopK SAE's FVU is of 30,000
+held-out tokens at exactly k pairs each, its dead features are of the last 100,000 training tokens:
+`trained/measured.py`. A row is written as each SAE is done, and what is written is not trained
+again. `--runs`: what `saelab train` has made on the first tokens of the same cache, measured alike.
 """
 
 import argparse

@@ -16,9 +16,15 @@ from .layout import Layout
 from .updates import Extra, unread
 
 
+FEW = 0.02  # share of dead features that is worth no word
+
+
 def idle(rows: Sequence[dict]) -> float:
     """The mean AuxK loss over the later half of a run's rows in which features were dead, if it is
-    1 or more, which doing nothing would reach as well; else 0."""
+    1 or more, which doing nothing would reach as well, and more than FEW are dead at the end; else
+    0."""
+    if rows[-1]["dead"] <= FEW:
+        return 0.0
     late = [row["aux"] for row in rows[len(rows) // 2 :] if row["dead"] and row.get("aux")]
     mean = fmean(late) if late else 0.0
     return mean if mean >= 1 else 0.0

@@ -2,7 +2,9 @@
 the FVU at exactly k pairs per token lower?
 
     python benchmarks/defaults.py --cache DIR
-    python benchmarks/defaults.py  # the table of the committed rows
+    python benchmarks/defaults.py --cache DIR --features 4096 --steps 600 \\
+        --hook blocks.1.mlp.hook_in --target blocks.1.hook_mlp_out --changes topk "topk, both"
+    python benchmarks/defaults.py  # the tables of the committed rows
 
 A row is written as each SAE is done, and what is written is not trained again. Levels are reset on
 held-out tokens that are not scored. What is trained on standardised tokens is scored on them too:
@@ -22,15 +24,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from saelab import SAE
 from saelab.activations import Cache
 from saelab.statistics import over_seeds
 from saelab.token_norm import normalised
 from training import Config
-from training.reproduce.measure import at_l0, quality, tokens
+from training.reproduce.measure import at_l0, tokens
 from training.run import Run
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
+SHAPE = ("features", "k", "batch", "steps")
 SAMPLE, APART = 100_000, 15_000  # training tokens for scale and levels; held-out ones, twice
 TOPK, BATCH, JUMP = "topk", "batchtopk", "jumprelu"
 
@@ -102,58 +106,91 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, cache = args, Cache(args.cache)
-        hook = cache.hooks[0]
-        with cache.batches(hook, args.batch) as stream:
-            self.batches = [next(stream) for _ in range(args.steps)]
-        held_out_ND = tokens(args.cache, hook, "held_out", 2 * APART)
-        self.apart_ND, self.scored_ND = held_out_ND[:APART], held_out_ND[APART:]
+        self.hooks = {"hook": args.hook or cache.hooks[0], "target": args.target}
+        names = [name for name in self.hooks.values() if name]
+        with cache.batches(names, args.batch) as stream:
+            batches = [next(stream) for _ in range(args.steps)]
+        self.batches = [(batch[names[0]], batch[names[-1]]) for batch in batches]
+        held_out = [tokens(args.cache, name, "held_out", 2 * APART) for name in names]
+        self.apart, self.scored = (
+            (held_out[0][part], held_out[-1][part]) for part in (slice(APART), slice(APART, None))
+        )
 
-    def row(self, name: str, seed: int) -> dict[str, Any]:
-        """A change's SAE of a seed, and its numbers."""
-        change, args = CHANGES[name], self.args
-        n_tokens = args.steps * args.batch
-        shape = {"features": args.features, "k": args.k, "batch": args.batch, "tokens": n_tokens}
-        config = Config(sparsify=change.sparsify, seed=seed, **shape, **change.fields)
-        width = self.scored_ND.shape[1]
-        config = replace(config, lr=change.times * config.learning_rate(width))
-        sample_ND = torch.cat(self.batches[: SAMPLE // args.batch])
-        run = Run(config, sample_ND, sample_ND)
+    def row(self, change: Change, seed: int) -> dict[str, Any]:
+        """The numbers of a change's SAE of a seed."""
+        args = self.args
+        given = {"features": args.features, "k": args.k, "batch": args.batch, "seed": seed}
+        given |= {"tokens": args.steps * args.batch, "target": args.target, **change.fields}
+        config = Config(sparsify=change.sparsify, **given)
+        config = replace(config, lr=change.times * config.learning_rate(self.scored[0].shape[1]))
+        sample = [
+            torch.cat(part) for part in zip(*self.batches[: SAMPLE // args.batch], strict=True)
+        ]
+        same = args.target is None
+        run = Run(config, sample[0], sample[0] if same else sample[1])
         change.begin(run)
-        for x_BD in self.batches:
-            run.step(x_BD, x_BD)
+        for x_BD, y_BE in self.batches:
+            run.step(x_BD, x_BD if same else y_BE)
         sae = run.final()
-        assert sae is not None
-        sae.calibrate(sample_ND.split(4096))
-        norm = sae.token_norm
-        apart_ND, scored_ND = (normalised(x, norm).x for x in (self.apart_ND, self.scored_ND))
-        scored = quality(at_l0(sae.frozen(), apart_ND, args.k), scored_ND)
-        return {"change": name, "seed": seed, **shape, **scored._asdict()}
+        assert isinstance(sae, SAE)
+        sae.calibrate(sample[0].split(4096))
+        (apart_ND, _), (x_ND, y_NE) = (
+            (normalised(x, sae.token_norm).x, y) for x, y in (self.apart, self.scored)
+        )
+        sae = at_l0(sae.frozen(), apart_ND, args.k)
+        with torch.no_grad():
+            y_hat_NE, code = sae.reconstruct(x_ND)
+        y_NE = x_ND if same else y_NE
+        fired_F = torch.bincount(code.features[code.values != 0], minlength=args.features)
+        missed = (y_hat_NE - y_NE).square().sum() / (y_NE - y_NE.mean(0)).square().sum()
+        return {
+            "fvu": round(float(missed), 6),
+            "l0": round(float(fired_F.sum()) / len(x_ND), 3),
+            "dead": round(float((fired_F == 0).double().mean()), 5),
+        }
 
 
 def work(args: argparse.Namespace, rows: list[dict]) -> None:
     """Train and measure what the rows lack."""
-    bench, done = Bench(args), {(row["change"], row["seed"]) for row in rows}
+    bench = Bench(args)
+    shape = {name: getattr(args, name) for name in SHAPE} | bench.hooks
+    done = [(row["change"], row["seed"]) for row in rows if shape.items() <= row.items()]
     for name in args.changes:
-        for seed in SEEDS:
+        for seed in args.seeds:
             if (name, seed) not in done:
-                rows.append(bench.row(name, seed) | {"machine": args.machine})
+                row = {"change": name, "seed": seed, **shape, **bench.row(CHANGES[name], seed)}
+                rows.append(row | {"machine": args.machine})
                 with args.results.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
 
 
+def of(row: dict) -> tuple:
+    """What a row is of, but for its change and seed."""
+    return tuple(row[name] for name in (*SHAPE, "hook", "target"))
+
+
+def tables(rows: list[dict]) -> Iterator[str]:
+    """Of each shape a line per change: FVU, its ratio to what it is compared with, paired by seed,
+    dead share."""
+    for shape in dict.fromkeys(map(of, rows)):
+        yield " ".join(map(str, shape))
+        yield from table([row for row in rows if of(row) == shape])
+
+
 def table(rows: list[dict]) -> Iterator[str]:
-    """A line per change: FVU, its ratio to what it is compared with, paired by seed, dead share."""
+    """Those of one shape."""
     fvu: dict[str, dict[int, float]] = {}
     for row in rows:
         fvu.setdefault(row["change"], {})[row["seed"]] = row["fvu"]
     for name, by_seed in fvu.items():
         over = CHANGES[name].over or CHANGES[name].sparsify
         dead = over_seeds([row["dead"] for row in rows if row["change"] == name]).value
-        line = f"{name:34} FVU {over_seeds([*by_seed.values()]).value:.4f}  dead {dead:.3f}"
+        line = f"{name:40} FVU {over_seeds([*by_seed.values()]).value:.4f}  dead {dead:.3f}"
         both = [seed for seed in by_seed if seed in fvu.get(over, {})]
         if name != over and both:
             ratio = over_seeds([by_seed[seed] / fvu[over][seed] for seed in both])
-            line += f"  / {over}: {ratio.value:.3f} [{ratio.low or 0:.3f}, {ratio.high or 0:.3f}]"
+            interval = "" if ratio.low is None else f" [{ratio.low:.3f}, {ratio.high:.3f}]"
+            line += f"  / {over}: {ratio.value:.3f}{interval}"
         yield line
 
 
@@ -161,6 +198,9 @@ def main() -> None:
     """Train what is missing, if a cache is named; print the table."""
     parser = argparse.ArgumentParser(description="Defaults of training, changed one at a time.")
     parser.add_argument("--cache", help="the activations: of its first hook")
+    parser.add_argument("--hook", help="read there (default: the cache's first)")
+    parser.add_argument("--target", help="explained by a transcoder")
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=[*CHANGES])
     for name, value in {"features": 2048, "k": 32, "batch": 1024, "steps": 300}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -171,7 +211,7 @@ def main() -> None:
     rows = [json.loads(line) for line in lines]
     if args.cache:
         work(args, rows)
-    print(*table(rows), sep="\n")
+    print(*tables(rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from saelab.coder import Coder
 from saelab.kernels import stepping
+from saelab.sparsify import Choice
 
 from . import encoder
 from .config import Config
@@ -50,7 +51,7 @@ def numbers(config: Config, rate: float, number: int, **how: Any) -> stepping.Ad
 
 def for_run(config: Config, sae: Coder) -> Adam:
     """torch's Adam, unless the configuration asks for bfloat16 moments or for waiting rows."""
-    thrifty = config.moments != "float32" or config.waits
+    thrifty = config.moments != "float32" or waits(config)
     return Thrifty(config, sae) if thrifty else Torch(config, sae)
 
 
@@ -182,10 +183,16 @@ class Thrifty:
         return {} if self.last_F is None else {"last": self.last_F}
 
 
+def waits(config: Config) -> bool:
+    """Whether features without a gradient stay as they are: a threshold's level learns from tokens
+    on which its feature does not fire, and parameters in bfloat16 have torch's Adam."""
+    return config.lazy and config.dtype == "float32" and isinstance(config.form, Choice)
+
+
 def waiting(config: Config, sae: Coder) -> Tensor | None:
     """[F] int64, of all layers: the step in which each feature last moved, before the first; None
     where none waits."""
-    if not config.waits:
+    if not waits(config):
         return None
     n_features = sum(len(layer.b_enc) for layer in sae.layers)
     return torch.zeros(n_features, dtype=torch.int64, device=sae.b_dec.device)

@@ -108,7 +108,7 @@ class Config:
     batch: Count = 2048
     """tokens per step"""
     lr: Positive | None = None
-    """peak learning rate (default: by the run's steps, F and D: for D = 256 from 0.009 for the
+    """peak learning rate (default: by the run's steps, F and D: for D = 256 from 0.0115 for the
     shortest runs down to 2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
     warm_up: Share = 0.05
     """share of the steps over which the rate rises from 0"""
@@ -174,14 +174,6 @@ class Config:
     def learning_rate(self, d_model: int) -> float:
         """The peak learning rate for inputs of this width: as given, or the default for it."""
         return rate.default(self.n_steps, self.features, d_model) if self.lr is None else self.lr
-
-    @property
-    def waits(self) -> bool:
-        """Whether features without a gradient stay as they are: a threshold's level learns from
-        tokens on which its feature does not fire, and parameters in bfloat16 have torch's Adam."""
-        from saelab.sparsify import Choice
-
-        return self.lazy and self.dtype == "float32" and isinstance(self.form, Choice)
 
     @property
     def window(self) -> int:

@@ -15,7 +15,6 @@ from .config import Config
 from .layout import Layout
 from .updates import Extra, unread
 
-
 FEW = 0.02  # share of dead features that is worth no word
 
 

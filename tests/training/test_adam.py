@@ -101,6 +101,6 @@ def test_moments_are_not_rounded_where_parameters_are():
 
 
 def test_features_of_a_budget_wait_in_float32():
-    assert Config().waits and Config(sparsify="feature-choice").waits
+    assert adam.waits(Config()) and adam.waits(Config(sparsify="feature-choice"))
     for other in ({"lazy": False}, {"dtype": "bfloat16"}, {"sparsify": "jumprelu"}):
-        assert not Config(**other).waits
+        assert not adam.waits(Config(**other))

@@ -19,9 +19,9 @@ def test_the_default_rate_ends_at_the_constant_of_long_runs(features: int):
 
 
 def test_the_default_rate_by_hand():
-    assert rate.default(0, 4096, 256) == pytest.approx(0.009)
-    # half of the way to 30,000 steps: 1 / (.5 / .009 + .5 / .0004)
-    assert rate.default(15_000, 4096, 256) == pytest.approx(2 / (1 / 0.009 + 1 / 0.0004))
+    assert rate.default(0, 4096, 256) == pytest.approx(0.0115)
+    # half of the way to 30,000 steps: 1 / (.5 / .0115 + .5 / .0004)
+    assert rate.default(15_000, 4096, 256) == pytest.approx(2 / (1 / 0.0115 + 1 / 0.0004))
     config = Config(tokens=2048 * 15_000, features=4096)
     assert config.learning_rate(256) == rate.default(15_000, 4096, 256)
     assert replace(config, lr=0.5).learning_rate(256) == 0.5
@@ -37,8 +37,8 @@ def test_the_default_rate_falls_with_steps_and_with_features():
 def test_narrow_inputs_take_more_and_wide_ones_less():
     widths = (64, 128, 256, 1024, 4096)
     assert all(rate.default(300, 4096, a) > rate.default(300, 4096, b) for a, b in pairwise(widths))
-    assert rate.default(0, 4096, 1024) == pytest.approx(0.009 / 2)
-    assert rate.default(0, 4096, 64) == rate.default(0, 4096, 8) == pytest.approx(0.009 * 4**1.2)
+    assert rate.default(0, 4096, 1024) == pytest.approx(0.0115 / 2)
+    assert rate.default(0, 4096, 64) == rate.default(0, 4096, 8) == pytest.approx(0.0115 * 4**1.2)
     assert rate.default(30_000, 2**14, 4096) == pytest.approx(2e-4)
 
 

@@ -128,9 +128,9 @@ class Thrifty:
         moved = None if self.last_F is None else self._moved(number)
         for place, (name, parameter) in enumerate(self.sae.named_parameters()):
             own, noise = rate * self.shares.get(name, 1), self._noise(number, place)
-            for rows, gaps in _pieces(parameter, moved.get(parameter) if moved else None):
+            for rows, gaps in _pieces(parameter, None if moved is None else moved.get(parameter)):
                 self._move(name, parameter, rows, gaps, (own, number), noise)
-        return moved and [moved[layer.W_dec][0] for layer in self.sae.layers]
+        return None if moved is None else [moved[layer.W_dec].rows for layer in self.sae.layers]
 
     def _noise(self, number: int, place: int) -> torch.Generator | None:
         """What rounds a parameter's moments in a step, where they are rounded."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saelab.coder import Coder
 from saelab.kernels import stepping
-from saelab.sparsify import Choice
+from saelab.sparsify import Threshold
 
 from . import encoder
 from .config import Config
@@ -184,9 +184,11 @@ class Thrifty:
 
 
 def waits(config: Config) -> bool:
-    """Whether features without a gradient stay as they are: a threshold's level learns from tokens
-    on which its feature does not fire, and parameters in bfloat16 have torch's Adam."""
-    return config.lazy and config.dtype == "float32" and isinstance(config.form, Choice)
+    """Whether features without a gradient stay as they are. Levels that learn have one from tokens
+    on which their feature does not fire; parameters in bfloat16 have torch's Adam."""
+    form = config.form
+    learns_levels = isinstance(form, Threshold) and form.bandwidth > 0
+    return config.lazy and config.dtype == "float32" and not learns_levels
 
 
 def waiting(config: Config, sae: Coder) -> Tensor | None:

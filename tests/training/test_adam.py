@@ -100,7 +100,8 @@ def test_moments_are_not_rounded_where_parameters_are():
     check(replace(CONFIG, sparsify="jumprelu", moments="bfloat16"))
 
 
-def test_features_of_a_budget_wait_in_float32():
-    assert adam.waits(Config()) and adam.waits(Config(sparsify="feature-choice"))
+def test_features_wait_in_float32_unless_their_levels_learn():
+    for form in ("topk", "feature-choice", "relu"):
+        assert adam.waits(Config(sparsify=form))
     for other in ({"lazy": False}, {"dtype": "bfloat16"}, {"sparsify": "jumprelu"}):
         assert not adam.waits(Config(**other))

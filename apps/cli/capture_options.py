@@ -28,8 +28,8 @@ class Args(OfModel):
     """stdlib (the default), bundled-mix, a file or folder (plain text, JSON, JSON lines, CSV, TSV,
     Parquet, each compressed or not, or what `save_to_disk` wrote), or a hub dataset"""
     hook: UseAppendAction[tuple[str, ...]] = ()
-    """hook point; may be given several times; with --for of an imported transcoder what it reads,
-    then what it explains"""
+    """hook point, with * of every layer; may be given several times; with --for of an imported
+    transcoder what it reads, then what it explains"""
     arrays: Folder = None
     """one's own activations instead of a model's: a .npy file, [N, D] or [C, T, D], or a
     .safetensors file with an array per hook; all of their rows are taken"""

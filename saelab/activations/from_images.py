@@ -76,12 +76,7 @@ def from_images(
 def _asked(model: Encoder, preparer: Preparer, hooks: Sequence[str]) -> dict[str, dict]:
     """The plan's entries of the hook points, once each. Raises UsageError for one that has no
     vector per position."""
-    by_point: dict[str, str] = {}
-    for name in hooks:
-        by_point.setdefault(models.resolve_hook(model, name), name)
-    if not by_point:
-        raise UsageError("no hook named: --hook NAME, for example --hook blocks.3.hook_resid_post")
-    names, grid = list(by_point.values()), preparer.grid
+    names, grid = models.once_each(model, hooks), preparer.grid
     blank = np.zeros((1, *grid.size, 3), np.uint8)
     acts = encode(model, _read(model, preparer, blank), read=names).acts
     for name, each in acts.items():

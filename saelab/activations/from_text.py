@@ -90,12 +90,7 @@ def _asked(model: Any, hooks: Sequence[str], gradients: bool) -> dict[str, dict]
     by."""
     if gradients:
         heads.refuse_without_losses(model)
-    by_point: dict[str, str] = {}
-    for name in hooks:
-        by_point.setdefault(models.resolve_hook(model, name), name)
-    if not by_point:
-        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
-    shapes = running.shapes(model, list(by_point.values()))
+    shapes = running.shapes(model, models.once_each(model, hooks))
     return {name: hook(shape, models.aliases(model, name)) for name, shape in shapes.items()}
 
 

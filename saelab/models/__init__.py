@@ -1,6 +1,6 @@
 """A language model behind one small door: load it, know which one it is, name its hook points."""
 
-from saelab.models.hooks import aliases, enabled, hook_points, resolve_hook
+from saelab.models.hooks import aliases, enabled, hook_points, once_each, resolve_hook
 from saelab.models.identity import check, dtype_of, identity, name_of, record
 from saelab.models.loading import load
 from saelab.models.model import Model
@@ -15,6 +15,7 @@ __all__ = [
     "identity",
     "load",
     "name_of",
+    "once_each",
     "record",
     "resolve_hook",
 ]

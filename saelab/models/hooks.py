@@ -6,7 +6,7 @@ asked, which takes seconds to import.
 
 import difflib
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -86,6 +86,22 @@ def resolve_hook(model: Any, name: str) -> str:
     if switch is not None:
         _switch(bridge_of(model), {switch: True}, f"hook {name!r}")
     return canonical
+
+
+def once_each(model: Any, hooks: Sequence[str]) -> list[str]:
+    """Hook points, once each, by the name that each was first asked for by; `*` in a name is every
+    layer. Raises UsageError as `resolve_hook` does, and where none is named.
+
+        once_each(model, ["blocks.*.hook_mlp_out"])  # ['blocks.0.hook_mlp_out', ...]
+    """
+    layers = [str(i) for i in range(model.cfg.n_layers)]
+    by_point: dict[str, str] = {}
+    for hook in hooks:
+        for name in [hook.replace("*", i) for i in layers] if "*" in hook else [hook]:
+            by_point.setdefault(resolve_hook(model, name), name)
+    if not by_point:
+        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
+    return list(by_point.values())
 
 
 @contextmanager

@@ -23,6 +23,17 @@ def test_an_alias_resolves_to_the_canonical_name(bridge):
     assert "blocks.1.hook_resid_post" in models.aliases(bridge, "blocks.1.hook_out")
 
 
+def test_a_star_is_every_layer_and_each_point_comes_once(bridge):
+    both = ["blocks.0.hook_mlp_out", "blocks.1.hook_mlp_out"]
+    assert models.once_each(bridge, ["blocks.*.hook_mlp_out"]) == both
+    out = "blocks.1.hook_out"
+    assert models.once_each(bridge, [out, *both, "blocks.1.hook_resid_post"]) == [out, *both]
+    with pytest.raises(UsageError, match=r"no hook 'blocks\.0\.nonsense'"):
+        models.once_each(bridge, ["blocks.*.nonsense"])
+    with pytest.raises(UsageError, match="no hook named"):
+        models.once_each(bridge, [])
+
+
 def test_an_unknown_hook_is_answered_with_near_ones(bridge):
     with pytest.raises(
         UsageError,

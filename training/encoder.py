@@ -11,16 +11,17 @@ NORMAL = NormalDist()
 
 def length(config: Config, d_model: int) -> float:
     """The norm that an SAE's encoder rows start with, and the share of the learning rate that they
-    move at; 1 of transcoders, which `aim` starts, and of thresholds.
+    move at; 1 of transcoders, which `aim` starts, and of what has no k.
 
     >>> round(length(Config(encoder="fitted", features=1024, k=32), 256), 2)
     0.61
     """
     form = config.form
-    tied = config.target is None
-    if config.encoder == "unit" or not tied or not isinstance(form, Choice):
+    budget = isinstance(form, Choice)
+    # The levels of jumprelu begin by letting k pairs through, and aim at that.
+    if config.encoder == "unit" or config.target or not (budget or config.sparsify == "jumprelu"):
         return 1.0
-    return best_multiple(form.k, config.features, d_model, signed=form.signed)
+    return best_multiple(config.k, config.features, d_model, signed=budget and form.signed)
 
 
 def best_multiple(k: int, n_features: int, d_model: int, *, signed: bool = False) -> float:

@@ -36,6 +36,11 @@ def test_the_length_makes_the_first_reconstruction_the_best_multiple(form, n_fea
     assert 1 / (1 + form.k / d_model) != pytest.approx(best, rel=0.05)  # as if any k were chosen
 
 
+def test_levels_that_aim_at_k_are_no_other_case():
+    jump = replace(CONFIG, sparsify="jumprelu")
+    assert encoder.length(jump, 256) == encoder.length(CONFIG, 256) < 0.7
+
+
 def test_rows_start_at_the_length_and_move_at_its_share_of_the_rate():
     length = encoder.length(CONFIG, 256)
     sae = new_sae(CONFIG, 256, 256)
@@ -52,7 +57,7 @@ def test_rows_start_at_the_length_and_move_at_its_share_of_the_rate():
 
 
 @pytest.mark.parametrize(
-    "other", [{"encoder": "unit"}, {"sparsify": "jumprelu"}, {"target": "b"}], ids=str
+    "other", [{"encoder": "unit"}, {"sparsify": "relu"}, {"target": "b"}], ids=str
 )
 def test_rows_start_at_one_where_asked_and_of_what_has_no_such_start(other: dict):
     config = replace(CONFIG, **other)

@@ -100,7 +100,8 @@ def once_each(model: Any, hooks: Sequence[str]) -> list[str]:
         for name in [hook.replace("*", i) for i in layers] if "*" in hook else [hook]:
             by_point.setdefault(resolve_hook(model, name), name)
     if not by_point:
-        raise UsageError("no hook named: --hook NAME, for example --hook blocks.2.hook_resid_post")
+        last = f"blocks.{layers[-1]}.hook_resid_post"
+        raise UsageError(f"no hook named: --hook NAME, for example --hook {last}")
     return list(by_point.values())
 
 

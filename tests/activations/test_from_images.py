@@ -139,7 +139,8 @@ def test_images_that_are_gone_are_named(made, tmp_path):
 
 def test_a_hook_without_a_vector_per_position_is_refused(made, images):
     model, _ = made
-    with pytest.raises(UsageError, match=r"--hook blocks.3.hook_resid_post"):
+    last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
+    with pytest.raises(UsageError, match=f"--hook {last}"):
         from_images(model, str(images), [])
     with pytest.raises(UsageError, match="two are needed"):
         from_images(model, str(images / "00.png"), [HOOK])

@@ -9,11 +9,11 @@ the default, their ratio paired by seed, Student's intervals from three seeds on
 
 The default is within 1.6% of the search's best FVU, but for F = 16384 after 900 steps (4.7%) and
 BatchTopK there at 4096 (2.4%): a higher rate lowers the FVU of long and wide runs further, and
-leaves several times as many features unseen. The best rate of short runs hardly depends on F. Half
+leaves up to twice as many features unseen. The best rate of short runs hardly depends on F. Half
 an octave off costs 1 to 5%.
 
 `learning_rate_unit_dense.jsonl` has what was measured while encoder rows started at norm 1 and
-features moved in every step: the best rate was some 0.8 times today's, the FVU 8 to 28% higher, and
+features moved in every step: the best rate was some 0.8 times today's, the FVU 2 to 29% higher, and
 many times as many features died. It has other widths of inputs too: narrow ones want much more (D =
 64: 4 to 6 times) and wide ones less (D = 1024: 0.6 times), and no one power of D fits both. Tried
 for the demo then, to no use: batches of 512 (FVU .0481 after 1,200 steps) and decay over 0.8 of the

@@ -9,7 +9,7 @@ Every SAE is trained by its package's own trainer (`trained/`), and what it is w
 plain dense products (`trained/measured.py`) at exactly k pairs per token on held-out tokens. The
 rates of RATES are tried with seed 0, then the search goes outward while the best lies at its edge;
 the best is trained with two more seeds, our default rate with three. Of a package FAR behind LOWER
-rates are tried instead. A row is written as each SAE is done, and what is written is not trained
+rates are tried too. A row is written as each SAE is done, and what is written is not trained
 again. A peer that is not named, or does not run, is said, and the others go on. `ms` is CPU time
 per step, on one thread.
 """
@@ -51,7 +51,7 @@ VARIANTS = {  # which packages have them
 }
 RATES = (0.004, 0.008)
 SEEDS = (0, 1, 2)
-FAR = 1.25  # times the lowest FVU: too far off for seeds to matter
+FAR = 1.25  # times the lowest FVU: so far off that the rate may be at fault
 LOWER = (0.002, 0.001)  # rates that are tried of a package so far off
 HELD_OUT, TRAINING, SPLICED = 30_000, 100_000, 4_000
 
@@ -70,8 +70,8 @@ def next_job(
     narrow: Sequence[float] = (),
 ) -> Job | None:
     """What is to be trained next of a package at a point, None at its end. least: the lowest FVU
-    that any package reached there; one that stays FAR above it gets no further seeds. narrow: rates
-    beyond which the search does not go, and without our default."""
+    that any package reached there. narrow: rates beyond which the search does not go, and without
+    our default."""
     done = {(row["lr"], row["seed"]) for row in rows}
     wanted: list[tuple[float | None, int]] = [(lr, SEEDS[0]) for lr in narrow or RATES]
     if len(done) >= len(wanted):
@@ -79,8 +79,9 @@ def next_job(
         wanted += [(2 * lr, SEEDS[0])] if not narrow and lr == tried[-1] else []
         wanted += [(lr / 2, SEEDS[0])] if not narrow and lr == tried[0] else []
         lowest = min(row["fvu"] for row in rows)
-        far = lowest > FAR * least
-        wanted += [(lr, SEEDS[0]) for lr in LOWER] if far else [(lr, seed) for seed in SEEDS]
+        far = not narrow and lowest > FAR * least
+        wanted += [(slower, SEEDS[0]) for slower in LOWER] if far else []
+        wanted += [(lr, seed) for seed in SEEDS]
         own = package == OURS and not narrow
         wanted += [(None, seed) for seed in SEEDS] if own else []
     missing = [one for one in wanted if one not in done]

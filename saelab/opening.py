@@ -171,15 +171,15 @@ def _cache(folder: RunFolder, sae: Any, named: Any) -> Any:
 
 
 def _recorded(folder: RunFolder, origin: Origin) -> Path:
-    """Where the record says the cache lies: seen from the run, else as it is written."""
+    """Where the record says the cache lies, seen from the run."""
     if not origin.cache:
         raise UsageError(
             f"{folder.path} has no cache: `{folder.how_to_capture()}` makes one that it then "
             "knows, --cache DIR names one that there is"
         )
-    for place in (folder.path.resolve() / origin.cache, Path(origin.cache)):
-        if place.is_dir():
-            return near(place.resolve())
+    place = folder.path.resolve() / origin.cache
+    if place.is_dir():
+        return near(place.resolve())
     raise UsageError(
         f"the cache of {folder.path} is not at {origin.cache} any more: --cache DIR says where "
         "it lies now"

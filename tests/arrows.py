@@ -117,9 +117,10 @@ training: saelab.activations saelab.budgets saelab.calibration saelab.code saela
     saelab.origin saelab.ranges saelab.ranks saelab.runs saelab.sae saelab.scaling saelab.sparsify
     saelab.token_norm
 training.recipes: saelab.errors training
-training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.compression
-    saelab.analysis.dark_matter saelab.dictionaries saelab.errors saelab.evaluation saelab.models
-    saelab.runs saelab.sae saelab.sparsify saelab.statistics saelab.tasks training training.recipes
+training.reproduce: saelab.activations saelab.analysis.attention saelab.analysis.circuits
+    saelab.analysis.compression saelab.analysis.dark_matter saelab.dictionaries saelab.errors
+    saelab.evaluation saelab.models saelab.runs saelab.sae saelab.sparsify saelab.statistics
+    saelab.tasks training training.recipes
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files

@@ -66,7 +66,9 @@ def test_what_the_trainer_writes_names_the_cache_from_the_run(tiny_run: Path, ti
 
 
 @pytest.mark.parametrize("verb", ["eval", "index", "dark-matter"])
-def test_a_moved_model_or_cache_is_asked_for_and_taken(verb: str, place: Place, capsys):
+def test_a_moved_model_or_cache_is_asked_for_and_taken(
+    verb: str, place: Place, capsys, monkeypatch: pytest.MonkeyPatch
+):
     place.model.rename(place.folder / "renamed")
     words = [verb, str(place.run), "--tokens", "1k"]
     assert main(words) == 2
@@ -75,6 +77,10 @@ def test_a_moved_model_or_cache_is_asked_for_and_taken(verb: str, place: Place, 
     assert main(words) == 0
     place.cache.rename(place.folder / "elsewhere")
     capsys.readouterr()
+    # A folder of the cache's name that the working directory happens to stand beside is none.
+    (place.folder / "here" / "cache").mkdir(parents=True)
+    (place.folder / "here" / "stood").mkdir()
+    monkeypatch.chdir(place.folder / "here" / "stood")
     assert main(words) == 2
     said = capsys.readouterr().err
     assert "is not at ../cache any more: --cache DIR says where it lies now" in said

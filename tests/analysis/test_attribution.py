@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saelab import SAE, Choice, models
 from saelab.analysis import frozen
-from saelab.analysis.attention import attribution
+from saelab.analysis.attention import attribution, tracing
 from saelab.code import Code
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary, random_task
@@ -114,31 +114,14 @@ def test_residual_features_add_up_and_foretell_their_ablation(model):
     )
     assert found.values.abs().diff().max() <= 0 and 0 not in found.positions.tolist()
 
-    def measured(n: int, held: frozen.Frozen) -> float:
-        """The change of the feature's pre-activation when the n-th largest contribution is taken
-        out of the residual stream."""
-        x_CTD, (position, number) = (
-            acts[RESIDUAL].clone(),
-            (int(found.positions[n]), int(found.features[n])),
-        )
-        with torch.no_grad():
-            value = residual.encode(acts[RESIDUAL][0]).to_dense()[position, number]
-            x_CTD[0, position] -= value * residual.W_dec[number]
-            arrived_D = frozen.run(model, held, {RESIDUAL: x_CTD}, [Z])[Z][0, at]
-            return float((arrived_D - acts[Z][0, at]) @ sae.W_enc[feature])
-
-    exact = [measured(n, held) + float(found.values[n]) for n in range(5)]
-    free = torch.tensor(
-        [
-            [measured(n, held._replace(held={})), -float(found.values[n])]
-            for n in range(len(found.values))
-        ]
+    exact, free = (
+        tracing.lost(model, run, sae, residual, found, feature, at)
+        for run in (held, held._replace(held={}))
     )
-    assert max(map(abs, exact)) < 1e-5 * abs(whole)
-    assert (
-        float((free[:, 0] - free[:, 1]).abs().max()) > 1e-3
-    )  # patterns and norms move: the prediction is not exact
-    assert float(torch.corrcoef(free.T)[0, 1]) > 0.5
+    assert float((exact - found.values).abs().max()) < 1e-5 * abs(whole)
+    # Patterns and norms move: the prediction is not exact.
+    assert float((free - found.values).abs().max()) > 1e-3
+    assert float(torch.corrcoef(torch.stack([free, found.values]))[0, 1]) > 0.5
 
 
 def test_grouped_value_heads_of_a_real_llama(assets: Path):

@@ -8,7 +8,7 @@ import torch
 
 from saelab import SAE, models
 from saelab.activations import Cache
-from saelab.analysis.attention import attribution, kinds, report, writers
+from saelab.analysis.attention import attribution, kinds, report, tracing, writers
 from saelab.errors import UsageError
 from tests.analysis.dictionaries import RESIDUAL, Z, dictionary
 
@@ -51,6 +51,33 @@ def test_sequences_repeat_once_and_their_twins_never(tiny_model: Path):
     pattern = kinds.patterns(model, repeated, 1)
     assert pattern.shape == (3, 4, 2 * PART + 1, 2 * PART + 1)
     torch.testing.assert_close(pattern.sum(3), torch.ones(pattern.shape[:3]))
+
+
+def matching(tokens_NT: torch.Tensor, n: int) -> torch.Tensor:
+    """[N, T, T]: a head that looks, spread evenly, at what followed the last n tokens before; at
+    position 0 where they are new."""
+    length = tokens_NT.shape[1]
+    pattern_NTT = torch.zeros(len(tokens_NT), length, length)
+    for row, tokens_T in enumerate(tokens_NT.tolist()):
+        for at in range(length):
+            last = tokens_T[max(0, at + 1 - n) : at + 1]
+            behind = [to for to in range(n, at + 1) if tokens_T[to - n : to] == last]
+            for place in behind or [0]:
+                pattern_NTT[row, at, place] = 1 / max(1, len(behind))
+    return pattern_NTT
+
+
+def test_a_head_that_wants_a_long_prefix_scores_from_there_on(
+    bundled: str, monkeypatch: pytest.MonkeyPatch
+):
+    def planted(model, tokens_NT, layer):
+        return torch.stack([matching(tokens_NT, n) for n in (1, 4)], 1)
+
+    monkeypatch.setattr(kinds, "patterns", planted)
+    score_KH = kinds.by_prefix(models.load(bundled), 0, (1, 3, 4, 8), 2)
+    assert score_KH.T.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
+    with pytest.raises(ValueError, match="less than 24 tokens, not 24"):
+        kinds.by_prefix(models.load(bundled), 0, (1, 24), 2)
 
 
 def test_places_by_hand():
@@ -109,6 +136,18 @@ def test_what_heads_write_is_the_contribution_of_each(read):
     expected.index_add_(0, one.code.features, by_head_NH)
     found = torch.from_numpy(written.heads.toarray().sum(0)).view(-1, 4)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_traced_firings_foretell_ablation_and_those_of_another_feature_do_not(read):
+    model, cache = read
+    sae, residual = dictionary(Z, seed=3), dictionary(RESIDUAL, seed=4)
+    brought_N, lost_N = tracing.tested(model, cache, sae, residual, 30)
+    assert len(brought_N) == 30 * tracing.PARTS
+    assert float(torch.corrcoef(torch.stack([brought_N, lost_N]))[0, 1]) > 0.7
+    other_N = lost_N.roll(tracing.PARTS)
+    assert float(torch.corrcoef(torch.stack([brought_N, other_N]))[0, 1]) < 0.5
+    again, _ = tracing.tested(model, cache, sae, residual, 30)
+    assert torch.equal(again, brought_N)
 
 
 def test_a_residual_sae_is_no_place_of_heads(read):

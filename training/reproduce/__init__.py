@@ -19,6 +19,7 @@ PAPERS = {
     "abstopk": "Zhu et al. 2025: signed features against TopK of the same and of twice the width",
     "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; "
     "occlusion and over-splitting",
+    "attention": "Kissane et al. 2024: SAEs of attention outputs, what heads are about, induction",
     "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks",
     "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the "
     "activation",

@@ -39,6 +39,11 @@ class ByFeature(NamedTuple):
     errors: Tensor
     bias: float
 
+    def first(self, n: int) -> "ByFeature":
+        """With the n strongest features alone."""
+        positions, features, values = (part[:n] for part in self[:3])
+        return self._replace(positions=positions, features=features, values=values)
+
 
 def head_shares(sae: SAE, n_heads: int) -> Tensor:
     """[F, H]: `directions.head_shares` of its decoder. Raises UsageError for a width that is no

@@ -4,10 +4,10 @@ gives.
 Sequences of random tokens, once repeated: the kinds are places that such a sequence alone defines.
 Source: Olsson et al. 2022, "In-context Learning and Induction Heads" (induction, previous token);
 Kissane et al. 2024, section 4.3, and Wang et al. 2022 (duplicate token). Shapes: N sequences, T
-positions, H heads, P tokens of the part that is repeated.
+positions, H heads, P tokens of the part that is repeated, K lengths of prefixes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,6 +120,26 @@ def measure(
         }
         rows.append(Measured(head, shares, _called(shares)))
     return rows
+
+
+def by_prefix(model: Any, layer: int, lengths: Sequence[int], n: int, seed: int = 0) -> Tensor:
+    """[K, H]: the mean share of attention that heads give to the token that followed an earlier
+    prefix, where the last k tokens match it: one row for each k of `lengths`.
+
+    The sequences are random tokens, of which the prefix alone comes twice. Source: Kissane et al.
+    2024, section 4.3. Raises ValueError for prefixes of PART tokens or more.
+    """
+    if max(lengths) >= PART:
+        raise ValueError(f"prefixes of less than {PART} tokens, not {max(lengths)}")
+    _, drawn_NT = sequences(model, n, PART, seed)
+    rows = []
+    for k in lengths:
+        matching_NT = drawn_NT.clone()
+        # 1 + PART - k tokens, the prefix, then others; the prefix again at the sequence's end.
+        matching_NT[:, -k:] = drawn_NT[:, 1 + PART - k : 1 + PART]
+        pattern_NHTT = patterns(model, matching_NT, layer)
+        rows.append(pattern_NHTT[:, :, -1, 1 + PART].mean(0))
+    return torch.stack(rows)
 
 
 def _mean(values_N: Tensor, null: float, weights_RN: np.ndarray) -> Estimate:

@@ -1,0 +1,54 @@
+"""The claims on SAEs of attention outputs: a very small run of all of them, and planted numbers."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from saelab.activations import Cache
+from tests.conftest import HOOK
+from training.reproduce import Settings, attention
+
+TINY = attention.Plan(1, 12_000, 8_192, 128, 8, 512, 500, 1_000, 8, 3)
+
+
+def test_every_claim_is_measured_and_few_seeds_decide_none(
+    bundled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(attention, "QUICK", TINY)
+    found = attention.claims(Settings(quick=True, work=tmp_path))
+    assert len(found) == 4 + 1 + 3 + 1
+    assert all(claim.ours.value is not None and claim.holds is None for claim in found)
+    kept, about = found[:4], found[4]
+    assert all(claim.ours.value < 1 for claim in kept)  # type: ignore[operator]
+    assert 0 <= about.ours.value <= 1  # type: ignore[operator]
+    assert "layer 3's 4 induction heads" in found[5].claim
+
+
+@pytest.mark.parametrize(("least", "holds"), [(0.02, True), (0.3, False)])
+def test_a_head_holds_still_and_another_wants_a_long_prefix(
+    least: float, holds: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Head 5 rises by 0.6 from the shortest prefix to the longest, head 2 by `least`."""
+
+    def scores(model, layer, lengths, n, seed):
+        rows_KH = torch.zeros(len(lengths), 8)
+        rows_KH[-1, 5], rows_KH[-1, 2] = 0.6 + 0.001 * seed, least + 0.001 * seed
+        return rows_KH
+
+    monkeypatch.setattr(attention.kinds, "by_prefix", scores)
+    rises, stays = attention._prefixes(Settings(), attention.FULL, None, 3, [2, 5])
+    assert "head 3.5" in rises.claim and rises.holds is True
+    assert "head 3.2" in stays.claim and stays.holds is holds
+
+
+def test_the_share_kept_is_all_of_a_perfect_sae_and_nothing_of_none(
+    tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from saelab import SAE, Choice
+
+    monkeypatch.setattr(attention, "added_loss", lambda saes, *given: [0.0, 4.0, 1.0, 4.0])
+    saes = [SAE(8, 16, Choice(2), seed=seed) for seed in range(3)]
+    claim = attention._score(attention.FULL, SimpleNamespace(), Cache(tiny_cache), HOOK, saes)
+    assert claim.ours.value == pytest.approx((1 + 0 + 0.75) / 3) and claim.holds is None

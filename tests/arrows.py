@@ -118,8 +118,9 @@ training: saelab.activations saelab.budgets saelab.calibration saelab.code saela
     saelab.token_norm
 training.recipes: saelab.errors training
 training.reproduce: saelab.activations saelab.analysis.circuits saelab.analysis.compression
-    saelab.analysis.dark_matter saelab.dictionaries saelab.errors saelab.evaluation saelab.models
-    saelab.runs saelab.sae saelab.sparsify saelab.statistics saelab.tasks training training.recipes
+    saelab.analysis.dark_matter saelab.dictionaries saelab.errors saelab.evaluation saelab.files
+    saelab.models saelab.runs saelab.sae saelab.sparsify saelab.statistics saelab.tasks training
+    training.recipes
 apps:
 apps.browser: saelab.analysis.attention saelab.analysis.prompts saelab.analysis.steering
     saelab.digests saelab.errors saelab.evaluation saelab.explaining saelab.features saelab.files

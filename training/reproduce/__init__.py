@@ -19,7 +19,8 @@ PAPERS = {
     "abstopk": "Zhu et al. 2025: signed features against TopK of the same and of twice the width",
     "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; "
     "occlusion and over-splitting",
-    "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks",
+    "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks "
+    "and a compiled circuit",
     "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the "
     "activation",
     "orthogonal-dictionary": "Xue and Lau 2021: an orthogonal dictionary found by Frank-Wolfe",

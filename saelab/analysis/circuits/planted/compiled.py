@@ -166,6 +166,11 @@ def compile_program(
         )
     model.save_pretrained(folder)
     _save_tokenizer(program.words, folder)
+    return true_of(program, folder)
+
+
+def true_of(program: Program, folder: Path) -> Compiled:
+    """What is true of a program that was compiled into `folder`."""
     heads_LH = torch.zeros(N_LAYERS, N_HEADS, dtype=torch.bool)
     for layer, head in program.heads:
         heads_LH[layer, head] = True

@@ -20,7 +20,8 @@ PAPERS = {
     "supervised": "Makelov et al. 2024: supervised dictionaries against SAEs in sparse control; "
     "occlusion and over-splitting",
     "attention": "Kissane et al. 2024: SAEs of attention outputs, what heads are about, induction",
-    "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks",
+    "circuits": "O'Neill and Bui 2024: heads found by the codes of one small SAE, on three tasks "
+    "and a compiled circuit",
     "dark-matter": "Engels, Smith and Tegmark 2024: how much of an SAE's error is linear in the "
     "activation",
     "orthogonal-dictionary": "Xue and Lau 2021: an orthogonal dictionary found by Frank-Wolfe",

@@ -49,54 +49,47 @@ class Args(OfModel):
 
 
 def run(args: Args) -> int:
-    """Measure, write PAPER.json (PAPER-quick.json, PAPER-grid.json with its figure) into the
-    folder, print a table."""
+    """Measure, write PAPER.json (PAPER-quick.json, PAPER-grid.json) and its figure into the folder,
+    print a table."""
     from saelab.locks import only_writer
 
     with only_writer(args.out), Bars() as bars:  # runs that another process trains would be lost
         where = {"device": args.place, "model_dtype": args.model_dtype or "float32"}
         settings = reproduce.Settings(args.quick, args.seed, args.out, bars.move, **where)
-        if args.grid:
-            return _grid(args, settings)
-        claims = reproduce.claims(args.paper, settings)
-    result = document(
-        "reproduce",
-        args.seed,
-        paper=args.paper,
-        quick=args.quick,
-        claims=[claim.as_dict() for claim in claims],
-    )
-    keep(args.out / f"{args.paper}{'-quick' if args.quick else ''}.json", result)
-    show(result, args.json, table(result))
+        name, fields = _grid(args, settings) if args.grid else _claims(args, settings)
+    result = document(name, args.seed, paper=args.paper, quick=args.quick, **fields)
+    _kept(args, result)
+    show(result, args.json, grid_table(result) if args.grid else table(result))
     return 0
 
 
-def _grid(args: Args, settings: Any) -> int:
-    """Measure the paper's grid, write PAPER-grid.json and its figure, print its rows."""
-    from apps.browser.exports import figures, grids
-    from saelab.files import write_atomic
+def _claims(args: Args, settings: Any) -> tuple[str, dict[str, Any]]:
+    """The document's name and fields."""
+    return "reproduce", {
+        "claims": [claim.as_dict() for claim in reproduce.claims(args.paper, settings)]
+    }
 
+
+def _grid(args: Args, settings: Any) -> tuple[str, dict[str, Any]]:
+    """The document's name and fields."""
     size = grid.QUICK if args.quick else grid.Size()
     asked = {"tokens": args.tokens, "features": args.features}
     size = size._replace(**{name: tuple(sorted(given)) for name, given in asked.items() if given})
     studies = reproduce.studies(args.paper, settings, size)
     runs = [run for study in studies for run in cells.measured(settings, study, size)]
-    rows = [row for study in studies for row in grid.rows(study, runs)]
-    result = document(
-        "reproduce_grid",
-        args.seed,
-        paper=args.paper,
-        quick=args.quick,
-        size=size._asdict(),
-        rows=[row.as_dict() for row in rows],
-        runs=runs,
-    )
-    name = f"{args.paper}-grid{'-quick' if args.quick else ''}"
+    rows = [row.as_dict() for study in studies for row in grid.rows(study, runs)]
+    return "reproduce_grid", {"size": size._asdict(), "rows": rows, "runs": runs}
+
+
+def _kept(args: Args, result: dict[str, Any]) -> None:
+    """The document and its figure, in the folder."""
+    from apps.browser.exports import claims, figures, grids
+    from saelab.files import write_atomic
+
+    name = args.paper + args.grid * "-grid" + args.quick * "-quick"
     keep(args.out / f"{name}.json", result)
-    page = figures.to_html(grids.figure(result))
+    page = figures.to_html((grids if args.grid else claims).figure(result))
     attempt(args.out / f"{name}.html", partial(write_atomic, write=lambda t: t.write_text(page)))
-    show(result, args.json, grid_table(result))
-    return 0
 
 
 class Bars:

@@ -15,6 +15,7 @@ NUMBERS = {
     "fvu": ("FVU, more or less than", ".0%"),
     "dead": ("dead share, less that of", ".2f"),
     "loss": ("loss added (nats), less that of", ".3f"),
+    "ap": ("average precision, less that of", ".2f"),
     "f1": ("F1 per axis, less that of", ".2f"),
 }
 

@@ -61,6 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", required=True)
     parser.add_argument("--sparsify", default="topk")
+    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
+    parser.add_argument("--tokens", nargs="+", type=int, default=TOKENS)
+    parser.add_argument("--factors", nargs="+", type=float, default=FACTORS, help="of the rate")
     parser.add_argument("--machine", default="", help="what it runs on, in words")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -79,7 +82,7 @@ def main() -> None:
     }
     rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
     known = {(r["sparsify"], r["features"], r["tokens"], r["factor"]) for r in rows}
-    for factor, tokens, width in itertools.product(FACTORS, TOKENS, WIDTHS):
+    for factor, tokens, width in itertools.product(args.factors, args.tokens, args.widths):
         if (args.sparsify, width, tokens, factor) in known:
             continue
         rows.append(row(args.cache, args.sparsify, width, tokens, factor))

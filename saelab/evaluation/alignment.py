@@ -108,7 +108,7 @@ def align(
         raise UsageError(
             f"{len(both)} images or documents are held out and trained on: each belongs to one side"
         )
-    kept = [c for c in range(len(names)) if _enough(train.labels[:, c], test.labels[:, c])]
+    kept = [c for c in range(len(names)) if enough(train.labels[:, c], test.labels[:, c])]
     if not kept:
         raise UsageError(
             f"none of {len(names)} concepts has {LEAST} positions in either split: label more"
@@ -139,8 +139,8 @@ def align(
     return _stated(scores_2RC, nulls, chosen, [names[c] for c in kept], test.labels.mean(0))
 
 
-def _enough(train_N: np.ndarray, test_N: np.ndarray) -> bool:
-    """Whether either split has LEAST positions of a concept, and as many without."""
+def enough(train_N: np.ndarray, test_N: np.ndarray) -> bool:
+    """Whether each split has LEAST positions of a concept, and as many without."""
     return min(min(part.sum(), (~part).sum()) for part in (train_N, test_N)) >= LEAST
 
 

@@ -1,7 +1,7 @@
 """Activations with labels that are known without a person: kinds of Python tokens in a cache's
 text, attributes of task prompts.
 
-Shapes: N tokens or prompts, D width, P prompts, T positions.
+Shapes: N tokens or prompts, D width, P prompts, C contexts, T positions, K kinds.
 """
 
 from collections.abc import Iterator
@@ -66,6 +66,39 @@ def python_tokens(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens:
         dict(zip(labels.KINDS, together_KN, strict=True)),
         np.concatenate(kept_groups),
     )
+
+
+class Contexts(NamedTuple):
+    """Whole contexts with labels."""
+
+    tokens: Tensor
+    """[C, T]"""
+    labels: np.ndarray
+    """[C, T, K] bool, in the order of labels.KINDS; nothing where unknown"""
+    known: np.ndarray
+    """[C, T] whether a token counts and is of a Python file"""
+
+
+def python_contexts(cache: Cache, hook: str, tokenizer: Any, split: str, n_tokens: int) -> Contexts:
+    """The first contexts of a split, until they hold n_tokens tokens whose kind is known. Raises
+    FailedRun if the text is not what it was when the cache was made."""
+    wanted = _Documents(cache, tokenizer, split)
+    tokens, found, known, n_read = [], [], [], 0
+    for chunk in cache.contexts(hook, split):
+        counted_CT = chunk.counted.numpy()
+        owners_N, ids_N = (part.numpy()[counted_CT] for part in (chunk.documents, chunk.tokens))
+        found_KN, known_N = wanted.next(owners_N, ids_N)
+        known_CT = np.zeros(counted_CT.shape, dtype=bool)
+        known_CT[counted_CT] = known_N
+        labels_CTK = np.zeros((*counted_CT.shape, len(labels.KINDS)), dtype=bool)
+        labels_CTK[known_CT] = found_KN[:, known_N].T
+        tokens.append(chunk.tokens)
+        found.append(labels_CTK)
+        known.append(known_CT)
+        n_read += int(known_N.sum())
+        if n_read >= n_tokens:
+            break
+    return Contexts(torch.cat(tokens), np.concatenate(found), np.concatenate(known))
 
 
 def check_python(cache: Cache) -> None:

@@ -1,13 +1,19 @@
-"""Concepts that single features tell, beside the difference in means: planted directions, and the
-twins of other directions and of labels that are dealt out anew."""
+"""What single features tell and do, beside the difference in means: planted directions, and the
+twins of other directions, of labels that are dealt out anew, and of directions turned round."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from saelab import SAE, Choice
+from saelab.activations import Cache
 from saelab.evaluation.concepts import Positions
-from training.reproduce.abstopk import Probe
+from training.reproduce import Settings, data
+from training.reproduce.compare import HOOK
+from training.reproduce.single_features import Tasks
+from training.reproduce.steering import Kinds
 
 WIDTH, N = 8, 600
 
@@ -32,13 +38,46 @@ def along(*axes: int) -> SAE:
     return sae
 
 
+def tasks(*, shuffled: bool = False) -> Tasks:
+    """Without a model: nothing is steered."""
+    both = (positions(seed, shuffled=shuffled) for seed in (0, 1))
+    return Tasks(*both, Unmoved(torch.zeros(2, 1), torch.zeros(0, 1), torch.zeros(2, 0)), None, 1.0)
+
+
+class Unmoved(Kinds):
+    """Nothing moves."""
+
+    def gained(self, *given: object) -> float:
+        return 0.0
+
+
 def test_features_along_concepts_tell_them_and_so_does_the_difference_in_means():
-    probe = Probe(positions(0), positions(1))
-    told, not_told = probe.of_saes([along(0, 1), along(5, 6)])
-    assert told > 0.98 and probe.of_means() > 0.98
+    told, not_told = tasks().of_saes([along(0, 1), along(5, 6)])["ap"]
+    assert told > 0.98 and tasks().of_means()["ap"] > 0.98
     assert not_told == pytest.approx(0.2, abs=0.08), "what a random order gets"
 
 
 def test_labels_dealt_out_anew_are_told_by_nothing():
-    probe = Probe(positions(0, shuffled=True), positions(1, shuffled=True))
-    assert probe.of_saes([along(0, 1)])[0] < 0.3 and probe.of_means() < 0.3
+    mixed = tasks(shuffled=True)
+    assert mixed.of_saes([along(0, 1)])["ap"][0] < 0.3 and mixed.of_means()["ap"] < 0.3
+
+
+def test_the_difference_in_means_steers_towards_its_kind_and_away_when_turned_round(
+    bundled: str, tmp_path: Path
+):
+    settings = Settings(quick=True, work=tmp_path)
+    cache = Cache(data.cache(settings, "stdlib", [HOOK], 30_000))
+    made = Tasks.of(settings, cache)
+    kinds, x_ND = made.kinds, made.train.x
+    means_KD = torch.stack(
+        [x_ND[on_N].mean(0) - x_ND[~on_N].mean(0) for on_N in torch.from_numpy(made.train.labels).T]
+    )
+    towards, away, nowhere = (
+        kinds.gained(sign * means_KD, made.model, HOOK, norm)
+        for sign, norm in ((1, made.norm), (-1, made.norm), (1, 0.0))
+    )
+    assert towards > 0.2 > 0 > away and nowhere == pytest.approx(0, abs=1e-5)
+    assert made.of_means()["steer"] > 0.03
+    present = kinds.follows.sum(1) > 0
+    torch.testing.assert_close(kinds.follows[present].sum(1), torch.ones(int(present.sum())))
+    assert len(kinds.at) == made.train.labels.shape[1] and int(kinds.at.min()) > 0

@@ -95,7 +95,7 @@ def test_a_small_grid_goes_on_where_it_was_stopped(tiny_cache: Path, tmp_path: P
         base,
         lambda base: {name: replace(base, sparsify=word) for name, word in methods.items()},
         (Question("Mutual Choice", "TopK", "fvu", "better"),),
-        {"loss": lambda saes: [float(sae.W_dec.detach().sum()) for sae in saes]},
+        lambda saes: {"loss": [float(sae.W_dec.detach().sum()) for sae in saes]},
     )
     first, settings = SIZE._replace(tokens=SIZE.tokens[:1]), Settings(work=tmp_path)
     before = cells.measured(settings, study, first)

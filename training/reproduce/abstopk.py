@@ -7,39 +7,33 @@ the labels. A signed feature is two one-sided ones with opposite directions, so 
 width is the fair baseline. On the bundled model, where concepts are kinds of Python tokens, and on
 a synthetic world of bipolar axes.
 
-Shapes: N tokens, D width, C concepts, G axes, F features.
+Shapes: N tokens, D width, G axes, F features.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from saelab import SAE
 from saelab.activations import Cache
-from saelab.evaluation import concepts, ground_truth, probing, synthetic_cache
-from saelab.evaluation.alignment import Labelled, align
-from saelab.evaluation.concepts import Positions
+from saelab.evaluation import ground_truth, synthetic_cache
 from saelab.evaluation.synthetic import Spec, World
 
 from .. import recipes
 from ..config import Config
-from . import data
 from .cells import language_base
 from .claims import Claim, Settings, seeds_claim
-from .compare import HOOK, Comparison, Plan, baseline, compare, language
-from .grid import Question, Size, Study
+from .compare import Comparison, Plan, baseline, compare, language
+from .grid import Measure, Question, Size, Study
+from .single_features import WORDS, Tasks
 
 SAME, TWICE = "TopK", "TopK of twice the width"
 RECONSTRUCTION = {SAME: "better reconstruction", TWICE: "(not compared)"}
 CAPTURED = {SAME: "one feature for both directions", TWICE: "(not compared)"}
 TOLD = {SAME: "not on every model (sparse probing)", TWICE: "(not compared)"}
 MEANS = "difference in means"
-LABELLED, FEW = (6_000, 4_000), (2_000, 1_000)  # tokens: to choose features on, to score them
 WORLD = Spec(
     width=64, n_features=256, firing=(0.4, 0.01), roots=4, bipolar=1.0
 )  # about 7 of its axes fire at a time
@@ -64,7 +58,7 @@ def claims(settings: Settings) -> list[Claim]:
     plan, recipe = language(settings, "abstopk")
     comparison = compare(settings, plan, _methods(recipe))
     model = _reconstruction(comparison, "bundled model")
-    model += _told(comparison, Probe.of(settings, Cache(recipe.cache)))
+    model += _told(comparison, Tasks.of(settings, Cache(recipe.cache)))
     plan = QUICK if settings.quick else FULL
     folder = synthetic_cache.write(
         WORLD, settings.work / f"cache-bipolar-{plan.captured}", plan.captured
@@ -89,59 +83,31 @@ def studies(settings: Settings, size: Size) -> list[Study]:
         Question("AbsTopK", other, "f1", said, above=True) for other, said in CAPTURED.items()
     )
     base = language_base(settings, "abstopk", size)
-    probe = Probe.of(settings, Cache(base.cache))
-    told = [Question("AbsTopK", other, "ap", said, above=True) for other, said in TOLD.items()]
-    told.append(Question("AbsTopK", "", "ap", MEANS, probe.of_means(), above=True))
-    model = Study("bundled model", base, _methods, (*better, *told), {"ap": probe.of_saes})
+    tasks = Tasks.of(settings, Cache(base.cache))
+    told = [
+        Question("AbsTopK", other, number, said, above=True)
+        for number in WORDS
+        for other, said in TOLD.items()
+    ]
+    told += [
+        Question("AbsTopK", "", number, MEANS, bound, above=True)
+        for number, bound in tasks.of_means().items()
+    ]
+    model = Study("bundled model", base, _methods, (*better, *told), tasks.of_saes)
     n_tokens = size.captured
     folder = synthetic_cache.write(WORLD, settings.work / f"cache-bipolar-{n_tokens}", n_tokens)
     recipe = recipes.read("abstopk")
     base = replace(recipe, cache=str(folder), hook=synthetic_cache.HOOK, k=int(FULL.target))
-    f1 = {"f1": _axes(Cache(folder), size.apart)}
+    f1 = _axes(Cache(folder), size.apart)
     return [model, Study("bipolar axes", base, _methods, (*better, *both), f1)]
 
 
-class Probe(NamedTuple):
-    """How well single features tell concepts: mean over concepts of the average precision, features
-    chosen on training tokens and scored on held-out ones."""
-
-    train: Positions
-    held_out: Positions
-
-    @classmethod
-    def of(cls, settings: Settings, cache: Cache) -> "Probe":
-        """Of the kinds of Python tokens in a cache."""
-        sizes = zip(("train", "held_out"), FEW if settings.quick else LABELLED, strict=True)
-        tokenizer = data.model(settings).tokenizer
-        return cls(*(concepts.of_text(cache, HOOK, tokenizer, *size) for size in sizes))
-
-    def of_saes(self, saes: Sequence[SAE]) -> list[float]:
-        """Of each dictionary."""
-        return [
-            self._precision(*(probing.latents(sae, part.x) for part in (self.train, self.held_out)))
-            for sae in saes
-        ]
-
-    def of_means(self) -> float:
-        """Of the directions from the mean of the tokens without a concept to those with it."""
-        x_ND, labels_NC = self.train.x.double().numpy(), self.train.labels
-        means_CD = [x_ND[on_N].mean(0) - x_ND[~on_N].mean(0) for on_N in labels_NC.T]
-        both = (part.x.double().numpy() - x_ND.mean(0) for part in (self.train, self.held_out))
-        return self._precision(*(csr_array(x_ND @ np.stack(means_CD).T) for x_ND in both))
-
-    def _precision(self, seen: Any, scored: Any) -> float:
-        """Of the codes [N, F] of the two parts."""
-        parts = zip((seen, scored), (self.train, self.held_out), strict=True)
-        both = [Labelled(codes, part.labels, part.owners) for codes, part in parts]
-        found = align(*both, self.train.names, resamples=2, shuffles=0).precision.value
-        return float("nan") if found is None else found
-
-
-def _axes(cache: Cache, n_tokens: int) -> Callable[[Sequence[SAE]], list[float]]:
+def _axes(cache: Cache, n_tokens: int) -> Measure:
     """What measures `axis_f1` on the last n_tokens of the held-out tokens."""
     world, x_ND, truth_NG = _samples(cache)
     x_ND, truth_NG = x_ND[-n_tokens:], truth_NG[-n_tokens:]
-    return lambda saes: [axis_f1(sae, x_ND, truth_NG, world.directions_GD) for sae in saes]
+    at = x_ND, truth_NG, world.directions_GD
+    return lambda saes: {"f1": [axis_f1(sae, *at) for sae in saes]}
 
 
 def _samples(cache: Cache) -> tuple[World, Tensor, Tensor]:
@@ -171,19 +137,20 @@ def _reconstruction(comparison: Comparison, where: str) -> list[Claim]:
     ]
 
 
-def _told(comparison: Comparison, probe: Probe) -> list[Claim]:
-    """Concepts told by single features of AbsTopK, beside TopK's and the difference in means."""
-    ap = {
-        name: comparison.at_target(name, probe.of_saes(saes))
-        for name, saes in comparison.saes.items()
-    }
-    title = "AbsTopK: mean average precision of single features less that of"
-    others = [(other, said, ap[other]) for other, said in TOLD.items()]
-    others.append((MEANS, "on par or better", probe.of_means()))
-    return [
-        seeds_claim(f"{title} {other}, bundled model", said, ap["AbsTopK"] - theirs, above=0.0)
-        for other, said, theirs in others
-    ]
+def _told(comparison: Comparison, tasks: Tasks) -> list[Claim]:
+    """What single features of AbsTopK tell and do, beside TopK's and the difference in means."""
+    measured = {name: tasks.of_saes(saes) for name, saes in comparison.saes.items()}
+    rows = []
+    for number, words in WORDS.items():
+        values = {
+            name: comparison.at_target(name, numbers[number]) for name, numbers in measured.items()
+        }
+        others = [(other, said, values[other]) for other, said in TOLD.items()]
+        others.append((MEANS, "on par or better", tasks.of_means()[number]))
+        for other, said, theirs in others:
+            claim = f"AbsTopK: {words} less that of {other}, bundled model"
+            rows.append(seeds_claim(claim, said, values["AbsTopK"] - theirs, above=0.0))
+    return rows
 
 
 def _captured(comparison: Comparison, cache: Cache) -> list[Claim]:

@@ -71,7 +71,7 @@ def _cell(
         for seed in range(first + 1, first + size.n_seeds):
             asked[name, best, seed] = _at(config, best, seed, width)
     saes |= _trained(settings, {key: c for key, c in asked.items() if key not in saes}, apart_ND)
-    more = {what: of(list(saes.values())) for what, of in study.more.items()}
+    more = study.more(list(saes.values()))
     for i, ((name, times, seed), sae) in enumerate(saes.items()):
         numbers = quality(sae, scored_ND)._asdict()
         numbers |= {what: float(values[i]) for what, values in more.items()}

@@ -21,7 +21,6 @@ from .grid import Question, Size, Study
 from .measure import added_loss, tokens
 
 FEATURES, CONTEXTS = 256, 8  # steered per SAE
-SHARE = 0.5  # of the activations' root mean square distance from their mean: the norm that is added
 
 
 def claims(settings: Settings) -> list[Claim]:
@@ -67,16 +66,16 @@ def studies(settings: Settings, size: Size) -> list[Study]:
     base = language_base(settings, "g-sae", size, gradients=True)
     cache = Cache(base.cache)
 
-    def loss(saes: Sequence[SAE]) -> list[float]:
+    def loss(saes: Sequence[SAE]) -> dict[str, list[float]]:
         at = cache, data.model(settings), cache.resolve(HOOK)
-        return added_loss(saes, *at, size.apart, behind=size.apart).tolist()
+        return {"loss": added_loss(saes, *at, size.apart, behind=size.apart).tolist()}
 
     questions = (
         Question("g-SAE", "TopK", "loss", "better loss"),
         Question("g-SAE", "TopK", "dead", "fewer dead latents"),
         Question("g-SAE", "TopK", "fvu", "(not compared)"),
     )
-    return [Study("bundled model", base, methods, questions, {"loss": loss})]
+    return [Study("bundled model", base, methods, questions, loss)]
 
 
 def _stronger(settings: Settings, comparison: Comparison, cache: Cache) -> np.ndarray:
@@ -84,7 +83,7 @@ def _stronger(settings: Settings, comparison: Comparison, cache: Cache) -> np.nd
     seed, at the first k."""
     plan = comparison.plan
     x_ND = tokens(str(cache.path), HOOK, "held_out", plan.held_out)
-    norm = SHARE * float((x_ND - x_ND.mean(0)).square().sum(1).mean().sqrt())
+    norm = steering.norm_of(x_ND)
     n_features, n_contexts = (32, 2) if settings.quick else (FEATURES, CONTEXTS)
     tokens_CT = steering.contexts(cache, n_contexts, settings.seed)
     chances = []

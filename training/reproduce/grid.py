@@ -10,15 +10,13 @@ trained, and how it is scored, is in `cells`.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from saelab import SAE
 from saelab.statistics import Estimate, over_seeds
 
 from ..config import Config
 from .claims import judge
 
-Measure = Callable[[Sequence[SAE]], Sequence[float] | np.ndarray]
+Measure = Callable[[Sequence[SAE]], Mapping[str, Sequence[float]]]
 
 
 class Size(NamedTuple):
@@ -83,8 +81,8 @@ class Study(NamedTuple):
     """the methods' configurations at a base's tokens, width, batch and calibration"""
     questions: tuple[Question, ...]
     """what is asked of every cell"""
-    more: Mapping[str, Measure] = {}
-    """numbers beside fvu, l0 and dead"""
+    more: Measure = lambda saes: {}
+    """numbers beside fvu, l0 and dead, by their names"""
 
 
 class Row(NamedTuple):

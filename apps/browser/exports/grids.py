@@ -16,6 +16,7 @@ NUMBERS = {
     "dead": ("dead share, less that of", ".2f"),
     "loss": ("loss added (nats), less that of", ".3f"),
     "ap": ("average precision, less that of", ".2f"),
+    "steer": ("steered (nats), less that of", ".2f"),
     "f1": ("F1 per axis, less that of", ".2f"),
 }
 

@@ -30,7 +30,7 @@ def summary(result: dict, asked: int) -> str:
     ]
     if result["positions"] < asked:
         lines.append(
-            f"the text ended after {result['positions']:,} of the {asked:,} positions asked for"
+            f"the input ended after {result['positions']:,} of the {asked:,} positions asked for"
         )
     lines += [f"taken as usual, nothing says otherwise: {what}" for what in result["assumed"]]
     following = f"train --cache {result['cache']} --out runs/NAME"

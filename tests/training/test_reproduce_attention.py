@@ -18,12 +18,29 @@ def test_every_claim_is_measured_and_few_seeds_decide_none(
 ):
     monkeypatch.setattr(attention, "QUICK", TINY)
     found = attention.claims(Settings(quick=True, work=tmp_path))
-    assert len(found) == 4 + 1 + 3 + 1
+    assert len(found) == 4 + 2 + 3 + 1
     assert all(claim.ours.value is not None and claim.holds is None for claim in found)
-    kept, about = found[:4], found[4]
+    kept, about = found[:4], found[4:6]
     assert all(claim.ours.value < 1 for claim in kept)  # type: ignore[operator]
-    assert 0 <= about.ours.value <= 1  # type: ignore[operator]
-    assert "layer 3's 4 induction heads" in found[5].claim
+    assert all(0 <= claim.ours.value <= 1 for claim in about)  # type: ignore[operator]
+    assert "layer 3's 4 induction heads" in found[6].claim
+
+
+def test_heads_are_counted_by_their_themes_and_by_what_they_share(
+    tiny_cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of four heads one has one theme, two have features that are alike."""
+
+    def measured(saes, cache, n_tokens, seed):
+        themes, alike = (1.2, 2.0, 6.0, 8.0), (True, True, False, False)
+        both = zip(themes, alike, strict=True)
+        return {"a": [SimpleNamespace(themes=n, alike=yes) for n, yes in both]}
+
+    monkeypatch.setattr(attention.polysemanticity, "of_model", measured)
+    saes = {"a": [None] * attention.FULL.seeds}
+    several, alike = attention._polysemantic(Settings(), attention.FULL, Cache(tiny_cache), saes)
+    assert several.ours.value == 0.75 and several.holds is False
+    assert alike.ours.value == 0.5 and alike.holds is True
 
 
 @pytest.mark.parametrize(("least", "holds"), [(0.02, True), (0.3, False)])

@@ -1,8 +1,9 @@
 """What a grid trains and scores, cell by cell.
 
-Held-out tokens are split: the first part sets inference levels so that k pairs per token pass, and
-chooses the rate; the second alone is scored. The document at the cut may lie in both. Runs are kept
-in the work folder: killed and started again, a grid goes on.
+Held-out tokens are split: the first part chooses the rate, the second alone is scored. On either a
+factor of all inference levels lets k pairs per token pass, as those of another part's documents let
+3% more or less pass. The document at the cut may lie in both. Runs are kept in the work folder:
+killed and started again, a grid goes on.
 
 Shapes: N tokens, D width.
 """
@@ -71,6 +72,7 @@ def _cell(
         for seed in range(first + 1, first + size.n_seeds):
             asked[name, best, seed] = _at(config, best, seed, width)
     saes |= _trained(settings, {key: c for key, c in asked.items() if key not in saes}, apart_ND)
+    saes = {key: at_l0(sae, scored_ND, asked[key].k) for key, sae in saes.items()}
     more = study.more(list(saes.values()))
     for i, ((name, times, seed), sae) in enumerate(saes.items()):
         numbers = quality(sae, scored_ND)._asdict()

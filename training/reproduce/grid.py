@@ -35,7 +35,7 @@ class Size(NamedTuple):
     calibration: int = 50_000
     """training tokens that set the shares between levels"""
     apart: int = 20_000
-    """held-out tokens that set the levels' size, and choose the rate; as many others are scored"""
+    """held-out tokens that choose the rate; as many others are scored"""
     captured: int = 1_150_000
     """tokens of the cache"""
     held_out: int = 50_688

@@ -55,13 +55,13 @@ def figure(result: Mapping[str, Any]) -> go.Figure:
         title = f"{words}<br>{escape(line[2])}<br>{escape(line[0])}"
         panels.update_yaxes(tickformat=ticks, row=down)
         panels.update_yaxes(title_text=title, row=down, col=1)
-    charts.styled(panels, 60 + 240 * len(lines))
+    charts.styled(panels, 80 + 240 * len(lines))
     tokens = [f"{number / 1000:,.0f}k" for number in result["size"]["tokens"]]
     panels.update_xaxes(type="log", tickvals=result["size"]["tokens"], ticktext=tokens)
     panels.update_xaxes(title_text="training tokens", row=len(lines))
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+    legend = {"orientation": "h", "y": 1.07, "yanchor": "bottom"}
     return panels.update_layout(
-        showlegend=True, legend=legend, margin={"l": 8, "r": 8, "t": 60, "b": 8}
+        showlegend=True, legend=legend, margin={"l": 8, "r": 8, "t": 80, "b": 8}
     )
 
 

@@ -95,7 +95,7 @@ class Kinds(NamedTuple):
                 continue
             add = partial(_added, place=(each_C, at_C), added_D=norm * row_D / row_D.norm())
             steered_CTV = running.logits(model, self.tokens, {hook: add}).log_softmax(-1)
-            moved_CV = (steered_CTV - clean_CTV)[each_C, at_C]
+            moved_CV = (steered_CTV - clean_CTV)[each_C, at_C].to(follows_V)
             gains.append(float((moved_CV @ follows_V).mean()))
         return float(np.mean(gains))
 

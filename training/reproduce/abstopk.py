@@ -145,11 +145,13 @@ def _told(comparison: Comparison, tasks: Tasks) -> list[Claim]:
         values = {
             name: comparison.at_target(name, numbers[number]) for name, numbers in measured.items()
         }
-        others = [(other, said, values[other]) for other, said in TOLD.items()]
-        others.append((MEANS, "on par or better", tasks.of_means()[number]))
-        for other, said, theirs in others:
-            claim = f"AbsTopK: {words} less that of {other}, bundled model"
-            rows.append(seeds_claim(claim, said, values["AbsTopK"] - theirs, above=0.0))
+        title = f"AbsTopK: {words} less that of"
+        for other, said in TOLD.items():
+            gain_S = values["AbsTopK"] - values[other]
+            rows.append(seeds_claim(f"{title} {other}, bundled model", said, gain_S, above=0.0))
+        gain_S = values["AbsTopK"] - tasks.of_means()[number]
+        claim = f"{title} {MEANS}, bundled model"
+        rows.append(seeds_claim(claim, "on par or better", gain_S, above=0.0))
     return rows
 
 

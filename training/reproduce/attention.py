@@ -11,6 +11,7 @@ Shapes: S seeds, L layers, H heads, K prefix lengths, G features that fire, N pa
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,11 +84,8 @@ def trained(
     """An SAE of each seed on every hook."""
     seeds = range(settings.seed, settings.seed + plan.seeds)
     sizes = {"features": plan.features, "k": plan.k, "tokens": plan.tokens, "batch": plan.batch}
-    asked = [
-        Config(cache=str(cache.path), hook=hook, seed=seed, **sizes)
-        for hook in hooks
-        for seed in seeds
-    ]
+    base = Config(cache=str(cache.path), **sizes)  # type: ignore[arg-type]
+    asked = [replace(base, hook=hook, seed=seed) for hook in hooks for seed in seeds]
     saes = [data.sae(settings, folder) for folder in data.runs(settings, asked)]
     return {
         hook: saes[number * plan.seeds : (number + 1) * plan.seeds]

@@ -43,11 +43,15 @@ class Tasks(NamedTuple):
     def of(cls, settings: Settings, cache: Cache) -> "Tasks":
         """Of the Python files in a cache."""
         model, sizes = data.model(settings), QUICK if settings.quick else SIZES
-        asked = [(cache, HOOK, model.tokenizer, *size) for size in zip(SPLITS, sizes, strict=True)]
-        positions = [concepts.of_text(*each) for each in asked]
-        contexts = [labelled.python_contexts(*each) for each in asked]
-        kinds = steering.kinds(model, *contexts, settings.seed)
-        return cls(*positions, kinds, model, steering.norm_of(positions[0].x))
+        at = cache, HOOK, model.tokenizer
+        train, held_out = (
+            concepts.of_text(*at, split, n) for split, n in zip(SPLITS, sizes, strict=True)
+        )
+        seen, others = (
+            labelled.python_contexts(*at, split, n) for split, n in zip(SPLITS, sizes, strict=True)
+        )
+        kinds = steering.kinds(model, seen, others, settings.seed)
+        return cls(train, held_out, kinds, model, steering.norm_of(train.x))
 
     def of_saes(self, saes: Sequence[SAE]) -> dict[str, list[float]]:
         """WORDS of each dictionary."""
@@ -55,9 +59,11 @@ class Tasks(NamedTuple):
         return {number: [each[number] for each in found] for number in WORDS}
 
     def _of(self, sae: SAE) -> dict[str, float]:
-        parts = (self.train, self.held_out)
-        both = [Labelled(probing.latents(sae, p.x), p.labels, p.owners) for p in parts]
-        found = align(*both, self.train.names, resamples=2, shuffles=0)
+        train, held_out = (
+            Labelled(probing.latents(sae, part.x), part.labels, part.owners)
+            for part in (self.train, self.held_out)
+        )
+        found = align(train, held_out, self.train.names, resamples=2, shuffles=0)
         rows_KD = torch.zeros(len(self.train.names), sae.d_model)
         for one in found.concepts:
             row = self.train.names.index(one.name)

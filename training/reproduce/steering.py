@@ -111,7 +111,7 @@ def kinds(model: Any, seen: Contexts, others: Contexts, seed: int) -> Kinds:
         follows_KV = follows_KV + torch.einsum("ctk,ctv->kv", is_CTK, after_CTV)
     follows_KV /= follows_KV.sum(1, keepdim=True).clamp_min(LEAST)
     absent_CTK = (others.known[..., None] & ~others.labels)[:, :WINDOW]
-    usable_C = absent_CTK.any(1).all(1)
+    usable_C = absent_CTK.any(1).all(-1)
     drawn_CTK = np.random.default_rng(seed).random(absent_CTK.shape) * absent_CTK
     at_KC = torch.from_numpy(drawn_CTK[usable_C].argmax(1).T)
     return Kinds(follows_KV, others.tokens[torch.from_numpy(usable_C), :WINDOW], at_KC)

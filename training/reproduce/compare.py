@@ -73,8 +73,8 @@ def language(settings: Settings, recipe: str) -> tuple[Plan, Config]:
 
 
 def baseline(recipe: Config) -> Config:
-    """TopK with the recipe's cache, size and tokens."""
-    shared = ("cache", "hook", "features", "tokens", "batch", "calibration", "lr")
+    """TopK with the recipe's cache, size, pairs per token and tokens."""
+    shared = ("cache", "hook", "features", "k", "tokens", "batch", "calibration", "lr")
     return Config(sparsify="topk", **{name: getattr(recipe, name) for name in shared})
 
 

@@ -15,8 +15,16 @@ from saelab import SAE
 from saelab.sparsify import Choice, Threshold
 from tests.conftest import HOOK
 from tests.schemas import check
-from training import Config
-from training.reproduce import Settings, cells, grid, measure
+from training import Config, recipes
+from training.reproduce import (
+    Settings,
+    abstopk,
+    cells,
+    g_sae,
+    grid,
+    measure,
+    mutual_feature_choice,
+)
 from training.reproduce.grid import Question, Size, Study, verdict
 
 SIZE = Size((2_048, 4_096), (32,), (0.5, 1.0), 3, 256, 2_048, 300, 16_000, 0)
@@ -54,6 +62,21 @@ def test_levels_are_reset_to_k_pairs_on_documents_that_set_none(over):
     assert ratio_F.std() < 1e-4 * ratio_F.mean(), "one number scales them all"
     topk = SAE(16, 32, Choice(4))
     assert measure.at_l0(topk, other_ND, 4) is topk
+
+
+@pytest.mark.parametrize(
+    ("paper", "methods"),
+    [
+        ("mutual-feature-choice", mutual_feature_choice.methods),
+        ("g-sae", g_sae.methods),
+        ("abstopk", abstopk._methods),
+    ],
+)
+def test_every_method_of_a_paper_has_the_pairs_per_token_that_are_asked(paper: str, methods):
+    asked = replace(recipes.read(paper), k=7)
+    assert {name: config.k for name, config in methods(asked).items()} == dict.fromkeys(
+        methods(asked), 7
+    )
 
 
 def runs(method: str, tokens: int, times: float, values: list[float]) -> list[dict]:

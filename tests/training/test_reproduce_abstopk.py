@@ -45,14 +45,16 @@ def tasks(*, shuffled: bool = False) -> Tasks:
 
 
 class Unmoved(Kinds):
-    """Nothing moves."""
+    """Says which way it is pushed along the axes that concepts lie on."""
 
-    def gained(self, *given: object) -> float:
-        return 0.0
+    def gained(self, rows_KD: torch.Tensor, *given: object) -> float:
+        return float(rows_KD[0, 0] - 10 * rows_KD[1, 1])
 
 
 def test_features_along_concepts_tell_them_and_so_does_the_difference_in_means():
-    told, not_told = tasks().of_saes([along(0, 1), along(5, 6)])["ap"]
+    measured = tasks().of_saes([along(0, 1), along(5, 6)])
+    told, not_told = measured["ap"]
+    assert measured["steer"][0] == 1 + 10, "each concept's feature, on the side that tells it"
     assert told > 0.98 and tasks().of_means()["ap"] > 0.98
     assert not_told == pytest.approx(0.2, abs=0.08), "what a random order gets"
 

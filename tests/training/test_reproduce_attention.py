@@ -43,6 +43,25 @@ def test_heads_are_counted_by_their_themes_and_by_what_they_share(
     assert alike.ours.value == 0.5 and alike.holds is True
 
 
+def test_what_induction_heads_read_is_set_against_what_the_layers_other_heads_read(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Features 0 and 1 are head 5's, of which 0.8 and 0.6 lie behind the same token; of the two of
+    head 2 it is 0.1 and 0.3."""
+    at = list(attention.writers.PLACES).index(attention.SAID_BEFORE)
+    places_FP = torch.zeros(4, len(attention.writers.PLACES))
+    places_FP[:, at] = torch.tensor([8.0, 3.0, 1.0, 3.0])
+    places_FP[:, at - 1] = torch.tensor([2.0, 2.0, 9.0, 7.0])
+    written = SimpleNamespace(places_FP=places_FP)
+    heads = (torch.arange(4), torch.tensor([5, 5, 2, 2]), None)
+    monkeypatch.setattr(attention.writers, "contexts", lambda *given: None)
+    monkeypatch.setattr(attention.writers, "write", lambda *given: written)
+    monkeypatch.setattr(attention.writers, "leading", lambda *given: heads)
+    model = SimpleNamespace(cfg=SimpleNamespace(n_heads=8, d_vocab=9))
+    gain = attention._read_before(attention.FULL, model, None, None, [5, 7])  # type: ignore[arg-type]
+    assert gain == pytest.approx(0.7 - 0.2)
+
+
 @pytest.mark.parametrize(("least", "holds"), [(0.02, True), (0.3, False)])
 def test_a_head_holds_still_and_another_wants_a_long_prefix(
     least: float, holds: bool, monkeypatch: pytest.MonkeyPatch

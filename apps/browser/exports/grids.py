@@ -10,6 +10,7 @@ from .. import charts
 from ..html import escape
 from ..run_charts import COLORS
 
+HEIGHT = 200  # pixels of a row of panels
 # number: how it reads in a comparison, and the form of its ticks
 NUMBERS = {
     "fvu": ("FVU, more or less than", ".0%"),
@@ -39,7 +40,7 @@ def figure(result: Mapping[str, Any]) -> go.Figure:
         shared_yaxes=True,
         subplot_titles=titles,
         horizontal_spacing=0.02,
-        vertical_spacing=0.05,
+        vertical_spacing=0.15 / len(lines),
     )
     for down, line in enumerate(lines, start=1):
         for across, width in enumerate(widths, start=1):
@@ -55,11 +56,11 @@ def figure(result: Mapping[str, Any]) -> go.Figure:
         title = f"{words}<br>{escape(line[2])}<br>{escape(line[0])}"
         panels.update_yaxes(tickformat=ticks, row=down)
         panels.update_yaxes(title_text=title, row=down, col=1)
-    charts.styled(panels, 80 + 240 * len(lines))
+    charts.styled(panels, 80 + HEIGHT * len(lines))
     tokens = [f"{number / 1000:,.0f}k" for number in result["size"]["tokens"]]
     panels.update_xaxes(type="log", tickvals=result["size"]["tokens"], ticktext=tokens)
     panels.update_xaxes(title_text="training tokens", row=len(lines))
-    legend = {"orientation": "h", "y": 1.07, "yanchor": "bottom"}
+    legend = {"orientation": "h", "y": 1 + 30 / (HEIGHT * len(lines)), "yanchor": "bottom"}
     return panels.update_layout(
         showlegend=True, legend=legend, margin={"l": 8, "r": 8, "t": 80, "b": 8}
     )

@@ -107,7 +107,7 @@ def _factors(args: Args, model: Any, moments: "dict[str, Gram]") -> "list[Group]
 
     groups = compression.grouped(compression.matrices(model), args.group)
     plan = compression.Plan(args.ratio, args.rounds, args.seed)
-    with bar(len(groups), "matrix", "factors") as shown:
+    with bar(len(groups), "group", "factors") as shown:
         return compression.compress(model, groups, moments, args.method, plan, args.ridge, shown.to)
 
 

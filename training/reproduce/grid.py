@@ -42,6 +42,14 @@ class Size(NamedTuple):
     """of them held out: 198 contexts"""
 
 
+NAMES = {
+    "fvu": "FVU",
+    "dead": "dead share",
+    "loss": "loss added",
+    "ap": "average precision",
+    "steer": "nats steered",
+    "f1": "F1 per axis",
+}  # of numbers, as claims call them
 QUICK = Size((8_192, 16_384), (64, 128), (1.0,), 2, 512, 4_096, 1_000, 50_000, 3_000)
 
 
@@ -65,9 +73,9 @@ class Question(NamedTuple):
     def words(self) -> str:
         """What is claimed."""
         side = "above" if self.above else "below"
-        if not self.over:
-            return f"{self.method}: {self.number} {side} {self.bound:g}"
-        return f"{self.method}: {self.number} {side} that of {self.over}"
+        number = NAMES.get(self.number, self.number)
+        other = f"that of {self.over}" if self.over else f"{self.bound:.3g}"
+        return f"{self.method}: {number} {side} {other}"
 
 
 class Study(NamedTuple):

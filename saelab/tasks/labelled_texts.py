@@ -50,7 +50,8 @@ def read(path: Path) -> LabelledTexts:
     spans = [(int(row["start"]), int(row["end"])) for row in rows] if _has_spans(rows) else None
     labels = [row["label"] for row in rows]
     if len(set(labels)) < (1 if spans else 2):
-        raise UsageError(f"{path} knows one label: two are needed at least")
+        known = "one label" if labels else "no label"
+        raise UsageError(f"{path} has {known}: two are needed at least")
     if len(set(labels)) > MOST_LABELS:
         raise UsageError(
             f"{path} has {len(set(labels)):,} labels, more than {MOST_LABELS}: a number is no class"

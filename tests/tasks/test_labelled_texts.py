@@ -21,7 +21,7 @@ def test_a_folder_in_the_layout_of_sae_probes_is_several_tasks(tmp_path: Path):
     by_name, left_out = labelled_texts.tasks(tmp_path, most=2)
     assert by_name["1_one"] == by_name["2_two"] == (["a, b", "c"], ["1", "0"], None)
     assert left_out == {
-        "3_same": "knows one label: two are needed at least",
+        "3_same": "has one label: two are needed at least",
         "4_number": "has 60 labels, more than 50: a number is no class",
     }
 
@@ -50,7 +50,7 @@ def test_spans_are_read_and_one_label_of_them_is_enough(tmp_path: Path):
         ("text,kind\na,b\n", r"has no column 'label', its head holds text,kind"),
         ("", r"has no column 'text', its head holds nothing"),
         ("text,label\na,1\nb,\n", "line 3 does not fit its head"),
-        ("text,label\na,1\nb,1\n", "has 1 labels: two are needed"),
+        ("text,label\na,1\nb,1\n", "has one label: two are needed"),
         ("text,label\na,b,c\n", "a text that holds a comma stands in quotes"),
     ],
 )

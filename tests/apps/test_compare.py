@@ -133,7 +133,7 @@ def test_labels_are_absorbed_or_left_out_with_the_reason(runs: list[Path], tmp_p
         assert row["value"] == pytest.approx(rates[1] - rates[0])
     assert "absorbed (F1 of its latents)" in compare_text.pair(result)
     assert "Absorption" in comparison.absorption(result)
-    for text, said in (("text,label\na\n", "line 2"), ("text,label\na,1\n", "has 1 labels")):
+    for text, said in (("text,label\na\n", "line 2"), ("text,label\na,1\n", "has one label")):
         file.write_text(text)
         assert main([*words, "--labels", str(file)]) == 2
         assert said in last_line(capsys)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,8 @@ def test_what_induction_heads_read_is_set_against_what_the_layers_other_heads_re
     monkeypatch.setattr(attention.writers, "write", lambda *given: written)
     monkeypatch.setattr(attention.writers, "leading", lambda *given: heads)
     model = SimpleNamespace(cfg=SimpleNamespace(n_heads=8, d_vocab=9))
-    gain = attention._read_before(attention.FULL, model, None, None, [5, 7])  # type: ignore[arg-type]
+    nothing: Any = None
+    gain = attention._read_before(attention.FULL, model, nothing, nothing, [5, 7])
     assert gain == pytest.approx(0.7 - 0.2)
 
 

@@ -9,8 +9,9 @@ from streamlit.components.v2 import component
 
 # A plain click on a[data-page] is reported; with a modifier, or from another button, the browser
 # follows the link itself. The query of one with data-merge changes the address's own, which it so
-# need not repeat: before anything is pressed its href is made whole. The arrow keys press the links
-# marked rel=prev and rel=next unless something is being typed.
+# need not repeat: before anything is pressed its href is made whole. Followed before this script
+# has come it would lose the rest of the address, so style.css lets nobody press it until then. The
+# arrow keys press the links marked rel=prev and rel=next unless something is being typed.
 SCRIPT = """
 export default function ({ setTriggerValue }) {
   const whole = (event) => {
@@ -40,6 +41,7 @@ export default function ({ setTriggerValue }) {
   document.addEventListener("focusin", whole);
   document.addEventListener("click", follow);
   document.addEventListener("keydown", press);
+  document.documentElement.dataset.links = "followed";
   return () => {
     document.removeEventListener("pointerdown", whole);
     document.removeEventListener("focusin", whole);

@@ -68,7 +68,7 @@ def test_judge_a_feature(page, served):
     page.goto(f"{served[0]}/feature?run=toy&feature=3")
     page.wait_for_selector("h1:text-is('Feature 3')")
     for part in ("Top contexts", "Output tokens", "Activations", "Nearest features"):
-        assert page.locator(f"h2:has-text('{part}')").count() == 1
+        page.locator(f"h2:has-text('{part}')").wait_for()
     few = page.locator("details.example").count()
     hand.click("text=more contexts")
     page.wait_for_selector("text=fewer")

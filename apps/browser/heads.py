@@ -15,7 +15,7 @@ THEMES = (
 
 def section(document: Mapping[str, Any], run: str) -> Markup:
     """The section for a run's heads.json."""
-    return _kinds(document) + _features(document, run)
+    return _kinds(document) + _prefixes(document) + _features(document, run)
 
 
 def _kinds(document: Mapping[str, Any]) -> Markup:
@@ -37,6 +37,21 @@ def _kinds(document: Mapping[str, Any]) -> Markup:
     about = f"shares of attention on {sizes['n']} sequences of {sizes['part']} random tokens, \
 repeated; called by what is {percent(sizes['clear'])} of the attention above chance"
     return title("Heads", about) + grid(heads, rows)
+
+
+def _prefixes(document: Mapping[str, Any]) -> Markup:
+    """How the heads that do induction score where more tokens match; nothing without such heads, or
+    in a document of an earlier version."""
+    rows = [
+        line(side(f"h{one['head']}"), *(cell(estimate(share)) for share in one["by_prefix"]))
+        for one in document["heads"]
+        if "induction" in one["called"] and "by_prefix" in one
+    ]
+    if not rows:
+        return html("")
+    heads = [head("head", ""), *(head(str(n)) for n in document["sequences"]["prefixes"])]
+    about = "attention to the token that followed, where so many tokens before it match"
+    return title("Induction", about) + grid(heads, rows)
 
 
 def _features(document: Mapping[str, Any], run: str) -> Markup:

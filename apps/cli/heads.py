@@ -34,7 +34,7 @@ def run(args: Any) -> int:
 
 def text(result: dict[str, Any]) -> str:
     """The tables of heads and of features."""
-    parts = [_heads(result), _features(result)]
+    parts = [_heads(result), *_prefixes(result), _features(result)]
     if result["traced"]:
         parts.append(_traced(result["traced"]))
     return "\n\n".join(parts)
@@ -54,6 +54,22 @@ def _heads(result: dict[str, Any]) -> str:
         themes = "; its features are alike" if row["alike"] else ""
         lines.append(f"h{row['head']:<4}{cells} {row['n_written']:9,}  {called}{themes}")
     return "\n".join(lines)
+
+
+def _prefixes(result: dict[str, Any]) -> list[str]:
+    """How the heads that do induction score where more tokens match; no part without such heads."""
+    rows = [row for row in result["heads"] if "induction" in row["called"]]
+    if not rows:
+        return []
+    lengths = result["sequences"]["prefixes"]
+    lines = [
+        "induction: attention to the token that followed, where so many tokens before it match",
+        f"{'head':5}" + "".join(f"{length:>24}" for length in lengths),
+    ]
+    for row in rows:
+        cells = "".join(f"{cell(share, '.3f'):>24}" for share in row["by_prefix"])
+        lines.append(f"h{row['head']:<4}{cells}")
+    return ["\n".join(lines)]
 
 
 def _features(result: dict[str, Any]) -> str:
@@ -81,10 +97,13 @@ def _null(result: dict[str, Any]) -> str:
 
 
 def _traced(rows: list[dict[str, Any]]) -> str:
-    lines = ["strongest firings, split over the residual SAE's features"]
+    lines = [
+        "strongest firings, split over the residual SAE's features (what each loses without one, "
+        "where attention, norms and MLPs may answer)"
+    ]
     for row in rows:
         parts = ", ".join(
-            f"{part['value']:+.2f} of {part['feature']} at {part['token']!r}"
+            f"{part['value']:+.2f} ({part['lost']:+.2f}) of {part['feature']} at {part['token']!r}"
             for part in row["parts"]
         )
         lines.append(f"{row['feature']:8} {row['value']:.2f} at {row['token']!r}: {parts}")

@@ -24,6 +24,9 @@ class Heads(NamedTuple):
     kinds: "pandas.DataFrame"
     """a row for each head and kind: its share of attention with interval and chance; whether the
     head is called by it"""
+    prefixes: "pandas.DataFrame"
+    """a row for each head and number of tokens that match an earlier place: its share of attention
+    to the token that followed there"""
     features: "pandas.DataFrame"
     """a row for each feature that fires: the head that writes most of it, that head's share, where
     it mostly comes from"""
@@ -51,6 +54,12 @@ def tables(document: Mapping[str, Any]) -> Heads:
         for one in document["heads"]
         for name, share in one["kinds"].items()
     ]
+    lengths = document["sequences"].get("prefixes", [])
+    prefixes = [
+        {"head": one["head"], "matching": length, **_share(share)}
+        for one in document["heads"]
+        for length, share in zip(lengths, one.get("by_prefix", []), strict=True)
+    ]
     features = []
     for one in document["features"]:
         place = one["from"]
@@ -58,7 +67,7 @@ def tables(document: Mapping[str, Any]) -> Heads:
         where = {"from": place, "from_share": one["places"][place]}
         where |= {"from_chance": document["places"][place], "sources": one["sources"]}
         features.append({**about, **_share(one["share"]), **where})
-    return Heads(frame(kinds), frame(features))
+    return Heads(frame(kinds), frame(prefixes), frame(features))
 
 
 def _share(estimate: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def test_a_head_that_wants_a_long_prefix_scores_from_there_on(
         return torch.stack([matching(tokens_NT, n) for n in (1, 4)], 1)
 
     monkeypatch.setattr(kinds, "patterns", planted)
-    score_KH = kinds.by_prefix(models.load(bundled), 0, (1, 3, 4, 8), 2)
-    assert score_KH.T.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
+    score_KNH = kinds.by_prefix(models.load(bundled), 0, (1, 3, 4, 8), 2)
+    assert score_KNH.mean(1).T.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
     with pytest.raises(ValueError, match="less than 24 tokens, not 24"):
         kinds.by_prefix(models.load(bundled), 0, (1, 24), 2)
 

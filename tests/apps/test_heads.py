@@ -8,6 +8,7 @@ import pytest
 
 import saelab
 from apps.browser import heads as page_of
+from apps.cli import heads as text_of
 from apps.cli import main
 from saelab.files import read_json
 from saelab.origin import Origin
@@ -43,6 +44,9 @@ def test_the_document_and_its_twin(tiny_model, runs, capsys):
     for row in result["traced"]:
         parts = sum(part["value"] for part in row["parts"])
         assert abs(row["value"] - parts - row["errors"] - row["bias"]) < 10 * abs(row["value"])
+        assert all(part["lost"] for part in row["parts"])
+    lengths = result["sequences"]["prefixes"]
+    assert lengths and all(len(row["by_prefix"]) == len(lengths) for row in result["heads"])
     firings = [row["firings"] for row in result["features"]]
     assert firings == sorted(firings, reverse=True)
     with pytest.raises(jsonschema.ValidationError):
@@ -67,10 +71,21 @@ def test_a_notebook_and_the_runs_page_tell_the_same(tiny_model, runs, capsys):
     assert list(mine.kinds["value"]) == [
         share["value"] for one in document["heads"] for share in one["kinds"].values()
     ]
+    assert list(mine.prefixes["value"]) == [
+        share["value"] for one in document["heads"] for share in one["by_prefix"]
+    ]
     assert list(mine.features["feature"]) == [one["feature"] for one in document["features"]]
     kept = read_json(runs / "z" / "heads.json")
     check(kept, "heads")
     page = page_of.section(kept, "z")
+    assert "Induction" not in page  # which none of these heads does
+    kept["heads"][1]["called"] = ["induction"]
+    assert "so many tokens before it match" in page_of.section(kept, "z")
+    table = text_of.text(kept).split("\n\n")[1]
+    assert table.startswith("induction") and "\nh1 " in table and "\nh0 " not in table
+    for one in kept["heads"]:
+        del one["by_prefix"]
+    assert "Induction" not in page_of.section(kept, "z")  # of an earlier version
     first = kept["features"][0]
     assert f'href="/feature?run=z&amp;feature={first["feature"]}"' in page
     assert "after the same token" in page or "elsewhere" in page

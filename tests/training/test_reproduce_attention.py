@@ -71,9 +71,9 @@ def test_a_head_holds_still_and_another_wants_a_long_prefix(
     """Head 5 rises by 0.6 from the shortest prefix to the longest, head 2 by `least`."""
 
     def scores(model, layer, lengths, n, seed):
-        rows_KH = torch.zeros(len(lengths), 8)
-        rows_KH[-1, 5], rows_KH[-1, 2] = 0.6 + 0.001 * seed, least + 0.001 * seed
-        return rows_KH
+        rows_KNH = torch.zeros(len(lengths), 2, 8)
+        rows_KNH[-1, :, 5], rows_KNH[-1, :, 2] = 0.6 + 0.001 * seed, least + 0.001 * seed
+        return rows_KNH
 
     monkeypatch.setattr(attention.kinds, "by_prefix", scores)
     rises, stays = attention._prefixes(Settings(), attention.FULL, None, 3, [2, 5])

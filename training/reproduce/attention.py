@@ -54,7 +54,6 @@ class Plan(NamedTuple):
 
 FULL = Plan(SEEDS, 550_000, 500_000, 1024, 16, 1024, 20_000, 30_000, kinds.SEQUENCES, 200)
 QUICK = Plan(2, 40_000, 24_576, 256, 8, 1024, 2_000, 3_000, 16, 20)
-LENGTHS = (1, 2, 4, 8)  # of matching prefixes
 SCORE, POLYSEMANTIC = 0.76, 0.9  # what the paper found at least
 SEVERAL = 2.0  # themes: the effective number of kinds of tokens
 BY_CHANCE = 0.025  # of heads, by the bound of `polysemanticity.Head.alike`
@@ -173,14 +172,14 @@ def _prefixes(
 ) -> list[Claim]:
     """How much more the heads attend to what followed a prefix of 8 tokens than of 1: the head that
     gains most, and the one that gains least."""
-    rise_SH = []
+    rise_SH, lengths = [], kinds.PREFIXES
     for number in range(plan.seeds):
         seed = settings.seed + number
-        score_KH = kinds.by_prefix(model, layer, LENGTHS, plan.sequences, seed)
+        score_KH = kinds.by_prefix(model, layer, lengths, plan.sequences, seed).mean(1)
         rise_SH.append((score_KH[-1] - score_KH[0])[heads].tolist())
     order = np.mean(rise_SH, 0).argsort()
     least, most = ([row[at] for row in rise_SH] for at in (order[0], order[-1]))
-    what = f"induction score with {LENGTHS[-1]} tokens of prefix less that with {LENGTHS[0]}"
+    what = f"induction score with {lengths[-1]} tokens of prefix less that with {lengths[0]}"
     steady = over_seeds(least)
     decided = within(steady, -STEADY, STEADY) if plan.seeds >= SEEDS else None
     return [

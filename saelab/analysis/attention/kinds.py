@@ -20,6 +20,7 @@ from saelab.statistics import Estimate, over_documents, weights
 from saelab.statistics.draws import stream
 
 SEQUENCES, PART = 64, 24  # of a model with room for it
+PREFIXES = (1, 2, 4, 8)  # tokens that match before a head is to look behind them
 CLEAR = 0.25  # of the attention above chance from which a head is called by a kind
 
 
@@ -115,35 +116,41 @@ def measure(
     rows = []
     for head in range(n_heads):
         shares = {
-            name: _mean(seen_NH[:, head], nulls_H[head], weights_RN)
+            name: mean(seen_NH[:, head], weights_RN, nulls_H[head])
             for name, (seen_NH, nulls_H) in columns.items()
         }
         rows.append(Measured(head, shares, _called(shares)))
     return rows
 
 
-def by_prefix(model: Any, layer: int, lengths: Sequence[int], n: int, seed: int = 0) -> Tensor:
-    """[K, H]: the mean share of attention that heads give to the token that followed an earlier
+def by_prefix(
+    model: Any, layer: int, lengths: Sequence[int], n: int, seed: int = 0, part: int = PART
+) -> Tensor:
+    """[K, N, H]: the share of attention that heads give to the token that followed an earlier
     prefix, where the last k tokens match it: one row for each k of `lengths`.
 
-    The sequences are random tokens, of which the prefix alone comes twice. Source: Kissane et al.
-    2024, section 4.3. Raises ValueError for prefixes of PART tokens or more.
+    The sequences are 1 + 2 `part` random tokens, of which the prefix alone comes twice. Source:
+    Kissane et al. 2024, section 4.3. Raises ValueError for prefixes of `part` tokens or more.
+
+    >>> by_prefix(model, 3, (1, 8), 64).mean(1)[:, 4]
+    tensor([0.3826, 0.8275])
     """
-    if max(lengths) >= PART:
-        raise ValueError(f"prefixes of less than {PART} tokens, not {max(lengths)}")
-    _, drawn_NT = sequences(model, n, PART, seed)
+    if max(lengths) >= part:
+        raise ValueError(f"prefixes of less than {part} tokens, not {max(lengths)}")
+    _, drawn_NT = sequences(model, n, part, seed)
     rows = []
     for k in lengths:
         matching_NT = drawn_NT.clone()
-        # 1 + PART - k tokens, the prefix, then others; the prefix again at the sequence's end.
-        matching_NT[:, -k:] = drawn_NT[:, 1 + PART - k : 1 + PART]
+        # 1 + part - k tokens, the prefix, then others; the prefix again at the sequence's end.
+        matching_NT[:, -k:] = drawn_NT[:, 1 + part - k : 1 + part]
         pattern_NHTT = patterns(model, matching_NT, layer)
-        rows.append(pattern_NHTT[:, :, -1, 1 + PART].mean(0))
+        rows.append(pattern_NHTT[:, :, -1, 1 + part])
     return torch.stack(rows)
 
 
-def _mean(values_N: Tensor, null: float, weights_RN: np.ndarray) -> Estimate:
-    sums_N2 = np.stack([values_N.double().numpy(), np.ones(len(values_N))], 1)
+def mean(share_N: Tensor, weights_RN: np.ndarray, null: float | None = None) -> Estimate:
+    """The mean over sequences with its interval."""
+    sums_N2 = np.stack([share_N.double().numpy(), np.ones(len(share_N))], 1)
     return over_documents(sums_N2, lambda s: s[..., 0] / s[..., 1], weights_RN, null)
 
 

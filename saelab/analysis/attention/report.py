@@ -14,7 +14,7 @@ from torch import Tensor
 
 from saelab.activations import Cache
 from saelab.analysis import frozen
-from saelab.analysis.attention import attribution, kinds, polysemanticity, writers
+from saelab.analysis.attention import attribution, kinds, polysemanticity, tracing, writers
 from saelab.errors import UsageError
 from saelab.models import name_of
 from saelab.sae import SAE
@@ -59,6 +59,8 @@ def report(
     tokens = kinds.sequences(model, kinds.SEQUENCES, part, seed)
     repeated, unrepeated = (kinds.patterns(model, each_NT, int(layer[1])) for each_NT in tokens)
     measured = kinds.measure(repeated, unrepeated, part, seed)
+    lengths = [length for length in kinds.PREFIXES if length < part]
+    prefix_KNH = kinds.by_prefix(model, int(layer[1]), lengths, kinds.SEQUENCES, seed, part)
     progress("who writes what")
     texts = writers.contexts(model, sae, cache, n_tokens)
     written = writers.write(sae, texts, n_heads, model.cfg.d_vocab, seed)
@@ -70,8 +72,13 @@ def report(
         "n_features": sae.n_features,
         "n_firings": int(written.n_pairs_F.sum()),
         "n_documents": written.heads.shape[0],
-        "sequences": {"n": kinds.SEQUENCES, "part": part, "clear": kinds.CLEAR},
-        "heads": _heads(measured, heads_G, _about(sae, cache, n_tokens, seed)),
+        "sequences": {
+            "n": kinds.SEQUENCES,
+            "part": part,
+            "clear": kinds.CLEAR,
+            "prefixes": lengths,
+        },
+        "heads": _heads(measured, prefix_KNH, heads_G, _about(sae, cache, n_tokens, seed), seed),
         "places": dict(zip(writers.PLACES, written.even_P.tolist(), strict=True)),
         "features": features,
         "agreement": _agreement(sae, written, n_heads, seed).as_dict(),
@@ -88,8 +95,14 @@ def _about(sae: SAE, cache: Cache, n_tokens: int, seed: int) -> list[Any]:
     return rows
 
 
-def _heads(measured: list[kinds.Measured], heads_G: Tensor, about: list[Any]) -> list[dict]:
-    rows = []
+def _heads(
+    measured: list[kinds.Measured],
+    prefix_KNH: Tensor,
+    heads_G: Tensor,
+    about: list[Any],
+    seed: int,
+) -> list[dict]:
+    rows, weights_RN = [], weights(prefix_KNH.shape[1], seed)
     for one in measured:
         themes: dict[str, Any] = {"themes": None, "top_features": [], "alike": None}
         if about:
@@ -98,8 +111,10 @@ def _heads(measured: list[kinds.Measured], heads_G: Tensor, about: list[Any]) ->
             themes = {"themes": of_it.themes, "themes_of_chance": bounds, "alike": of_it.alike}
             themes["top_features"] = of_it.features.tolist()
         shares = {name: share.as_dict() for name, share in one.shares.items()}
+        of_it_KN = prefix_KNH[:, :, one.head]
+        by_prefix = [kinds.mean(share_N, weights_RN).as_dict() for share_N in of_it_KN]
         n_written = int((heads_G == one.head).sum())
-        fields = {"head": one.head, "called": one.called, "kinds": shares}
+        fields = {"head": one.head, "called": one.called, "kinds": shares, "by_prefix": by_prefix}
         rows.append({**fields, "n_written": n_written, **themes})
     return rows
 
@@ -186,10 +201,11 @@ def _traced(
     model: Any, sae: SAE, residual: SAE, cache: Cache, written: writers.Written
 ) -> list[dict[str, Any]]:
     """The strongest firing, in the first context, of the features that fire most often, split over
-    the residual SAE's features."""
+    the residual SAE's features; what it loses without each, where the model may answer."""
     rows, wanted = [], written.n_pairs_F.argsort(descending=True, stable=True)[:TRACED].tolist()
     one = next(iter(writers.contexts(model, sae, cache, 1)))
     held = frozen.freeze(model, one.tokens[None].to(model.cfg.device))
+    free = held._replace(held={})
     words = [model.tokenizer.decode([token]) for token in one.tokens.tolist()]
     for feature in wanted:
         mine_N = one.code.features == feature
@@ -198,10 +214,20 @@ def _traced(
         at = int(torch.where(mine_N, one.code.values, -torch.inf).argmax())
         position, value = int(one.code.tokens[at]), float(one.code.values[at])
         found = attribution.by_residual_feature(model, held, sae, residual, feature, position)
-        columns = (found.positions[:PARTS], found.features[:PARTS], found.values[:PARTS])
+        largest = found.first(PARTS)
+        lost_M = tracing.lost(model, free, sae, residual, largest, feature, position)
+        columns = (largest.positions, largest.features, largest.values, lost_M)
         parts = [
-            {"position": place, "token": words[place], "feature": number, "value": part}
-            for place, number, part in zip(*(column.tolist() for column in columns), strict=True)
+            {
+                "position": place,
+                "token": words[place],
+                "feature": number,
+                "value": part,
+                "lost": lost,
+            }
+            for place, number, part, lost in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
         ]
         rest = {"errors": float(found.errors.sum()), "bias": found.bias}
         where = {"feature": feature, "position": position, "token": words[position]}

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from saelab.coder import Coder
 from saelab.kernels import stepping
-from saelab.sparsify import Threshold
 
 from . import encoder
 from .config import Config
@@ -98,11 +97,11 @@ class Thrifty:
     """Adam for float32 parameters whose moments may be bfloat16, rounded stochastically, and whose
     rows may wait.
 
-    A feature waits while W_enc's, b_enc's and W_dec's gradients are 0 in its row: its parameters
-    and moments are not touched. At its next gradient the moments have decayed by all the steps
-    since its last one, as dense Adam's have; the bias correction is that of the run's step, as
-    dense Adam's is. What a waiting row does not get is the way that dense Adam goes on moving it by
-    its decaying first moment.
+    A feature waits while W_enc's, b_enc's and W_dec's gradients are 0 in its row, and that of its
+    level if it learns one: its parameters and moments are not touched. At its next gradient the
+    moments have decayed by all the steps since its last one, as dense Adam's have; the bias
+    correction is that of the run's step, as dense Adam's is. What a waiting row does not get is the
+    way that dense Adam goes on moving it by its decaying first moment.
 
     Stochastic rounding takes the higher neighbour with the probability that makes the mean exact.
     To nearest, a second moment would never decay: it loses 2^-10 of itself a step, and what is
@@ -145,7 +144,8 @@ class Thrifty:
         assert self.last_F is not None
         found, first = {}, 0
         for layer in self.sae.layers:
-            own = (layer.W_enc, layer.b_enc, layer.W_dec)
+            own = [layer.W_enc, layer.b_enc, layer.W_dec]
+            own += [layer.levels] if isinstance(layer.levels, torch.nn.Parameter) else []
             last_F = self.last_F[first : first + len(layer.b_enc)]
             first += len(layer.b_enc)
             rows_R = _with_gradient(own)
@@ -184,11 +184,9 @@ class Thrifty:
 
 
 def waits(config: Config) -> bool:
-    """Whether features without a gradient stay as they are. Levels that learn have one from tokens
-    on which their feature does not fire; parameters in bfloat16 have torch's Adam."""
-    form = config.form
-    learns_levels = isinstance(form, Threshold) and form.bandwidth > 0
-    return config.lazy and config.dtype == "float32" and not learns_levels
+    """Whether features without a gradient stay as they are; parameters in bfloat16 have torch's
+    Adam."""
+    return config.lazy and config.dtype == "float32"
 
 
 def waiting(config: Config, sae: Coder) -> Tensor | None:

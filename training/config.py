@@ -123,7 +123,7 @@ class Config:
     cost no FVU that three seeds could show (within 1% where features are rare, 3% else)"""
     lazy: bool = True
     """Adam leaves a feature as it is while it has no gradient, instead of moving it on by its last
-    ones, so that far fewer features die; not of jumprelu, in float32 alone"""
+    ones, so that far fewer features die; in float32 alone"""
     clip: Positive | None = None
     """largest global norm of the gradient (default: unlimited)"""
     ema: Decay | None = None

@@ -29,6 +29,7 @@ from .step import Step
 
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
+REACH = 10.0  # times the rate, the share of its level that a silent feature's falls by in a step
 NORMS: dict[str, TokenNorm] = {"none": "", "token": "layer_norm"}
 
 
@@ -125,6 +126,7 @@ class Run:
             )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extras)
+        self._lower(rare_F[self.layout.part], rate)
         fired_F = self.layout.fired(forward.fired)
         self.counters.count(fired_F, config.batch)
         self._average()
@@ -133,6 +135,13 @@ class Run:
         self.n_done += 1
         l0 = fired_F.sum().double() / config.batch
         return Step(total, terms, l0, dead, dense, self.n_revived, certified, rate)
+
+    @torch.no_grad()
+    def _lower(self, rare_F: Tensor, rate: float) -> None:
+        """Bring learned levels within reach of features that are silent: no token lies near such a
+        level, so that no gradient moves it."""
+        if self.sae.levels is not None and self.sae.learns_levels:
+            self.sae.levels *= torch.where(rare_F, 1 - REACH * rate, 1.0)
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's

@@ -43,13 +43,25 @@ def test_with_a_gradient_everywhere_it_is_torchs_adam():
     assert (worse.W_enc - exact.W_enc).abs().max() > 1e-4
 
 
-def test_a_feature_without_a_gradient_keeps_its_bits():
-    before, after = stepped(LAZY, 3, every=3), stepped(LAZY, 5, every=3)
-    for name in ("W_enc", "b_enc", "W_dec"):
+@pytest.mark.parametrize("sparsify", ["topk", "jumprelu"])
+def test_a_feature_without_a_gradient_keeps_its_bits(sparsify: str):
+    config = replace(LAZY, sparsify=sparsify)
+    before, after = stepped(config, 3, every=3), stepped(config, 5, every=3)
+    for name in {name for name, _ in before.named_parameters()} - {"b_dec"}:
         here, there = (sae.get_parameter(name) for sae in (before, after))
         assert torch.equal(here[1::2], there[1::2]) and not torch.equal(here[::2], there[::2])
     dense = stepped(CONFIG, 5, every=3)
     assert not torch.equal(dense.W_enc[1::2], stepped(CONFIG, 3, every=3).W_enc[1::2])
+
+
+def test_a_feature_moves_that_has_a_gradient_in_its_level_alone():
+    config = replace(LAZY, sparsify="jumprelu")
+    sae = SAE(5, 12, config.form, seed=1)
+    for parameter in sae.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    sae.levels.grad[3] = 1.0
+    (moved,) = adam.Thrifty(config, sae).step(0.01, 1)
+    assert moved.tolist() == [3]
 
 
 def test_moments_decay_by_the_steps_that_a_feature_has_waited(monkeypatch):
@@ -100,8 +112,8 @@ def test_moments_are_not_rounded_where_parameters_are():
     check(replace(CONFIG, sparsify="jumprelu", moments="bfloat16"))
 
 
-def test_features_wait_in_float32_unless_their_levels_learn():
-    for form in ("topk", "feature-choice", "relu"):
+def test_features_wait_in_float32():
+    for form in ("topk", "feature-choice", "relu", "jumprelu"):
         assert adam.waits(Config(sparsify=form))
-    for other in ({"lazy": False}, {"dtype": "bfloat16"}, {"sparsify": "jumprelu"}):
+    for other in ({"lazy": False}, {"dtype": "bfloat16"}):
         assert not adam.waits(Config(**other))

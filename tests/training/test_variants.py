@@ -185,6 +185,23 @@ def test_the_inference_form_keeps_the_budget_on_held_out_tokens(config, cache, n
     assert len(code.values) / 400 == pytest.approx(4, rel=0.2)
 
 
+@pytest.mark.parametrize(("reach", "back"), [(10.0, True), (0.0, False)])
+def test_a_feature_comes_back_whose_level_no_token_comes_near(
+    reach: float, back: bool, config, monkeypatch
+):
+    monkeypatch.setattr("training.run.REACH", reach)
+    config = replace(config, sparsify="jumprelu", features=64, dead_window=512, lr=0.01)
+    stream = Cache(config.cache).batches(HOOK, config.batch)
+    first = next(stream)
+    run = Run(config, first, first)
+    run.sae.levels.data[:8] = 20.0
+    for _ in range(60):
+        x = next(stream)
+        run.step(x, x)
+    assert bool((run.counters.silent_F[:8] < 512).any()) is back
+    assert bool((run.sae.levels[:8] == 20).all()) is not back
+
+
 def test_jumprelu_starts_at_its_target_and_is_held_there(config):
     config = replace(config, sparsify="jumprelu", tokens=40_960, features=64)
     out = training.train(config)

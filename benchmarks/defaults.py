@@ -48,6 +48,11 @@ def from_zero(run: Run) -> None:
     run.sae.b_dec.data.zero_()
 
 
+def levels_stay(run: Run) -> None:
+    """Leave learned levels to their gradients alone."""
+    run._lower = lambda *_: None
+
+
 class Change(NamedTuple):
     """One default changed."""
 
@@ -96,6 +101,9 @@ CHANGES = {
     "topk, beta2 0.99": Change(TOPK, {"beta2": 0.99}),
     "topk, dead after 2% of the run": Change(TOPK, {"dead_window": 6_144}),
     "topk, dead after half the run": Change(TOPK, {"dead_window": 153_600}),
+    "jumprelu, features move in every step": Change(JUMP, {"lazy": False}),
+    "jumprelu, levels of silent features stay": Change(JUMP, begin=levels_stay),
+    "jumprelu, both": Change(JUMP, {"lazy": False}, levels_stay),
     "jumprelu, penalty weight 0.3": Change(JUMP, {"penalty_weight": 0.3}, over="jumprelu"),
     "jumprelu, penalty weight 3": Change(JUMP, {"penalty_weight": 3.0}, over="jumprelu"),
 }

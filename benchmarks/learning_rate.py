@@ -40,7 +40,7 @@ from training import rate
 from training.reproduce.measure import quality, tokens
 
 HERE = Path(__file__).parent
-POINT = ("cache", "hook", "sparsify", "features", "steps", "batch")
+POINT = ("cache", "hook", "sparsify", "features", "k", "steps", "batch")
 KEYS = (*POINT, "lr", "seed")
 PASS = 8  # runs trained in one pass over their cache
 HELD_OUT = 30_000

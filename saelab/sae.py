@@ -228,6 +228,9 @@ class SAE(nn.Module):
         twin = copy.copy(self)
         twin._parameters, twin._buffers = dict(self._parameters), dict(self._buffers)
         twin.sparsify = form
+        if "levels" in twin._parameters:  # which learns no more
+            twin._buffers["levels"] = self.levels.detach()  # type: ignore[union-attr]
+            del twin._parameters["levels"]
         return twin
 
     def save(self, directory: Path | str, probe: Tensor | None = None) -> None:

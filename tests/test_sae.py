@@ -53,6 +53,16 @@ def test_calibrated_levels_reproduce_the_budget_of_the_sample_as_one_batch(x, ov
     assert torch.equal(whole.to_dense(), frozen.to_dense())
 
 
+def test_levels_that_were_learned_learn_no_more_in_inference_form():
+    sae = SAE(8, 16, sparsify.Threshold(level=0.1, bandwidth=0.2), seed=0)
+    frozen = sae.frozen()
+    assert "levels" in dict(sae.named_parameters())
+    assert "levels" not in dict(frozen.named_parameters())
+    frozen.levels = 2 * frozen.levels
+    assert torch.allclose(sae.levels, torch.full((16,), 0.1))
+    assert frozen.state_dict().keys() == sae.state_dict().keys()
+
+
 def test_levels_of_unequal_shares_reproduce_them(x):
     share = torch.arange(1, 49) ** -1.0
     sae = new(Choice(4, "feature"))

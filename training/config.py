@@ -103,12 +103,11 @@ class Config:
     features: Count = 4096
     """dictionary size F"""
     tokens: Count = 2_000_000
-    """training tokens, such as 2000000, 500k or 2M; more than the cache holds means further
-    epochs in another order"""
+    """training tokens, such as 500k or 2M; beyond the cache's come further epochs, reordered"""
     batch: Count = 2048
     """tokens per step"""
     lr: Positive | None = None
-    """peak learning rate (default: by the run's steps, F and D: for D = 256 from 0.0115 for the
+    """peak learning rate (default: by the run's steps, F, D and k: for D = 256 from 0.0115 for the
     shortest runs down to 2e-4 / sqrt(F / 2^14) at 30,000 steps)"""
     warm_up: Share = 0.05
     """share of the steps over which the rate rises from 0"""
@@ -173,7 +172,8 @@ class Config:
 
     def learning_rate(self, d_model: int) -> float:
         """The peak learning rate for inputs of this width: as given, or the default for it."""
-        return rate.default(self.n_steps, self.features, d_model) if self.lr is None else self.lr
+        default = rate.default(self.n_steps, self.features, d_model, self.k)
+        return default if self.lr is None else self.lr
 
     @property
     def window(self) -> int:

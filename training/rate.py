@@ -10,23 +10,25 @@ from saelab.runs import RunFolder
 
 SHORT = 0.0115  # the best rate of the shortest runs on inputs of width MEASURED, whatever F is
 MEASURED, NARROWEST = 256, 64  # widths of inputs; none narrower than the second was measured
+FEW = 1 / 8  # of the width: so many pairs per token or fewer make no difference
 LONG_STEPS = 30_000  # the length that Gao et al.'s constant was found at
 WINDOW = 0.2  # share of the steps; two of them, end to end, lie before the decay
 FELL = 0.15  # a fall of the FVU from one window to the next that is worth a word
 
 
-def default(n_steps: int, n_features: int, d_model: int) -> float:
-    """The peak learning rate for a run's length, dictionary size and width of inputs (of unit mean
-    square, so that no scale enters): SHORT for the shortest runs, 2e-4 / sqrt(F / 2^14) (Gao et
-    al. 2024) from LONG_STEPS on, between them their harmonic mean; more for narrow inputs.
+def default(n_steps: int, n_features: int, d_model: int, k: float) -> float:
+    """The peak learning rate for a run's length, dictionary size, width of inputs (of unit mean
+    square, so that no scale enters) and pairs per token: SHORT for the shortest runs, 2e-4 /
+    sqrt(F / 2^14) (Gao et al. 2024) from LONG_STEPS on, between them their harmonic mean. It falls
+    with the root of the width, and is more where k is a large part of it.
 
     `benchmarks/learning_rate.py` says what was measured, and how near to the best this comes.
 
-    >>> round(default(900, 4096, 256), 4)
+    >>> round(default(900, 4096, 256, 32), 4)
     0.0063
     """
-    narrow = MEASURED / max(d_model, NARROWEST)
-    by_width = narrow**1.2 if narrow > 1 else narrow**0.5
+    width = max(d_model, NARROWEST)
+    by_width = (MEASURED / width) ** 0.5 * max(1.0, k / (FEW * width)) ** 0.6
     shortest = SHORT * by_width
     longest = min(shortest, 2e-4 / (n_features / 2**14) ** 0.5 * max(1.0, by_width))
     share = min(1.0, n_steps / LONG_STEPS)

@@ -14,32 +14,40 @@ from training import Config, rate, recipes
 @pytest.mark.parametrize("features", [1024, 4096, 16384])
 def test_the_default_rate_ends_at_the_constant_of_long_runs(features: int):
     gao = 2e-4 / (features / 2**14) ** 0.5
-    assert rate.default(30_000, features, 256) == pytest.approx(gao)
-    assert rate.default(1_000_000, features, 256) == pytest.approx(gao)
+    assert rate.default(30_000, features, 256, 32) == pytest.approx(gao)
+    assert rate.default(1_000_000, features, 256, 32) == pytest.approx(gao)
 
 
 def test_the_default_rate_by_hand():
-    assert rate.default(0, 4096, 256) == pytest.approx(0.0115)
+    assert rate.default(0, 4096, 256, 32) == pytest.approx(0.0115)
     # half of the way to 30,000 steps: 1 / (.5 / .0115 + .5 / .0004)
-    assert rate.default(15_000, 4096, 256) == pytest.approx(2 / (1 / 0.0115 + 1 / 0.0004))
+    assert rate.default(15_000, 4096, 256, 32) == pytest.approx(2 / (1 / 0.0115 + 1 / 0.0004))
     config = Config(tokens=2048 * 15_000, features=4096)
-    assert config.learning_rate(256) == rate.default(15_000, 4096, 256)
+    assert config.learning_rate(256) == rate.default(15_000, 4096, 256, 32)
     assert replace(config, lr=0.5).learning_rate(256) == 0.5
 
 
 def test_the_default_rate_falls_with_steps_and_with_features():
     steps, widths = (1, 100, 300, 900, 3_000, 30_000), (256, 1024, 4096, 16384, 65536)
-    table = [[rate.default(n, f, 256) for f in widths] for n in steps]
+    table = [[rate.default(n, f, 256, 32) for f in widths] for n in steps]
     for line in [*table, *zip(*table, strict=True)]:
         assert all(a > b for a, b in pairwise(line))
 
 
 def test_narrow_inputs_take_more_and_wide_ones_less():
-    widths = (64, 128, 256, 1024, 4096)
-    assert all(rate.default(300, 4096, a) > rate.default(300, 4096, b) for a, b in pairwise(widths))
-    assert rate.default(0, 4096, 1024) == pytest.approx(0.0115 / 2)
-    assert rate.default(0, 4096, 64) == rate.default(0, 4096, 8) == pytest.approx(0.0115 * 4**1.2)
-    assert rate.default(30_000, 2**14, 4096) == pytest.approx(2e-4)
+    widths = (128, 256, 1024, 4096)
+    assert all(
+        rate.default(300, 4096, a, 32) > rate.default(300, 4096, b, 32) for a, b in pairwise(widths)
+    )
+    assert rate.default(0, 4096, 1024, 32) == pytest.approx(0.0115 / 2)
+    assert rate.default(0, 4096, 64, 8) == rate.default(0, 4096, 8, 8) == pytest.approx(0.023)
+    assert rate.default(30_000, 2**14, 4096, 32) == pytest.approx(2e-4)
+
+
+def test_many_pairs_for_the_width_take_more():
+    few, many = (rate.default(0, 4096, 64, k) for k in (8, 32))
+    assert rate.default(0, 4096, 64, 1) == few and many == pytest.approx(few * 4**0.6)
+    assert rate.default(0, 4096, 768, 96) == rate.default(0, 4096, 768, 1)
 
 
 def test_no_recipe_sets_a_rate():

@@ -19,8 +19,8 @@ FELL = 0.15  # a fall of the FVU from one window to the next that is worth a wor
 def default(n_steps: int, n_features: int, d_model: int, k: float) -> float:
     """The peak learning rate for a run's length, dictionary size, width of inputs (of unit mean
     square, so that no scale enters) and pairs per token: SHORT for the shortest runs, 2e-4 /
-    sqrt(F / 2^14) (Gao et al. 2024) from LONG_STEPS on, between them their harmonic mean. It falls
-    with the root of the width, and is more where k is a large part of it.
+    sqrt(F / 2^14) (Gao et al. 2024) from LONG_STEPS on, between them their harmonic mean. Wide
+    inputs take less, narrow ones more, and more still where k is a large part of the width.
 
     `benchmarks/learning_rate.py` says what was measured, and how near to the best this comes.
 
@@ -28,7 +28,8 @@ def default(n_steps: int, n_features: int, d_model: int, k: float) -> float:
     0.0063
     """
     width = max(d_model, NARROWEST)
-    by_width = (MEASURED / width) ** 0.5 * max(1.0, k / (FEW * width)) ** 0.6
+    narrow = MEASURED / width
+    by_width = narrow ** (0.7 if narrow > 1 else 0.5) * max(1.0, k / (FEW * width)) ** 0.5
     shortest = SHORT * by_width
     longest = min(shortest, 2e-4 / (n_features / 2**14) ** 0.5 * max(1.0, by_width))
     share = min(1.0, n_steps / LONG_STEPS)

@@ -128,7 +128,8 @@ def test_a_small_grid_goes_on_where_it_was_stopped(tiny_cache: Path, tmp_path: P
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert all(run["l0"] == pytest.approx(4, rel=0.01) for run in whole)
     for run in whole:
-        asked = Config(tokens=run["tokens"], features=run["features"], batch=SIZE.batch)
+        sizes = {name: run[name] for name in ("tokens", "features")}
+        asked = replace(base, batch=SIZE.batch, **sizes)
         assert run["lr"] == pytest.approx(run["times"] * asked.learning_rate(32), rel=1e-3)
     rows = [row.as_dict() for row in grid.rows(study, whole)]
     document_ = document(

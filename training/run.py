@@ -141,7 +141,7 @@ class Run:
         """Bring learned levels within reach of features that are silent: no token lies near such a
         level, so that no gradient moves it."""
         if self.sae.levels is not None and self.sae.learns_levels:
-            self.sae.levels *= torch.where(rare_F, 1 - REACH * rate, 1.0)
+            self.sae.levels.mul_(torch.where(rare_F, 1 - REACH * rate, 1.0))
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's

@@ -29,7 +29,7 @@ from .step import Step
 
 LEVEL_TOKENS = 8192  # for the first levels of a threshold that learns them
 PROBE_TOKENS = 16
-REACH = 10.0  # times the rate, the share of its level that a silent feature's falls by in a step
+REACH = 10.0  # times the rate, the share of itself by which a dead feature's level falls in a step
 NORMS: dict[str, TokenNorm] = {"none": "", "token": "layer_norm"}
 
 
@@ -126,7 +126,7 @@ class Run:
             )
         dead, dense, rate = self.counters.dead(), self.counters.dense(), self.rate()
         self.optimiser.update(rate, self.n_done + 1, extras)
-        self._lower(rare_F[self.layout.part], rate)
+        self._lower(rate)
         fired_F = self.layout.fired(forward.fired)
         self.counters.count(fired_F, config.batch)
         self._average()
@@ -137,11 +137,12 @@ class Run:
         return Step(total, terms, l0, dead, dense, self.n_revived, certified, rate)
 
     @torch.no_grad()
-    def _lower(self, rare_F: Tensor, rate: float) -> None:
-        """Bring learned levels within reach of features that are silent: no token lies near such a
+    def _lower(self, rate: float) -> None:
+        """Bring learned levels within reach of features that are dead: no token lies near such a
         level, so that no gradient moves it."""
         if self.sae.levels is not None and self.sae.learns_levels:
-            self.sae.levels.mul_(torch.where(rare_F, 1 - REACH * rate, 1.0))
+            dead_F = self.counters.silent_F[self.layout.part] >= self.counters.window
+            self.sae.levels.mul_(torch.where(dead_F, max(0.0, 1 - REACH * rate), 1.0))
 
     def _spent(self, batch: updates.Batch) -> updates.Batch:
         """The batch with this step's feature budget; the SAE's sparsifier is set to this step's
@@ -222,7 +223,8 @@ class Run:
             for moment, part in zip(pair, ("first", "second"), strict=True):
                 moment.copy_(tensors[f"adam.{name}.{part}"])
         for name, value in self.optimiser.more().items():
-            value.copy_(tensors[f"adam.{name}"])
+            # A JumpReLU's checkpoint of earlier versions: all its features moved in the last step.
+            value.copy_(tensors.get(f"adam.{name}", tensors["n_done"]))
         for name, value in self.average.items():
             value.copy_(tensors[f"average.{name}"])
         self.counters.load_state(tensors)

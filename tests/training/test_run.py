@@ -42,6 +42,16 @@ def stepped(config: training.Config, n_steps: int) -> tuple[Run, list]:
     return run, done
 
 
+def test_a_checkpoint_from_before_jumprelus_features_waited_goes_on(config: training.Config):
+    config = replace(config, sparsify="jumprelu")
+    run, _ = stepped(config, 3)
+    state = run.state()
+    assert int(state.pop("adam.last").min()) < 3
+    again, _ = stepped(config, 1)
+    again.load_state(state)
+    assert again.optimiser.more()["last"].unique().tolist() == [3]
+
+
 @pytest.mark.parametrize("sparsify", ["topk", "abstopk", "batchtopk", "feature-choice"])
 def test_fused_steps_equal_autograds(config: training.Config, sparsify: str):
     config = replace(config, sparsify=sparsify, features=512, dead_window=256, seed=2)

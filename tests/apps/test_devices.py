@@ -80,7 +80,7 @@ def lines(
     """The command lines that are walked, by verb and what is special; run, run2 and out are folders
     of each walk's own."""
     text = f"--model {tiny_model} --text {tiny_corpus} --tokens 3000 --hook {HOOK} --out out"
-    train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 2048 --batch 256"
+    train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 4096 --batch 256"
     live = f"--live --model {tiny_model} --text {tiny_corpus} --hook {HOOK} --features 64 --k 4 "
     live += "--tokens 1024 --batch 128 --ring 512 --keep 600"
     sizes = "--n 4 --held-out 12 --repeats 1 --truth none --out out"

@@ -17,6 +17,7 @@ def test_two_saes_are_compared(page, served):
     page.click("a:text-is('contexts') >> nth=0")
     page.wait_for_selector(".examples .peak")
     page.locator(".examples").nth(1).wait_for()
+    assert page.locator(".examples").count() == 2
     assert page.hosts - {""} == {served[0].removeprefix("http://")}
 
 

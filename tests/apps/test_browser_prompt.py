@@ -146,6 +146,6 @@ def test_a_feature_is_tried_on_my_text_and_a_lost_model_is_told(tab, address):
     tab.wait_for_selector("a:has-text('every feature of this text')")
     tab.goto(f"{address}/prompt?run=lost&text=alpha")
     tab.wait_for_selector("p.empty:has-text('/models/gone')")
-    tab.wait_for_selector("input[aria-label*='Where the model lies now']")
+    tab.locator("input[aria-label*='Where the model lies now']").wait_for()  # one, or it fails
     tab.goto(f"{address}/prompt?run=own&text={'x' * 40}")
     tab.wait_for_selector("p.empty:has-text('the text has 40 tokens')")

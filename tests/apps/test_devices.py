@@ -80,7 +80,7 @@ def lines(
     """The command lines that are walked, by verb and what is special; run, run2 and out are folders
     of each walk's own."""
     text = f"--model {tiny_model} --text {tiny_corpus} --tokens 3000 --hook {HOOK} --out out"
-    train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 4096 --batch 256"
+    train = f"--cache {tiny_cache} --hook {HOOK} --features 64 --k 4 --tokens 2048 --batch 256"
     live = f"--live --model {tiny_model} --text {tiny_corpus} --hook {HOOK} --features 64 --k 4 "
     live += "--tokens 1024 --batch 128 --ring 512 --keep 600"
     sizes = "--n 4 --held-out 12 --repeats 1 --truth none --out out"
@@ -94,7 +94,8 @@ def lines(
         "capture images": f"{seen} --hook blocks.0.hook_out --dtype float32 --out out",
         "train dictionary": f"{train} --out out --dictionary orthogonal",
         "train live": f"{live} --out out --backend reference",
-        "train": f"{train} --out out --backend reference",
+        # At this rate features die, so that AuxK is walked too.
+        "train": f"{train} --out out --backend reference --lr 0.06",
         "eval controls": f"run --cache {tiny_cache} --tokens 300 --controls",
         "compare": f"run run2 --cache {tiny_cache} --tokens 300",
         "index": f"run --cache {tiny_cache} --tokens 2000 --compare run2",

@@ -74,10 +74,8 @@ def test_noise_of_a_hundredth_of_the_errors_energy_is_found(tiny_run, tiny_cache
     n_documents = len(sums["plain"].documents)
     change = paired(tables["noisy"], tables["plain"], metrics.fvu, n_documents)
     assert verdict(change, "lower") == "worse"
-    shuffled = {
-        name: column[torch.randperm(n_documents).numpy()]
-        for name, column in tables["noisy"].items()
-    }
+    order = torch.randperm(n_documents, generator=generator).numpy()
+    shuffled = {name: column[order] for name, column in tables["noisy"].items()}
     lost = paired(shuffled, tables["plain"], metrics.fvu, n_documents)
     assert verdict(lost, "lower") == "not told apart"
 

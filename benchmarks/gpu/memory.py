@@ -46,7 +46,7 @@ def _timed(card: Card, shape: Shape, moments: torch.dtype) -> dict[str, object]:
     make = trained if moments == torch.float32 else through_autograd
     mine = make(card, shape, Choice(shape.k))
     held = round(torch.cuda.memory_allocated() / GIB, 2) if card.is_cuda else None
-    return {"ms": card.milliseconds(mine.full, repeats=2, warm=1), "held before, GiB": held}
+    return {"ms": card.milliseconds(mine.full, repeats=3, warm=2), "held before, GiB": held}
 
 
 class ThroughAutograd(NamedTuple):

@@ -25,10 +25,11 @@ def native(card: Card) -> Rows:
     if find_spec("pytest") is None:
         yield "skipped", "pytest is not installed here"
         return
-    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "-k", CHOSEN, "tests/kernels"]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-k", CHOSEN, "tests/kernels"]
     command += ["-p", "no:cacheprovider", "-p", "no:benchmark"]
     command += ["-n", str(WORKERS)] if find_spec("xdist") else []
     environment = {name: v for name, v in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["COLUMNS"] = "300"  # room for a reason behind a test's name
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -17,7 +17,9 @@ from benchmarks.gpu.card import Card, Rows, attempt
 
 STEPS, BATCH = 60, 512
 TINY_STEPS, TINY_BATCH = 3, 8  # the interpreter takes milliseconds for each program
-TOLERANCE = 1e-3  # relative: what float32 sums in another order come to after so many steps
+# One flipped near-tie makes two runs part, on two CPU backends too (4% of a loss after 60 steps):
+# before that they differ by rounding, and after it in no direction.
+TOGETHER, TOLERANCE, ON_AVERAGE = 12, 1e-5, 0.02
 
 
 def short_run(card: Card) -> Rows:
@@ -37,10 +39,13 @@ def short_run(card: Card) -> Rows:
         there = replace(base, out=f"{folder}/there", device=card.device, backend="triton")
         here = replace(base, out=f"{folder}/here", device="cpu", backend="reference")
         mine, theirs = (_losses(training.train(config)) for config in (there, here))
-        worst = max(abs(a - b) / b for a, b in zip(mine, theirs, strict=True))
+        first = zip(mine[:TOGETHER], theirs[:TOGETHER], strict=True)
+        worst = max(abs(a - b) / b for a, b in first)
+        apart = abs(sum(mine[TOGETHER:]) / sum(theirs[TOGETHER:]) - 1) if steps > TOGETHER else 0.0
         yield "losses, card", [mine[0], mine[-1]]
         yield "losses, CPU", [theirs[0], theirs[-1]]
-        yield "largest relative difference", {"value": worst, "allowed": TOLERANCE}
+        yield "largest relative difference at first", {"value": worst, "allowed": TOLERANCE}
+        yield "later losses, mean, relative", {"value": apart, "allowed": ON_AVERAGE}
         again = partial(_resumed, there, f"{folder}/again", steps // 2)
         yield "resumed to the same bits", attempt(again)
         yield "features of what loads again", SAE.load(f"{folder}/there").n_features

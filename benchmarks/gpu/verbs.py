@@ -1,11 +1,11 @@
 """Verbs that run a language model on the card: capture of a little text, train, eval."""
 
 import importlib.util
-import json
 import tempfile
 
 from benchmarks.gpu.card import Card, Rows
 
+HOOK = "blocks.1.hook_resid_post"
 NEEDED = ("transformer_lens", "transformers", "tyro")
 
 
@@ -24,10 +24,11 @@ def verbs(card: Card) -> Rows:
         cache, run = f"{folder}/cache", f"{folder}/run"
         there = ["--device", card.device]
         for line in (
-            ["capture", "--text", "stdlib", "--tokens", "40000", "--out", cache, *there],
+            ["capture", "--text", "stdlib", "--hook", HOOK, "--tokens", "40000", "--out", cache,
+             *there],
             ["train", "--cache", cache, "--out", run, "--features", "1024", "--k", "16",
              "--tokens", "100000", *there],
             ["eval", run, "--tokens", "5000", *there],
             ["index", run, "--tokens", "20000", *there],
         ):  # fmt: skip
-            yield json.dumps(line), main(line)
+            yield line[0], {"value": main(line), "allowed": 0}

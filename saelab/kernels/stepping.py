@@ -3,7 +3,7 @@
 Shapes: B tokens, F features, D width in, E width out, N pairs, A features with further gradients.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -64,6 +64,8 @@ class Forward(NamedTuple):
     """[B, D]: what was chosen from"""
     centred: bool
     """whether b_dec was subtracted from it"""
+    grouped: Any = None
+    """what the update needs of the pairs by feature, where it is at hand"""
 
 
 def rates(adam: Adam, share: float = 1.0) -> tuple[float, ...]:

@@ -30,6 +30,8 @@ CARDS = {
     "gfx942": (GPUTarget("hip", "gfx942", 64), sizes.AMD),
 }
 WORDS = {"bytes": "*i8", "words": "*i32", "longs": "*i64", "doubles": "*fp64"}
+RATES = "beta1 rest1 beta2 rest2 size inverse epsilon number log_beta1 log_beta2"
+BY_FEATURE = {"longs": "starts piece_starts tokens last_step", "words": "extra fired"}
 # The types of what is neither a float32 tensor nor an int32 number, by program and argument.
 TYPES = {
     "round_rows": {"half": "rows"},
@@ -49,16 +51,12 @@ TYPES = {
     "segment_sums": {"longs": "begins ends piece_starts rows"},
     "segment_counts": {"longs": "starts fired"},
     "decode_and_grad": {"longs": "starts features", "doubles": "errors", "float": "scale"},
-    "update": {
-        "half": "rows",
-        "longs": "starts piece_starts tokens last_step",
-        "words": "places",
-        "float": "beta1 rest1 beta2 rest2 size inverse epsilon encoder_size "
-        "number log_beta1 log_beta2",
-    },
+    "pair_sums": {"longs": "starts", "words": "fired"},
+    "update_encoder": {"half": "rows", "float": f"{RATES} W_size", **BY_FEATURE},
+    "update_decoder": {"float": RATES, **BY_FEATURE},
 }
 KINDS = {"half": "*fp16", "float": "fp32", **WORDS}
-NUMBERS = {"width", "in_width", "out_width", "stride", "first", "step", "k"}
+NUMBERS = {"width", "stride", "apart", "first", "step", "k"}
 
 
 class Launch(NamedTuple):
@@ -72,23 +70,29 @@ class Launch(NamedTuple):
 def launches(s: sizes.Sizes) -> list[Launch]:
     """Every program, as it is launched at WIDTH; `select` plainly and with all that it can do."""
     row, warps = sizes.power(WIDTH), sizes.row_warps(WIDTH, s)
-    lists = {"ROOM": ROOM, "ROWS": s.select_rows, "COLUMNS": s.select_columns}
+    lists, together = {"ROOM": ROOM, "COLUMNS": s.select_columns}, {"TOGETHER": s.together}
     kinds = ({"SIGNED": on, "BOOSTED": on, "FLOORS": on} for on in (False, True))
-    chosen = s.launch(s.select_rows, sizes.SELECT_REGISTERS)
-    rows = {"IN": row, "OUT": row, "PAIRS": 128}
+    chosen = s.launch(1, sizes.SELECT_REGISTERS)
+    rows = {"BLOCK": row, **together}
     row_wise = s.launch(warps, sizes.ROW_REGISTERS)
-    updated = s.launch(sizes.update_warps(WIDTH, WIDTH, s), sizes.UPDATE_REGISTERS)
+    updated = s.launch(sizes.update_warps(WIDTH, s), sizes.UPDATE_REGISTERS)
     return [
         Launch(loops.round_rows, {"BLOCK": row}, s.launch(warps)),
         *(Launch(loops.select, {**kind, **lists}, chosen) for kind in kinds),
         Launch(loops.trim, lists, chosen),
         Launch(exact.exact_dots, {"BIASED": True, "PAIRS": s.pairs, "BLOCK": s.block}, s.launch(4)),
         Launch(exact.settle, {"FILL": True, "BLOCK": s.listed}, s.launch(1)),
-        Launch(passes.segment_sums, {"PIECES": True, "BLOCK": s.summed}, s.launch(s.summed // 256)),
+        Launch(
+            passes.segment_sums,
+            {"PIECES": True, "BLOCK": s.summed, **together},
+            s.launch(s.summed // 256),
+        ),
         Launch(passes.segment_counts, {"BLOCK": 128}, s.launch(1)),
-        Launch(passes.decode_and_grad, {"BLOCK": row}, row_wise),
+        Launch(passes.decode_and_grad, {"BLOCK": row, "TOGETHER": s.together // 2}, row_wise),
+        Launch(passes.pair_sums, {"BLOCK": 128}, s.launch(1)),
         *(
-            Launch(passes.update, {"EXTRA": True, "FROZEN": on, "WAIT": not on, **rows}, updated)
+            Launch(program, {"EXTRA": on, "WAIT": on, **rows}, updated)
+            for program in (passes.update_encoder, passes.update_decoder)
             for on in (False, True)
         ),
     ]
@@ -129,7 +133,7 @@ def compiled(launch: Launch, target: GPUTarget) -> Any:
     attributes = {
         (i,): even
         for i, (name, kind) in enumerate(kinds.items())
-        if kind.startswith("*") or name.endswith(("width", "stride", "n_columns"))
+        if kind.startswith("*") or name.endswith(("width", "stride", "apart", "n_columns"))
     }
     source = ASTSource(launch.program, kinds, launch.constants, attributes)
     return triton.compile(source, target=target, options=launch.options)

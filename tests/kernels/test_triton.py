@@ -27,9 +27,9 @@ def narrow_tiles(monkeypatch):
     monkeypatch.setattr(screen, "_ENTRIES", 512)
 
 
-def wrong(case: str, sparsify, F: int = 80) -> bool:
+def wrong(case: str, sparsify, F: int = 80, B: int = 4) -> bool:
     """Whether another code is chosen than float64's."""
-    made = inputs.make(case, B=4, F=F, D=6)
+    made = inputs.make(case, B=B, F=F, D=6)
     code = backends.choose("triton", made, sparsify)
     return bool(truth.objections(code, truth.pairs(made, sparsify)))
 
@@ -50,7 +50,7 @@ def lists_that_drop_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bounds_without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     """What rounding and summing lose is not added."""
-    edited(monkeypatch, "_dot", "i_unit, lost * q_unit", "i_unit, 0.0 * lost * q_unit")
+    edited(monkeypatch, "_dot", "lost * both", "0.0 * lost * both")
 
 
 def ties_that_lose(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +89,9 @@ def edited(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> No
 def test_what_weakens_choosing_is_caught(monkeypatch: pytest.MonkeyPatch, weaken, case):
     # Lists of no more than the budget, so that a wrong order by bound is a wrong choice.
     monkeypatch.setattr(choose_, "rungs", lambda keep, n_items: [3, n_items])
-    assert not wrong(case, Choice(3))
+    assert not wrong(case, Choice(3), B=32)
     weaken(monkeypatch)
-    assert wrong(case, Choice(3))
+    assert wrong(case, Choice(3), B=32)
 
 
 def test_a_sample_predicts_the_threshold_and_hardly_any_list_fills(monkeypatch):
@@ -200,7 +200,7 @@ def test_long_segments_are_added_up_in_pieces_in_one_order(monkeypatch):
     values, matrix = torch.randn(26, generator=generator), torch.randn(7, 5, generator=generator)
     there = [t.to(DEVICE) for t in (starts, rows, values, matrix)]
     whole = segments.sums(*there)
-    monkeypatch.setattr(segments, "_LONGEST", 4)
+    monkeypatch.setattr(segments, "_LONGEST", 3)
     split = segments.sums(*there)
     exact = torch.zeros(4, 5, dtype=torch.float64)
     segment = torch.searchsorted(starts, torch.arange(26), right=True) - 1
@@ -208,7 +208,7 @@ def test_long_segments_are_added_up_in_pieces_in_one_order(monkeypatch):
     for ours in (whole, split):
         torch.testing.assert_close(ours.cpu().double(), exact, rtol=1e-6, atol=1e-6)
     assert torch.equal(split, segments.sums(*there)) and not torch.equal(split, whole)
-    assert segments.pieces(there[0], 26).starts.tolist() == [0, 0, 2, 7, 7]
+    assert segments.pieces(there[0], 26).starts.tolist() == [0, 0, 2, 9, 9]
     monkeypatch.setattr(segments, "piece_sums", lambda *a: torch.zeros(20, 5, device=DEVICE))
     lost = segments.sums(*there)
     assert not torch.allclose(lost.cpu().double(), exact, atol=1e-3)

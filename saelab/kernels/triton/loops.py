@@ -50,63 +50,59 @@ def round_rows(source, bias, rows, slack, width, stride, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _dot(product, q_slack, i_slack, q, i, q_ok, i_ok, unit, rounding):
-    """(dot, how far it may be off, sum of biases), unscaled. unit: what summing may lose, relative
-    to the product of the norms; rounding: relative error of a stored product."""
-    q_unit = tl.load(q_slack + q * 4, mask=q_ok, other=0.0)[:, None]
-    q_lost = tl.load(q_slack + q * 4 + 1, mask=q_ok, other=0.0)[:, None]
-    q_norm = tl.load(q_slack + q * 4 + 2, mask=q_ok, other=0.0)[:, None]
-    q_bias = tl.load(q_slack + q * 4 + 3, mask=q_ok, other=0.0)[:, None]
-    i_unit = tl.load(i_slack + i * 4, mask=i_ok, other=0.0)[None, :]
-    i_lost = tl.load(i_slack + i * 4 + 1, mask=i_ok, other=0.0)[None, :]
-    i_norm = tl.load(i_slack + i * 4 + 2, mask=i_ok, other=0.0)[None, :]
-    i_bias = tl.load(i_slack + i * 4 + 3, mask=i_ok, other=0.0)[None, :]
+def _dot(product, q_slack, i_slack, apart, ok, unit, rounding):
+    """(dot, how far it may be off, sum of biases), unscaled, of one query with items whose parts of
+    slack lie `apart`. unit: what summing may lose, relative to the product of the norms; rounding:
+    relative error of a stored product."""
+    q_unit, q_lost = tl.load(q_slack), tl.load(q_slack + 1)
+    q_norm, q_bias = tl.load(q_slack + 2), tl.load(q_slack + 3)
+    i_unit = tl.load(i_slack, mask=ok, other=0.0)
+    i_lost = tl.load(i_slack + apart, mask=ok, other=0.0)
+    i_norm = tl.load(i_slack + 2 * apart, mask=ok, other=0.0)
+    i_bias = tl.load(i_slack + 3 * apart, mask=ok, other=0.0)
     # Cauchy-Schwarz on the two rounding residuals, then what summing and storing the product lose;
     # 2^-24: a half-precision subnormal.
-    lost = q_lost * (i_norm + i_lost) + q_norm * i_lost + unit * q_norm * i_norm
+    lost = i_norm * (q_lost + unit * q_norm) + i_lost * (q_lost + q_norm)
     lost += tl.abs(product) * rounding + 2.0**-24
-    return product * q_unit * i_unit, lost * q_unit * i_unit, q_bias + i_bias
+    both = q_unit * i_unit
+    return product * both, lost * both, q_bias + i_bias
 
 
 @triton.jit
-def _raise(
-    keys, items, base, count, theta, keep, ROWS: tl.constexpr, CHUNK: tl.constexpr
-):  # fmt: skip
-    """Drop all but the `keep` best of each list; theta rises to the best key that is dropped.
-    Returns (counts, thetas). Keys are positive, so that their bits are ordered as they are."""
+def _raise(keys, items, base, count, theta, keep, CHUNK: tl.constexpr):
+    """Drop all but the `keep` best of a list; theta rises to the best key that is dropped. Returns
+    (count, theta). Keys are positive, so that their bits are ordered as they are."""
     tl.debug_barrier()  # what other threads have appended is read here
-    most = tl.max(count, 0)
-    low = tl.zeros([ROWS], tl.int32)
-    high = tl.full([ROWS], _INFINITY, tl.int32)
+    low = tl.full([], 0, tl.int32)
+    high = tl.full([], _INFINITY, tl.int32)
     for _ in range(31):  # bisection: `high` ends as the least cut that `keep` keys or fewer exceed
         middle = low + (high - low) // 2
-        above = tl.zeros([ROWS], tl.int32)
-        for begin in range(0, most, CHUNK):
+        above = tl.zeros([CHUNK], tl.int32)
+        for begin in range(0, count, CHUNK):
             place = begin + tl.arange(0, CHUNK)
-            there = place[None, :] < count[:, None]
-            key = tl.load(keys + base[:, None] + place[None, :], mask=there, other=0.0)
-            above += tl.sum((key.to(tl.int32, bitcast=True) > middle[:, None]).to(tl.int32), 1)
-        few = above <= keep
+            key = tl.load(keys + base + place, mask=place < count, other=0.0)
+            above += (key.to(tl.int32, bitcast=True) > middle).to(tl.int32)
+        few = tl.sum(above, 0) <= keep
         high = tl.where(few, middle, high)
         low = tl.where(few, low, middle + 1)
     cut = high.to(tl.float32, bitcast=True)
-    kept = tl.zeros([ROWS], tl.int32)
-    for begin in range(0, most, CHUNK):
+    kept = tl.full([], 0, tl.int32)
+    for begin in range(0, count, CHUNK):
         place = begin + tl.arange(0, CHUNK)
-        there = place[None, :] < count[:, None]
-        key = tl.load(keys + base[:, None] + place[None, :], mask=there, other=0.0)
-        item = tl.load(items + base[:, None] + place[None, :], mask=there, other=-1)
-        stays = there & (key > cut[:, None])
-        spot = base[:, None] + kept[:, None] + tl.cumsum(stays.to(tl.int32), 1) - 1
+        there = place < count
+        key = tl.load(keys + base + place, mask=there, other=0.0)
+        item = tl.load(items + base + place, mask=there, other=-1)
+        stays = there & (key > cut)
+        spot = tl.cumsum(stays.to(tl.int32), 0)
         tl.debug_barrier()  # the chunk is read before its front is written; later chunks lie behind
-        tl.store(keys + spot, key, mask=stays)
-        tl.store(items + spot, item, mask=stays)
-        kept += tl.sum(stays.to(tl.int32), 1)
+        tl.store(keys + (base + kept - 1) + spot, key, mask=stays)
+        tl.store(items + (base + kept - 1) + spot, item, mask=stays)
+        kept += tl.sum(stays.to(tl.int32), 0)
     tl.debug_barrier()
     return kept, tl.maximum(theta, cut)
 
 
-@triton.jit(do_not_specialize=["n_queries", "first", "step"])
+@triton.jit(do_not_specialize=["first", "step"])
 def select(
     product,
     boost,
@@ -114,14 +110,13 @@ def select(
     i_slack,
     boost_q_slack,
     boost_i_slack,
-    floors,
     keeps,
     thetas,
     counts,
     keys,
     items,
-    n_queries,
     n_columns,
+    apart,
     first,
     step,
     unit,
@@ -132,67 +127,55 @@ def select(
     BOOSTED: tl.constexpr,
     FLOORS: tl.constexpr,
     ROOM: tl.constexpr,
-    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """Append to each query's list the items of this tile whose upper bound exceeds its theta.
 
-    product, boost [Q, T]: finished products of rounded rows; column c is item first + c x step.
-    floors [items]: subtracted from the bounds. A list that could overflow keeps its `keeps` best,
-    and theta rises to the best that is dropped, so that what is in no list has a bound of at most
-    theta.
+    product, boost [Q, T]: finished products of rounded rows; column c is item first + c x step, and
+    its slack lies at i_slack + c and so many times `apart` further. FLOORS: the fifth part of slack
+    is subtracted from the bounds. A list that could overflow keeps its `keeps` best, and theta
+    rises to the best that is dropped, so that what is in no list has a bound of at most theta.
     """
-    q = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    q_ok = q < n_queries
-    base = q.to(tl.int64) * ROOM
-    theta = tl.load(thetas + q, mask=q_ok, other=float("inf"))
-    count = tl.load(counts + q, mask=q_ok, other=0)
-    keep = tl.load(keeps + q, mask=q_ok, other=0)
+    q = tl.program_id(0).to(tl.int64)
+    base = q * ROOM
+    theta, count, keep = tl.load(thetas + q), tl.load(counts + q), tl.load(keeps + q)
     for begin in range(0, n_columns, COLUMNS):
-        if tl.max(count, 0) > ROOM - COLUMNS:
-            count, theta = _raise(keys, items, base, count, theta, keep, ROWS, COLUMNS)
+        if count > ROOM - COLUMNS:
+            count, theta = _raise(keys, items, base, count, theta, keep, COLUMNS)
         column = begin + tl.arange(0, COLUMNS)
-        i_ok = column < n_columns
-        i = first + column * step
-        ok = q_ok[:, None] & i_ok[None, :]
-        place = q[:, None].to(tl.int64) * n_columns + column[None, :]
-        p = tl.load(product + place, mask=ok, other=0.0).to(tl.float32)
-        dot, lost, bias = _dot(p, q_slack, i_slack, q, i, q_ok, i_ok, unit, rounding)
+        ok = column < n_columns
+        p = tl.load(product + q * n_columns + column, mask=ok, other=0.0).to(tl.float32)
+        dot, lost, bias = _dot(p, q_slack + q * 4, i_slack + column, apart, ok, unit, rounding)
         size = tl.abs(dot + bias) if SIGNED else dot + bias
         bound = size + lost + (tl.abs(dot) + tl.abs(bias)) * _ROOM
         if BOOSTED:
-            h = tl.load(boost + place, mask=ok, other=0.0).to(tl.float32)
+            h = tl.load(boost + q * n_columns + column, mask=ok, other=0.0).to(tl.float32)
             h, off, _ = _dot(
-                h, boost_q_slack, boost_i_slack, q, i, q_ok, i_ok, boost_unit, rounding
+                h, boost_q_slack + q * 4, boost_i_slack + column, apart, ok, boost_unit, rounding
             )
             bound = bound * (1.0 + beta * (tl.abs(h) + off)) + tl.abs(bound) * _ROOM
         if FLOORS:
             bound += tl.abs(bound) * _ROOM
-            bound -= tl.load(floors + i, mask=i_ok, other=0.0)[None, :]
+            bound -= tl.load(i_slack + 4 * apart + column, mask=ok, other=0.0)
         bound += tl.abs(bound) * _ROOM + _LEAST
         bound = tl.where(bound == bound, bound, float("inf"))  # what overflowed may be anything
-        passes = ok & (bound > theta[:, None])
-        spot = base[:, None] + count[:, None] + tl.cumsum(passes.to(tl.int32), 1) - 1
-        tl.store(keys + spot, bound, mask=passes)
-        tl.store(items + spot, tl.broadcast_to(i[None, :], [ROWS, COLUMNS]), mask=passes)
-        count += tl.sum(passes.to(tl.int32), 1)
-    tl.store(thetas + q, theta, mask=q_ok)
-    tl.store(counts + q, count, mask=q_ok)
+        passes = ok & (bound > theta)
+        n_passed = tl.sum(passes.to(tl.int32), 0)
+        if n_passed > 0:
+            spot = tl.cumsum(passes.to(tl.int32), 0)
+            tl.store(keys + (base + count - 1) + spot, bound, mask=passes)
+            tl.store(items + (base + count - 1) + spot, first + column * step, mask=passes)
+            count += n_passed
+    tl.store(thetas + q, theta)
+    tl.store(counts + q, count)
 
 
-@triton.jit(do_not_specialize=["n_queries"])
-def trim(
-    keeps, thetas, counts, keys, items, n_queries,
-    ROOM: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+@triton.jit
+def trim(keeps, thetas, counts, keys, items, ROOM: tl.constexpr, COLUMNS: tl.constexpr):
     """Let each list keep its `keeps` best; theta rises to the best that is dropped."""
-    q = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    q_ok = q < n_queries
-    theta = tl.load(thetas + q, mask=q_ok, other=float("inf"))
-    count = tl.load(counts + q, mask=q_ok, other=0)
-    keep = tl.load(keeps + q, mask=q_ok, other=0)
-    if tl.max(count - keep, 0) > 0:
-        base = q.to(tl.int64) * ROOM
-        count, theta = _raise(keys, items, base, count, theta, keep, ROWS, COLUMNS)
-        tl.store(thetas + q, theta, mask=q_ok)
-        tl.store(counts + q, count, mask=q_ok)
+    q = tl.program_id(0).to(tl.int64)
+    theta, count, keep = tl.load(thetas + q), tl.load(counts + q), tl.load(keeps + q)
+    if count > keep:
+        count, theta = _raise(keys, items, q * ROOM, count, theta, keep, COLUMNS)
+        tl.store(thetas + q, theta)
+        tl.store(counts + q, count)

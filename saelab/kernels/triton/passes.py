@@ -15,12 +15,17 @@ from saelab.kernels.triton.loops import _write_rounded
 
 
 @triton.jit
-def _sum_rows(total, rows, values, matrix, begin, end, d, inside, width):
+def _sum_rows(total, rows, values, matrix, begin, end, d, inside, width, TOGETHER: tl.constexpr):
     """total + the sum over places begin to end, in order, of values[place] x
-    matrix[rows[place]]."""
-    for place in range(begin, end):
-        row = tl.load(rows + place).to(tl.int64)
-        total += tl.load(values + place) * tl.load(matrix + row * width + d, mask=inside, other=0.0)
+    matrix[rows[place]]; so many rows are under way together."""
+    for first in range(begin, end, TOGETHER):
+        place = first + tl.arange(0, TOGETHER)
+        there = place < end
+        row = tl.load(rows + place, mask=there, other=0).to(tl.int64)
+        value = tl.load(values + place, mask=there, other=0.0)
+        which = there[:, None] & inside[None, :]
+        read = tl.load(matrix + row[:, None] * width + d[None, :], mask=which, other=0.0)
+        total += tl.sum(value[:, None] * read, 0)
     return total
 
 
@@ -36,7 +41,7 @@ def _sum_pieces(total, pieces, begin, end, d, inside, width):
 @triton.jit
 def segment_sums(
     begins, ends, piece_starts, pieces, rows, values, matrix, out, width,
-    PIECES: tl.constexpr, BLOCK: tl.constexpr,
+    PIECES: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """out[s] = sum over places begins[s] to ends[s], in order, of values[place] x
     matrix[rows[place]].
@@ -52,7 +57,7 @@ def segment_sums(
         first, last = tl.load(piece_starts + s), tl.load(piece_starts + s + 1)
         total = _sum_pieces(total, pieces, first, last, d, inside, width)
         begin = tl.where(last > first, end, begin)
-    total = _sum_rows(total, rows, values, matrix, begin, end, d, inside, width)
+    total = _sum_rows(total, rows, values, matrix, begin, end, d, inside, width, TOGETHER)
     tl.store(out + s * width + d, total, mask=inside)
 
 
@@ -75,7 +80,7 @@ def segment_counts(starts, values, sums, fired, BLOCK: tl.constexpr):
 @triton.jit
 def decode_and_grad(
     starts, features, values, W_dec, b_dec, target, G, dvalues, errors, scale, width,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """G = scale (x_hat - target), its dots with the rows that made x_hat (0 where the value is 0),
     and |x_hat - target|^2: one token a program, whose rows are read again while they are near."""
@@ -84,7 +89,7 @@ def decode_and_grad(
     inside = d < width
     begin, end = tl.load(starts + b), tl.load(starts + b + 1)
     x_hat = tl.load(b_dec + d, mask=inside, other=0.0)
-    x_hat = _sum_rows(x_hat, features, values, W_dec, begin, end, d, inside, width)
+    x_hat = _sum_rows(x_hat, features, values, W_dec, begin, end, d, inside, width, TOGETHER)
     missed = x_hat - tl.load(target + b * width + d, mask=inside, other=0.0)
     wide = missed.to(tl.float64)
     tl.store(errors + b, tl.sum(wide * wide, 0))
@@ -109,94 +114,129 @@ def _adam(weight, first, second, gradient, place, inside, beta1, rest1, beta2, r
 
 
 @triton.jit
-def _fired(values, begin, end, PAIRS: tl.constexpr):
-    """How many values of places begin to end are not 0."""
-    count = tl.zeros([PAIRS], tl.int32)
-    for chunk in range(begin, end, PAIRS):
-        n = chunk + tl.arange(0, PAIRS)
-        count += (tl.load(values + n, mask=n < end, other=0.0) != 0).to(tl.int32)
-    return tl.sum(count, 0)
+def pair_sums(starts, values, dvalues, db, along, fired, BLOCK: tl.constexpr):
+    """Per feature the sum of its latent gradients, that of value x gradient, and how many values
+    are not 0."""
+    f = tl.program_id(0).to(tl.int64)
+    begin, end = tl.load(starts + f), tl.load(starts + f + 1)
+    bias, product = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
+    count = tl.zeros([BLOCK], tl.int32)
+    for first in range(begin, end, BLOCK):
+        place = first + tl.arange(0, BLOCK)
+        dz = tl.load(dvalues + place, mask=place < end, other=0.0).to(tl.float64)
+        z = tl.load(values + place, mask=place < end, other=0.0)
+        bias += dz
+        product += z.to(tl.float64) * dz
+        count += (z != 0).to(tl.int32)
+    tl.store(db + f, tl.sum(bias, 0).to(tl.float32))
+    tl.store(along + f, tl.sum(product, 0).to(tl.float32))
+    tl.store(fired + f, tl.sum(count, 0))
 
 
 @triton.jit
-def update(
-    starts, piece_starts, tokens, values, dvalues, x, G, x_pieces, G_pieces,
-    W_enc, b_enc, W_dec, W_enc_first, b_enc_first, W_dec_first,
-    W_enc_second, b_enc_second, W_dec_second,
-    places, extra_W_enc, extra_b_enc, extra_W_dec, last_step, rows, slack, parts,
-    n_features, n_programs, in_width, out_width, stride,
-    beta1, rest1, beta2, rest2, size, inverse, epsilon, encoder_size, number, log_beta1, log_beta2,
-    EXTRA: tl.constexpr, FROZEN: tl.constexpr, WAIT: tl.constexpr,
-    IN: tl.constexpr, OUT: tl.constexpr, PAIRS: tl.constexpr,
+def _moves(f, fired, extra, extra_b, EXTRA: tl.constexpr, WAIT: tl.constexpr):
+    """(whether feature f moves, its row of the extra gradients or -1, what these add to its
+    gradient of b_enc)."""
+    row = tl.load(extra + f).to(tl.int64) if EXTRA else tl.full([], -1, tl.int64)
+    further = tl.load(extra_b + row, mask=row >= 0, other=0.0)
+    moves = True
+    if WAIT:
+        moves = (further != 0) | (tl.load(fired + f) > 0)
+    return moves, row, further
+
+
+@triton.jit
+def _decays(last_step, number, beta1, beta2, log_beta1, log_beta2, WAIT: tl.constexpr):
+    """By how much the moments of a feature decay that last moved in step last_step."""
+    if WAIT:
+        gap = number - tl.load(last_step).to(tl.float32)
+        beta1, beta2 = tl.exp2(gap * log_beta1), tl.exp2(gap * log_beta2)
+    return beta1, beta2
+
+
+@triton.jit
+def _gradient(
+    total, starts, piece_starts, pieces, tokens, values, matrix, f, d, inside, width,
+    TOGETHER: tl.constexpr,
 ):  # fmt: skip
-    """Weight gradients, projection, Adam, unit norm and the rounded copy, feature by feature;
-    parts [programs, D] receive the sums of db_enc x W_enc, which b_dec's gradient needs.
+    """total + the sum over feature f's pairs of value x matrix[token]."""
+    begin, end = tl.load(starts + f), tl.load(starts + f + 1)
+    first, last = tl.load(piece_starts + f), tl.load(piece_starts + f + 1)
+    total = _sum_pieces(total, pieces, first, last, d, inside, width)
+    # What a long segment has in pieces is not added up again.
+    begin = tl.where(last > first, end, begin)
+    return _sum_rows(total, tokens, values, matrix, begin, end, d, inside, width, TOGETHER)
 
-    starts [F+1], tokens, values, dvalues: the pairs by feature. x_pieces, G_pieces: finished sums
-    of pieces where a segment is long. encoder_size: W_enc's step size. FROZEN: W_dec stays as it
-    is. places [F]: a row of the extra gradients, or -1. The decoder's gradient without its part
-    along the unit row D_f is the sum of z (g - (g . D_f) D_f), and g . D_f is the latent gradient:
-    the sum starts at -(sum of z dz) D_f.
 
-    WAIT: features without a gradient stay as they are; last_step [F] holds the number of the step
-    in which each last moved, log_beta1 and 2 are to base 2.
+@triton.jit
+def update_encoder(
+    starts, piece_starts, tokens, dvalues, x, pieces, db, fired,
+    W, b, W_first, b_first, W_second, b_second, extra, extra_b, extra_W, last_step, rows, slack,
+    width, stride, W_size,
+    beta1, rest1, beta2, rest2, size, inverse, epsilon, number, log_beta1, log_beta2,
+    EXTRA: tl.constexpr, WAIT: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
+    """Gradient and Adam step of a feature's row of W_enc and its bias, and the rounded copy.
+
+    starts [F+1], tokens, dvalues: the pairs by feature. pieces: finished sums of pieces where a
+    segment is long. db, fired [F]: of `pair_sums`. extra [F]: a row of the extra gradients, or -1.
+    W_size: W_enc's step size.
+
+    WAIT: a feature without a gradient stays as it is; last_step [F] holds the number of the step
+    in which each last moved, and is written here; log_beta1 and 2 are to base 2.
     """
-    d, e = tl.arange(0, IN), tl.arange(0, OUT)
-    in_ok, out_ok = d < in_width, e < out_width
-    part = tl.zeros([IN], tl.float32)
-    for f in range(tl.program_id(0), n_features, n_programs):
-        begin, end = tl.load(starts + f), tl.load(starts + f + 1)
-        first, last = tl.load(piece_starts + f), tl.load(piece_starts + f + 1)
-        extra = tl.load(places + f).to(tl.int64) if EXTRA else tl.full([], -1, tl.int64)
-        moves, decay1, decay2 = True, beta1, beta2
+    f = tl.program_id(0).to(tl.int64)
+    moves, row, further = _moves(f, fired, extra, extra_b, EXTRA, WAIT)
+    if moves:
+        d = tl.arange(0, BLOCK)
+        inside = d < width
+        gradient = _gradient(tl.zeros([BLOCK], tl.float32), starts, piece_starts, pieces, tokens,
+                             dvalues, x, f, d, inside, width, TOGETHER)  # fmt: skip
+        if row >= 0:
+            gradient += tl.load(extra_W + row * width + d, mask=inside, other=0.0)
+        decay1, decay2 = _decays(last_step + f, number, beta1, beta2, log_beta1, log_beta2, WAIT)
         if WAIT:
-            reached = extra >= 0
-            if reached:
-                reached = tl.load(extra_b_enc + extra) != 0
-            moves = reached | (_fired(values, begin, end, PAIRS) > 0)
-            gap = number - tl.load(last_step + f).to(tl.float32)
-            decay1, decay2 = tl.exp2(gap * log_beta1), tl.exp2(gap * log_beta2)
-        if moves:
-            if WAIT:
-                tl.store(last_step + f, tl.cast(number, tl.int64))
-            bias, along = tl.zeros([PAIRS], tl.float64), tl.zeros([PAIRS], tl.float64)
-            for chunk in range(begin, end, PAIRS):
-                n = chunk + tl.arange(0, PAIRS)
-                dz = tl.load(dvalues + n, mask=n < end, other=0.0).to(tl.float64)
-                z = tl.load(values + n, mask=n < end, other=0.0).to(tl.float64)
-                bias += dz
-                along += z * dz
-            db_enc = tl.sum(bias, 0).to(tl.float32)
-            # What a long segment has in pieces is not added up again.
-            begin = tl.where(last > first, end, begin)
-            row = tl.cast(f, tl.int64) * in_width
-            old = tl.load(W_enc + row + d, mask=in_ok, other=0.0)
-            gradient = _sum_pieces(tl.zeros([IN], tl.float32), x_pieces, first, last, d, in_ok,
-                                   in_width)  # fmt: skip
-            gradient = _sum_rows(gradient, tokens, dvalues, x, begin, end, d, in_ok, in_width)
-            part += db_enc * old  # a further loss does not reach b_dec
-            if extra >= 0:
-                gradient += tl.load(extra_W_enc + extra * in_width + d, mask=in_ok, other=0.0)
-                db_enc += tl.load(extra_b_enc + extra)
-            new = _adam(old, W_enc_first, W_enc_second, gradient, row + d, in_ok,
-                        decay1, rest1, decay2, rest2, encoder_size, inverse, epsilon)  # fmt: skip
-            tl.store(W_enc + row + d, new, mask=in_ok)
-            new_bias = _adam(tl.load(b_enc + f), b_enc_first, b_enc_second, db_enc, f, True,
-                             decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
-            tl.store(b_enc + f, new_bias)
-            _write_rounded(new, new_bias, rows, slack, tl.cast(f, tl.int64), d, in_width, stride)
-            if not FROZEN:
-                row = tl.cast(f, tl.int64) * out_width
-                unit = tl.load(W_dec + row + e, mask=out_ok, other=0.0)
-                gradient = -tl.sum(along, 0).to(tl.float32) * unit
-                gradient = _sum_pieces(gradient, G_pieces, first, last, e, out_ok, out_width)
-                gradient = _sum_rows(gradient, tokens, values, G, begin, end, e, out_ok, out_width)
-                if extra >= 0:
-                    gradient += tl.load(extra_W_dec + extra * out_width + e, mask=out_ok, other=0.0)
-                    gradient -= tl.sum(gradient * unit, 0) * unit
-                new = _adam(unit, W_dec_first, W_dec_second, gradient, row + e, out_ok,
-                            decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
-                wide = tl.where(out_ok, new, 0.0).to(tl.float64)
-                norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
-                tl.store(W_dec + row + e, new * (1.0 / norm).to(tl.float32), mask=out_ok)
-    tl.store(parts + tl.program_id(0).to(tl.int64) * in_width + d, part, mask=in_ok)
+            tl.store(last_step + f, tl.cast(number, tl.int64))
+        place = f * width + d
+        old = tl.load(W + place, mask=inside, other=0.0)
+        new = _adam(old, W_first, W_second, gradient, place, inside,
+                    decay1, rest1, decay2, rest2, W_size, inverse, epsilon)  # fmt: skip
+        tl.store(W + place, new, mask=inside)
+        new_b = _adam(tl.load(b + f), b_first, b_second, tl.load(db + f) + further, f, True,
+                      decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
+        tl.store(b + f, new_b)
+        _write_rounded(new, new_b, rows, slack, f, d, width, stride)
+
+
+@triton.jit
+def update_decoder(
+    starts, piece_starts, tokens, values, G, pieces, along, fired,
+    W, W_first, W_second, extra, extra_b, extra_W, last_step, width,
+    beta1, rest1, beta2, rest2, size, inverse, epsilon, number, log_beta1, log_beta2,
+    EXTRA: tl.constexpr, WAIT: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
+):  # fmt: skip
+    """Gradient without its part along the row, Adam step and unit norm of a feature's row of W_dec;
+    before `update_encoder`, which says in last_step that the feature has moved.
+
+    The gradient without its part along the unit row D_f is the sum of z (g - (g . D_f) D_f), and
+    g . D_f is the latent gradient: `along`, the sum of z dz, times D_f is taken away.
+    """
+    f = tl.program_id(0).to(tl.int64)
+    moves, row, _ = _moves(f, fired, extra, extra_b, EXTRA, WAIT)
+    if moves:
+        e = tl.arange(0, BLOCK)
+        inside = e < width
+        place = f * width + e
+        gradient = _gradient(tl.zeros([BLOCK], tl.float32), starts, piece_starts, pieces, tokens,
+                             values, G, f, e, inside, width, TOGETHER)  # fmt: skip
+        unit = tl.load(W + place, mask=inside, other=0.0)
+        gradient -= tl.load(along + f) * unit
+        if row >= 0:
+            gradient += tl.load(extra_W + row * width + e, mask=inside, other=0.0)
+            gradient -= tl.sum(gradient * unit, 0) * unit
+        decay1, decay2 = _decays(last_step + f, number, beta1, beta2, log_beta1, log_beta2, WAIT)
+        new = _adam(unit, W_first, W_second, gradient, place, inside,
+                    decay1, rest1, decay2, rest2, size, inverse, epsilon)  # fmt: skip
+        wide = tl.where(inside, new, 0.0).to(tl.float64)
+        norm = tl.maximum(tl.sqrt(tl.sum(wide * wide, 0)), 1e-20)
+        tl.store(W + place, new * (1.0 / norm).to(tl.float32), mask=inside)

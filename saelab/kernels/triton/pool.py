@@ -95,17 +95,17 @@ def _merged(problem: Problem, pool: _Pool, rows: Tensor, found: Lists, total: in
     Scored are first those with the best bounds; their worst winner can only be replaced by better
     ones, so of the others only those whose bound exceeds its score need scoring at all.
     """
-    listed = (found.items >= 0).nonzero()
-    token_N = rows[listed[:, 0]]
-    feature_N = found.items[listed[:, 0], listed[:, 1]].long()
-    bound_N = found.bounds[listed[:, 0], listed[:, 1]].double()
+    token_N = rows[:, None].expand(found.items.shape).reshape(-1)
+    feature_N = found.items.reshape(-1)
+    bound_N = torch.where(found.items < 0, -1.0, found.bounds.double()).reshape(-1)
     cut = pool.worst(total)
     if len(pool.scores) < total and len(bound_N) > total:
         cut = bound_N.topk(total).values[-1]
     for wanted_N in (bound_N >= cut, bound_N < cut):
         which = (wanted_N & (bound_N > pool.worst(total))).nonzero()[:, 0]
-        values, scores = exact(problem, token_N[which], feature_N[which])
-        more = (token_N[which], feature_N[which], values, scores.clamp_min(0))
+        tokens, features = token_N[which], feature_N[which].long()
+        values, scores = exact(problem, tokens, features)
+        more = (tokens, features, values, scores.clamp_min(0))
         pool = _Pool(*(torch.cat(pair) for pair in zip(pool, more, strict=True)))
         order = torch.argsort(pool.tokens * len(problem.W) + pool.features)
         by_score = torch.sort(pool.scores[order], descending=True, stable=True).indices

@@ -15,7 +15,7 @@ from saelab.kernels.triton import loops, sizes
 from saelab.kernels.triton.launch import dots, product, screen_dtype, true_products
 
 _loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
-_ENTRIES = 1 << 23  # of a tile: it shall stay in the card's second cache until it has been read
+_ENTRIES = 1 << 24  # of a tile: it shall stay in the card's second cache until it has been read
 _SAMPLE = 8  # every so many-th item is looked at first, and predicts the thresholds
 
 
@@ -130,7 +130,7 @@ class _Tile(NamedTuple):
 
 def _tiles(n_queries: int, n_items: int, sampled: bool) -> Iterator[_Tile]:
     """Tiles that hold every item once, the sample first."""
-    most = max(32, min(16384, _ENTRIES // n_queries))
+    most = max(32, min(16384, _ENTRIES // n_queries // 128 * 128))
     step = _SAMPLE if sampled else 1
     for residue in range(step):
         count = len(range(residue, n_items, step))
@@ -158,17 +158,18 @@ def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = Non
     sampled = n_items >= 2 * _SAMPLE * most
     expected_Q = keep_Q / _SAMPLE
     first_Q = (expected_Q + 3.5 * expected_Q.sqrt() + 1).int() if sampled else keep_Q
-    state, grid = (thetas, counts, keys, items), (-(-n_queries // s.select_rows),)
+    state = thetas, counts, keys, items
+    slack = _by_tile(screen.items.slack, sampled, floors)
+    boost_slack = slack if (boost := screen.boost_items) is None else _by_tile(boost.slack, sampled)
 
     def trim(keep: Tensor) -> None:
-        blocks = room, s.select_rows, s.select_columns
-        options = s.launch(s.select_rows, sizes.SELECT_REGISTERS)
-        _loops.trim[grid](keep, *state, n_queries, *blocks, **options)
+        options = s.launch(1, sizes.SELECT_REGISTERS)
+        _loops.trim[(n_queries,)](keep, *state, room, s.select_columns, **options)
 
     keep = first_Q if sampled else keep_Q
     with true_products():
         for tile in _tiles(n_queries, n_items, sampled):
-            _select(screen, tile, floors, keep, state, room)
+            _select(screen, tile, slack, boost_slack, keep, state, room)
             if tile.ends_sample:
                 trim(keep)
                 keep = keep_Q
@@ -178,10 +179,21 @@ def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = Non
     return Lists(keys[:, :most], listed, counts, thetas)
 
 
+def _by_tile(slack: Tensor, sampled: bool, floors: Tensor | None = None) -> Tensor:
+    """[step, 4, n / step or a little more]: the slack of items [n, 4], what the items of a tile
+    have of each part in one piece. floors [n]: a fifth part."""
+    step = _SAMPLE if sampled else 1
+    parts = slack if floors is None else torch.cat([slack, floors[:, None]], 1)
+    rows = -(-len(parts) // (16 * step)) * 16  # so that four numbers are read together
+    parts = torch.nn.functional.pad(parts, (0, 0, 0, rows * step - len(parts)))
+    return parts.view(rows, step, -1).permute(1, 2, 0).contiguous()
+
+
 def _select(
     screen: Screen,
     tile: _Tile,
-    floors: Tensor | None,
+    slack: Tensor,
+    boost_slack: Tensor,
     keep_Q: Tensor,
     state: tuple[Tensor, ...],
     room: int,
@@ -199,12 +211,13 @@ def _select(
     # Relative to the product of the norms, what summing K terms may lose on hardware that cuts off.
     units = (4 * width * 2.0**-24 for width in (screen.width, screen.boost_width))
     rounding = 2.0**-10 if p.dtype == torch.float16 else 2.0**-22
-    slacks = (screen.queries.slack, screen.items.slack, boosts[0].slack, boosts[1].slack)
-    _loops.select[(-(-n_queries // s.select_rows),)](
-        p, h, *slacks, p if floors is None else floors, keep_Q, *state,
-        n_queries, n, first, step, *units, rounding, float(screen.beta),
-        screen.signed, screen.beta > 0, floors is not None,
-        room, s.select_rows, s.select_columns, **s.launch(s.select_rows, sizes.SELECT_REGISTERS),
+    begin, residue = divmod(first, step)
+    i_slack, boost_i_slack = (t[residue, 0, begin:] for t in (slack, boost_slack))
+    _loops.select[(n_queries,)](
+        p, h, screen.queries.slack, i_slack, boosts[0].slack, boost_i_slack, keep_Q, *state,
+        n, slack.shape[2], first, step, *units, rounding, float(screen.beta),
+        screen.signed, screen.beta > 0, slack.shape[1] == 5,
+        room, s.select_columns, **s.launch(1, sizes.SELECT_REGISTERS),
     )  # fmt: skip
 
 

@@ -63,7 +63,8 @@ def _sums(
     if n:
         _passes.segment_sums[(n, -(-width // block))](
             begins, ends, begins if piece_starts is None else piece_starts, finished, rows, values,
-            matrix, out, width, piece_starts is not None, block, **s.launch(max(1, block // 256)),
+            matrix, out, width, piece_starts is not None, block, s.together,
+            **s.launch(max(1, block // 256)),
         )  # fmt: skip
     return out
 

@@ -11,10 +11,8 @@ class Sizes(NamedTuple):
 
     lanes: int
     """threads of a warp"""
-    select_rows: int
-    """queries of a selecting program: one a warp, so that a scan stays within it"""
     select_columns: int
-    """items that it looks at together"""
+    """items that a selecting program looks at together: one warp, so that a scan stays within it"""
     pairs: int
     """exact dots of one program"""
     block: int
@@ -25,9 +23,8 @@ class Sizes(NamedTuple):
     """numbers of a row that a thread holds where a program holds the whole row"""
     summed: int
     """numbers of a row of which a program adds up a segment"""
-    programs: int
-    """that share the features of an update out among them; a fixed number, so that a sum over them
-    has one order"""
+    together: int
+    """rows of a sum that are under way together"""
     limits: bool
     """whether its compiler takes a limit of registers, as NVIDIA's does"""
 
@@ -39,9 +36,9 @@ class Sizes(NamedTuple):
         return {"num_warps": warps, "enable_fp_fusion": True, **limit}
 
 
-NVIDIA = Sizes(32, 4, 128, 16, 128, 32, 16, 512, 2048, True)
-AMD = Sizes(64, 4, 128, 16, 128, 32, 16, 512, 2048, False)
-SELECT_REGISTERS, ROW_REGISTERS, UPDATE_REGISTERS = 96, 72, 128
+NVIDIA = Sizes(32, 256, 16, 128, 32, 16, 512, 4, True)
+AMD = Sizes(64, 256, 16, 128, 32, 16, 512, 4, False)
+SELECT_REGISTERS, ROW_REGISTERS, UPDATE_REGISTERS = 96, 80, 64
 
 
 def here() -> Sizes:
@@ -59,7 +56,7 @@ def row_warps(width: int, sizes: Sizes) -> int:
     return min(16, max(1, power(width) // (sizes.lanes * sizes.wide)))
 
 
-def update_warps(width: int, out_width: int, sizes: Sizes) -> int:
-    """Warps of an update, whose threads hold rows of weights, moments and gradients: twice as many,
-    with half of them each, spill nothing on any card and keep as many warps running."""
-    return min(16, 2 * max(row_warps(width, sizes), row_warps(out_width, sizes)))
+def update_warps(width: int, sizes: Sizes) -> int:
+    """Warps of an update, whose threads hold a row of weights, moments and gradient: twice as many,
+    with half of them each."""
+    return min(16, 2 * row_warps(width, sizes))

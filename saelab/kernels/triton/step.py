@@ -5,7 +5,7 @@ Shapes: B tokens, F features, D width in, E width out, N pairs, A features with 
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from saelab.kernels.triton import passes, sizes
 from saelab.kernels.triton.backend import choose_for
 from saelab.kernels.triton.launch import on_card_of
 from saelab.kernels.triton.screen import Problem, Rounded, rounded
-from saelab.kernels.triton.segments import piece_sums, pieces
+from saelab.kernels.triton.segments import Pieces, piece_sums, pieces
 from saelab.sparsify import BuiltIn, Threshold
 
 _passes: Any = passes  # compiled when launched, with plain numbers for compile-time constants
@@ -98,9 +98,11 @@ class Step:
         with on_card_of(self.weights.W_enc):
             G_BE, dvalues_N, errors_B = self._decoded(code, target, scale)
             error = errors_B.sum()
+            forward = Forward(code, error, G_BE, dvalues_N, x_BD, centred)
+            grouped = _grouped(forward)  # the card has this to do while the host waits for it
         if not bool(torch.isfinite(error)):
             raise FloatingPointError(f"the sum of squared errors is {float(error)}")
-        return Forward(code, error, G_BE, dvalues_N, x_BD, centred)
+        return forward._replace(grouped=grouped)
 
     def _check(self, x_BD: Tensor, shadow: Rounded) -> None:
         """Raise FloatingPointError for what is not finite; the copy's norms tell of W_enc and
@@ -117,7 +119,8 @@ class Step:
         options = s.launch(sizes.row_warps(width, s), sizes.ROW_REGISTERS)
         _passes.decode_and_grad[(len(target),)](
             code.starts, code.features, code.values, self.weights.W_dec, self.weights.b_dec,
-            target, G_BE, dvalues_N, errors_B, float(scale), width, sizes.power(width), **options,
+            target, G_BE, dvalues_N, errors_B, float(scale), width, sizes.power(width),
+            s.together // 2, **options,  # G stays at hand, and leaves less room for rows
         )  # fmt: skip
         return G_BE, dvalues_N, errors_B
 
@@ -126,51 +129,89 @@ class Step:
         """One Adam step of all weights, decoder gradients without their part along the rows, which
         get unit norm again. A b_dec without numbers is somebody else's."""
         with on_card_of(self.weights.W_enc):
-            parts_PD = self._updated(forward, adam, extra)
-            if not len(self.weights.b_dec):
-                return
+            grouped = forward.grouped or _grouped(forward)
             db_dec_E = forward.G.sum(0)
-            if forward.centred:
-                db_dec_E -= parts_PD.sum(0)
-            _adam_row(self.weights.b_dec, self.first.b_dec, self.second.b_dec, db_dec_E, adam)
+            if forward.centred and len(self.weights.b_dec):
+                db_dec_E -= grouped.db @ self.weights.W_enc
+            self._update_rows(forward, grouped, adam, extra)
+            if len(self.weights.b_dec):
+                _adam_row(self.weights.b_dec, self.first.b_dec, self.second.b_dec, db_dec_E, adam)
 
-    def _updated(self, forward: Forward, adam: Adam, extra: Extra | None) -> Tensor:
-        """Update all but b_dec; sums of db_enc x W_enc, in parts."""
-        code, W_enc, W_dec = forward.code, self.weights.W_enc, self.weights.W_dec
-        s, shadow = sizes.here(), self._renewed()
+    def _update_rows(
+        self, forward: Forward, grouped: "_Grouped", adam: Adam, extra: Extra | None
+    ) -> None:
+        """Update all but b_dec."""
+        s, shadow, (starts, long, tokens_N, *_) = sizes.here(), self._renewed(), grouped
+        (W_enc, b_enc, W_dec, _), first, second = self.weights, self.first, self.second
         (n_features, width), out_width = W_enc.shape, W_dec.shape[1]
-        order_N, starts = code.by_feature()
-        tokens_N, values_N, dvalues_N = (
-            t[order_N] for t in (code.tokens, code.values, forward.dvalues)
-        )
-        long = pieces(starts, len(order_N))
-        x_pieces = piece_sums(long, tokens_N, dvalues_N, forward.x)
-        G_pieces = piece_sums(long, tokens_N, values_N, forward.G)
-        more = _places(extra, self.weights)
-        n_programs = min(s.programs, n_features)
-        parts_PD = torch.empty(n_programs, width, device=W_enc.device)
-        encoder_size = rates(adam, adam.encoder)[4]
+        places_F, dW_enc, db_enc, dW_dec = _places(extra, self.weights)
+        last_F = starts if adam.last is None else adam.last
         logs = [math.log2(beta) if beta else -math.inf for beta in (adam.beta1, adam.beta2)]
-        warps = sizes.update_warps(width, out_width, s)
-        _passes.update[(n_programs,)](
-            starts, long.starts, tokens_N, values_N, dvalues_N, forward.x, forward.G,
-            x_pieces, G_pieces, *self.weights[:3], *self.first[:3], *self.second[:3],
-            *more, starts if adam.last is None else adam.last, *shadow, parts_PD,
-            n_features, n_programs, width, out_width, shadow.rows.shape[1],
-            *rates(adam), encoder_size, float(adam.number), *logs,
-            extra is not None, adam.frozen, adam.last is not None,
-            sizes.power(width), sizes.power(out_width), 128,
-            **s.launch(warps, sizes.UPDATE_REGISTERS),
+        numbers = (*rates(adam), float(adam.number), *logs)
+        pairs, kind = (starts, long.starts, tokens_N), (extra is not None, adam.last is not None)
+        if not adam.frozen:
+            options = s.launch(sizes.update_warps(out_width, s), sizes.UPDATE_REGISTERS)
+            _passes.update_decoder[(n_features,)](
+                *pairs, grouped.values, forward.G, grouped.G_pieces, grouped.along, grouped.fired,
+                W_dec, first.W_dec, second.W_dec, places_F, db_enc, dW_dec, last_F, out_width,
+                *numbers, *kind, sizes.power(out_width), s.together, **options,
+            )  # fmt: skip
+        options = s.launch(sizes.update_warps(width, s), sizes.UPDATE_REGISTERS)
+        _passes.update_encoder[(n_features,)](
+            *pairs, grouped.dvalues, forward.x, grouped.x_pieces, grouped.db, grouped.fired,
+            W_enc, b_enc, *first[:2], *second[:2], places_F, db_enc, dW_enc, last_F, *shadow,
+            width, shadow.rows.shape[1], rates(adam, adam.encoder)[4],
+            *numbers, *kind, sizes.power(width), s.together, **options,
         )  # fmt: skip
-        return parts_PD
+
+
+class _Grouped(NamedTuple):
+    """The pairs by feature, and sums over them."""
+
+    starts: Tensor
+    """[F+1] int64"""
+    long: Pieces
+    """the features that have many"""
+    tokens: Tensor
+    """[N] int64"""
+    values: Tensor
+    """[N]"""
+    dvalues: Tensor
+    """[N]: latent gradients"""
+    x_pieces: Tensor
+    """[P, D]: of the pieces, the sum of latent gradient x x[token]"""
+    G_pieces: Tensor
+    """[P, E]: the sum of value x G[token]"""
+    db: Tensor
+    """[F]: sum of latent gradients"""
+    along: Tensor
+    """[F]: sum of value x latent gradient"""
+    fired: Tensor
+    """[F] int32: values that are not 0"""
+
+
+def _grouped(forward: Forward) -> _Grouped:
+    code = forward.code
+    order_N, starts = code.by_feature()
+    tokens_N, values_N, dvalues_N = (t[order_N] for t in (code.tokens, code.values, forward.dvalues))
+    long = pieces(starts, len(order_N))
+    x_pieces = piece_sums(long, tokens_N, dvalues_N, forward.x)
+    G_pieces = piece_sums(long, tokens_N, values_N, forward.G)
+    db_F, along_F = (values_N.new_empty(code.n_features) for _ in range(2))
+    fired_F = torch.empty_like(db_F, dtype=torch.int32)
+    _passes.pair_sums[(code.n_features,)](
+        starts, values_N, dvalues_N, db_F, along_F, fired_F, 128, **sizes.here().launch(1)
+    )
+    sums = x_pieces, G_pieces, db_F, along_F, fired_F
+    return _Grouped(starts, long, tokens_N, values_N, dvalues_N, *sums)
 
 
 def _places(extra: Extra | None, weights: Weights) -> tuple[Tensor, ...]:
     """[F] int32: each feature's row of the further gradients, or -1; those gradients."""
-    places_F = torch.full_like(weights.b_enc, -1, dtype=torch.int32)
     if extra is None:
-        return places_F, *weights[:3]
+        return weights.b_enc, *weights[:3]  # none of which is read
     n = len(extra.features)
+    places_F = torch.full_like(weights.b_enc, -1, dtype=torch.int32)
     places_F[extra.features] = torch.arange(n, dtype=torch.int32, device=places_F.device)
     return places_F, *(t.contiguous() for t in extra[1:])
 

@@ -56,7 +56,7 @@ TYPES = {
     "update_decoder": {"float": RATES, **BY_FEATURE},
 }
 KINDS = {"half": "*fp16", "float": "fp32", **WORDS}
-NUMBERS = {"width", "stride", "apart", "first", "step", "k"}
+NUMBERS = {"width", "stride", "apart", "at", "first", "step", "k"}
 
 
 class Launch(NamedTuple):
@@ -88,7 +88,7 @@ def launches(s: sizes.Sizes) -> list[Launch]:
             s.launch(s.summed // 256),
         ),
         Launch(passes.segment_counts, {"BLOCK": 128}, s.launch(1)),
-        Launch(passes.decode_and_grad, {"BLOCK": row, "TOGETHER": s.together // 2}, row_wise),
+        Launch(passes.decode_and_grad, {"BLOCK": row}, row_wise),
         Launch(passes.pair_sums, {"BLOCK": 128}, s.launch(1)),
         *(
             Launch(program, {"EXTRA": on, "WAIT": on, **rows}, updated)
@@ -133,7 +133,7 @@ def compiled(launch: Launch, target: GPUTarget) -> Any:
     attributes = {
         (i,): even
         for i, (name, kind) in enumerate(kinds.items())
-        if kind.startswith("*") or name.endswith(("width", "stride", "apart", "n_columns"))
+        if kind.startswith("*") or name.endswith(("width", "stride", "apart", "at", "n_columns"))
     }
     source = ASTSource(launch.program, kinds, launch.constants, attributes)
     return triton.compile(source, target=target, options=launch.options)

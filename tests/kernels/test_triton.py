@@ -50,7 +50,7 @@ def lists_that_drop_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bounds_without_margin(monkeypatch: pytest.MonkeyPatch) -> None:
     """What rounding and summing lose is not added."""
-    edited(monkeypatch, "_dot", "lost * both", "0.0 * lost * both")
+    edited(monkeypatch, "select", "bound = size + lost", "bound = size + 0.0 * lost")
 
 
 def ties_that_lose(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from saelab.code import Code
-from saelab.kernels.triton import sizes
-from saelab.kernels.triton.screen import Problem
+from saelab.kernels.triton.screen import Problem, room_of
 
 _PLACES = 1 << 23  # of the lists that are held at once
 tally = {"asked": 0, "certified": 0}  # queries, and those that their first lists settled
@@ -23,8 +22,7 @@ def rungs(keep: int, n_items: int) -> list[int]:
 
 def pieces(queries: Tensor, most: int) -> Iterator[Tensor]:
     """So many queries at once that their lists of at most `most` items are not too long."""
-    room = sizes.power(most + sizes.here().select_columns)
-    return iter(queries.split(max(1, _PLACES // room)))
+    return iter(queries.split(max(1, _PLACES // room_of(most))))
 
 
 def code_of(problem: Problem, tokens: Tensor, features: Tensor, values: Tensor) -> Code:

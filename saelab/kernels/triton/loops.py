@@ -117,6 +117,7 @@ def select(
     items,
     n_columns,
     apart,
+    at,
     first,
     step,
     unit,
@@ -132,9 +133,10 @@ def select(
     """Append to each query's list the items of this tile whose upper bound exceeds its theta.
 
     product, boost [Q, T]: finished products of rounded rows; column c is item first + c x step, and
-    its slack lies at i_slack + c and so many times `apart` further. FLOORS: the fifth part of slack
-    is subtracted from the bounds. A list that could overflow keeps its `keeps` best, and theta
-    rises to the best that is dropped, so that what is in no list has a bound of at most theta.
+    its slack lies at i_slack + at + c and so many times `apart` further. FLOORS: the fifth part of
+    slack is subtracted from the bounds. A list that could overflow keeps its `keeps` best, and
+    theta rises to the best that is dropped, so that what is in no list has a bound of at most
+    theta.
     """
     q = tl.program_id(0).to(tl.int64)
     base = q * ROOM
@@ -145,18 +147,19 @@ def select(
         column = begin + tl.arange(0, COLUMNS)
         ok = column < n_columns
         p = tl.load(product + q * n_columns + column, mask=ok, other=0.0).to(tl.float32)
-        dot, lost, bias = _dot(p, q_slack + q * 4, i_slack + column, apart, ok, unit, rounding)
+        slack = at + column
+        dot, lost, bias = _dot(p, q_slack + q * 4, i_slack + slack, apart, ok, unit, rounding)
         size = tl.abs(dot + bias) if SIGNED else dot + bias
         bound = size + lost + (tl.abs(dot) + tl.abs(bias)) * _ROOM
         if BOOSTED:
             h = tl.load(boost + q * n_columns + column, mask=ok, other=0.0).to(tl.float32)
             h, off, _ = _dot(
-                h, boost_q_slack + q * 4, boost_i_slack + column, apart, ok, boost_unit, rounding
+                h, boost_q_slack + q * 4, boost_i_slack + slack, apart, ok, boost_unit, rounding
             )
             bound = bound * (1.0 + beta * (tl.abs(h) + off)) + tl.abs(bound) * _ROOM
         if FLOORS:
             bound += tl.abs(bound) * _ROOM
-            bound -= tl.load(i_slack + 4 * apart + column, mask=ok, other=0.0)
+            bound -= tl.load(i_slack + 4 * apart + slack, mask=ok, other=0.0)
         bound += tl.abs(bound) * _ROOM + _LEAST
         bound = tl.where(bound == bound, bound, float("inf"))  # what overflowed may be anything
         passes = ok & (bound > theta)

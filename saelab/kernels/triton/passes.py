@@ -80,7 +80,7 @@ def segment_counts(starts, values, sums, fired, BLOCK: tl.constexpr):
 @triton.jit
 def decode_and_grad(
     starts, features, values, W_dec, b_dec, target, G, dvalues, errors, scale, width,
-    BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """G = scale (x_hat - target), its dots with the rows that made x_hat (0 where the value is 0),
     and |x_hat - target|^2: one token a program, whose rows are read again while they are near."""
@@ -89,7 +89,8 @@ def decode_and_grad(
     inside = d < width
     begin, end = tl.load(starts + b), tl.load(starts + b + 1)
     x_hat = tl.load(b_dec + d, mask=inside, other=0.0)
-    x_hat = _sum_rows(x_hat, features, values, W_dec, begin, end, d, inside, width, TOGETHER)
+    # What a thread holds of G leaves no room for several rows.
+    x_hat = _sum_rows(x_hat, features, values, W_dec, begin, end, d, inside, width, 1)
     missed = x_hat - tl.load(target + b * width + d, mask=inside, other=0.0)
     wide = missed.to(tl.float64)
     tl.store(errors + b, tl.sum(wide * wide, 0))

@@ -16,6 +16,7 @@ from saelab.kernels.triton.launch import dots, product, screen_dtype, true_produ
 
 _loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
 _ENTRIES = 1 << 24  # of a tile: it shall stay in the card's second cache until it has been read
+_MORE = 256  # places of a list beyond those it keeps: the more, the more rarely it is cut
 _SAMPLE = 8  # every so many-th item is looked at first, and predicts the thresholds
 
 
@@ -140,6 +141,11 @@ def _tiles(n_queries: int, n_items: int, sampled: bool) -> Iterator[_Tile]:
             yield _Tile(residue + begin * step, step, n, last)
 
 
+def room_of(most: int) -> int:
+    """Places of a list that keeps at most `most`."""
+    return sizes.power(most + _MORE)
+
+
 def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = None) -> Lists:
     """A list of the keep_Q[q] best items by upper bound for every query; of all of them, at most
     `most`, whose bounds are positive where keep_Q[q] is I.
@@ -150,7 +156,7 @@ def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = Non
     """
     s, device = sizes.here(), keep_Q.device
     n_queries, n_items = len(keep_Q), len(screen.items.rows)
-    room = sizes.power(most + s.select_columns)
+    room = room_of(most)
     keys = torch.empty(n_queries, room, device=device)
     items = torch.empty(n_queries, room, dtype=torch.int32, device=device)
     counts = torch.zeros(n_queries, dtype=torch.int32, device=device)
@@ -212,12 +218,11 @@ def _select(
     units = (4 * width * 2.0**-24 for width in (screen.width, screen.boost_width))
     rounding = 2.0**-10 if p.dtype == torch.float16 else 2.0**-22
     begin, residue = divmod(first, step)
-    i_slack, boost_i_slack = (t[residue, 0, begin:] for t in (slack, boost_slack))
     _loops.select[(n_queries,)](
-        p, h, screen.queries.slack, i_slack, boosts[0].slack, boost_i_slack, keep_Q, *state,
-        n, slack.shape[2], first, step, *units, rounding, float(screen.beta),
-        screen.signed, screen.beta > 0, slack.shape[1] == 5,
-        room, s.select_columns, **s.launch(1, sizes.SELECT_REGISTERS),
+        p, h, screen.queries.slack, slack, boosts[0].slack, boost_slack, keep_Q, *state,
+        n, slack.shape[2], residue * slack.stride(0) + begin, first, step, *units, rounding,
+        float(screen.beta), screen.signed, screen.beta > 0, slack.shape[1] == 5, room,
+        s.select_columns, **s.launch(1, sizes.SELECT_REGISTERS),
     )  # fmt: skip
 
 

@@ -119,8 +119,7 @@ class Step:
         options = s.launch(sizes.row_warps(width, s), sizes.ROW_REGISTERS)
         _passes.decode_and_grad[(len(target),)](
             code.starts, code.features, code.values, self.weights.W_dec, self.weights.b_dec,
-            target, G_BE, dvalues_N, errors_B, float(scale), width, sizes.power(width),
-            s.together // 2, **options,  # G stays at hand, and leaves less room for rows
+            target, G_BE, dvalues_N, errors_B, float(scale), width, sizes.power(width), **options,
         )  # fmt: skip
         return G_BE, dvalues_N, errors_B
 
@@ -193,7 +192,9 @@ class _Grouped(NamedTuple):
 def _grouped(forward: Forward) -> _Grouped:
     code = forward.code
     order_N, starts = code.by_feature()
-    tokens_N, values_N, dvalues_N = (t[order_N] for t in (code.tokens, code.values, forward.dvalues))
+    tokens_N, values_N, dvalues_N = (
+        t[order_N] for t in (code.tokens, code.values, forward.dvalues)
+    )
     long = pieces(starts, len(order_N))
     x_pieces = piece_sums(long, tokens_N, dvalues_N, forward.x)
     G_pieces = piece_sums(long, tokens_N, values_N, forward.G)

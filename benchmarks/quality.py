@@ -20,6 +20,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,11 @@ def work(args: argparse.Namespace, pythons: dict[str, str]) -> None:
                 if package not in pythons:
                     print(f"{package} is not installed here: --peer {package}=PYTHON")
                     continue
-                worker = Worker(package, pythons[package], bench.folder)
                 try:
-                    _all_of(bench, worker, shape, args)
+                    with closing(Worker(package, pythons[package], bench.folder)) as worker:
+                        _all_of(bench, worker, shape, args)
                 except WorkerEnded as error:
                     print(f"{package} does not run: {error}")
-                finally:
-                    worker.close()
 
 
 def _all_of(bench: Bench, worker: Worker, shape: dict, args: argparse.Namespace) -> None:

@@ -13,20 +13,24 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """A package's process, in its own environment, that trains one job after another."""
+    """A package's process, in its own environment, that trains one job after another. Raises
+    WorkerEnded where there is no such Python."""
 
     def __init__(self, package: str, python: str, folder: Path) -> None:
         self.package, self.log = package, folder / f"{package}.log"
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [python, "-m", "benchmarks.trained", package],
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            try:
+                self.process = subprocess.Popen(
+                    [python, "-m", "benchmarks.trained", package],
+                    cwd=ROOT,
+                    env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+            except OSError as error:
+                raise WorkerEnded(f"{python}: {error.strerror}") from None
 
     def train(self, place: Path) -> None:
         """Have the job of a folder trained."""

@@ -43,5 +43,6 @@ class Worker:
 
     def close(self) -> None:
         """End it."""
-        self.process.kill()
-        self.process.wait()
+        # Leaving the block closes its pipes, one of which may hold a job that nobody reads.
+        with contextlib.suppress(BrokenPipeError), self.process:
+            self.process.kill()

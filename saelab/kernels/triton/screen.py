@@ -16,7 +16,6 @@ from saelab.kernels.triton.launch import dots, product, screen_dtype, true_produ
 
 _loops: Any = loops  # compiled when launched, with plain numbers for compile-time constants
 _ENTRIES = 1 << 24  # of a tile: it shall stay in the card's second cache until it has been read
-_MORE = 256  # places of a list beyond those it keeps: the more, the more rarely it is cut
 _SAMPLE = 8  # every so many-th item is looked at first, and predicts the thresholds
 
 
@@ -142,8 +141,8 @@ def _tiles(n_queries: int, n_items: int, sampled: bool) -> Iterator[_Tile]:
 
 
 def room_of(most: int) -> int:
-    """Places of a list that keeps at most `most`."""
-    return sizes.power(most + _MORE)
+    """Places of a list that keeps at most `most`, with room for what one look may append."""
+    return sizes.power(most + sizes.here().select_columns)
 
 
 def lists(screen: Screen, keep_Q: Tensor, most: int, floors: Tensor | None = None) -> Lists:
